@@ -1,0 +1,98 @@
+"""Checkpoints that are whole or refused: NumPy archives with a checksum beside each.
+
+`epoch_0003.npz` holds every weight, the optimizer's state and the log so far;
+`epoch_0003.npz.sha256` is written after it (`sha256sum -c` reads it). An archive without its
+checksum is the trace of a killed write and is ignored.
+"""
+
+import hashlib
+import io
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_medseg.errors import DataError
+
+KEEP = 2
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a whole file or none: temporary name, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(folder: Path, epoch: int, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> Path:
+    """Write the state after `epoch` finished epochs; the newest two checkpoints are kept."""
+    buffer = io.BytesIO()
+    text = np.frombuffer(json.dumps({"epoch": epoch, **record}).encode(), np.uint8)
+    np.savez(buffer, record=text, **arrays)
+    content = buffer.getvalue()
+    path = folder / f"epoch_{epoch:04d}.npz"
+    write_atomic(path, content)
+    line = f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
+    write_atomic(path.with_name(path.name + ".sha256"), line.encode())
+    for old in _archives(folder)[KEEP:]:
+        old.with_name(old.name + ".sha256").unlink(missing_ok=True)
+        old.unlink()
+    return path
+
+
+def load_latest(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Arrays and record of the newest whole checkpoint, or None where training never got to one.
+
+    A damaged newest checkpoint is named in a warning and the one before it is used: training
+    repeats the lost epochs to the same bits.
+
+    Raises:
+        DataError: when checkpoints exist and none of them is whole.
+    """
+    damaged = []
+    for path in _archives(folder):
+        try:
+            return _read(path)
+        except DataError as error:
+            warnings.warn(f"{error} Using the checkpoint before it.", stacklevel=2)
+            damaged.append(path.name)
+    if damaged:
+        raise DataError(
+            folder,
+            found=f"only damaged checkpoints ({', '.join(damaged)})",
+            expected="one whole checkpoint",
+            remedy="Delete this folder to train from the start.",
+        )
+    return None
+
+
+def _archives(folder: Path) -> list[Path]:
+    """Newest first; an archive whose checksum was not written yet does not count."""
+    paths = sorted(folder.glob("epoch_*.npz"), reverse=True)
+    return [path for path in paths if path.with_name(path.name + ".sha256").exists()]
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    content = path.read_bytes()
+    stated = path.with_name(path.name + ".sha256").read_text().split(" ")[0]
+    found = hashlib.sha256(content).hexdigest()
+    if found != stated:
+        raise DataError(
+            path,
+            found=f"sha256 {found[:12]}...",
+            expected=f"{stated[:12]}...",
+            remedy="The file was damaged after it was written; delete it.",
+        )
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files if name != "record"}
+        return arrays, json.loads(archive["record"].tobytes())

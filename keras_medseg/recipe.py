@@ -1,0 +1,165 @@
+"""A recipe: every setting of one experiment as plain, frozen data.
+
+A paper's recipe is written once in `experiments/<paper>/recipe.py`; a profile, an ablation or
+`--set train.epochs=2` is a list of overrides on it.
+"""
+
+import ast
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Data:
+    """How slices are taken from the cases. Sizes in voxels of the (x, y, z) grid."""
+
+    window: tuple[int, int, int]
+    normalisation: str
+    flips: tuple[str, ...]
+    held_out: float
+    slice_step: int = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network and what it is trained for.
+
+    networks: one training per inner tuple, which names the regions of that network's outputs.
+    overrides: passed on to `keras_medseg.build`.
+    """
+
+    name: str
+    networks: tuple[tuple[str, ...], ...]
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Train:
+    """How one network is fitted."""
+
+    epochs: int
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    loss: str
+    schedule: str
+    precision: str
+    seed: int
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
+    loss_options: dict[str, Any] = field(default_factory=dict)
+    schedule_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment of one paper."""
+
+    paper: str
+    data: Data
+    model: Model
+    train: Train
+
+
+def fields(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as {"train.epochs": 20, "train.loss_options.edge_weight": 1.0, ...}."""
+
+    def walk(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
+        if dataclasses.is_dataclass(value):
+            value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from walk(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            yield prefix, value
+
+    return dict(walk("", recipe))
+
+
+def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
+    """Apply `a.b=value` assignments; values are Python literals, anything else is a string.
+
+    Raises:
+        ValueError: for an assignment without "=", an unknown field (the nearest is named) or a
+            value of another type than the field's.
+    """
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment}: found no '=', expected FIELD=VALUE.")
+        recipe = _replace(recipe, name.strip(), name.strip().split("."), _literal(text.strip()))
+    return recipe
+
+
+def differences(ours: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Fields in which two recipes differ: {field: (ours, other)}; a missing field is None."""
+    a, b = fields(ours), fields(other)
+    return {k: (a.get(k), b.get(k)) for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)}
+
+
+def to_json(recipe: Recipe) -> str:
+    """Readable JSON that `from_json` turns back into an equal recipe."""
+    return json.dumps(dataclasses.asdict(recipe), indent=2) + "\n"
+
+
+def from_json(text: str) -> Recipe:
+    """Inverse of `to_json`.
+
+    Raises:
+        ValueError: when the text is no JSON of a recipe, naming the field.
+    """
+    try:
+        tree = json.loads(text)
+        parts = {"data": Data, "model": Model, "train": Train}
+        built = {name: cls(**_tuples(tree[name])) for name, cls in parts.items()}
+        return Recipe(paper=tree["paper"], **built)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"recipe: {error}. Expected the fields that to_json writes.") from error
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _replace(node: Any, name: str, path: list[str], value: Any) -> Any:
+    head, rest = path[0], path[1:]
+    if isinstance(node, dict):
+        inner = _replace(node.get(head, {}), name, rest, value) if rest else value
+        return {**node, head: inner}
+    known = [f.name for f in dataclasses.fields(node)]
+    if head not in known:
+        near = difflib.get_close_matches(head, known, n=1) or known
+        raise ValueError(f"--set {name}: no field {head!r}. Did you mean {' or '.join(near)}?")
+    current = getattr(node, head)
+    if rest and not (dataclasses.is_dataclass(current) or isinstance(current, dict)):
+        raise ValueError(f"--set {name}: {head!r} is a value, not a group of fields.")
+    new = _replace(current, name, rest, value) if rest else _typed(current, name, value)
+    return dataclasses.replace(node, **{head: new})
+
+
+def _typed(current: Any, name: str, value: Any) -> Any:
+    if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(current, tuple):
+        value = _tuples(value) if isinstance(value, list | tuple) else (value,)
+    if type(value) is not type(current):
+        raise ValueError(
+            f"--set {name}: found {value!r}, expected {type(current).__name__} "
+            f"such as {current!r}."
+        )
+    return value
+
+
+def _tuples(value: Any) -> Any:
+    """JSON knows no tuples: lists inside a recipe are tuples."""
+    if isinstance(value, dict):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(inner) for inner in value)
+    return value

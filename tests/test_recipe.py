@@ -1,0 +1,60 @@
+import pytest
+
+from keras_medseg import recipe as r
+
+
+@pytest.fixture
+def recipe():
+    return r.Recipe(
+        paper="example",
+        data=r.Data((8, 8, 4), "z_score", ("x",), 0.25),
+        model=r.Model("net", (("WT",), ("TC",)), {"width": 4}),
+        train=r.Train(3, 2, "sgd", 0.1, "cross_entropy", "plateau", "float32", 7),
+    )
+
+
+def test_json_round_trip_is_equal_tuples_included(recipe):
+    assert r.from_json(r.to_json(recipe)) == recipe
+
+
+def test_override_sets_nested_values_and_leaves_the_rest(recipe):
+    new = r.override(
+        recipe,
+        ["train.epochs=5", "data.window=(16,16,2)", "model.overrides.depth=2", "data.flips='y'"],
+    )
+    assert (new.train.epochs, new.data.window, new.data.flips) == (5, (16, 16, 2), ("y",))
+    assert new.model.overrides == {"width": 4, "depth": 2}
+    assert recipe.train.epochs == 3
+    assert set(r.differences(new, recipe)) == {
+        "train.epochs",
+        "data.window",
+        "data.flips",
+        "model.overrides.depth",
+    }
+
+
+def test_override_keeps_floats_floats(recipe):
+    assert r.override(recipe, ["train.learning_rate=1"]).train.learning_rate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("train.epoch=2", "epochs"),
+        ("train.epochs", "FIELD=VALUE"),
+        ("train.epochs=many", "expected int"),
+        ("train.epochs=2.5", "expected int"),
+        ("train.seed=True", "expected int"),
+        ("train.epochs.more=1", "not a group"),
+        ("optim.x=1", "no field 'optim'"),
+    ],
+)
+def test_override_names_what_is_wrong(recipe, assignment, words):
+    with pytest.raises(ValueError, match=words):
+        r.override(recipe, [assignment])
+
+
+def test_from_json_names_a_missing_field():
+    with pytest.raises(ValueError, match="'train'"):
+        r.from_json('{"paper": "x", "data": {"window": [1, 1, 1], "normalisation": "none", '
+                    '"flips": [], "held_out": 0.5}, "model": {"name": "n", "networks": []}}')
