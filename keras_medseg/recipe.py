@@ -150,8 +150,7 @@ def _typed(current: Any, name: str, value: Any) -> Any:
         value = _tuples(value) if isinstance(value, list | tuple) else (value,)
     if type(value) is not type(current):
         raise ValueError(
-            f"--set {name}: found {value!r}, expected {type(current).__name__} "
-            f"such as {current!r}."
+            f"--set {name}: found {value!r}, expected {type(current).__name__} such as {current!r}."
         )
     return value
 

@@ -56,5 +56,7 @@ def test_override_names_what_is_wrong(recipe, assignment, words):
 
 def test_from_json_names_a_missing_field():
     with pytest.raises(ValueError, match="'train'"):
-        r.from_json('{"paper": "x", "data": {"window": [1, 1, 1], "normalisation": "none", '
-                    '"flips": [], "held_out": 0.5}, "model": {"name": "n", "networks": []}}')
+        r.from_json(
+            '{"paper": "x", "data": {"window": [1, 1, 1], "normalisation": "none", '
+            '"flips": [], "held_out": 0.5}, "model": {"name": "n", "networks": []}}'
+        )

@@ -1,0 +1,161 @@
+"""The command line. Imports that cost time stand inside the commands: --help stays instant."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_medseg import __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 on success, 1 on a problem that the user can mend, 130 on Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments) or 0
+    except (ValueError, OSError) as error:
+        print(f"keras-medseg: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+        return 130
+
+
+def models(arguments: argparse.Namespace) -> None:
+    from keras_medseg import registry
+
+    if arguments.name:
+        print(registry.describe(arguments.name))
+        return
+    for name in registry.list_models():
+        card = registry.card(name)
+        size = "x".join(str(n) for n in card.input_shape)
+        print(f"{name:28} {card.paper:14} {size:14} {card.parameters:>12,}  {card.parity}")
+
+
+def check(arguments: argparse.Namespace) -> int:
+    from keras_medseg.data import brats
+
+    report = brats.check(arguments.data)
+    print(report.text)
+    return 0 if report.ok else 1
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    from keras_medseg.data import brats, store
+    from keras_medseg.progress import bar
+
+    cases = brats.find_cases(arguments.data, labelled=not arguments.unlabelled)
+    with bar("decoding cases") as progress:
+        made = store.prepare(
+            cases, brats.read_case, arguments.store, workers=arguments.workers, progress=progress
+        )
+    print(f"{arguments.store}: {len(made.cases)} cases, fingerprint {made.fingerprint[:12]}")
+
+
+def phantom(arguments: argparse.Namespace) -> None:
+    from keras_medseg.data import phantom
+    from keras_medseg.progress import bar
+
+    with bar("synthetic cases") as progress:
+        phantom.write_brats(
+            arguments.folder,
+            cases=arguments.cases,
+            seed=arguments.seed,
+            layout=arguments.layout,
+            progress=progress,
+        )
+    print(f"{arguments.folder}: {arguments.cases} synthetic cases, layout {arguments.layout}")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    from keras_medseg import experiment, recipe
+
+    run = recipe.from_json(arguments.recipe.read_text())
+    run = recipe.override(run, arguments.set)
+    data = experiment.load_data(arguments.data, arguments.store or arguments.out / "store", run)
+    experiment.train_variant("main", run, data, arguments.out)
+    experiment.score_variant("main", run, data, arguments.out)
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    from keras_medseg import experiment
+
+    experiment.predict_folder(arguments.run, arguments.data, arguments.out, arguments.variant)
+
+
+def score(arguments: argparse.Namespace) -> None:
+    from keras_medseg import experiment
+
+    table = experiment.score_folder(arguments.predictions, arguments.data)
+    table.to_csv(arguments.out, index=False)
+    print(f"{arguments.out}: {len(table)} rows")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    from keras_medseg import export
+
+    print(export.export(arguments.model, arguments.out, arguments.format))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="keras-medseg",
+        description="Papers on medical image segmentation, reproduced. "
+        "The experiments themselves: python -m experiments --help.",
+    )
+    parser.add_argument("--version", action="version", version=f"keras-medseg {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(command, description: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(command.__name__, help=description, description=description)
+        sub.set_defaults(command=command)
+        return sub
+
+    sub = add(models, "list the networks, or describe one")
+    sub.add_argument("name", nargs="?")
+
+    sub = add(check, "list all problems of a folder of cases; exit code 1 where there are any")
+    sub.add_argument("data", type=Path)
+
+    sub = add(prepare, "decode a folder of cases once into a verified store")
+    sub.add_argument("data", type=Path)
+    sub.add_argument("store", type=Path)
+    sub.add_argument("--workers", type=int, help="processes (default: one per core)")
+    sub.add_argument("--unlabelled", action="store_true", help="cases have no segmentation")
+
+    sub = add(
+        train, "train the networks of a recipe on your data, predict and score held-out cases"
+    )
+    sub.add_argument("data", type=Path)
+    sub.add_argument("--recipe", type=Path, required=True, help="recipe.json of any run folder")
+    sub.add_argument("--out", type=Path, required=True, help="run folder; a started run goes on")
+    sub.add_argument("--store", type=Path, help="decoded cases (default: OUT/store)")
+    sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+
+    sub = add(predict, "write label maps (NIfTI) for a folder of cases with a run's networks")
+    sub.add_argument("run", type=Path)
+    sub.add_argument("data", type=Path)
+    sub.add_argument("out", type=Path)
+    sub.add_argument("--variant", help="which of the run's variants (default: the paper's own)")
+
+    sub = add(score, "score a folder of predicted label maps against the cases' segmentations")
+    sub.add_argument("predictions", type=Path)
+    sub.add_argument("data", type=Path)
+    sub.add_argument("--out", type=Path, default=Path("scores.csv"))
+
+    sub = add(export, "export a trained network (model.keras) for use without this package")
+    sub.add_argument("model", type=Path)
+    sub.add_argument("out", type=Path)
+    sub.add_argument("--format", choices=("savedmodel", "onnx"), default="savedmodel")
+
+    sub = add(phantom, "write a synthetic data set in a real layout")
+    sub.add_argument("folder", type=Path)
+    sub.add_argument("--cases", type=int, default=8)
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--layout", default="BraTS2021")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,275 @@
+"""Recipe -> fitted network: precision, optimizer, learning-rate rule, exact resume.
+
+A run that was killed and started again ends with the same bits as an unbroken one, because
+nothing depends on what happened before the epoch except the checkpoint: the order of the data and
+the augmentations are functions of (seed, epoch, step), and every Dropout generator is reseeded
+from (seed, epoch).
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from keras_medseg import checkpoint, losses, progress, recipe, registry
+from keras_medseg.data import batches as b
+from keras_medseg.errors import DataError
+
+OPTIMIZERS = {
+    "sgd": keras.optimizers.SGD,
+    "adam": keras.optimizers.Adam,
+    "nadam": keras.optimizers.Nadam,
+}
+
+
+def fit(
+    run: recipe.Recipe,
+    regions: tuple[str, ...],
+    training: b.SliceBatches,
+    validation: b.SliceBatches,
+    folder: Path,
+) -> keras.Model:
+    """Train one network of the recipe for `regions`, or go on where its checkpoint ends.
+
+    Writes into `folder`: `checkpoint/`, `log.csv`, `tensorboard/` (where TensorFlow is installed)
+    and, at the end, `model.keras`.
+
+    Raises:
+        DataError: when `folder` holds a training of another recipe or data, or only damaged
+            checkpoints.
+    """
+    model = build(run, regions, steps_per_epoch=training.steps_per_epoch)
+    identity = {
+        "recipe": json.loads(recipe.to_json(run)),
+        "regions": list(regions),
+        "data": training.store.fingerprint,
+        "cases": [list(training.case_ids), list(validation.case_ids)],
+    }
+    log = _restore(model, folder / "checkpoint", identity)
+    if len(log) < run.train.epochs:
+        callbacks = [
+            ReseedDropout(run.train.seed),
+            *_schedule(run.train, log),
+            Checkpoint(folder, identity, log),
+            *_tensorboard(folder),
+            Progress("+".join(regions), run.train.epochs),
+        ]
+        model.fit(
+            _feed(training, range(len(log), run.train.epochs)),
+            steps_per_epoch=training.steps_per_epoch,
+            validation_data=_feed(validation, range(1)),
+            validation_steps=validation.steps_per_epoch,
+            initial_epoch=len(log),
+            epochs=run.train.epochs,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=0,
+        )
+    _save_model(model, folder / "model.keras")
+    return model
+
+
+def build(run: recipe.Recipe, regions: tuple[str, ...], *, steps_per_epoch: int) -> keras.Model:
+    """The recipe's network, compiled, with the weights that its seed gives.
+
+    Raises:
+        ValueError: for an optimizer, loss or precision that does not exist.
+    """
+    if run.train.optimizer not in OPTIMIZERS:
+        raise ValueError(
+            f"train.optimizer: found {run.train.optimizer!r}, expected one of {list(OPTIMIZERS)}."
+        )
+    make_deterministic(run.train.seed)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(run.train.precision)
+    try:
+        model = registry.build(
+            run.model.name,
+            input_shape=(*run.data.window[:2], 4),
+            classes=len(regions),
+            **run.model.overrides,
+        )
+        optimizer = OPTIMIZERS[run.train.optimizer](
+            run.train.learning_rate, **run.train.optimizer_options
+        )
+        model.compile(
+            optimizer=optimizer,
+            loss=losses.get(run.train.loss, **run.train.loss_options),
+            metrics=[keras.metrics.BinaryAccuracy(name="accuracy")],
+        )
+    finally:
+        keras.config.set_dtype_policy(policy)
+    return model
+
+
+def make_deterministic(seed: int) -> None:
+    """Seed Python, NumPy and the backend; on TensorFlow also choose deterministic kernels."""
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+class ReseedDropout(keras.callbacks.Callback):
+    """Set every seed generator from (seed, epoch): a checkpoint need not hold their states."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        states = [v for v in self.model.variables if v.path.endswith("seed_generator_state")]
+        for index, state in enumerate(states):
+            words = np.random.SeedSequence([self.seed, epoch, index]).generate_state(2)
+            state.assign(words.astype(state.dtype))
+
+
+class ResumedPlateau(keras.callbacks.ReduceLROnPlateau):
+    """Keras' rule, fed with the epochs of the log before it goes on."""
+
+    def __init__(self, log: list[dict], learning_rate: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.log = list(log)
+        self.initial = learning_rate
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        super().on_train_begin(logs)
+        self.model.optimizer.learning_rate = self.initial
+        for epoch, row in enumerate(self.log):
+            self.on_epoch_end(epoch, dict(row))
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """At each epoch's end: state and log to disk, then `log.csv`."""
+
+    def __init__(self, folder: Path, identity: dict, log: list[dict]) -> None:
+        super().__init__()
+        self.folder = folder
+        self.identity = identity
+        self.log = log
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.started = time.monotonic()
+        self.learning_rate = _learning_rate(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        row = {k: float(v) for k, v in logs.items() if k != "learning_rate"}
+        seconds = round(time.monotonic() - self.started, 2)
+        self.log.append(
+            {"epoch": epoch + 1, "learning_rate": self.learning_rate, **row, "seconds": seconds}
+        )
+        record = {"identity": self.identity, "log": self.log}
+        checkpoint.save(self.folder / "checkpoint", epoch + 1, _state(self.model), record)
+        table = pd.DataFrame(self.log).to_csv(index=False)
+        checkpoint.write_atomic(self.folder / "log.csv", table.encode())
+
+
+class Progress(keras.callbacks.Callback):
+    """Epoch, step, losses and remaining time of one network."""
+
+    def __init__(self, name: str, epochs: int) -> None:
+        super().__init__()
+        self.name = name
+        self.epochs = epochs
+        self.line = progress.Line()
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.started = time.monotonic()
+        self.done = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.done += 1
+        if self.line.due:
+            self._show(batch + 1, logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._show(self.params["steps"], logs, last=True)
+
+    def _show(self, step: int, logs: dict, *, last: bool = False) -> None:
+        steps = self.params["steps"]
+        left = (self.epochs - self.epoch) * steps - step
+        remaining = left * (time.monotonic() - self.started) / self.done
+        shown = [f"{k} {v:.4g}" for k, v in logs.items() if k not in ("learning_rate", "seconds")]
+        where = f"epoch {self.epoch + 1}/{self.epochs}  step {step}/{steps}"
+        ending = f"{progress.duration(remaining)} left"
+        self.line.show("  ".join([f"  {self.name}", where, *shown, ending]), last=last)
+
+
+def _feed(batches: b.SliceBatches, epochs: range) -> Any:
+    if keras.backend.backend() == "tensorflow":
+        return b.tf_dataset(batches, epochs)
+    return b.py_dataset(batches, epochs)
+
+
+def _schedule(train: recipe.Train, log: list[dict]) -> list[keras.callbacks.Callback]:
+    if train.schedule == "constant":
+        return []
+    if train.schedule == "plateau":
+        options = {"mode": "max" if "accuracy" in train.schedule_options["monitor"] else "min"}
+        return [ResumedPlateau(log, train.learning_rate, **options, **train.schedule_options)]
+    raise ValueError(f"train.schedule: found {train.schedule!r}, expected 'constant' or 'plateau'.")
+
+
+def _tensorboard(folder: Path) -> list[keras.callbacks.Callback]:
+    # Keras' callback writes through tf.summary, whatever the backend is.
+    try:
+        import tensorflow  # noqa: F401
+    except ImportError:
+        return []
+    return [keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
+
+
+def _state(model: keras.Model) -> dict[str, np.ndarray]:
+    variables = {"weights": model.weights, "optimizer": model.optimizer.variables}
+    return {
+        f"{kind}/{index:04d}": keras.ops.convert_to_numpy(variable.value)
+        for kind, group in variables.items()
+        for index, variable in enumerate(group)
+    }
+
+
+def _restore(model: keras.Model, folder: Path, identity: dict) -> list[dict]:
+    found = checkpoint.load_latest(folder)
+    if found is None:
+        return []
+    arrays, record = found
+    if record["identity"] != identity:
+        raise DataError(
+            folder,
+            found=f"a training with {_first_difference(record['identity'], identity)}",
+            expected="one of the same recipe and data",
+            remedy="Choose another --out, or delete this folder to train anew.",
+        )
+    model.optimizer.build(model.trainable_variables)
+    for kind, group in {"weights": model.weights, "optimizer": model.optimizer.variables}.items():
+        for index, variable in enumerate(group):
+            variable.assign(arrays[f"{kind}/{index:04d}"])
+    return record["log"]
+
+
+def _first_difference(found: dict, expected: dict) -> str:
+    if found["recipe"] != expected["recipe"]:
+        ours, theirs = (recipe.from_json(json.dumps(r["recipe"])) for r in (expected, found))
+        field, (now, then) = next(iter(recipe.differences(ours, theirs).items()))
+        return f"{field} = {then!r} (now {now!r})"
+    if found["data"] != expected["data"]:
+        return f"data {found['data'][:12]} (now {expected['data'][:12]})"
+    return "other regions or another split of the cases"
+
+
+def _learning_rate(model: keras.Model) -> float:
+    return float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+
+
+def _save_model(model: keras.Model, path: Path) -> None:
+    temporary = path.with_name(f"{path.stem}.partial.keras")
+    model.save(temporary)
+    temporary.replace(path)
