@@ -188,7 +188,7 @@ def test_compare_refuses_cases_that_only_one_variant_has():
     scores = comparison_scores().iloc[1:]
     with pytest.raises(ValueError, match=r"\['case0'\] in only one of 'plain' and 'edge' for WT"):
         stats.compare(scores, "plain", "edge", "dice")
-    with pytest.raises(ValueError, match=r"found \['edge', 'plain'\] .*expected also \['edges'\]"):
+    with pytest.raises(ValueError, match=r"found \['edge', 'plain'\], expected also \['edges'\]"):
         stats.compare(comparison_scores(), "plain", "edges", "dice")
 
 
