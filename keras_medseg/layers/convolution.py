@@ -1,0 +1,83 @@
+"""Convolution, batch normalisation and ReLU with a stack's defaults."""
+
+import keras
+from keras import layers
+
+from keras_medseg.stacks import Stack
+
+
+def conv(
+    x: keras.KerasTensor,
+    filters: int,
+    kernel_size: int,
+    *,
+    stack: Stack,
+    name: str,
+    strides: int = 1,
+    use_bias: bool = True,
+    **options,
+) -> keras.KerasTensor:
+    """2-D convolution (N, H, W, C) -> (N, H / strides, W / strides, filters), zero-padded.
+
+    `options` are those of keras.layers.Conv2D.
+    """
+    padding = "same"
+    if strides > 1 and stack.symmetric_padding:
+        x = layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
+        padding = "valid"
+    fan_in = kernel_size**2 * x.shape[-1]
+    return layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding=padding,
+        use_bias=use_bias,
+        kernel_initializer=stack.kernel(fan_in),
+        bias_initializer=stack.bias(fan_in),
+        name=name,
+        **options,
+    )(x)
+
+
+def separable_conv(
+    x: keras.KerasTensor, filters: int, kernel_size: int, *, stack: Stack, name: str
+) -> keras.KerasTensor:
+    """Depthwise, then 1x1 convolution with one bias, nothing in between (Keras' SeparableConv2D).
+
+    (N, H, W, C) -> (N, H, W, filters).
+    """
+    channels = x.shape[-1]
+    return layers.SeparableConv2D(
+        filters,
+        kernel_size,
+        padding="same",
+        depthwise_initializer=stack.kernel(kernel_size**2),
+        pointwise_initializer=stack.kernel(channels),
+        bias_initializer=stack.bias(channels),
+        name=name,
+    )(x)
+
+
+def norm(x: keras.KerasTensor, *, stack: Stack, name: str) -> keras.KerasTensor:
+    """Batch normalisation over all axes but the last."""
+    return layers.BatchNormalization(
+        momentum=stack.norm_momentum, epsilon=stack.norm_epsilon, name=name
+    )(x)
+
+
+def conv_bn_relu(
+    x: keras.KerasTensor,
+    filters: int,
+    kernel_size: int,
+    *,
+    stack: Stack,
+    name: str,
+    activation: bool = True,
+) -> keras.KerasTensor:
+    """Convolution with bias, batch normalisation, and ReLU unless `activation` is False.
+
+    (N, H, W, C) -> (N, H, W, filters).
+    """
+    x = conv(x, filters, kernel_size, stack=stack, name=name)
+    x = norm(x, stack=stack, name=f"{name}_bn")
+    return layers.ReLU(name=f"{name}_relu")(x) if activation else x

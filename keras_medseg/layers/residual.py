@@ -1,0 +1,95 @@
+"""Residual units: relu(F(x) + shortcut(x)), He et al. 2016 (CVPR), equations (1) and (2)."""
+
+from collections.abc import Callable
+
+import keras
+from keras import layers, ops
+
+from keras_medseg.layers.convolution import conv, conv_bn_relu, norm, separable_conv
+from keras_medseg.stacks import Stack
+
+
+def bottleneck(x: keras.KerasTensor, filters: int, *, stack: Stack, name: str) -> keras.KerasTensor:
+    """1x1 to a quarter of the filters, 3x3, 1x1 back; He et al., figure 5 (right).
+
+    The shortcut is a 1x1 convolution also where the shapes agree.
+    (N, H, W, C) -> (N, H, W, filters).
+    """
+    width = max(1, filters // 4)
+    y = conv_bn_relu(x, width, 1, stack=stack, name=f"{name}_conv1")
+    y = conv_bn_relu(y, width, 3, stack=stack, name=f"{name}_conv2")
+    y = conv_bn_relu(y, filters, 1, stack=stack, name=f"{name}_conv3", activation=False)
+    return _join(y, projection(x, filters, stack=stack, name=name), name)
+
+
+def separable(x: keras.KerasTensor, filters: int, *, stack: Stack, name: str) -> keras.KerasTensor:
+    """One depthwise-separable 3x3 convolution; the shortcut is always a 1x1 convolution.
+
+    (N, H, W, C) -> (N, H, W, filters).
+    """
+    y = separable_conv(x, filters, 3, stack=stack, name=f"{name}_conv1")
+    y = norm(y, stack=stack, name=f"{name}_conv1_bn")
+    return _join(y, projection(x, filters, stack=stack, name=name), name)
+
+
+def separable_pair(
+    x: keras.KerasTensor, filters: int, *, stack: Stack, name: str
+) -> keras.KerasTensor:
+    """Two depthwise-separable 3x3 convolutions and a shortcut without parameters.
+
+    (N, H, W, C) -> (N, H, W, filters).
+    """
+    y = separable_conv(x, filters, 3, stack=stack, name=f"{name}_conv1")
+    y = norm(y, stack=stack, name=f"{name}_conv1_bn")
+    y = layers.ReLU(name=f"{name}_conv1_relu")(y)
+    y = separable_conv(y, filters, 3, stack=stack, name=f"{name}_conv2")
+    y = norm(y, stack=stack, name=f"{name}_conv2_bn")
+    return _join(y, fitted_identity(x, filters), name)
+
+
+def plain(x: keras.KerasTensor, filters: int, *, stack: Stack, name: str) -> keras.KerasTensor:
+    """Two 3x3 convolutions; He et al., figure 5 (left).
+
+    The shortcut is a 1x1 convolution only where the number of channels changes (their option B).
+    (N, H, W, C) -> (N, H, W, filters).
+    """
+    y = conv_bn_relu(x, filters, 3, stack=stack, name=f"{name}_conv1")
+    y = conv_bn_relu(y, filters, 3, stack=stack, name=f"{name}_conv2", activation=False)
+    return _join(y, projection_if_needed(x, filters, stack=stack, name=name), name)
+
+
+def plain_single(
+    x: keras.KerasTensor, filters: int, *, stack: Stack, name: str
+) -> keras.KerasTensor:
+    """One 3x3 convolution; shortcut as in `plain`. (N, H, W, C) -> (N, H, W, filters)."""
+    y = conv_bn_relu(x, filters, 3, stack=stack, name=f"{name}_conv1", activation=False)
+    return _join(y, projection_if_needed(x, filters, stack=stack, name=name), name)
+
+
+RESIDUAL_BLOCKS: dict[str, Callable[..., keras.KerasTensor]] = {
+    block.__name__: block for block in (bottleneck, separable, plain, separable_pair, plain_single)
+}
+
+
+def projection(x: keras.KerasTensor, filters: int, *, stack: Stack, name: str) -> keras.KerasTensor:
+    """Shortcut by a 1x1 convolution with bias, not normalised."""
+    return conv(x, filters, 1, stack=stack, name=f"{name}_shortcut")
+
+
+def projection_if_needed(
+    x: keras.KerasTensor, filters: int, *, stack: Stack, name: str
+) -> keras.KerasTensor:
+    """`projection` where the number of channels changes, else the input itself."""
+    return x if x.shape[-1] == filters else projection(x, filters, stack=stack, name=name)
+
+
+def fitted_identity(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+    """The input with zero channels added (He et al., option A) or the last ones left out."""
+    channels = x.shape[-1]
+    if channels >= filters:
+        return x[..., :filters]
+    return ops.pad(x, [(0, 0), (0, 0), (0, 0), (0, filters - channels)])
+
+
+def _join(y: keras.KerasTensor, shortcut: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([y, shortcut]))

@@ -1,0 +1,184 @@
+"""Losses on probabilities, in keras.ops: the same value and gradient on every backend.
+
+Functions take (N, H, W, C) maps and give one value per pixel, (N, H, W); the mean over all of them
+is the loss. `get` wraps them for `model.compile`. All compute in float32 whatever the precision
+policy.
+"""
+
+import inspect
+from difflib import get_close_matches
+
+import keras
+import numpy as np
+from keras import ops
+
+SOBEL_X = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], dtype="float32")
+
+
+def cross_entropy(y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+    """Per-pixel binary cross entropy of sigmoid outputs; dcabes2020, equation (7).
+
+    Probabilities are clipped to [1e-7, 1 - 1e-7] and the channels averaged, as in Keras 2.2.4
+    (backend epsilon). (N, H, W, C) twice -> (N, H, W).
+    """
+    y_true = ops.cast(y_true, "float32")
+    y_pred = ops.clip(ops.cast(y_pred, "float32"), 1e-7, 1 - 1e-7)
+    entropy = y_true * ops.log(y_pred) + (1 - y_true) * ops.log(1 - y_pred)
+    return -ops.mean(entropy, axis=-1)
+
+
+def edge_maps(
+    maps: keras.KerasTensor,
+    *,
+    gaussian_size: int = 5,
+    gaussian_sigma: float = 1.0,
+    response: str = "xy",
+) -> keras.KerasTensor:
+    """The fixed edge detection network: Gaussian smoothing, then Sobel; dcabes2020, section II.C.
+
+    (N, H, W, C) -> (N, H, W, C, 2) with the responses along H and W, or (N, H, W, C, 1) with their
+    magnitude. Both convolutions pad with zeros: what lies outside the window counts as background.
+
+    Args:
+        gaussian_size: odd width of the Gaussian kernel in pixels.
+        gaussian_sigma: its standard deviation in pixels.
+        response: "xy" or "magnitude".
+    """
+    smooth = _filter(ops.cast(maps, "float32"), gaussian_kernel(gaussian_size, gaussian_sigma))
+    along_h, along_w = _filter(smooth, SOBEL_X.T), _filter(smooth, SOBEL_X)
+    if response == "xy":
+        return ops.stack([along_h, along_w], axis=-1)
+    return ops.expand_dims(_magnitude(along_h, along_w), -1)
+
+
+def edge_loss(
+    y_true: keras.KerasTensor,
+    y_pred: keras.KerasTensor,
+    *,
+    gaussian_size: int = 5,
+    gaussian_sigma: float = 1.0,
+    response: str = "xy",
+) -> keras.KerasTensor:
+    """Mean squared difference of the edge maps of label and prediction; dcabes2020, equation (11).
+
+    (N, H, W, C) twice -> (N, H, W), the mean over channels and responses. Options as in
+    `edge_maps`.
+    """
+    options = dict(gaussian_size=gaussian_size, gaussian_sigma=gaussian_sigma, response=response)
+    # The filters are linear: the difference of responses is the response to the difference.
+    if response == "xy":
+        difference = ops.cast(y_true, "float32") - ops.cast(y_pred, "float32")
+        return ops.mean(ops.square(edge_maps(difference, **options)), axis=(-2, -1))
+    difference = edge_maps(y_true, **options) - edge_maps(y_pred, **options)
+    return ops.mean(ops.square(difference), axis=(-2, -1))
+
+
+def gaussian_kernel(size: int, sigma: float) -> np.ndarray:
+    """(size, size) float32 samples of a Gaussian at pixel centres, scaled to the sum 1."""
+    offsets = np.arange(size) - size // 2
+    line = np.exp(-(offsets**2) / (2 * sigma**2))
+    kernel = np.outer(line, line)
+    return (kernel / kernel.sum()).astype("float32")
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class CrossEntropy(keras.losses.Loss):
+    """`cross_entropy` for model.compile."""
+
+    def __init__(self, *, name: str = "cross_entropy", **options) -> None:
+        super().__init__(name=name, **options)
+
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        return cross_entropy(y_true, y_pred)
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class CrossEntropyAndEdge(keras.losses.Loss):
+    """`cross_entropy` + edge_weight * `edge_loss` for model.compile; dcabes2020, equation (12).
+
+    The paper gives none of the four options:
+
+    edge_weight: 1, equation (12) as it stands.
+    gaussian_size, gaussian_sigma: 5 and 1, the smoothing in common use before Sobel (Canny); the
+        kernel then reaches two standard deviations.
+    response: "xy"; the magnitude forgets on which side of an edge the lesion lies.
+
+    Raises:
+        ValueError: an option out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        edge_weight: float = 1.0,
+        gaussian_size: int = 5,
+        gaussian_sigma: float = 1.0,
+        response: str = "xy",
+        name: str = "cross_entropy_and_edge",
+        **options,
+    ) -> None:
+        super().__init__(name=name, **options)
+        _check_edge_options(edge_weight, gaussian_size, gaussian_sigma, response)
+        self.edge_weight = edge_weight
+        self.edge_options = dict(
+            gaussian_size=gaussian_size, gaussian_sigma=gaussian_sigma, response=response
+        )
+
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        edge = edge_loss(y_true, y_pred, **self.edge_options)
+        return cross_entropy(y_true, y_pred) + self.edge_weight * edge
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "edge_weight": self.edge_weight, **self.edge_options}
+
+
+LOSSES = {"cross_entropy": CrossEntropy, "cross_entropy_and_edge": CrossEntropyAndEdge}
+
+
+def get(name: str, **options) -> keras.losses.Loss:
+    """A loss for model.compile, e.g. get("cross_entropy_and_edge", edge_weight=0.5).
+
+    Raises:
+        ValueError: unknown name or option; the message lists the known ones.
+    """
+    if name not in LOSSES:
+        near = get_close_matches(name, LOSSES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown loss {name!r}, expected one of {', '.join(LOSSES)}.{hint}")
+    accepted = [p for p in inspect.signature(LOSSES[name]).parameters if p != "name"]
+    unknown = sorted(set(options) - {*accepted, "reduction", "dtype"})
+    accepted = [option for option in accepted if option != "options"]
+    if unknown:
+        raise ValueError(
+            f"{name}: unknown option {unknown[0]!r}, accepted: {', '.join(accepted) or 'none'}."
+        )
+    return LOSSES[name](**options)
+
+
+def _check_edge_options(
+    edge_weight: float, gaussian_size: int, gaussian_sigma: float, response: str
+) -> None:
+    if edge_weight < 0:
+        raise ValueError(f"edge_weight: found {edge_weight}, expected 0 or more.")
+    if gaussian_size < 1 or gaussian_size % 2 == 0:
+        raise ValueError(f"gaussian_size: found {gaussian_size}, expected an odd width such as 5.")
+    if gaussian_sigma <= 0:
+        raise ValueError(f"gaussian_sigma: found {gaussian_sigma}, expected more than 0 pixels.")
+    if response not in ("xy", "magnitude"):
+        raise ValueError(f"response: found {response!r}, expected 'xy' or 'magnitude'.")
+
+
+def _filter(maps: keras.KerasTensor, kernel: np.ndarray) -> keras.KerasTensor:
+    """Each channel of (N, H, W, C) correlated with a 2-D kernel, zero-padded."""
+    channels = maps.shape[-1]
+    kernel = np.repeat(kernel[:, :, None, None], channels, axis=2)
+    return ops.depthwise_conv(
+        maps, ops.convert_to_tensor(kernel), padding="same", data_format="channels_last"
+    )
+
+
+def _magnitude(a: keras.KerasTensor, b: keras.KerasTensor) -> keras.KerasTensor:
+    # The root's gradient at 0 is infinite, and 0 * inf is nan even on the branch not taken.
+    square = ops.square(a) + ops.square(b)
+    positive = square > 0
+    return ops.where(positive, ops.sqrt(ops.where(positive, square, 1.0)), 0.0)

@@ -1,0 +1,188 @@
+"""The networks by name: build one, list them, describe one.
+
+A network is a file in `keras_medseg/models` with a builder under `@register(Card(...))`; the files
+are found, not listed.
+"""
+
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import keras
+
+# As in setup.cfg; a test compares them.
+MINIMUM_VERSIONS = {"keras": (3, 12), "tensorflow": (2, 20)}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known about a network before it is built.
+
+    paper: short name of the reproduced paper, or of the article that introduced the network.
+    input_shape: (..., C) of the paper, the builder's default.
+    parameters: of the default build, moving statistics included.
+    dimensions: 2 or 3 spatial axes.
+    output: what the last layer gives.
+    source: where the structure was read.
+    parity: what ties it to the original: "golden" (authors' weights give the authors' output),
+        "count" (a published parameter count is met), "rebuilt" (from the text alone).
+    compared_in: short names of the papers whose tables list it.
+    """
+
+    name: str
+    paper: str
+    title: str
+    input_shape: tuple[int, ...]
+    parameters: int
+    dimensions: Literal[2, 3]
+    output: Literal["sigmoid", "softmax", "logits"]
+    source: str
+    parity: Literal["golden", "count", "rebuilt"]
+    compared_in: tuple[str, ...] = ()
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    card: Card
+    builder: Callable[..., "keras.Model"]
+
+
+_entries: dict[str, _Entry] = {}
+
+
+def register(card: Card) -> Callable:
+    """Decorator that makes a builder known under `card.name`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def add(builder: Callable[..., "keras.Model"]) -> Callable[..., "keras.Model"]:
+        taken = _entries.get(card.name)
+        if taken is not None and taken.builder.__module__ != builder.__module__:
+            raise ValueError(
+                f"{builder.__module__}: the model name {card.name!r} is taken by "
+                f"{taken.builder.__module__}. Choose another."
+            )
+        _entries[card.name] = _Entry(card, builder)
+        return builder
+
+    return add
+
+
+def build(name: str, **overrides) -> "keras.Model":
+    """Build a network, e.g. build("residual_attention_unet", input_shape=(96, 96, 4)).
+
+    Args:
+        name: one of list_models().
+        overrides: options of its builder; describe(name) lists them.
+
+    Raises:
+        ValueError: unknown name, unknown override, or a value that the builder refuses.
+        ImportError: Keras or TensorFlow is missing or too old.
+    """
+    builder = _find(name).builder
+    accepted = inspect.signature(builder).parameters
+    for option in overrides:
+        if option not in accepted:
+            raise ValueError(
+                f"{name}: unknown option {option!r}.{_nearest(option, accepted)} "
+                f"Accepted: {', '.join(accepted)}."
+            )
+    return builder(**overrides)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Sorted names of the networks that match a shell pattern such as "*unet*"."""
+    return sorted(name for name in _discovered() if fnmatchcase(name, pattern))
+
+
+def card(name: str) -> Card:
+    """The card of a network.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    return _find(name).card
+
+
+def describe(name: str) -> str:
+    """A network's card, its builder's options with defaults, and the builder's own words.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    entry = _find(name)
+    facts = entry.card
+    lines = [
+        f"{facts.name}: {facts.title}",
+        f"  paper        {facts.paper}",
+        f"  source       {facts.source}",
+        f"  input        {'x'.join(map(str, facts.input_shape))} ({facts.dimensions}-D)",
+        f"  output       {facts.output}",
+        f"  parameters   {facts.parameters:,}",
+        f"  fidelity     {facts.parity}",
+        f"  compared in  {', '.join(facts.compared_in) or '-'}",
+    ]
+    if facts.notes:
+        lines.append(f"  notes        {facts.notes}")
+    lines += ["", "options"]
+    parameters = inspect.signature(entry.builder).parameters.values()
+    lines += [f"  {option.name} = {option.default!r}" for option in parameters]
+    return "\n".join([*lines, "", inspect.getdoc(entry.builder) or ""]).rstrip()
+
+
+def check_versions() -> None:
+    """Check the installed Keras, and TensorFlow where it is the backend, against the bounds.
+
+    Raises:
+        ImportError: one line with the version found, the one needed, and the command that mends it.
+    """
+    needed = ["keras"]
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        needed.append("tensorflow")
+    for package in needed:
+        bound = ".".join(map(str, MINIMUM_VERSIONS[package]))
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            found = "none"
+        numbers = tuple(int(part) for part in re.findall(r"\d+", found)[:2])
+        if numbers < MINIMUM_VERSIONS[package]:
+            raise ImportError(
+                f"{package}: found version {found}, expected {bound} or newer. "
+                f"Run: python -m pip install --upgrade '{package}>={bound}'"
+            )
+
+
+def _discovered() -> dict[str, _Entry]:
+    check_versions()
+    from keras_medseg import models
+
+    for module in pkgutil.iter_modules(models.__path__):
+        importlib.import_module(f"{models.__name__}.{module.name}")
+    return _entries
+
+
+def _find(name: str) -> _Entry:
+    entries = _discovered()
+    if name not in entries:
+        raise ValueError(
+            f"unknown model {name!r}.{_nearest(name, entries)} Known: {', '.join(sorted(entries))}."
+        )
+    return entries[name]
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = get_close_matches(word, list(known), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
