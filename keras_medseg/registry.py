@@ -9,12 +9,13 @@ import inspect
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Literal
+
+from keras_medseg.choices import require_choice
 
 if TYPE_CHECKING:
     import keras
@@ -69,10 +70,10 @@ def register(card: Card) -> Callable:
 
     def add(builder: Callable[..., "keras.Model"]) -> Callable[..., "keras.Model"]:
         taken = _entries.get(card.name)
-        if taken is not None and taken.builder.__module__ != builder.__module__:
+        if taken is not None and _place(taken.builder) != _place(builder):
             raise ValueError(
-                f"{builder.__module__}: the model name {card.name!r} is taken by "
-                f"{taken.builder.__module__}. Choose another."
+                f"{_place(builder)}: the model name {card.name!r} is taken by "
+                f"{_place(taken.builder)}. Choose another."
             )
         _entries[card.name] = _Entry(card, builder)
         return builder
@@ -89,17 +90,12 @@ def build(name: str, **overrides) -> "keras.Model":
 
     Raises:
         ValueError: unknown name, unknown override, or a value that the builder refuses.
-        ImportError: Keras or TensorFlow is missing or too old.
+        ImportError: Keras or TensorFlow is too old.
     """
-    builder = _find(name).builder
-    accepted = inspect.signature(builder).parameters
+    accepted = options(name)
     for option in overrides:
-        if option not in accepted:
-            raise ValueError(
-                f"{name}: unknown option {option!r}.{_nearest(option, accepted)} "
-                f"Accepted: {', '.join(accepted)}."
-            )
-    return builder(**overrides)
+        require_choice(f"option of {name}", option, accepted)
+    return _find(name).builder(**overrides)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -114,6 +110,16 @@ def card(name: str) -> Card:
         ValueError: unknown name.
     """
     return _find(name).card
+
+
+def options(name: str) -> dict[str, object]:
+    """The overrides that build(name) takes, each with its default.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    parameters = inspect.signature(_find(name).builder).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters}
 
 
 def describe(name: str) -> str:
@@ -137,32 +143,35 @@ def describe(name: str) -> str:
     if facts.notes:
         lines.append(f"  notes        {facts.notes}")
     lines += ["", "options"]
-    parameters = inspect.signature(entry.builder).parameters.values()
-    lines += [f"  {option.name} = {option.default!r}" for option in parameters]
+    lines += [f"  {option} = {default!r}" for option, default in options(name).items()]
     return "\n".join([*lines, "", inspect.getdoc(entry.builder) or ""]).rstrip()
 
 
 def check_versions() -> None:
-    """Check the installed Keras, and TensorFlow where it is the backend, against the bounds.
+    """Check Keras, and TensorFlow where it is the backend, against the lower bounds.
 
     Raises:
         ImportError: one line with the version found, the one needed, and the command that mends it.
     """
-    needed = ["keras"]
+    packages = ["keras"]
     if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
-        needed.append("tensorflow")
-    for package in needed:
-        bound = ".".join(map(str, MINIMUM_VERSIONS[package]))
+        packages.append("tensorflow")
+    for package in packages:
         try:
             found = version(package)
         except PackageNotFoundError:
-            found = "none"
+            continue  # The import that follows says so.
         numbers = tuple(int(part) for part in re.findall(r"\d+", found)[:2])
         if numbers < MINIMUM_VERSIONS[package]:
+            bound = ".".join(map(str, MINIMUM_VERSIONS[package]))
             raise ImportError(
                 f"{package}: found version {found}, expected {bound} or newer. "
                 f"Run: python -m pip install --upgrade '{package}>={bound}'"
             )
+
+
+def _place(builder: Callable) -> str:
+    return f"{builder.__module__}.{builder.__qualname__}"
 
 
 def _discovered() -> dict[str, _Entry]:
@@ -176,13 +185,5 @@ def _discovered() -> dict[str, _Entry]:
 
 def _find(name: str) -> _Entry:
     entries = _discovered()
-    if name not in entries:
-        raise ValueError(
-            f"unknown model {name!r}.{_nearest(name, entries)} Known: {', '.join(sorted(entries))}."
-        )
+    require_choice("model", name, sorted(entries))
     return entries[name]
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word, list(known), n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

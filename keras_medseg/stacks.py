@@ -5,10 +5,11 @@ of its own, so every builder takes the stack its paper ran on.
 """
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import sqrt
 
 import keras
+
+from keras_medseg.choices import require_choice
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,7 @@ def get(stack: str | Stack) -> Stack:
     """
     if isinstance(stack, Stack):
         return stack
-    if stack not in STACKS:
-        near = get_close_matches(stack, STACKS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"stack: found {stack!r}, expected one of {', '.join(STACKS)}.{hint}")
+    require_choice("stack", stack, STACKS)
     return STACKS[stack]
 
 

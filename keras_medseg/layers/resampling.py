@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from keras_medseg.choices import require_choice
 from keras_medseg.layers.convolution import conv
 from keras_medseg.stacks import Stack
 
@@ -20,13 +21,12 @@ def down(x: keras.KerasTensor, kind: str, *, stack: Stack, name: str) -> keras.K
     Raises:
         ValueError: `kind` is not one of DOWNSAMPLING.
     """
+    require_choice("downsampling", kind, DOWNSAMPLING)
     if kind == "max_pool":
         return layers.MaxPooling2D(2, name=name)(x)
     if kind == "average_pool":
         return layers.AveragePooling2D(2, name=name)(x)
-    if kind == "strided_conv":
-        return conv(x, x.shape[-1], 3, stack=stack, name=name, strides=2)
-    raise ValueError(f"downsampling: found {kind!r}, expected one of {', '.join(DOWNSAMPLING)}.")
+    return conv(x, x.shape[-1], 3, stack=stack, name=name, strides=2)
 
 
 def up(x: keras.KerasTensor, kind: str, *, stack: Stack, name: str) -> keras.KerasTensor:
@@ -37,33 +37,39 @@ def up(x: keras.KerasTensor, kind: str, *, stack: Stack, name: str) -> keras.Ker
     Raises:
         ValueError: `kind` is not one of UPSAMPLING.
     """
-    if kind in ("nearest", "bilinear"):
+    require_choice("upsampling", kind, UPSAMPLING)
+    if kind != "transposed_conv":
         return layers.UpSampling2D(2, interpolation=kind, name=name)(x)
-    if kind == "transposed_conv":
-        # PyTorch counts the fan-in of a transposed kernel over its output channels.
-        fan_in = 4 * x.shape[-1]
-        return layers.Conv2DTranspose(
-            x.shape[-1],
-            2,
-            strides=2,
-            kernel_initializer=stack.kernel(fan_in),
-            bias_initializer=stack.bias(fan_in),
-            name=name,
-        )(x)
-    raise ValueError(f"upsampling: found {kind!r}, expected one of {', '.join(UPSAMPLING)}.")
+    # PyTorch counts the fan-in of a transposed kernel over its output channels.
+    fan_in = 4 * x.shape[-1]
+    return layers.Conv2DTranspose(
+        x.shape[-1],
+        2,
+        strides=2,
+        kernel_initializer=stack.kernel(fan_in),
+        bias_initializer=stack.bias(fan_in),
+        name=name,
+    )(x)
 
 
 def require_multiple(input_shape: Sequence[int | None], multiple: int) -> None:
-    """Check that every spatial size of (..., C) is a multiple, or None for "any".
+    """Check that H and W of (H, W, C) are multiples of `multiple`, or None for "any".
 
     Raises:
         ValueError: naming the next larger shape that fits.
     """
-    *sizes, channels = input_shape
-    if all(size is None or (size > 0 and size % multiple == 0) for size in sizes):
-        return
-    fitting = tuple(s and max(multiple, -(-s // multiple) * multiple) for s in sizes)
-    raise ValueError(
-        f"input_shape: found {tuple(input_shape)}, expected spatial sizes divisible by {multiple}. "
-        f"The next valid shape is {(*fitting, channels)}."
-    )
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"input_shape: found {tuple(input_shape)}, expected (height, width, channels)."
+        )
+    height, width, channels = input_shape
+    fitting = (*(_next_multiple(size, multiple) for size in (height, width)), channels)
+    if fitting != tuple(input_shape):
+        raise ValueError(
+            f"input_shape: found {tuple(input_shape)}, expected height and width divisible by "
+            f"{multiple}. The next valid shape is {fitting}."
+        )
+
+
+def _next_multiple(size: int | None, multiple: int) -> int | None:
+    return None if size is None else max(1, -(-size // multiple)) * multiple

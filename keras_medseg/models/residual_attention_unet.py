@@ -1,13 +1,43 @@
-"""Residual-attention U-Net of the DCABES 2020 paper; Table I, section II."""
+"""Residual-attention U-Net of dcabes2020, to be read beside Table I and section II of the paper.
+
+What the table fixes: nine stages with their sizes and channels. RB7's output is printed as
+44x44x64, but RB8 takes 160 channels, 128 of them from RB7, so 128 is built.
+
+What "about 570,000 parameters" decides. Five readings of the residual block, four CBAMs each:
+
+    separable       one separable 3x3 convolution, 1x1 convolution on every shortcut      570,265
+    separable_pair  two of them, shortcut without parameters                              565,177
+    bottleneck      1x1, 3x3, 1x1 at a quarter width, 1x1 convolution on every shortcut   560,393
+    plain_single    one 3x3 convolution, 1x1 convolution where the channels change      2,563,609
+    plain           two of them                                                         4,716,857
+
+The default is "separable": its count is the one that is written "about 570,000" (560,393 would be
+560,000), and "by improving the residual convolution block, the amount of parameters was greatly
+reduced" fits He's block with its convolution made separable better than He's own bottleneck.
+Against it: the paper never says "separable", and "based on the deep residual network proposed by He
+et al." may mean the bottleneck. Both need the 1x1 convolution on every shortcut (He et al., option
+C): without it where the channels agree they count 503,417 and 493,545.
+
+Also open in the paper, and chosen here:
+
+* Down: max pooling, as in U-Net. Up: nearest neighbour, the default of Keras 2.2.4. Neither may
+  have parameters, or the count is lost.
+* CBAM on each of the four skips; ratio 16, 7x7. Its dense layers have biases, its spatial gate
+  neither bias nor batch norm: so count the figures above, and the article of CBAM names no norm
+  either. The one in its authors' code would add four parameters to each.
+* "BN and ReLU after each convolution": the ReLU of a block's last convolution follows the sum, as
+  in He et al.; shortcuts and the output are not normalised.
+"""
 
 import keras
 from keras import layers
 
 from keras_medseg import stacks
+from keras_medseg.choices import require_choice
 from keras_medseg.layers.attention import cbam
 from keras_medseg.layers.convolution import conv, conv_bn_relu
-from keras_medseg.layers.residual import RESIDUAL_BLOCKS
 from keras_medseg.layers.resampling import down, require_multiple, up
+from keras_medseg.layers.residual import RESIDUAL_BLOCKS
 from keras_medseg.registry import Card, register
 
 
@@ -23,6 +53,7 @@ from keras_medseg.registry import Card, register
         source="DCABES 2020, Table I and section II, doi 10.1109/DCABES50732.2020.00048",
         parity="count",
         compared_in=("dcabes2020",),
+        notes="one network per region (WT, TC, ET); open choices are argued in the module",
     )
 )
 def residual_attention_unet(
@@ -35,7 +66,24 @@ def residual_attention_unet(
     upsampling: str | None = None,
     stack: str | stacks.Stack = "keras_2_2",
 ) -> keras.Model:
+    """Probabilities (N, H, W, classes) in float32 from slices (N, H, W, C); dcabes2020, Table I.
+
+    Args:
+        input_shape: (H, W, C); H and W divisible by 16, or None for any such size.
+        classes: sigmoid outputs; the paper trains one network per region.
+        residual_block: "bottleneck", "separable", "plain", "separable_pair" or "plain_single".
+        attention: whether a CBAM weights each skip.
+        filters: channels of the first stage; the paper's 32 grow to 256 at the bottom.
+        downsampling: "max_pool", "average_pool" or "strided_conv".
+        upsampling: "nearest", "bilinear" or "transposed_conv"; None is the stack's default.
+        stack: name of the framework whose silent defaults apply, or a Stack.
+
+    Raises:
+        ValueError: H or W not divisible by 16 (the message gives the next valid shape), or an
+            unknown choice.
+    """
     require_multiple(input_shape, 16)
+    require_choice("residual_block", residual_block, RESIDUAL_BLOCKS)
     stack = stacks.get(stack)
     upsampling = upsampling or stack.upsampling
     residual = RESIDUAL_BLOCKS[residual_block]
