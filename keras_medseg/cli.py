@@ -1,6 +1,7 @@
 """The command line. Imports that cost time stand inside the commands: --help stays instant."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from keras_medseg import __version__
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 1 on a problem that the user can mend, 130 on Ctrl-C."""
     arguments = _parser().parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides device chatter, not errors
     try:
         return arguments.command(arguments) or 0
     except (ValueError, OSError) as error:
@@ -69,25 +71,25 @@ def phantom(arguments: argparse.Namespace) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    from keras_medseg import experiment, recipe
+    from keras_medseg import pipeline, recipe
 
     run = recipe.from_json(arguments.recipe.read_text())
     run = recipe.override(run, arguments.set)
-    data = experiment.load_data(arguments.data, arguments.store or arguments.out / "store", run)
-    experiment.train_variant("main", run, data, arguments.out)
-    experiment.score_variant("main", run, data, arguments.out)
+    data = pipeline.load_data(arguments.data, arguments.store or arguments.out / "store", run)
+    pipeline.train_variant("main", run, data, arguments.out)
+    pipeline.score_variant("main", run, data, arguments.out)
 
 
 def predict(arguments: argparse.Namespace) -> None:
-    from keras_medseg import experiment
+    from keras_medseg import pipeline
 
-    experiment.predict_folder(arguments.run, arguments.data, arguments.out, arguments.variant)
+    pipeline.predict_folder(arguments.run, arguments.data, arguments.out, arguments.variant)
 
 
 def score(arguments: argparse.Namespace) -> None:
-    from keras_medseg import experiment
+    from keras_medseg import pipeline
 
-    table = experiment.score_folder(arguments.predictions, arguments.data)
+    table = pipeline.score_folder(arguments.predictions, arguments.data)
     table.to_csv(arguments.out, index=False)
     print(f"{arguments.out}: {len(table)} rows")
 

@@ -6,6 +6,7 @@ the augmentations are functions of (seed, epoch, step), and every Dropout genera
 from (seed, epoch).
 """
 
+import importlib.util
 import json
 import time
 from pathlib import Path
@@ -206,7 +207,7 @@ class Progress(keras.callbacks.Callback):
 def _feed(batches: b.SliceBatches, epochs: range) -> Any:
     if keras.backend.backend() == "tensorflow":
         return b.tf_dataset(batches, epochs)
-    return b.py_dataset(batches, epochs)
+    return b.py_dataset(batches, epochs[0])
 
 
 def _schedule(train: recipe.Train, log: list[dict]) -> list[keras.callbacks.Callback]:
@@ -220,9 +221,7 @@ def _schedule(train: recipe.Train, log: list[dict]) -> list[keras.callbacks.Call
 
 def _tensorboard(folder: Path) -> list[keras.callbacks.Callback]:
     # Keras' callback writes through tf.summary, whatever the backend is.
-    try:
-        import tensorflow  # noqa: F401
-    except ImportError:
+    if not all(importlib.util.find_spec(name) for name in ("tensorflow", "tensorboard")):
         return []
     return [keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
 

@@ -1,0 +1,294 @@
+"""One experiment, step by step: folder -> store -> split -> networks -> label maps -> scores.
+
+Every step finds what an earlier, interrupted run has finished and goes on from there.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from keras_medseg import checkpoint, recipe, scoring
+from keras_medseg.data import brats, cases, nifti, store
+from keras_medseg.data.batches import SliceBatches
+from keras_medseg.errors import DataError
+from keras_medseg.progress import bar
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Data:
+    """Decoded cases, split into those trained on and those held out.
+
+    duplicates: {dropped case: the case with the same voxels that stays}.
+    """
+
+    name: str
+    store: store.Store
+    training: tuple[str, ...]
+    held_out: tuple[str, ...]
+    duplicates: dict[str, str]
+
+
+def load_data(folder: Path, store_folder: Path, run: recipe.Recipe) -> Data:
+    """Find the cases of `folder`, decode them into `store_folder` once, and split them.
+
+    Of cases with the same voxels (one patient in the releases of several years) the first by
+    name stays, so that none is both trained on and held out.
+
+    Raises:
+        DataError: naming the folder or files that are not as they should be.
+        ValueError: with fewer than two cases.
+    """
+    found = brats.find_cases(folder)
+    with bar("decoding cases") as progress:
+        decoded = store.prepare(found, brats.read_case, store_folder, progress=progress)
+    first: dict[str, str] = {}
+    duplicates = {}
+    for name in sorted(decoded.cases):
+        kept = first.setdefault(decoded.cases[name].voxels_sha256, name)
+        if kept != name:
+            duplicates[name] = kept
+    unique = [case for case in found if case.id not in duplicates]
+    training, held_out = cases.split_cases(unique, run.data.held_out, run.train.seed)
+    return Data(
+        name=_data_name(folder, unique),
+        store=decoded,
+        training=tuple(case.id for case in training),
+        held_out=tuple(case.id for case in held_out),
+        duplicates=duplicates,
+    )
+
+
+def claim(out: Path, run: recipe.Recipe) -> None:
+    """Make `out` the run folder of this recipe.
+
+    Raises:
+        DataError: when it already holds a run of another recipe.
+    """
+    path = out / "recipe.json"
+    if path.exists():
+        changed = recipe.differences(run, recipe.from_json(path.read_text()))
+        if changed:
+            field, (now, then) = next(iter(changed.items()))
+            raise DataError(
+                out,
+                found=f"a run with {field} = {then!r}",
+                expected=f"{now!r} as asked for now",
+                remedy="Choose another --out, or delete this folder.",
+            )
+    checkpoint.write_atomic(path, recipe.to_json(run).encode())
+
+
+def training_folder(out: Path, variant: str, regions: tuple[str, ...]) -> Path:
+    """Where one network's log, checkpoint and final model lie in a run folder."""
+    return out / "training" / f"{variant}-{'+'.join(regions)}"
+
+
+def train_variant(variant: str, run: recipe.Recipe, data: Data, out: Path) -> None:
+    """Train the recipe's networks one after the other."""
+    import keras
+
+    from keras_medseg import training
+
+    for number, regions in enumerate(run.model.networks, 1):
+        print(
+            f"training {variant}, network {number} of {len(run.model.networks)}: "
+            f"{run.model.name} for {'+'.join(regions)}",
+            flush=True,
+        )
+        feed = slice_batches(run, data.store, data.training, regions, training=True)
+        check = slice_batches(run, data.store, data.held_out, regions, training=False)
+        training.fit(run, regions, feed, check, training_folder(out, variant, regions))
+        keras.utils.clear_session()
+
+
+def slice_batches(
+    run: recipe.Recipe,
+    decoded: store.Store,
+    case_ids: tuple[str, ...],
+    regions: tuple[str, ...],
+    *,
+    training: bool,
+) -> SliceBatches:
+    """The recipe's batches of axial slices; shuffled and flipped only for training."""
+    return SliceBatches(
+        decoded,
+        case_ids,
+        targets={region: brats.REGIONS[region] for region in regions},
+        window=run.data.window,
+        batch_size=run.train.batch_size,
+        seed=run.train.seed,
+        normalisation=run.data.normalisation,
+        flips=run.data.flips if training else (),
+        shuffle=training,
+        slice_step=run.data.slice_step,
+    )
+
+
+def load_network(out: Path, variant: str, regions: tuple[str, ...]) -> "keras.Model":
+    """One trained network of a run folder.
+
+    Raises:
+        DataError: when it was not trained to its end.
+    """
+    import keras
+
+    from keras_medseg import registry
+
+    registry.list_models()  # makes the package's own layers known to Keras' loader
+    path = training_folder(out, variant, regions) / "model.keras"
+    if not path.exists():
+        raise DataError(
+            path,
+            found="no file",
+            expected="a trained network",
+            remedy="Train first; the command that started the run goes on with it.",
+        )
+    return keras.saving.load_model(path, compile=False)
+
+
+def load_networks(out: Path, variant: str, run: recipe.Recipe) -> dict[str, "keras.Model"]:
+    """All trained networks of one variant, by the regions that they find."""
+    return {"+".join(names): load_network(out, variant, names) for names in run.model.networks}
+
+
+def score_variant(variant: str, run: recipe.Recipe, data: Data, out: Path) -> pd.DataFrame:
+    """Predict the held-out cases on the full grid, write NIfTI, score; one row per region.
+
+    Rows are added to `scores.csv` case by case; cases that stand there are not predicted again.
+    """
+    from keras_medseg import inference
+
+    path, folder = out / "scores.csv", out / "predictions" / variant
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["variant", "case"])
+    done = set(scores.loc[scores["variant"] == variant, "case"])
+    left = [case for case in data.held_out if case not in done]
+    networks = load_networks(out, variant, run) if left else {}
+    regions = {name: brats.REGIONS[name] for names in run.model.networks for name in names}
+    with bar(f"predicting {variant}") as progress:
+        for number, name in enumerate(left, 1):
+            case = data.store.cases[name]
+            labels = inference.predict_case(
+                networks,
+                case,
+                window=run.data.window,
+                normalisation=run.data.normalisation,
+                batch_size=run.train.batch_size,
+            )
+            inference.write_prediction(folder / f"{name}.nii.gz", labels, case)
+            rows = scoring.score_case(labels, full_labels(case), regions, case.spacing_mm)
+            new = pd.DataFrame([{"variant": variant, "case": name, **row} for row in rows])
+            scores = pd.concat([scores, new], ignore_index=True) if len(scores) else new
+            checkpoint.write_atomic(path, scores.to_csv(index=False).encode())
+            progress(number, len(left), name)
+    return scores[scores["variant"] == variant]
+
+
+def predict_folder(run_folder: Path, folder: Path, out: Path, variant: str | None = None) -> int:
+    """Write a label map for every case of `folder`; segmentations are neither needed nor read.
+
+    Returns:
+        The number of cases.
+
+    Raises:
+        DataError: for cases or networks that are not as they should be.
+    """
+    from keras_medseg import inference
+
+    run = recipe.from_json((run_folder / "recipe.json").read_text())
+    networks = load_networks(run_folder, variant or _first_variant(run_folder), run)
+    found = brats.find_cases(folder, labelled=False)
+    with bar("decoding cases") as progress:
+        decoded = store.prepare(found, brats.read_case, out / ".store", progress=progress)
+    out.mkdir(parents=True, exist_ok=True)
+    with bar("predicting") as progress:
+        for number, case in enumerate(found, 1):
+            stored = decoded.cases[case.id]
+            labels = inference.predict_case(
+                networks,
+                stored,
+                window=run.data.window,
+                normalisation=run.data.normalisation,
+                batch_size=run.train.batch_size,
+            )
+            inference.write_prediction(out / f"{case.id}.nii.gz", labels, stored)
+            progress(number, len(found), case.id)
+    return len(found)
+
+
+def score_folder(predictions: Path, folder: Path) -> pd.DataFrame:
+    """Score `<case>.nii.gz` label maps against the segmentations of the cases in `folder`.
+
+    Raises:
+        DataError: for a case without prediction, or a label map on another grid.
+    """
+    rows = []
+    for case in brats.find_cases(folder):
+        path = predictions / f"{case.id}.nii.gz"
+        truth = brats.read_case(case)
+        found, affine = nifti.read_volume(path)
+        if found.shape != truth.labels.shape:
+            raise DataError(
+                path,
+                found=f"shape {found.shape}",
+                expected=f"{truth.labels.shape} as {case.labels}",
+                remedy="Predict on the case's own grid.",
+            )
+        labels = brats.to_canonical(nifti.reorient(found, affine), case.dataset, path)
+        for row in scoring.score_case(labels, truth.labels, brats.REGIONS, truth.spacing_mm):
+            rows.append({"variant": predictions.name, "case": case.id, **row})
+    return pd.DataFrame(rows)
+
+
+def full_labels(case: store.StoredCase) -> np.ndarray:
+    """(X, Y, Z) uint8 canonical labels of a stored case on its full grid, LPS."""
+    labels = np.zeros(case.full_shape, np.uint8)
+    labels[_box(case)] = np.moveaxis(case.labels, 0, 2)
+    return labels
+
+
+def full_image(case: store.StoredCase) -> np.ndarray:
+    """(X, Y, Z, C) raw voxels of a stored case on its full grid, LPS."""
+    image = np.zeros((*case.full_shape, case.image.shape[-1]), case.image.dtype)
+    image[_box(case)] = np.moveaxis(case.image, 0, 2)
+    return image
+
+
+def read_result(out: Path, variant: str, data: Data, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(annotated, predicted) label maps of a held-out case, (X, Y, Z) canonical, LPS."""
+    case = data.store.cases[name]
+    path = out / "predictions" / variant / f"{name}.nii.gz"
+    written, affine = nifti.read_volume(path)
+    predicted = brats.to_canonical(nifti.reorient(written, affine), case.dataset, path)
+    return full_labels(case), predicted
+
+
+def _box(case: store.StoredCase) -> tuple[slice, slice, slice]:
+    z, x, y = case.image.shape[:3]
+    return tuple(slice(o, o + n) for o, n in zip(case.origin, (x, y, z)))
+
+
+def _first_variant(run_folder: Path) -> str:
+    names = pd.read_csv(run_folder / "scores.csv", usecols=["variant"])["variant"]
+    return names.iloc[0]
+
+
+def _data_name(folder: Path, found: list[cases.Case]) -> str:
+    years = sorted({case.dataset for case in found})
+    phantom = (folder / "PHANTOM").exists()
+    return f"{'phantom in the layout of ' if phantom else ''}{', '.join(years)}"
+
+
+def peak_memory_gb() -> float:
+    """Largest resident memory so far of this process, in GB."""
+    import resource
+
+    scale = 1 if os.uname().sysname == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9

@@ -1,0 +1,88 @@
+"""Exact resume, as a user meets it: processes that are killed and started again."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+SCRIPT = Path(__file__).with_name("run_tiny_training.py")
+STEPS_PER_EPOCH = 2  # 2 cases x 8 slices / batch 8
+
+
+def start(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def outcome(folder: Path) -> tuple[dict[str, np.ndarray], pd.DataFrame, str]:
+    run = folder / "training" / "main-WT"
+    with np.load(run / "checkpoint" / "epoch_0004.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files if name != "record"}
+    log = pd.read_csv(run / "log.csv").drop(columns="seconds")
+    return arrays, log, (folder / "scores.csv").read_text()
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    done = start(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    (arrays, log, scores), (arrays2, log2, scores2) = outcome(one), outcome(other)
+    assert arrays.keys() == arrays2.keys()
+    for name, array in arrays.items():
+        assert array.tobytes() == arrays2[name].tobytes(), name
+    pd.testing.assert_frame_equal(log, log2, check_exact=True)
+    assert scores == scores2
+
+
+def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(unbroken, tmp_path):
+    killed = start(tmp_path, "--die-at-step", str(2 * STEPS_PER_EPOCH + 1))
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "training" / "main-WT" / "model.keras").exists()
+    assert len(pd.read_csv(tmp_path / "training" / "main-WT" / "log.csv")) == 2
+    resumed = start(tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "epoch 3/4" in resumed.stdout
+    assert "epoch 2/4" not in resumed.stdout
+    assert_same_bits(unbroken, tmp_path)
+
+
+def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(unbroken, tmp_path):
+    for name, seed in (("same", 3), ("other", 4)):
+        done = start(tmp_path / name, "--set", f"train.seed={seed}")
+        assert done.returncode == 0, done.stderr
+    assert_same_bits(unbroken, tmp_path / "same")
+    with pytest.raises(AssertionError):
+        assert_same_bits(unbroken, tmp_path / "other")
+
+
+def test_the_learning_rate_rule_was_at_work(unbroken):
+    """The bit-exact test means nothing for the rule unless the rate really changed."""
+    log = outcome(unbroken)[1]
+    assert log["learning_rate"].iloc[0] == pytest.approx(0.01)
+    assert log["learning_rate"].is_monotonic_decreasing
+
+
+def test_another_recipe_in_the_same_folder_is_refused(unbroken):
+    refused = start(unbroken, "--set", "train.learning_rate=0.5")
+    assert refused.returncode != 0
+    assert "train.learning_rate = 0.01 (now 0.5)" in refused.stderr
+
+
+def test_a_finished_run_is_not_trained_again(unbroken):
+    again = start(unbroken)
+    assert again.returncode == 0, again.stderr
+    assert "epoch" not in again.stdout
