@@ -77,7 +77,7 @@ def predict_window(
     """Probabilities of a 2-D network for every axial slice of the centre window.
 
     Slices are read as in training, without augmentation. Every batch has `batch_size` slices,
-    the last one filled up with zeros that are dropped again, so a network is compiled once.
+    the last one filled up with any whose result is dropped, so a network is compiled once.
 
     Args:
         model: (N, H, W, C) -> (N, H, W, R) with H = x and W = y.
@@ -100,7 +100,6 @@ def predict_window(
         count = min(batch_size, depth - start)
         for i in range(count):
             transforms.read_slice(stored_case, start + i, window, scaling, batch[i])
-        batch[count:] = 0
         predicted = np.asarray(model.predict_on_batch(batch))
         _check_output(predicted, batch.shape[:3], stored_case.id)
         if probabilities is None:

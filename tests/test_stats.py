@@ -108,6 +108,9 @@ def test_wilcoxon_drops_zero_differences():
     # Six positive differences: p = 2 / 2^6; the two zeros count as pairs only.
     a, b = np.array([1, 2, 3, 4, 5, 6, 7, 8]), np.array([0, 0, 0, 0, 0, 0, 7, 8])
     assert stats.paired_wilcoxon(a, b) == (0.0, pytest.approx(2 / 64), 8, "")
+    # A zero must not turn the exact test of 16 positive differences into an approximate one.
+    a, b = np.arange(17.0), np.zeros(17)
+    assert stats.paired_wilcoxon(a, b) == (0.0, pytest.approx(2 / 2**16), 17, "")
 
 
 def test_wilcoxon_of_equal_scores():
