@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import chain, zip_longest
+from itertools import chain, groupby, zip_longest
 from pathlib import Path
 from textwrap import wrap
 from typing import Literal
@@ -157,15 +157,14 @@ class Report:
         """The whole report in lines of 100 characters (paths are never broken)."""
         lines = [f"{self.folder}: {_count_cases(self.cases)}", "", self.trees, ""]
         for problem in sorted(self.problems, key=lambda p: (p.severity, p.case_id)):
-            text = f"{problem.severity}: {problem.case_id}: {problem.message}"
+            text = f"{problem.severity}: {problem.message}"
             lines += wrap(text, 100, subsequent_indent="    ", **_KEEP_WORDS)
         counts = Counter(problem.severity for problem in self.problems)
-        lines.append(
-            f"{_plural(counts['error'], 'error')}, {_plural(counts['warning'], 'warning')}"
-        )
+        lines.append(", ".join(_plural(counts[severity], severity) for severity in _SEVERITIES))
         return "\n".join(lines)
 
 
+_SEVERITIES = ("error", "warning")
 _KEEP_WORDS = {"break_long_words": False, "break_on_hyphens": False}
 
 
@@ -184,7 +183,7 @@ def find_cases(folder: Path | str, *, labelled: bool = True) -> list[Case]:
     scan = _scan(folder)
     errors = [*chain.from_iterable(_file_errors(scan, labelled=labelled))]
     if errors:
-        rest = f"`keras-medseg check {folder}` lists all {len(errors)} problems of this kind."
+        rest = f"`keras-medseg check {folder}` lists all problems of all cases."
         raise _with_remedy(errors[0], f"{errors[0].remedy} {rest}")
     cases = [_case(found) for found in scan.cases]
     if not cases:
@@ -233,8 +232,8 @@ def to_dataset_labels(labels: np.ndarray, dataset: str) -> np.ndarray:
         raise ValueError(f"dataset: found {dataset!r}, expected one of {', '.join(_LAYOUTS)}.")
     if labels.size and not (labels.min() >= BACKGROUND and labels.max() <= ENHANCING):
         raise ValueError(
-            f"labels: found {labels.min()} to {labels.max()}, expected {BACKGROUND} to {ENHANCING}. "
-            "Pass canonical labels."
+            f"labels: found {labels.min()} to {labels.max()}, expected {BACKGROUND} to "
+            f"{ENHANCING}. Pass canonical labels."
         )
     table = np.zeros(4, np.uint8)
     for code, label in reversed(_LAYOUTS[dataset].codes.items()):
@@ -259,12 +258,9 @@ def check(
     """
     scan = _scan(folder)
     file_errors = _file_errors(scan, labelled=True)
-    problems = [
-        _problem(found.id, error)
-        for found, errors in zip(scan.cases, file_errors)
-        for error in errors
-    ]
-    problems += [_unknown_file(path) for path in scan.unknown]
+    problems = [_unknown_file(path) for path in scan.unknown]
+    for found, errors in zip(scan.cases, file_errors):
+        problems += [_problem(found.id, error) for error in errors]
     cases = [_case(found) for found in scan.cases]
     digests = defaultdict(list)
     with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8)) as pool:
@@ -278,8 +274,7 @@ def check(
     if not cases:
         problems.append(_problem("-", _nothing_found(scan)))
     complete = [case for case, errors in zip(cases, file_errors) if not errors]
-    broken = [found for found, errors in zip(scan.cases, file_errors) if errors]
-    return Report(scan.folder, complete, problems, _trees(scan, broken))
+    return Report(scan.folder, complete, problems, _trees(scan, problems))
 
 
 # What lies on disk
@@ -426,12 +421,10 @@ def _collection(found: _Found, crowded: Counter) -> Path:
 def _case_file_errors(found: _Found, wanted: Sequence[str]) -> Iterator[DataError]:
     missing = [found.wanted[role] for role in wanted if role not in found.files]
     if missing:
-        yield DataError(
-            found.folder,
-            found=f"no {', no '.join(missing)}",
-            expected=f"{', '.join(found.wanted[role] for role in wanted)} (.nii or .nii.gz)",
-            remedy=f"Add the missing files, or move case {found.id} elsewhere.",
-        )
+        names = [f"no {name}.nii.gz" for name in missing]
+        expected = f"{len(wanted)} files (.nii or .nii.gz): {', '.join(wanted)}"
+        remedy = f"Add what is missing, or move case {found.id} elsewhere."
+        yield DataError(found.folder, found=", ".join(names), expected=expected, remedy=remedy)
     for paths in found.files.values():
         if len(paths) > 1:
             names = " and ".join(path.name for path in paths)
@@ -630,7 +623,7 @@ def _duplicates(groups: Iterable[list[tuple[Case, Path]]]) -> list[Problem]:
     for (first, other), files in pairs.items():
         path, copy = files[0]
         more = f" (and {len(files) - 1} more files)" if len(files) > 1 else ""
-        text = f"{copy}: found the same voxels as in {path}{more}, expected another examination. "
+        text = f"{copy}: found the voxels of {path}{more}, expected other voxels in each file. "
         text += "Keep one of the two cases." if first != other else "Fetch the case again."
         problems.append(Problem(other, copy, text, "warning"))
     return problems
@@ -649,43 +642,53 @@ _WIDTH = 48
 _SHOWN = 12
 
 
-def _trees(scan: _Scan, broken: list[_Found]) -> str:
-    """The expected tree beside the one found, in two columns of less than 100 characters."""
+def _trees(scan: _Scan, problems: Sequence[Problem]) -> str:
+    """The expected tree beside the one found, in two columns of less than 100 characters.
+
+    Shown are cases with errors, or the first one of each data set when there is no error.
+    """
     rows = [("expected", "found"), ("-" * _WIDTH, "-" * _WIDTH)]
     if not scan.cases:
-        examples = [line for layout in _LAYOUTS.values() for line in _example(layout)]
+        examples = [*_examples()]
         rows += zip_longest(examples, _listing(scan.folder, len(examples)), fillvalue="")
+    errors = [problem for problem in problems if problem.severity == "error"]
+    ids, paths = {error.case_id for error in errors}, {error.path for error in errors}
+    broken = [found for found in scan.cases if found.id in ids]
     firsts = {found.layout.dataset: found for found in reversed(scan.cases)}
-    shown = broken[:_SHOWN] or list(reversed(firsts.values()))
-    for found in shown:
-        rows += _case_rows(found, scan)
-    more_broken = len(broken) - len(broken[:_SHOWN])
-    more_complete = len(scan.cases) - len(shown) - more_broken
-    for count, kind in ((more_broken, "incomplete"), (more_complete, "complete")):
+    for found in broken[:_SHOWN] or reversed(firsts.values()):
+        rows += _case_rows(found, scan, paths)
+    more_broken = max(len(broken) - _SHOWN, 0)
+    more_good = len(scan.cases) - (len(broken) or len(firsts))
+    for count, kind in ((more_broken, "with errors"), (more_good, "without errors")):
         if count:
-            rows.append(("", f"... and {_plural(count, f'more {kind} case')}"))
+            rows.append(("", f"... and {count} more {kind}"))
     return "\n".join(f"{_clip(left):{_WIDTH}} | {_clip(right)}".rstrip() for left, right in rows)
 
 
-def _case_rows(found: _Found, scan: _Scan) -> Iterator[tuple[str, str]]:
+def _case_rows(found: _Found, scan: _Scan, errors: set[Path]) -> Iterator[tuple[str, str]]:
     home = "" if found.folder == scan.folder else f"{found.folder.relative_to(scan.folder)}/"
-    yield ("" if found.layout is _DECATHLON else f"{found.id}/"), home or f"{found.folder.name}/"
+    expected = "Task01_BrainTumour/" if found.layout is _DECATHLON else f"{found.id}/"
+    yield expected, home or f"{found.folder.name}/"
     for role, name in found.wanted.items():
-        names = [str(path.relative_to(found.folder)) for path in found.files.get(role, [])]
-        yield f"  {name}.nii.gz", f"  {names[0]}" if names else "  (missing)"
-        for name in names[1:]:
-            yield "", f"  {name} (a second time)"
+        paths = found.files.get(role, [])
+        marks = [" (see below)" if path in errors else "" for path in paths]
+        marks[1:] = [" (a second time)"] * len(marks[1:])
+        names = [f"  {path.relative_to(found.folder)}{mark}" for path, mark in zip(paths, marks)]
+        yield f"  {name}.nii.gz", names[0] if names else "  (missing)"
+        yield from (("", name) for name in names[1:])
     for path in scan.unknown:
         if path.parent == found.folder:
             yield "", f"  {path.name} (not known)"
 
 
-def _example(layout: _Layout) -> Iterator[str]:
-    yield f"{layout.dataset}:"
-    if layout is not _DECATHLON:
-        yield f"  {layout.example}/"
-    for name in layout.names.values():
-        yield f"    {name.format(id=layout.example)}.nii.gz"
+def _examples() -> Iterator[str]:
+    """What cases look like; the files once for all years that name them alike."""
+    for _, layouts in groupby(_LAYOUTS.values(), key=lambda layout: layout.names):
+        for layout in layouts:
+            folder = "Task01_BrainTumour" if layout is _DECATHLON else layout.example
+            yield f"{layout.dataset + ':':11}{folder}/"
+        for name in layout.names.values():
+            yield f"{'':13}{name.format(id=layout.example)}.nii.gz"
 
 
 def _listing(folder: Path, limit: int) -> list[str]:
@@ -707,9 +710,9 @@ def _clip(text: str) -> str:
 def _count_cases(cases: Sequence[Case]) -> str:
     counts = Counter(case.dataset for case in cases)
     labelled = sum(case.labels is not None for case in cases)
-    listed = ", ".join(f"{dataset} {counts[dataset]}" for dataset in sorted(counts))
-    total = f"{_plural(len(cases), 'complete case')}, {labelled} with a segmentation"
-    return f"{total} ({listed})" if listed else total
+    listed = [f"{dataset} {counts[dataset]}" for dataset in sorted(counts)]
+    listed.append(f"{labelled} with a segmentation")
+    return f"{_plural(len(cases), 'complete case')} ({', '.join(listed)})"
 
 
 def _plural(count: int, noun: str) -> str:
