@@ -222,6 +222,35 @@ def read_case(case: Case) -> CaseArrays:
     return reading.arrays
 
 
+def to_canonical(labels: np.ndarray, dataset: str, where: Path | str) -> np.ndarray:
+    """Labels in the codes of a data set, of any shape and type -> canonical uint8.
+
+    Args:
+        where: the file that holds them, for the message.
+
+    Raises:
+        DataError: a label that the data set's code does not have.
+    """
+    codes = _LAYOUTS[dataset].codes
+    unknown = 255
+    table = np.full(256, unknown, np.uint8)
+    table[list(codes)] = list(codes.values())
+    with np.errstate(invalid="ignore"):
+        narrow = labels.astype(np.uint8)
+    canonical = table[narrow]
+    wrong = (canonical == unknown) | (narrow != labels)
+    if wrong.any():
+        values, counts = np.unique(labels[wrong], return_counts=True)
+        listed = ", ".join(f"{value} ({n} voxels)" for value, n in zip(values[:5], counts))
+        raise DataError(
+            where,
+            found=f"label {listed}" + (", ..." if len(values) > 5 else ""),
+            expected=f"the labels {', '.join(map(str, sorted(codes)))} of {dataset}",
+            remedy="Check that the file is from that year and a segmentation, and fetch it again.",
+        )
+    return canonical
+
+
 def to_dataset_labels(labels: np.ndarray, dataset: str) -> np.ndarray:
     """Canonical labels of any shape -> uint8 in the codes of a data set, to write predictions.
 
@@ -523,7 +552,7 @@ def _brain_errors(volume: nifti.Volume) -> Iterator[DataError]:
 def _read_labels(truth: nifti.Volume, dataset: str, reading: _Reading) -> np.ndarray | None:
     path = truth.header.path
     try:
-        labels = _canonical(truth, dataset)
+        labels = to_canonical(truth.array, dataset, path)
     except DataError as error:
         reading.errors.append(error)
         return None
@@ -536,29 +565,6 @@ def _read_labels(truth: nifti.Volume, dataset: str, reading: _Reading) -> np.nda
         )
     reading.remarks += [(path, remark) for remark in remarks]
     return nifti.reorient(labels, truth.header.affine)
-
-
-def _canonical(truth: nifti.Volume, dataset: str) -> np.ndarray:
-    """Labels on disk -> canonical uint8, in the file's order."""
-    codes = _LAYOUTS[dataset].codes
-    unknown = 255
-    table = np.full(256, unknown, np.uint8)
-    table[list(codes)] = list(codes.values())
-    with np.errstate(invalid="ignore"):
-        narrow = truth.array.astype(np.uint8)
-    labels = table[narrow]
-    labels[narrow != truth.array] = unknown
-    wrong = labels == unknown
-    if wrong.any():
-        values, counts = np.unique(truth.array[wrong], return_counts=True)
-        listed = ", ".join(f"{value} ({n} voxels)" for value, n in zip(values[:5], counts))
-        raise DataError(
-            truth.header.path,
-            found=f"label {listed}" + (", ..." if len(values) > 5 else ""),
-            expected=f"the labels {', '.join(map(str, sorted(codes)))} of {dataset}",
-            remedy="Check that the file is from that year and a segmentation, and fetch it again.",
-        )
-    return labels
 
 
 def _stack(arrays: list[np.ndarray], affine: np.ndarray) -> np.ndarray:
