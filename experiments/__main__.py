@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0 when the run met its expectations, 1 when not or on a mistake, 130 on Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides device chatter, not errors
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no device chatter
     # After the arguments: --help must not wait for TensorFlow.
     from experiments import experiment
 

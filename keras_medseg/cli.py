@@ -12,7 +12,7 @@ from keras_medseg import __version__
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 1 on a problem that the user can mend, 130 on Ctrl-C."""
     arguments = _parser().parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides device chatter, not errors
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no device chatter
     try:
         return arguments.command(arguments) or 0
     except (ValueError, OSError) as error:

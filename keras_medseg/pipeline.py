@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from keras_medseg import checkpoint, recipe, scoring
-from keras_medseg.data import brats, cases, nifti, store
+from keras_medseg.data import brats, cases, store
 from keras_medseg.data.batches import SliceBatches
 from keras_medseg.errors import DataError
 from keras_medseg.progress import bar
@@ -233,7 +233,7 @@ def score_folder(predictions: Path, folder: Path) -> pd.DataFrame:
     for case in brats.find_cases(folder):
         path = predictions / f"{case.id}.nii.gz"
         truth = brats.read_case(case)
-        found, affine = nifti.read_volume(path)
+        found = brats.read_labels(path, case.dataset)
         if found.shape != truth.labels.shape:
             raise DataError(
                 path,
@@ -241,8 +241,7 @@ def score_folder(predictions: Path, folder: Path) -> pd.DataFrame:
                 expected=f"{truth.labels.shape} as {case.labels}",
                 remedy="Predict on the case's own grid.",
             )
-        labels = brats.to_canonical(nifti.reorient(found, affine), case.dataset, path)
-        for row in scoring.score_case(labels, truth.labels, brats.REGIONS, truth.spacing_mm):
+        for row in scoring.score_case(found, truth.labels, brats.REGIONS, truth.spacing_mm):
             rows.append({"variant": predictions.name, "case": case.id, **row})
     return pd.DataFrame(rows)
 
@@ -265,9 +264,7 @@ def read_result(out: Path, variant: str, data: Data, name: str) -> tuple[np.ndar
     """(annotated, predicted) label maps of a held-out case, (X, Y, Z) canonical, LPS."""
     case = data.store.cases[name]
     path = out / "predictions" / variant / f"{name}.nii.gz"
-    written, affine = nifti.read_volume(path)
-    predicted = brats.to_canonical(nifti.reorient(written, affine), case.dataset, path)
-    return full_labels(case), predicted
+    return full_labels(case), brats.read_labels(path, case.dataset)
 
 
 def _box(case: store.StoredCase) -> tuple[slice, slice, slice]:

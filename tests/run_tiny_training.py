@@ -61,7 +61,12 @@ RECIPE = recipe.Recipe(
         learning_rate=0.01,
         loss="cross_entropy",
         schedule="plateau",
-        schedule_options={"monitor": "val_accuracy", "factor": 0.5, "patience": 1},
+        schedule_options={
+            "monitor": "val_accuracy",
+            "factor": 0.5,
+            "patience": 1,
+            "min_delta": 0.15,
+        },
         precision="float32",
         seed=3,
     ),

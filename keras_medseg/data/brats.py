@@ -251,6 +251,16 @@ def to_canonical(labels: np.ndarray, dataset: str, where: Path | str) -> np.ndar
     return canonical
 
 
+def read_labels(path: Path | str, dataset: str) -> np.ndarray:
+    """A label map in the codes of `dataset`, e.g. a prediction -> (X, Y, Z) canonical, LPS.
+
+    Raises:
+        DataError: a damaged file, or a label that the data set's code does not have.
+    """
+    volume = nifti.load(path)
+    return nifti.reorient(_canonical(volume, dataset), volume.header.affine)
+
+
 def to_dataset_labels(labels: np.ndarray, dataset: str) -> np.ndarray:
     """Canonical labels of any shape -> uint8 in the codes of a data set, to write predictions.
 

@@ -24,7 +24,7 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseArrays:
-    """The voxels of one case, in the package's orientation and label convention.
+    """The voxels of one case, in the package's orientation (LPS) and label convention.
 
     image: (X, Y, Z, C) as stored on disk (integers stay integers).
     labels: (X, Y, Z) uint8 in the canonical codes of the data set's module, or None.
@@ -39,8 +39,12 @@ class CaseArrays:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Voxel size along the axes of the file on disk."""
-        return tuple(float(s) for s in np.linalg.norm(self.affine[:3, :3], axis=0))
+        """Voxel size along x, y, z of `image` (LPS), whatever the axis order on disk."""
+        on_disk = dict(zip(self.axis_codes, np.linalg.norm(self.affine[:3, :3], axis=0)))
+        return tuple(
+            float(next(on_disk[code] for code in axis if code in on_disk))
+            for axis in ("LR", "PA", "SI")
+        )
 
 
 def split_cases(

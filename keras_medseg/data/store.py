@@ -457,7 +457,7 @@ def _decode(read: Reader, reader: str, folder: Path, case: Case) -> dict[str, An
         "origin": [side.start for side in box],
         "affine": arrays.affine.tolist(),
         "axis_codes": list(arrays.axis_codes),
-        "spacing_mm": _lps_spacing_mm(arrays),
+        "spacing_mm": list(arrays.spacing_mm),
         "statistics": statistics,
         "voxels_sha256": _voxels_sha256(image),
     }
@@ -509,11 +509,6 @@ def _statistics(id: str, channel: np.ndarray) -> dict[str, float]:
         )
     names = ("min", "max", "mean", "std")
     return {name: float(getattr(values, name)()) for name in names}
-
-
-def _lps_spacing_mm(arrays: CaseArrays) -> list[float]:
-    pairs = list(zip(arrays.axis_codes, arrays.spacing_mm))
-    return [next(mm for code, mm in pairs if code in axis) for axis in ("LR", "PA", "SI")]
 
 
 def _voxels_sha256(image: np.ndarray) -> str:
