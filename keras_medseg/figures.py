@@ -38,7 +38,7 @@ METRIC_NAMES = {
     "dice": "Dice",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
-    "hd95_mm": "HD95 (mm)",
+    "hd95_mm": "HD95",
 }
 # Fewer points make no box: its quartiles would be interpolated between two cases.
 _LEAST_FOR_A_BOX = 5
@@ -151,7 +151,8 @@ def score_boxes(scores: "pd.DataFrame", metric: str = "dice") -> "Figure":
             labels.append("\n".join([*variant.replace("_", " ").split(), f"n = {len(points)}"]))
         panel.set_xticks(range(len(variants)), labels)
         panel.set_xlim(-0.6, len(variants) - 0.4)
-    axes[0, 0].set_ylabel(METRIC_NAMES.get(metric, metric))
+    name = METRIC_NAMES.get(metric, metric)
+    axes[0, 0].set_ylabel(f"{name} (mm)" if metric.endswith("_mm") else name)
     if metric != "hd95_mm":
         axes[0, 0].set_ylim(-0.03, 1.03)
     return figure
@@ -318,6 +319,10 @@ def _curve_legend(figure: "Figure", colours: Mapping[str, str]) -> None:
 
 
 def _box(panel: "Axes", position: int, points: np.ndarray, colour: str) -> None:
+    if not len(points):
+        middle = panel.get_xaxis_transform()
+        panel.text(position, 0.5, "not run", transform=middle, ha="center", color="#666666")
+        return
     if len(points) >= _LEAST_FOR_A_BOX:
         boxes = panel.boxplot(
             [points], positions=[position], widths=0.55, showfliers=False, patch_artist=True
@@ -326,7 +331,8 @@ def _box(panel: "Axes", position: int, points: np.ndarray, colour: str) -> None:
         boxes["medians"][0].set(color="black", linewidth=1.6)
     elif len(points) > 1:
         panel.hlines(np.median(points), position - 0.27, position + 0.27, color="black", lw=1.6)
-    offsets = np.random.default_rng(0).uniform(-0.16, 0.16, len(points)) if len(points) > 1 else 0
+    spread = 0.16 if len(points) > 1 else 0.0
+    offsets = np.random.default_rng(0).uniform(-spread, spread, len(points))
     panel.scatter(position + offsets, points, s=16, color=colour, ec="black", lw=0.4, zorder=3)
 
 

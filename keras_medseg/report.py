@@ -9,8 +9,8 @@ import io
 import json
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,11 @@ NOT_RUN = "not run in this profile"
 LOST = "lost in the source text"
 NOT_PUBLISHED = "not in the paper"
 
+# Scores are fractions; what a table gives in percent is printed hundredfold.
+SCALES = {"%": 100.0, "mm": 1.0, "": 1.0}
+
+_COLUMN = ["region", "metric"]
+_RUN_AGAIN = "Run the experiment again, to its end."
 _CASES_LISTED = 20
 
 
@@ -46,33 +51,18 @@ class Paper:
     """
 
     title: str
-    citation: str
     recipe: recipe.Recipe
     data: str
     cases: int
+    citation: str = ""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One printed column of a paper's table. Scores are fractions; unit "%" prints hundredfold.
-
-    region: empty where the paper knows none (one class, whole pictures).
-    """
+    """One printed column: `metric` of `region` (empty: one class, or whole pictures)."""
 
     region: str
     metric: str = "dice"
-    unit: str = "%"
-    label: str = ""
-
-    @property
-    def title(self) -> str:
-        """The heading: the label, else the region, else the metric."""
-        return self.label or self.region or METRIC_NAMES.get(self.metric, self.metric)
-
-    @property
-    def scale(self) -> float:
-        """Factor from the scores table to the printed unit."""
-        return 100.0 if self.unit == "%" else 1.0
 
 
 @dataclass(frozen=True)
@@ -132,22 +122,22 @@ def load_run(folder: Path | str) -> Run:
         DataError: for a missing or unreadable file, or one without the fields above.
     """
     folder = Path(folder)
-    provenance = json.loads(_text(folder / "provenance.json"))
+    provenance = _read(folder / "provenance.json", json.loads)
     absent = {"data_name", "training_cases", "profile"} - provenance.keys()
     if absent:
         raise DataError(
             folder / "provenance.json",
             found=f"no {', '.join(sorted(absent))}",
             expected="the fields that a finished run writes",
-            remedy="Run the experiment again.",
+            remedy=_RUN_AGAIN,
         )
     logs = sorted((folder / "training").glob("*/log.csv"))
     return Run(
         folder=folder,
-        recipe=recipe.from_json(_text(folder / "recipe.json")),
+        recipe=_read(folder / "recipe.json", recipe.from_json),
         provenance=provenance,
-        scores=pd.read_csv(io.StringIO(_text(folder / "scores.csv"))),
-        logs={path.parent.name: pd.read_csv(path) for path in logs},
+        scores=_read(folder / "scores.csv", _csv),
+        logs={path.parent.name: _read(path, _log) for path in logs},
     )
 
 
@@ -157,8 +147,7 @@ def read_published(path: Path | str) -> pd.DataFrame:
     Raises:
         DataError: for a missing file, other columns, a value that is no number, or a cell twice.
     """
-    text = io.StringIO(_text(Path(path)))
-    table = pd.read_csv(text, dtype=str, keep_default_na=False)
+    table = _read(Path(path), _csv, "It belongs into the experiment's folder.")
     if tuple(table.columns) != PUBLISHED_COLUMNS:
         raise DataError(
             path,
@@ -167,14 +156,19 @@ def read_published(path: Path | str) -> pd.DataFrame:
             remedy="Name the columns so.",
         )
     values = pd.to_numeric(table["value"].replace("", None), errors="coerce")
-    wrong = table.index[values.isna() & (table["value"] != "")]
-    twice = table.index[table.duplicated(["table", "row", "variant", "region", "metric"])]
-    for lines, what in ((wrong, "a value that is no number"), (twice, "a cell for a second time")):
-        if len(lines):
+    wrong = {
+        "a value that is no number": values.isna() & (table["value"] != ""),
+        f"a unit other than {sorted(SCALES)}": ~table["unit"].isin(SCALES),
+        "a cell for a second time": table.duplicated(["table", "row", "variant", *_COLUMN]),
+        "a second unit for one metric": _unit_changes(table),
+    }
+    for what, lines in wrong.items():
+        if lines.any():
+            line = lines.idxmax()
             raise DataError(
                 path,
-                found=f"{what} in line {lines[0] + 2}: {','.join(table.loc[lines[0]])}",
-                expected="one number (or nothing, where it is lost) for each cell",
+                found=f"{what} in line {line + 2}: {','.join(table.loc[line])}",
+                expected="one number for each cell (nothing where it is lost), one unit a metric",
                 remedy="Correct this line.",
             )
     return table.assign(value=values)
@@ -183,23 +177,24 @@ def read_published(path: Path | str) -> pd.DataFrame:
 def build_table(spec: TableSpec, published: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """One line per cell of the paper's table, in the paper's unit (columns `TABLE_COLUMNS`).
 
-    published: from `read_published`. scores: the scores table.
-
-    Raises:
-        ValueError: when published.csv gives a cell in another unit than the column's.
+    published: from `read_published`. scores: the scores table; a cell without scores stays empty
+    and its status says why.
     """
-    metrics = list(dict.fromkeys(column.metric for column in spec.columns))
-    measured = stats.summarise(scores, metrics=metrics) if len(scores) else pd.DataFrame()
-    keys = ["table", "row", "variant", "region", "metric"]
-    printed = {tuple(cell[k] for k in keys): cell for cell in published.to_dict("records")}
+    metrics = _distinct(column.metric for column in spec.columns)
+    measured = _by_key(stats.summarise(scores, metrics=metrics), ["variant", *_COLUMN])
+    ours = published[published["table"] == spec.id]
+    printed = _by_key(ours, ["row", "variant", *_COLUMN])
+    units = dict(zip(ours["metric"], ours["unit"]))
     lines = []
     for row in spec.rows:
         for column in spec.columns:
-            key = (spec.id, row.label, row.variant, column.region, column.metric)
-            line = dict(zip(keys, key)) | {"unit": column.unit, "comparable": ""}
-            line |= _published_cell(printed.get(key), column)
-            line |= _measured_cell(measured, row, column)
-            lines.append(line)
+            unit = units.get(column.metric, "")
+            line = {"table": spec.id, "row": row.label, "variant": row.variant}
+            line |= asdict(column) | {"unit": unit, "comparable": ""}
+            key = column.region, column.metric
+            line |= _published_cell(printed.get((row.label, row.variant, *key)))
+            found = measured.get((row.measured, *key))
+            lines.append(line | _measured_cell(row, found, SCALES[unit]))
     return pd.DataFrame(lines, columns=list(TABLE_COLUMNS))
 
 
@@ -225,11 +220,10 @@ def why_not_comparable(run: Run, paper: Paper) -> list[str]:
         reasons.append(f"Training was shortened to {epochs} of the paper's {their_epochs} epochs.")
     for log_name, log in run.logs.items():
         if len(log) < run.recipe.train.epochs:
-            reasons.append(
-                f"Training {log_name} ended after {len(log)} of {run.recipe.train.epochs} epochs."
-            )
+            done = f"{len(log)} of {run.recipe.train.epochs} epochs"
+            reasons.append(f"Training {_spaced(log_name)} ended after {done}.")
     if changed:
-        reasons.append(f"{len(changed)} recipe fields depart from the paper's (listed below).")
+        reasons.append(f"Recipe fields that depart from the paper's, listed below: {len(changed)}.")
     return reasons
 
 
@@ -286,48 +280,58 @@ def write_report(
     return run.folder / "report.html"
 
 
-def _text(path: Path) -> str:
+def _read(path: Path, parse: Callable[[str], Any], remedy: str = _RUN_AGAIN) -> Any:
     try:
-        return path.read_text(encoding="utf-8")
+        return parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(
-            path, found="no file", expected="a file", remedy="Run the experiment to its end."
-        ) from None
+        raise DataError(path, found="no file", expected="a file", remedy=remedy) from None
+    except ValueError as error:
+        raise DataError(path, found=str(error), expected="a whole file", remedy=remedy) from error
 
 
-def _published_cell(cell: Mapping[str, Any] | None, column: Column) -> dict[str, Any]:
+def _csv(text: str) -> pd.DataFrame:
+    # An empty region or a case called NA or 001 is a name: neither missing nor a number.
+    names = dict.fromkeys(("table", "row", "variant", "region", "case", "value"), str)
+    return pd.read_csv(io.StringIO(text), na_filter=False, dtype=names)
+
+
+def _log(text: str) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(text))
+
+
+def _unit_changes(published: pd.DataFrame) -> pd.Series:
+    first = published.groupby(["table", "metric"])["unit"].transform("first")
+    return published["unit"] != first
+
+
+def _by_key(table: pd.DataFrame, key: list[str]) -> dict[tuple, dict[str, Any]]:
+    return {tuple(line[k] for k in key): line for line in table.to_dict("records")}
+
+
+def _published_cell(cell: Mapping[str, Any] | None) -> dict[str, Any]:
     if cell is None:
         return {"published": float("nan"), "note": NOT_PUBLISHED}
-    if cell["unit"] != column.unit:
-        raise ValueError(
-            f"{cell['table']}, {cell['row']}, {column.title}: published.csv gives the unit "
-            f"{cell['unit']!r}, the column {column.unit!r}. Declare the same."
-        )
-    lost = pd.isna(cell["value"]) and not cell["note"]
-    return {"published": cell["value"], "note": LOST if lost else cell["note"]}
+    note = cell["note"] or (LOST if pd.isna(cell["value"]) else "")
+    return {"published": cell["value"], "note": note}
 
 
-def _measured_cell(measured: pd.DataFrame, row: Row, column: Column) -> dict[str, Any]:
-    if row.measured is None:
-        return {"status": NOT_RETRAINED}
-    wanted = {"variant": row.measured, "region": column.region, "metric": column.metric}
-    for name, value in wanted.items():
-        measured = measured[measured[name] == value] if len(measured) else measured
-    if not len(measured):
-        return {"status": NOT_RUN}
-    figures = measured.iloc[0]
+def _measured_cell(row: Row, found: Mapping[str, Any] | None, scale: float) -> dict[str, Any]:
+    if found is None:
+        return {"status": NOT_RUN if row.measured else NOT_RETRAINED}
     names = {"measured": "mean", "ci_low": "low", "ci_high": "high", "std": "std"}
-    scaled = {name: figures[source] * column.scale for name, source in names.items()}
-    return {"status": MEASURED, "n": int(figures["n"]), **scaled}
+    scaled = {name: scale * found[source] for name, source in names.items()}
+    return {"status": MEASURED, "n": int(found["n"]), **scaled}
 
 
 def _left_out(tables: Sequence[pd.DataFrame]) -> list[str]:
-    missing = [
-        f"{line['table']}, {_row_title(line['row'], line['variant'])}"
-        for table in tables
-        for _, line in table[table["status"] == NOT_RUN].iterrows()
+    missing = pd.concat(tables).query("status == @NOT_RUN") if tables else pd.DataFrame()
+    if not len(missing):
+        return []
+    rows = missing.groupby(["table", "row", "variant"], sort=False)["region"].agg(_distinct)
+    return [
+        f"{table}, {_row_title(label, variant)} {' '.join(regions)}".strip()
+        for (table, label, variant), regions in rows.items()
     ]
-    return list(dict.fromkeys(missing))
 
 
 def _row_title(label: str, variant: str) -> str:
@@ -341,12 +345,21 @@ def _table_view(spec: TableSpec, table: pd.DataFrame) -> dict[str, Any]:
         cells = [_cell_view(line, marks) for _, line in lines.iterrows()]
         own = any(cell["measured"] for cell in cells)
         rows.append({"title": _row_title(label, variant), "cells": cells, "own": own})
-    headings = [f"{column.title} ({column.unit})" for column in spec.columns]
+    units = dict(zip(table["metric"], table["unit"]))
+    headings = [_heading(column, spec, units[column.metric]) for column in spec.columns]
     return {"spec": spec, "headings": headings, "rows": rows, "footnotes": marks}
 
 
-def _distinct(notes: pd.Series) -> list[str]:
-    return [note for note in dict.fromkeys(notes) if note]
+def _heading(column: Column, spec: TableSpec, unit: str) -> str:
+    metrics = {column.metric for column in spec.columns}
+    metric = METRIC_NAMES.get(column.metric, column.metric)
+    name = column.region if len(metrics) == 1 else f"{column.region} {metric}".strip()
+    name = name or metric
+    return f"{name} ({unit})" if unit else name
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return [text for text in dict.fromkeys(texts) if text]
 
 
 def _cell_view(line: pd.Series, marks: Mapping[str, str]) -> dict[str, Any]:
@@ -370,39 +383,39 @@ def _expected_view(entry: Mapping[str, Any]) -> dict[str, str | bool]:
         wanted = f"at least {entry['minimum']:g}"
     else:
         wanted = f"{entry['expected']:g} ± {entry['tolerance']:g}"
-    measured = entry.get("measured")
+    name, measured = METRIC_NAMES.get(entry["metric"], entry["metric"]), entry["measured"]
     return {
-        "what": ", ".join(
-            str(part)
-            for part in (
-                METRIC_NAMES.get(entry["metric"], entry["metric"]),
-                entry.get("region"),
-                entry.get("variant"),
-            )
-            if part
-        ),
+        "what": f"{name} {entry['region']}, {_spaced(entry['variant'])}",
         "wanted": wanted,
         "measured": "not measured" if measured is None else f"{measured:.4f}",
         "passed": bool(entry["passed"]),
     }
 
 
+def _spaced(variant: str) -> str:
+    return variant.replace("_", " ")
+
+
 def _test_view(scores: pd.DataFrame, baseline: str, variant: str) -> dict[str, Any]:
-    view = {"baseline": baseline, "variant": variant, "rows": [], "remark": ""}
-    if {baseline, variant} - set(scores["variant"]):
+    view = {"baseline": _spaced(baseline), "variant": _spaced(variant), "rows": [], "remark": ""}
+    of = {
+        name: set(scores.loc[scores["variant"] == name, "region"]) for name in (baseline, variant)
+    }
+    both = scores[scores["region"].isin(of[baseline] & of[variant])]
+    if both.empty:
         return view | {"remark": f"No paired test: one of the two was {NOT_RUN}."}
-    table = stats.compare(scores, baseline, variant)
-    fewest = int(table["n"].min())
-    if fewest < stats.FEWEST_PAIRS:
-        view["remark"] = (
-            f"With n = {fewest} no paired test can reach p < 0.05: the smallest possible p of the "
-            f"two-sided Wilcoxon test is {2 / 2**fewest:.2g}. At least {stats.FEWEST_PAIRS} cases "
-            "are needed."
-        )
+    table = stats.compare(both, baseline, variant)
     for line in table.to_dict("records"):
         points = {k: 100 * line[k] for k in ("baseline", "variant", "difference", "low", "high")}
         interval = "–" if pd.isna(line["low"]) else "{low:+.2f} to {high:+.2f}".format(**points)
         view["rows"].append(line | points | {"interval": interval})
+    fewest = int(table["n"].min())
+    if fewest < stats.FEWEST_PAIRS:
+        view["remark"] = (
+            f"With n = {fewest} no paired test can reach p < 0.05: the smallest possible p of the "
+            f"two-sided Wilcoxon test is {2 / 2**fewest:.2g}. It takes at least "
+            f"{stats.FEWEST_PAIRS} cases."
+        )
     return view
 
 
@@ -415,15 +428,19 @@ def _cases_view(scores: pd.DataFrame) -> dict[str, Any]:
     table = scores.pivot(index="case", columns=["variant", "region"], values="dice")
     order = table.mean(axis=1).sort_values(kind="stable").index[:_CASES_LISTED]
     return {
-        "columns": [f"{region}, {variant}" for variant, region in table.columns],
-        "rows": [(case, [f"{100 * v:.2f}" for v in table.loc[case]]) for case in order],
+        "columns": [f"{region} {_spaced(variant)}" for variant, region in table.columns],
+        "rows": [(case, [_percent(value) for value in table.loc[case]]) for case in order],
         "total": len(table),
     }
 
 
+def _percent(fraction: float) -> str:
+    return "–" if pd.isna(fraction) else f"{100 * fraction:.2f}"
+
+
 def _ledger_view(path: Path) -> dict[str, Any]:
     """Counts by status; entries stand in the file's one array of tables."""
-    content = tomllib.loads(_text(path))
+    content = _read(path, tomllib.loads, "It belongs into the experiment's folder.")
     entries = next((value for value in content.values() if isinstance(value, list)), [])
     counts = Counter(entry["status"] for entry in entries)
     departing = [entry for entry in entries if entry["status"] == "departs"]
