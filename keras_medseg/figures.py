@@ -104,7 +104,9 @@ def learning_curves(logs: Mapping[str, "pd.DataFrame"]) -> "Figure":
         raise ValueError("logs: found none, expected at least one training log.")
     names = {name: _variant_and_network(name) for name in logs}
     variants = list(dict.fromkeys(variant for variant, _ in names.values()))
-    colours = region_colours(dict.fromkeys(network for _, network in names.values()))
+    networks = {network for _, network in names.values()}
+    known = [region for region in REGION_COLOURS if region in networks]
+    colours = region_colours([*known, *sorted(networks - set(known))])
     quantities = {"loss": "loss", "accuracy": "pixel accuracy", "learning_rate": "learning rate"}
     figure, axes = _panels(3, len(variants), width=4.4, height=2.0, share="row")
     for name, log in logs.items():

@@ -329,7 +329,7 @@ def _left_out(tables: Sequence[pd.DataFrame]) -> list[str]:
         return []
     rows = missing.groupby(["table", "row", "variant"], sort=False)["region"].agg(_distinct)
     return [
-        f"{table}, {_row_title(label, variant)} {' '.join(regions)}".strip()
+        ": ".join(filter(None, (f"{table}, {_row_title(label, variant)}", ", ".join(regions))))
         for (table, label, variant), regions in rows.items()
     ]
 

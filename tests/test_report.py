@@ -284,7 +284,7 @@ def test_the_page_says_what_was_run_and_what_it_is_worth(tmp_path):
         "not run in this profile",
         "lost in the source text",
         "train.epochs 20 2",
-        "Table II, Ours, without ET",
+        "Not run in this profile: Table II, Ours, without: ET.",
         "The split is not published.",
         "Dice WT, edge at least 0.75 0.8000 met",
         "Dice ET, edge 0.9 ± 0.05 not measured not met",
