@@ -196,6 +196,7 @@ def test_saved_pictures_are_small_even_for_noise_and_leave_no_traces(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["noise.png"]
     with Image.open(path) as picture:
         assert picture.width > 900
+    assert path.stat().st_size < figures.MAX_BYTES
     curves = figures.save(figures.learning_curves({"a-WT": training_log(3)}), tmp_path / "a.png")
     assert curves.stat().st_size < figures.MAX_BYTES
 
