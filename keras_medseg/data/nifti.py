@@ -286,7 +286,8 @@ class _Gzip:
                 data = self._inflate.decompress(self._pending, limit)
             except zlib.error as error:
                 raise _damaged(self.path, f"damaged gzip data ({error})") from error
-            self._pending = self._inflate.unconsumed_tail
+            # At the end of a member the tail repeats what is in unused_data.
+            self._pending = b"" if self._inflate.eof else self._inflate.unconsumed_tail
             if data:
                 return data
             if self._inflate.eof:
@@ -476,9 +477,10 @@ def _qform(path: Path, raw: nib.Nifti1Header, *, required: bool) -> np.ndarray |
 
 
 def _check_affine(path: Path, name: str, affine: np.ndarray) -> None:
-    remedy = "Copy the affine of the same case's other images, or fetch the file again."
+    remedy = "Copy the affine (sform or qform) of the case's other images, or fetch the file again."
     if not np.isfinite(affine).all():
-        raise _field(path, name, f"not finite: {affine[:3].tolist()}", "finite numbers", remedy)
+        found = f"not finite: {affine[:3].tolist()}"
+        raise _field(path, name, found, "finite numbers", remedy)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * lengths.prod():
         expected = "three independent axes"
@@ -490,9 +492,9 @@ def _drop_axes_of_one(header: Header, dimensions: int) -> tuple[int, ...]:
     while len(shape) > dimensions and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != dimensions:
-        remedy = (
-            "Give one volume per file." if dimensions == 3 else "Give all channels in one file."
-        )
+        remedy = "Split or merge the image so that each file holds one volume."
+        if dimensions == 4:
+            remedy = "Put all channels into one file."
         found = f"{header.shape}, {len(shape)} dimensions"
         raise _field(header.path, "dim", found, f"{dimensions} dimensions", remedy)
     return shape

@@ -1,0 +1,380 @@
+"""nifti.py against a corpus of damaged files, and against nibabel as an independent reader."""
+
+import errno
+import gzip
+import os
+import tracemalloc
+import warnings
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from keras_medseg.data import nifti
+
+from .bad_nifti import GOOD, LPS, PACKED, REFUSED, SHAPE, WARNED, nifti_bytes, voxels
+
+SHARED = Path(os.environ.get("KERAS_MEDSEG_SHARED", Path(__file__).parents[3] / "shared"))
+REAL = SHARED / "data/BraTS2021/BraTS2021_00000/BraTS2021_00000_flair.nii.gz"
+
+
+def _put(folder: Path, name: str, content: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def _verdict(path: Path) -> str:
+    """What became of a file: refused, changed or equal to the undamaged one."""
+    try:
+        array, _ = nifti.read_volume(path)
+    except nifti.NiftiError:
+        return "refused"
+    return "equal" if np.array_equal(array, voxels()) else "changed"
+
+
+def test_corpus_is_large_and_names_are_unique():
+    names = [bad.name for bad in (*REFUSED, *WARNED)]
+    assert len(names) == len(set(names)) >= 36
+
+
+@pytest.mark.parametrize("bad", REFUSED, ids=lambda bad: bad.name)
+def test_damaged_file_is_refused_by_name_with_remedy(bad, tmp_path):
+    path = tmp_path / bad.file
+    bad.make(path)
+    before = os.listdir(tmp_path)
+    with pytest.raises(nifti.NiftiError) as caught:
+        nifti.read_volume(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: found ")
+    assert bad.says in caught.value.found + caught.value.expected
+    assert bad.remedy in caught.value.remedy
+    assert "\n" not in message
+    assert os.listdir(tmp_path) == before
+
+
+@pytest.mark.parametrize("bad", WARNED, ids=lambda bad: bad.name)
+def test_odd_file_is_read_with_a_named_warning(bad, tmp_path):
+    path = tmp_path / bad.file
+    bad.make(path)
+    with pytest.warns(nifti.NiftiWarning) as caught:
+        array, affine = nifti.read_volume(path)
+    assert array.shape == SHAPE
+    assert np.isfinite(affine).all()
+    message = str(caught[0].message)
+    assert len(caught) == 1
+    assert message.startswith(f"{path}: found ")
+    assert bad.says in message
+    assert bad.remedy in message
+
+
+def test_no_permission(tmp_path):
+    path = _put(tmp_path, "secret.nii", GOOD)
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    with pytest.raises(nifti.NiftiError, match="chmod"):
+        nifti.read_volume(path)
+
+
+def test_every_flipped_byte_of_the_gzip_stream_is_refused(tmp_path):
+    # Bytes 4 to 9 are the time, the level and the system of the packer: no checksum covers them
+    # and no voxel depends on them.
+    path = tmp_path / "flipped.nii.gz"
+    for position in range(len(PACKED)):
+        content = bytearray(PACKED)
+        content[position] ^= 0xFF
+        path.write_bytes(content)
+        assert _verdict(path) == ("equal" if 4 <= position < 10 else "refused"), position
+
+
+def test_no_flipped_bit_changes_a_voxel(tmp_path):
+    path = tmp_path / "flipped.nii.gz"
+    for position in range(0, len(PACKED), 3):
+        content = bytearray(PACKED)
+        content[position] ^= 1 << position % 8
+        path.write_bytes(content)
+        assert _verdict(path) != "changed", position
+
+
+def test_every_cut_is_refused(tmp_path):
+    for name, content in (("cut.nii.gz", PACKED), ("cut.nii", GOOD)):
+        for length in range(0, len(content), 5):
+            assert _verdict(_put(tmp_path, name, content[:length])) == "refused", (name, length)
+
+
+@pytest.mark.filterwarnings("ignore::keras_medseg.data.nifti.NiftiWarning")
+@pytest.mark.parametrize("mask", [0xFF, 0x80, 0x01])
+def test_damaged_header_raises_nothing_but_nifti_errors(mask, tmp_path):
+    path = tmp_path / "header.nii"
+    for position in range(352):
+        content = bytearray(GOOD)
+        content[position] ^= mask
+        path.write_bytes(content)
+        _verdict(path)
+
+
+def _peak_bytes(path: Path) -> int:
+    tracemalloc.start()
+    try:
+        with pytest.raises(nifti.NiftiError):
+            nifti.read_volume(path)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"dim": (3, 32767, 32767, 32767, 1, 1, 1, 1)},
+        {"dim": (3, 1000, 1000, 1000, 1, 1, 1, 1)},
+        {"vox_offset": 2.0**30},
+        {"vox_offset": 3e38},
+    ],
+    ids=["beyond_the_limit", "beyond_the_file", "far_offset", "endless_offset"],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_announced_size_takes_no_memory(fields, packed, tmp_path):
+    content = nifti_bytes(voxels(), **fields)
+    name = "huge.nii.gz" if packed else "huge.nii"
+    path = _put(tmp_path, name, gzip.compress(content) if packed else content)
+    assert _peak_bytes(path) < 500_000
+
+
+@pytest.mark.parametrize("start", [GOOD, GOOD[:100], b""], ids=["after", "in_header", "alone"])
+def test_zip_bomb_is_not_inflated(start, tmp_path):
+    bomb = gzip.compress(start + bytes(100_000_000))
+    assert len(bomb) < 200_000
+    assert _peak_bytes(_put(tmp_path, "bomb.nii.gz", bomb)) < 500_000
+
+
+def test_read_header_is_checked_without_reading_voxels(tmp_path):
+    header = nifti.read_header(_put(tmp_path, "a.nii.gz", PACKED[:-8]))
+    assert header.shape == SHAPE
+    assert header.dtype == np.int16
+    assert header.spacing_mm == (1, 1, 1)
+    assert np.array_equal(header.affine, LPS)
+    with pytest.raises(nifti.NiftiError, match="bitpix 8"):
+        nifti.read_header(_put(tmp_path, "b.nii", nifti_bytes(voxels(), bitpix=8)))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
+def test_both_byte_orders_as_nibabel_reads_them(order, dtype, tmp_path):
+    path = _put(tmp_path, "a.nii", nifti_bytes(voxels(dtype=dtype), order=order))
+    array, affine = nifti.read_volume(path)
+    assert array.dtype == np.dtype(dtype)
+    assert array.dtype.isnative
+    assert np.array_equal(array, voxels(dtype=dtype))
+    assert np.array_equal(array, np.asanyarray(nib.load(path).dataobj))
+    assert np.array_equal(affine, nib.load(path).affine)
+
+
+@pytest.mark.parametrize("slope", [0, 1, float("nan")])
+def test_integers_stay_integers_without_scaling(slope, tmp_path):
+    content = nifti_bytes(voxels(), scl_slope=slope, scl_inter=0)
+    array, _ = nifti.read_volume(_put(tmp_path, "a.nii", content))
+    assert array.dtype == np.int16
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(2, 0), (1, 5), (0.5, -3)])
+def test_scaled_voxels_are_float32(slope, intercept, tmp_path):
+    content = nifti_bytes(voxels(), scl_slope=slope, scl_inter=intercept)
+    path = _put(tmp_path, "a.nii.gz", gzip.compress(content))
+    array, _ = nifti.read_volume(path)
+    assert array.dtype == np.float32
+    assert np.array_equal(array, voxels() * slope + intercept)
+    assert np.array_equal(array, nib.load(path).get_fdata())
+
+
+def test_axes_of_one_are_dropped_and_channels_kept(tmp_path):
+    flat = _put(tmp_path, "flat.nii", nifti_bytes(voxels((4, 3, 2, 1))))
+    assert nifti.read_volume(flat)[0].shape == (4, 3, 2)
+    assert nifti.read_volume(flat, dimensions=4)[0].shape == (4, 3, 2, 1)
+    deep = _put(tmp_path, "deep.nii", nifti_bytes(voxels((4, 3, 2, 5))))
+    assert np.array_equal(nifti.read_volume(deep, dimensions=4)[0], voxels((4, 3, 2, 5)))
+    with pytest.raises(nifti.NiftiError, match="3 dimensions"):
+        nifti.read_volume(_put(tmp_path, "a.nii", GOOD), dimensions=4)
+
+
+def test_several_gzip_members_are_one_file(tmp_path):
+    # bgzip and pigz write members one after the other; RFC 1952 joins them.
+    content = gzip.compress(GOOD[:500]) + gzip.compress(GOOD[500:]) + gzip.compress(b"")
+    assert _verdict(_put(tmp_path, "members.nii.gz", content)) == "equal"
+    assert _verdict(_put(tmp_path, "members.nii.gz", content[:-1])) == "refused"
+
+
+def test_header_extensions_are_skipped(tmp_path):
+    content = GOOD[:352] + bytes(64) + GOOD[352:]
+    longer = bytearray(content)
+    longer[108:112] = np.float32(416).tobytes()
+    assert _verdict(_put(tmp_path, "a.nii", bytes(longer))) == "equal"
+    assert _verdict(_put(tmp_path, "a.nii.gz", gzip.compress(bytes(longer)))) == "equal"
+
+
+def test_nifti_2_is_read(tmp_path):
+    path = tmp_path / "two.nii.gz"
+    nib.save(nib.Nifti2Image(voxels(), LPS), path)
+    assert _verdict(path) == "equal"
+    assert np.array_equal(nifti.read_header(path).affine, LPS)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "float64", "int64"])
+def test_round_trip_keeps_voxels_and_affine_to_the_bit(name, dtype, tmp_path):
+    affine = np.array(
+        [[-1.0, -0.0, 0.0, -0.0], [0.0, -1.0, -0.0, 239.0], [-0.0, 0.0, 1.0, 0.0], [0, 0, 0, 1.0]]
+    )
+    nifti.write_volume(tmp_path / name, voxels(dtype=dtype), affine)
+    array, found = nifti.read_volume(tmp_path / name)
+    assert array.dtype == np.dtype(dtype)
+    assert np.array_equal(array, voxels(dtype=dtype))
+    assert found.tobytes() == affine.tobytes()
+    other = nib.load(tmp_path / name)
+    assert np.array_equal(np.asanyarray(other.dataobj), array)
+    assert np.array_equal(other.affine, affine)
+    assert other.header.get_xyzt_units()[0] == "mm"
+    assert np.allclose(other.get_qform(coded=True)[0], affine)
+    assert np.allclose(other.get_sform(coded=True)[0], affine)
+
+
+def test_oblique_affine_survives(tmp_path):
+    turn = np.deg2rad(20)
+    affine = np.eye(4)
+    affine[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    affine[:3, :3] *= [0.5, 0.75, 3]
+    nifti.write_volume(tmp_path / "a.nii", voxels(), affine)
+    header = nifti.read_header(tmp_path / "a.nii")
+    assert np.allclose(header.affine, affine, atol=1e-6)
+    assert np.allclose(header.spacing_mm, (0.5, 0.75, 3))
+
+
+def test_sheared_affine_is_kept_without_a_contradicting_qform(tmp_path):
+    affine = np.eye(4)
+    affine[0, 1] = 0.5
+    nifti.write_volume(tmp_path / "a.nii", voxels(), affine)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(nifti.read_volume(tmp_path / "a.nii")[1], affine)
+
+
+def test_equal_arrays_give_equal_bytes(tmp_path):
+    for name in ("a.nii.gz", "other_name.nii.gz"):
+        nifti.write_volume(tmp_path / name, voxels(), LPS)
+    nifti.write_volume(tmp_path / "c.nii.gz", np.asfortranarray(voxels()), LPS)
+    contents = {path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(contents) == 1
+
+
+def test_channels_booleans_and_dtype_are_written(tmp_path):
+    nifti.write_volume(tmp_path / "a.nii", voxels((4, 3, 2, 5)), LPS)
+    assert np.array_equal(
+        nifti.read_volume(tmp_path / "a.nii", dimensions=4)[0], voxels((4, 3, 2, 5))
+    )
+    nifti.write_volume(tmp_path / "b.nii", voxels() > 99, LPS)
+    assert nifti.read_header(tmp_path / "b.nii").dtype == np.uint8
+    nifti.write_volume(tmp_path / "c.nii", voxels(dtype="float64"), LPS, dtype="uint8")
+    assert np.array_equal(nifti.read_volume(tmp_path / "c.nii")[0], voxels(dtype="uint8"))
+
+
+@pytest.mark.parametrize(
+    ("array", "affine", "dtype", "message"),
+    [
+        (voxels((4, 3)), LPS, None, "array: found shape"),
+        (voxels((0, 3, 2)), LPS, None, "array: found shape"),
+        (voxels(), np.eye(3), None, "affine: found"),
+        (voxels(), np.zeros((4, 4)), None, "affine: found"),
+        (voxels(), np.full((4, 4), np.nan), None, "affine: found"),
+        (voxels(), LPS, "float16", "dtype: found float16"),
+        (voxels(dtype="complex64"), LPS, None, "dtype: found complex64"),
+        (voxels() + 200, LPS, "uint8", "uint8 cannot hold"),
+        (voxels() + 0.5, LPS, "int16", "int16 cannot hold"),
+        (voxels() * np.nan, LPS, "uint8", "uint8 cannot hold"),
+        (voxels() * np.nan, LPS, None, "not finite"),
+        (voxels() * 1e300, LPS, "float32", "not finite as float32"),
+    ],
+)
+def test_what_nifti_cannot_hold_is_a_value_error(array, affine, dtype, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        nifti.write_volume(tmp_path / "a.nii", array, affine, dtype=dtype)
+    assert os.listdir(tmp_path) == []
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = _put(tmp_path, "a.nii.gz", PACKED)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(nifti.NiftiError, match=r"a\.nii\.gz: found .*No space left.*free space"):
+        nifti.write_volume(path, voxels(seed=1), LPS)
+    assert os.listdir(tmp_path) == ["a.nii.gz"]
+    assert path.read_bytes() == PACKED
+
+
+def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        nifti.write_volume(tmp_path / "a.nii", voxels(), LPS)
+    assert os.listdir(tmp_path) == []
+
+
+def test_write_into_a_missing_folder_names_it(tmp_path):
+    with pytest.raises(nifti.NiftiError, match=r"absent/a\.nii: found .*Make the folder"):
+        nifti.write_volume(tmp_path / "absent/a.nii", voxels(), LPS)
+    with pytest.raises(nifti.NiftiError, match="suffix"):
+        nifti.write_volume(tmp_path / "a.png", voxels(), LPS)
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "RPI", "PIR", "SAL"])
+def test_reorient_moves_voxels_to_lps_and_back(codes):
+    # A voxel of value v sits at the same place in the body before and after.
+    affine = _affine_of(codes)
+    array = voxels((4, 3, 2, 2))
+    turned = nifti.reorient(array, affine)
+    for index in np.ndindex(array.shape[:3]):
+        x, y, z = nib.affines.apply_affine(affine, index)
+        corner = nib.affines.apply_affine(affine, [n - 1 for n in array.shape[:3]])
+        low, high = np.minimum(corner, affine[:3, 3]), np.maximum(corner, affine[:3, 3])
+        place = (int(high[0] - x), int(high[1] - y), int(z - low[2]))
+        assert np.array_equal(turned[place], array[index])
+    assert nifti.axis_codes(affine) == tuple(codes)
+    assert np.array_equal(nifti.restore(turned, tuple(codes)), array)
+
+
+def _affine_of(codes: str) -> np.ndarray:
+    """Unit steps along the named directions; nibabel's world is R, A, S."""
+    steps = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, code in enumerate(codes):
+        direction, sign = steps[code]
+        affine[direction, axis] = sign
+    return affine
+
+
+def test_corner_distance():
+    # 3 x 4 x 12 mm away in translation: sqrt(9 + 16 + 144) = 13.
+    moved = LPS.copy()
+    moved[:3, 3] += (3, 4, 12)
+    assert nifti.corner_distance_mm(LPS, moved, SHAPE) == pytest.approx(13)
+    # Voxels of 1.01 mm along the first axis of 7: the far corner is 6 x 0.01 mm away.
+    wider = LPS.copy()
+    wider[0, 0] *= 1.01
+    assert nifti.corner_distance_mm(LPS, wider, SHAPE) == pytest.approx(0.06)
+    assert nifti.corner_distance_mm(LPS, LPS + -0.0, SHAPE) == 0
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real cases are not here")
+def test_real_case_as_nibabel_reads_it():
+    array, affine = nifti.read_volume(REAL)
+    other = nib.load(REAL)
+    assert array.shape == (240, 240, 155)
+    assert np.array_equal(array, np.asanyarray(other.dataobj))
+    assert np.array_equal(affine, other.affine)
