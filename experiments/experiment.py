@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from keras_medseg import pipeline, progress, recipe, report
-from keras_medseg.checkpoint import write_atomic
 from keras_medseg.data import phantom
+from keras_medseg.files import write_atomic
 
 
 @dataclass(frozen=True)

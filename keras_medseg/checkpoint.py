@@ -8,7 +8,6 @@ checksum is the trace of a killed write and is ignored.
 import hashlib
 import io
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,9 @@ from typing import Any
 import numpy as np
 
 from keras_medseg.errors import DataError
+from keras_medseg.files import write_atomic
 
 KEEP = 2
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a whole file or none: temporary name, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save(folder: Path, epoch: int, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> Path:

@@ -7,7 +7,6 @@ right on the left of the picture, anterior on top.
 import functools
 import io
 import itertools
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_medseg.data.brats import EDEMA, ENHANCING, MODALITIES, NECROTIC
+from keras_medseg.files import write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,16 +71,13 @@ def save(figure: "Figure", path: Path | str) -> Path:
     from PIL import Image
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, facecolor="white")
     if buffer.tell() > MAX_BYTES:
         picture = Image.open(buffer).convert("RGB")
         buffer = io.BytesIO()
         picture.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(buffer.getvalue())
-    os.replace(temporary, path)
+    write_atomic(path, buffer.getvalue())
     return path
 
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from keras_medseg import checkpoint, recipe, scoring
+from keras_medseg import recipe, scoring
 from keras_medseg.data import brats, cases, store
 from keras_medseg.data.batches import SliceBatches
 from keras_medseg.errors import DataError
+from keras_medseg.files import write_atomic
 from keras_medseg.progress import bar
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def claim(out: Path, run: recipe.Recipe) -> None:
                 expected=f"{now!r} as asked for now",
                 remedy="Choose another --out, or delete this folder.",
             )
-    checkpoint.write_atomic(path, recipe.to_json(run).encode())
+    write_atomic(path, recipe.to_json(run).encode())
 
 
 def training_folder(out: Path, variant: str, regions: tuple[str, ...]) -> Path:
@@ -186,7 +187,7 @@ def score_variant(variant: str, run: recipe.Recipe, data: Data, out: Path) -> pd
             rows = scoring.score_case(labels, full_labels(case), regions, case.spacing_mm)
             new = pd.DataFrame([{"variant": variant, "case": name, **row} for row in rows])
             scores = pd.concat([scores, new], ignore_index=True) if len(scores) else new
-            checkpoint.write_atomic(path, scores.to_csv(index=False).encode())
+            write_atomic(path, scores.to_csv(index=False).encode())
             progress(number, len(left), name)
     return scores[scores["variant"] == variant]
 

@@ -17,9 +17,9 @@ from typing import Any
 import pandas as pd
 
 from keras_medseg import recipe, stats
-from keras_medseg.checkpoint import write_atomic
 from keras_medseg.errors import DataError
 from keras_medseg.figures import METRIC_NAMES
+from keras_medseg.files import write_atomic
 
 PUBLISHED_COLUMNS = (
     "table", "row", "variant", "region", "metric", "value", "unit", "source", "note",

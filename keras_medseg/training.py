@@ -19,6 +19,7 @@ import pandas as pd
 from keras_medseg import checkpoint, losses, progress, recipe, registry
 from keras_medseg.data import batches as b
 from keras_medseg.errors import DataError
+from keras_medseg.files import write_atomic
 
 OPTIMIZERS = {
     "sgd": keras.optimizers.SGD,
@@ -167,7 +168,7 @@ class Checkpoint(keras.callbacks.Callback):
         record = {"identity": self.identity, "log": self.log}
         checkpoint.save(self.folder / "checkpoint", epoch + 1, _state(self.model), record)
         table = pd.DataFrame(self.log).to_csv(index=False)
-        checkpoint.write_atomic(self.folder / "log.csv", table.encode())
+        write_atomic(self.folder / "log.csv", table.encode())
 
 
 class Progress(keras.callbacks.Callback):

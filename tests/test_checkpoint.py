@@ -38,24 +38,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(folder, damage
 def test_only_damaged_checkpoints_are_refused(folder):
     for path in folder.glob("*.npz"):
         path.write_bytes(b"x")
-    with pytest.warns(UserWarning), pytest.raises(DataError, match="Delete this folder"):
+    damaged = pytest.warns(UserWarning, match="epoch_")
+    with damaged, pytest.raises(DataError, match="Delete this folder"):
         checkpoint.load_latest(folder)
 
 
 def test_a_checkpoint_without_checksum_is_a_killed_write(folder):
     (folder / "epoch_0003.npz.sha256").unlink()
     assert checkpoint.load_latest(folder)[1]["epoch"] == 2
-
-
-def test_write_atomic_leaves_the_old_file_and_no_rest_when_it_fails(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def full(_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        checkpoint.write_atomic(path, b"new")
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-    assert path.read_bytes() == b"old"

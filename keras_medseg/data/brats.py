@@ -258,7 +258,7 @@ def read_labels(path: Path | str, dataset: str) -> np.ndarray:
         DataError: a damaged file, or a label that the data set's code does not have.
     """
     volume = nifti.load(path)
-    return nifti.reorient(_canonical(volume, dataset), volume.header.affine)
+    return nifti.reorient(to_canonical(volume.array, dataset, path), volume.header.affine)
 
 
 def to_dataset_labels(labels: np.ndarray, dataset: str) -> np.ndarray:
