@@ -105,9 +105,9 @@ class CrossEntropyAndEdge(keras.losses.Loss):
     The paper gives none of the four options:
 
     edge_weight: 1, the sum of equation (12) as it stands. With the other defaults neither term
-        drowns the other: from a constant prediction to a sharp one that is two pixels off, the norms
-        of their gradients with respect to the logits differ by less than a factor of 8 (a test
-        measures it).
+        drowns the other: from a constant prediction to a sharp one that is two pixels off, the
+        norms of their gradients with respect to the logits differ by less than a factor of 8 (a
+        test measures it).
     gaussian_size, gaussian_sigma: 5 and 1, common before Sobel since Canny; the kernel reaches two
         standard deviations.
     response: "xy"; the magnitude forgets on which side of an edge the lesion lies, and its

@@ -1,0 +1,71 @@
+"""Halving, doubling and valid sizes by hand."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_medseg import stacks
+from keras_medseg.layers.resampling import DOWNSAMPLING, UPSAMPLING, down, require_multiple, up
+
+SQUARE = np.array([[1.0, 2.0], [3.0, 6.0]], "float32")[None, ..., None]
+
+
+def _apply(block, x: np.ndarray) -> np.ndarray:
+    image = keras.Input(x.shape[1:])
+    return keras.ops.convert_to_numpy(keras.Model(image, block(image))(x))
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("max_pool", 6), ("average_pool", 3)])
+def test_pools_by_hand(kind, expected):
+    y = _apply(lambda x: down(x, kind, stack=stacks.KERAS_2_2, name="down"), SQUARE)
+    assert y.tolist() == [[[[expected]]]]
+
+
+def test_nearest_by_hand():
+    y = _apply(lambda x: up(x, "nearest", stack=stacks.KERAS_2_2, name="up"), SQUARE)
+    expected = [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 6, 6], [3, 3, 6, 6]]
+    assert y[0, ..., 0].tolist() == expected
+
+
+def test_bilinear_by_hand():
+    # Pixel centres (align_corners=False): 1, 0.75 * 1 + 0.25 * 2, 0.25 * 1 + 0.75 * 2, 2.
+    row = np.array([[[[1.0], [2.0]]]], "float32")
+    y = _apply(lambda x: up(x, "bilinear", stack=stacks.KERAS_2_2, name="up"), row)
+    np.testing.assert_allclose(y[0, :, :, 0], [[1, 1.25, 1.75, 2]] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", DOWNSAMPLING)
+@pytest.mark.parametrize("stack", stacks.STACKS.values(), ids=lambda stack: stack.name)
+def test_down_halves(kind, stack):
+    x = np.ones((1, 6, 8, 3), "float32")
+    assert _apply(lambda t: down(t, kind, stack=stack, name="down"), x).shape == (1, 3, 4, 3)
+
+
+@pytest.mark.parametrize("kind", UPSAMPLING)
+def test_up_doubles(kind):
+    x = np.ones((1, 3, 4, 3), "float32")
+    y = _apply(lambda t: up(t, kind, stack=stacks.PYTORCH, name="up"), x)
+    assert y.shape == (1, 6, 8, 3)
+
+
+def test_unknown_kinds_are_refused():
+    image = keras.Input((4, 4, 1))
+    with pytest.raises(ValueError, match="downsampling: found 'pool'"):
+        down(image, "pool", stack=stacks.PYTORCH, name="down")
+    with pytest.raises(ValueError, match="upsampling: found 'cubic'"):
+        up(image, "cubic", stack=stacks.PYTORCH, name="up")
+
+
+@pytest.mark.parametrize("shape", [(32, 48, 1), (None, 16, 4), (None, None, 4)])
+def test_multiples_and_open_sizes_pass(shape):
+    require_multiple(shape, 16)
+
+
+@pytest.mark.parametrize(
+    ("shape", "valid"),
+    [((33, 48, 1), (48, 48, 1)), ((0, 16, 4), (16, 16, 4)), ((None, 17, 4), (None, 32, 4))],
+)
+def test_other_sizes_name_the_next_valid_shape(shape, valid):
+    with pytest.raises(ValueError, match="input_shape: found") as error:
+        require_multiple(shape, 16)
+    assert str(error.value).endswith(f"The next valid shape is {valid}.")

@@ -1,0 +1,254 @@
+"""Losses against arithmetic on paper and finite differences."""
+
+import keras
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from keras_medseg import losses
+
+
+def _maps(image) -> np.ndarray:
+    return np.asarray(image, "float32")[None, ..., None]
+
+
+def _numpy(tensor) -> np.ndarray:
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def test_cross_entropy_by_hand():
+    # -log(0.8), -log(1 - 0.1), -log(0.5), -log(1 - 0.75)
+    loss = losses.cross_entropy(_maps([[1, 0], [1, 0]]), _maps([[0.8, 0.1], [0.5, 0.75]]))
+    assert loss.shape == (1, 2, 2)
+    expected = [[0.22314355, 0.10536052], [0.69314718, 1.38629436]]
+    np.testing.assert_allclose(_numpy(loss)[0], expected, rtol=1e-6)
+
+
+def test_cross_entropy_clips_at_the_epsilon_of_keras_2_2():
+    # -log(1e-7) = 16.118; 1 - 1e-7 is 1 - 2^-23 in float32, and -log(2^-23) = 23 * 0.693 = 15.942.
+    loss = _numpy(losses.cross_entropy(_maps([[1, 0, 1, 0]]), _maps([[0, 1, 1, 0]])))[0, 0]
+    np.testing.assert_allclose(loss[:2], [16.118096, 15.942385], rtol=1e-6)
+    np.testing.assert_allclose(loss[2:], 1.19e-7, atol=3e-8)
+
+
+def test_cross_entropy_averages_channels():
+    y_true = np.array([[[[1.0, 0.0]]]])
+    y_pred = np.array([[[[0.5, 0.75]]]])
+    expected = (0.69314718 + 1.38629436) / 2
+    assert float(losses.cross_entropy(y_true, y_pred)[0, 0, 0]) == pytest.approx(expected)
+
+
+def test_cross_entropy_agrees_with_keras():
+    generator = np.random.default_rng(0)
+    y_true = np.float32(generator.random((2, 4, 4, 1)) > 0.5)
+    y_pred = generator.random((2, 4, 4, 1), "float32")
+    expected = _numpy(keras.losses.binary_crossentropy(y_true, y_pred))
+    np.testing.assert_allclose(_numpy(losses.cross_entropy(y_true, y_pred)), expected, rtol=1e-5)
+
+
+def test_gaussian_kernel_by_hand():
+    # exp(-1 / (2 * 1)) = 0.60653; 1 + 2 * 0.60653 = 2.21306; centre 1 / 2.21306^2 = 0.20418,
+    # side 0.60653 * 0.20418 = 0.12384, corner 0.60653^2 * 0.20418 = 0.07511.
+    expected = [[0.07511, 0.12384, 0.07511], [0.12384, 0.20418, 0.12384]]
+    np.testing.assert_allclose(losses.gaussian_kernel(3, 1.0)[:2], expected, atol=1e-5)
+    assert losses.gaussian_kernel(7, 2.0).sum() == pytest.approx(1)
+
+
+def test_sobel_of_one_pixel_by_hand():
+    # A Gaussian of width 1 leaves the image as it is. Around the single 1 the responses are the
+    # Sobel kernel, mirrored: left of it the right neighbour counts +2, right of it the left -2.
+    image = np.zeros((5, 5))
+    image[2, 2] = 1
+    maps = _numpy(losses.edge_maps(_maps(image), gaussian_size=1))
+    assert maps.shape == (1, 5, 5, 1, 2)
+    along_w = np.zeros((5, 5))
+    along_w[1:4, 1:4] = [[1, 0, -1], [2, 0, -2], [1, 0, -1]]
+    np.testing.assert_array_equal(maps[0, ..., 0, 1], along_w)
+    np.testing.assert_array_equal(maps[0, ..., 0, 0], along_w.T)
+
+
+def test_magnitude_of_one_pixel_by_hand():
+    image = np.zeros((5, 5))
+    image[2, 2] = 1
+    maps = losses.edge_maps(_maps(image), gaussian_size=1, response="magnitude")
+    # Corners: both responses 1 -> sqrt(2). Sides: one response 2. Centre: 0.
+    root = 2**0.5
+    expected = np.zeros((5, 5))
+    expected[1:4, 1:4] = [[root, 2, root], [2, 0, 2], [root, 2, root]]
+    assert maps.shape == (1, 5, 5, 1, 1)
+    np.testing.assert_allclose(_numpy(maps)[0, ..., 0, 0], expected, atol=1e-6)
+
+
+def test_edge_loss_of_one_pixel_by_hand():
+    # Label: one pixel. Prediction: nothing. Squared responses: per direction four 1s and two 4s,
+    # 12; mean over x and y per pixel, summed over all pixels: (12 + 12) / 2 = 12.
+    image = np.zeros((5, 5))
+    image[2, 2] = 1
+    blank = np.zeros((5, 5))
+    for response in ("xy", "magnitude"):
+        loss = losses.edge_loss(_maps(image), _maps(blank), gaussian_size=1, response=response)
+        assert loss.shape == (1, 5, 5)
+        # The magnitude's squares are the sums of both directions: 24, a single response per pixel.
+        expected = 12 if response == "xy" else 24
+        assert float(keras.ops.sum(loss)) == pytest.approx(expected)
+
+
+def test_borders_count_as_background():
+    # All ones: on the left column the Sobel kernel's left side falls on zeros, and misses
+    # -(1 + 2 + 1), so 4 (3 in the corners, where one row is missing as well).
+    maps = _numpy(losses.edge_maps(_maps(np.ones((4, 4))), gaussian_size=1))[0, ..., 0, 1]
+    np.testing.assert_array_equal(maps[:, 0], [3, 4, 4, 3])
+    np.testing.assert_array_equal(maps[:, 1:3], 0)
+    np.testing.assert_array_equal(maps[:, 3], [-3, -4, -4, -3])
+
+
+def _edges_by_scipy(maps: np.ndarray, response: str) -> np.ndarray:
+    """Edge maps of (N, H, W) in float64: Gaussian of width 5 and sigma 1, then scipy's Sobel."""
+    offsets = np.arange(-2, 3)
+    gaussian = np.exp(-(offsets[:, None] ** 2 + offsets**2) / 2)
+    smooth = ndimage.correlate(maps, (gaussian / gaussian.sum())[None], mode="constant")
+    xy = np.stack([ndimage.sobel(smooth, axis, mode="constant") for axis in (1, 2)], -1)
+    # scipy smooths across N as well with a third [1, 2, 1]; the callers pass N = 1 and halve it.
+    return xy / 2 if response == "xy" else np.hypot(xy[..., :1], xy[..., 1:]) / 2
+
+
+def _loss_by_scipy(logits: np.ndarray, y_true: np.ndarray, response: str) -> float:
+    """Cross entropy plus edge loss of one (1, H, W) map, in float64."""
+    p = 1 / (1 + np.exp(-logits))
+    entropy = -np.mean(y_true * np.log(p) + (1 - y_true) * np.log(1 - p))
+    difference = _edges_by_scipy(y_true, response) - _edges_by_scipy(p, response)
+    return entropy + np.mean(np.square(difference))
+
+
+def _as_model(logits: np.ndarray) -> keras.Model:
+    """sigmoid(logits) as the output of a model whose weights are the logits (1, H, W, C)."""
+    dense = keras.layers.Dense(logits.size, use_bias=False, activation="sigmoid")
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Reshape(logits.shape[1:])(dense(inputs)))
+    model.set_weights([logits.reshape(1, -1)])
+    return model
+
+
+def _gradient(loss: keras.losses.Loss, y_true: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """With respect to the logits: what one step of gradient descent subtracts from them."""
+    rate = 100.0
+    model = _as_model(logits)
+    model.compile(keras.optimizers.SGD(rate), loss)
+    model.train_on_batch(np.ones((1, 1)), y_true)
+    return (logits - model.get_weights()[0].reshape(logits.shape)) / rate
+
+
+@pytest.mark.parametrize("response", ["xy", "magnitude"])
+def test_loss_and_gradient_by_finite_differences(response):
+    generator = np.random.default_rng(2)
+    y_true = np.float64(generator.random((1, 7, 6)) > 0.5)
+    logits = generator.standard_normal((1, 7, 6))
+    loss = losses.get("cross_entropy_and_edge", response=response)
+    p = 1 / (1 + np.exp(-logits))
+    value = float(loss(y_true[..., None], p[..., None]))
+    assert value == pytest.approx(_loss_by_scipy(logits, y_true, response), rel=1e-5)
+
+    expected = np.zeros_like(logits)
+    for index in np.ndindex(logits.shape):
+        step = np.zeros_like(logits)
+        step[index] = 1e-5
+        above, below = (_loss_by_scipy(logits + s, y_true, response) for s in (step, -step))
+        expected[index] = (above - below) / 2e-5
+    gradient = _gradient(loss, y_true[..., None], np.float32(logits[..., None]))
+    np.testing.assert_allclose(gradient[..., 0], expected, atol=1e-5)
+
+
+def test_magnitude_has_a_finite_gradient_where_nothing_is():
+    blank = np.zeros((1, 6, 6, 1), "float32")
+    # Far below zero the sigmoid is flat and exactly zero: magnitude 0 everywhere.
+    for logits in (blank - 200, blank):
+        loss = losses.get("cross_entropy_and_edge", response="magnitude")
+        assert np.isfinite(_gradient(loss, blank, logits)).all()
+
+
+def test_default_weight_lets_neither_term_drown_the_other():
+    # A disc of radius 16 in 80 x 80, and its signed distance in pixels (inside positive).
+    rows, columns = np.mgrid[:80, :80] - 40
+    distance = np.float32(16 - np.hypot(rows, columns))[None, ..., None]
+    y_true = np.float32(distance > 0)
+    entropy, edge = losses.get("cross_entropy"), losses.get("cross_entropy_and_edge")
+    states = {
+        "undecided": np.zeros_like(distance),
+        "all background": np.full_like(distance, -3),
+        "soft": distance / 3,
+        "sharp": distance,
+        "two pixels off": np.clip(3 * np.roll(distance, 2, axis=1), -8, 8),
+    }
+    for state, logits in states.items():
+        of_entropy = _gradient(entropy, y_true, logits)
+        of_edge = _gradient(edge, y_true, logits) - of_entropy
+        ratio = np.linalg.norm(of_edge) / np.linalg.norm(of_entropy)
+        assert 1 / 8 < ratio < 8, state
+
+
+def test_computes_in_float32_under_any_policy():
+    generator = np.random.default_rng(3)
+    y_true = np.float32(generator.random((2, 8, 8, 1)) > 0.5)
+    y_pred = np.float16(generator.random((2, 8, 8, 1)))
+    for response in losses.RESPONSES:
+        half = losses.edge_loss(y_true, y_pred, response=response)
+        full = losses.edge_loss(y_true, np.float32(y_pred), response=response)
+        assert keras.backend.standardize_dtype(half.dtype) == "float32"
+        np.testing.assert_array_equal(_numpy(half), _numpy(full))
+
+
+def test_total_is_entropy_plus_weighted_edge():
+    generator = np.random.default_rng(4)
+    y_true = np.float32(generator.random((2, 8, 8, 1)) > 0.5)
+    y_pred = generator.random((2, 8, 8, 1), "float32")
+    loss = losses.get("cross_entropy_and_edge", edge_weight=0.25, gaussian_size=3)
+    edge = keras.ops.mean(losses.edge_loss(y_true, y_pred, gaussian_size=3))
+    expected = float(keras.ops.mean(losses.cross_entropy(y_true, y_pred))) + 0.25 * float(edge)
+    assert float(loss(y_true, y_pred)) == pytest.approx(expected, rel=1e-6)
+    plain = losses.get("cross_entropy_and_edge", edge_weight=0)
+    assert float(plain(y_true, y_pred)) == float(losses.get("cross_entropy")(y_true, y_pred))
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_losses_survive_serialisation(name):
+    loss = losses.get(name)
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert type(again) is type(loss)
+    assert again.get_config() == loss.get_config()
+
+
+def test_compiled_model_reloads_with_its_loss(tmp_path):
+    model = _as_model(np.zeros((1, 4, 4, 1), "float32"))
+    loss = losses.get("cross_entropy_and_edge", edge_weight=0.5, response="magnitude")
+    model.compile("sgd", loss)
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras").loss
+    assert reloaded.edge_weight == 0.5
+    assert reloaded.edge_options["response"] == "magnitude"
+
+
+def test_unknown_loss_names_the_nearest():
+    with pytest.raises(ValueError, match="Did you mean 'cross_entropy'"):
+        losses.get("crossentropy")
+
+
+def test_unknown_option_names_the_accepted():
+    with pytest.raises(ValueError, match="option of cross_entropy_and_edge: found 'edge_wieght'"):
+        losses.get("cross_entropy_and_edge", edge_wieght=1)
+    with pytest.raises(ValueError, match="expected one of: none"):
+        losses.get("cross_entropy", edge_weight=1)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"edge_weight": -1},
+        {"gaussian_size": 4},
+        {"gaussian_size": 0},
+        {"gaussian_sigma": 0},
+        {"response": "diagonal"},
+    ],
+)
+def test_options_out_of_range_are_refused(option):
+    with pytest.raises(ValueError, match=f"{next(iter(option))}: found"):
+        losses.get("cross_entropy_and_edge", **option)
