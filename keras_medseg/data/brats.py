@@ -507,8 +507,10 @@ def _read(case: Case) -> _Reading:
         reading.errors += _geometry_errors(loaded[0].header, volume.header)
     for volume in volumes:
         if volume is not None:
-            reading.errors += _brain_errors(volume)
-            reading.remarks += [(volume.header.path, remark) for remark in volume.remarks]
+            errors = [*_brain_errors(volume)]
+            reading.errors += errors
+            remarks = volume.header.remarks if errors else volume.remarks
+            reading.remarks += [(volume.header.path, remark) for remark in remarks]
     if truth is not None:
         reading.labels = _read_labels(truth, case.dataset, reading)
     if volumes and not reading.errors:

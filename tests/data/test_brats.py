@@ -1,0 +1,617 @@
+"""brats.py on tiny cases in the layouts of every year, whole and damaged."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_medseg.data import brats, nifti
+from keras_medseg.errors import DataError
+
+SHARED = Path(os.environ.get("KERAS_MEDSEG_SHARED", Path(__file__).parents[3] / "shared"))
+REAL = SHARED / "data"
+
+SHAPE = (6, 5, 4)
+LPS = np.array([[-1, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]], float)
+RAS = np.eye(4)
+TO_2021 = ("{}_flair", "{}_t1", "{}_t1ce", "{}_t2", "{}_seg")
+# From facts published with each year: folder, file names in the order FLAIR, T1, T1ce, T2,
+# segmentation, and the codes for background, necrotic, edema, enhancing.
+LAYOUTS = {
+    "BraTS2015": (
+        "HGG/brats_2013_pat0001_1",
+        (
+            "VSD.Brain.XX.O.MR_Flair.54512/VSD.Brain.XX.O.MR_Flair.54512",
+            "VSD.Brain.XX.O.MR_T1.54513/VSD.Brain.XX.O.MR_T1.54513",
+            "VSD.Brain.XX.O.MR_T1c.54514/VSD.Brain.XX.O.MR_T1c.54514",
+            "VSD.Brain.XX.O.MR_T2.54515/VSD.Brain.XX.O.MR_T2.54515",
+            "VSD.Brain_3more.XX.O.OT.54517/VSD.Brain_3more.XX.O.OT.54517",
+        ),
+        (0, 1, 2, 4),
+    ),
+    "BraTS2017": ("HGG/Brats17_TCIA_101_1", TO_2021, (0, 1, 2, 4)),
+    "BraTS2018": ("LGG/Brats18_TCIA02_101_1", TO_2021, (0, 1, 2, 4)),
+    "BraTS2019": ("HGG/BraTS19_TCIA02_101_1", TO_2021, (0, 1, 2, 4)),
+    "BraTS2020": ("BraTS20_Training_001", TO_2021, (0, 1, 2, 4)),
+    "BraTS2021": ("BraTS2021_00017", TO_2021, (0, 1, 2, 4)),
+    "BraTS2023": (
+        "BraTS-GLI-00017-000",
+        ("{}-t2f", "{}-t1n", "{}-t1c", "{}-t2w", "{}-seg"),
+        (0, 1, 2, 3),
+    ),
+}
+
+
+def _images(seed: int = 0) -> list[np.ndarray]:
+    """Four modalities with values around 100, 200, 300 and 400 inside a dark border."""
+    noise = np.random.default_rng(seed).integers(0, 50, (4, *SHAPE))
+    images = noise + 100 * np.arange(1, 5)[:, None, None, None]
+    images[:, 0] = 0
+    return list(images.astype(np.int16))
+
+
+def _labels(seed: int = 0) -> np.ndarray:
+    """Canonical labels: one slab of each, and one voxel more that differs by seed."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1], labels[2], labels[3] = brats.NECROTIC, brats.EDEMA, brats.ENHANCING
+    if seed:
+        labels[4, seed % 5, seed // 5 % 4] = brats.EDEMA
+    return labels
+
+
+def _write(path: Path, array: np.ndarray, affine: np.ndarray = LPS) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nifti.write_volume(path, array, affine)
+
+
+def _write_case(
+    root: Path,
+    dataset: str = "BraTS2021",
+    home: str | None = None,
+    *,
+    seed: int = 0,
+    suffix: str = ".nii.gz",
+    labelled: bool = True,
+) -> Path:
+    """One case as that year lays it out; `home` renames it. The case folder."""
+    example, names, codes = LAYOUTS[dataset]
+    folder = root / (home or example)
+    paths = [folder / (name.format(folder.name) + suffix) for name in names]
+    arrays = [*_images(seed), np.array(codes, np.uint8)[_labels(seed)]]
+    for path, array in list(zip(paths, arrays))[: 5 if labelled else 4]:
+        _write(path, array)
+    return folder
+
+
+def _write_decathlon(root: Path, *, labelled: bool = True) -> None:
+    # The Decathlon's arrays run to the right and to the front: both axes are mirrored.
+    mirrored = np.stack(_images(), axis=-1)[::-1, ::-1].astype(np.float32)
+    _write(root / "imagesTr/BRATS_001.nii.gz", mirrored, RAS)
+    (root / "imagesTr/._BRATS_001.nii.gz").write_bytes(b"a Mac's attributes")
+    if labelled:
+        labels = np.array([0, 2, 1, 3], np.uint8)[_labels()][::-1, ::-1]
+        _write(root / "labelsTr/BRATS_001.nii.gz", labels, RAS)
+
+
+def _only(cases: list) -> object:
+    assert len(cases) == 1
+    return cases[0]
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("dataset", LAYOUTS)
+def test_every_year_is_recognised_and_mapped_to_one_convention(dataset, suffix, tmp_path):
+    folder = _write_case(tmp_path, dataset, suffix=suffix)
+    case = _only(brats.find_cases(tmp_path))
+    assert (case.id, case.dataset) == (folder.name, dataset)
+    arrays = brats.read_case(case)
+    assert arrays.image.shape == (*SHAPE, 4)
+    assert arrays.image.dtype == np.int16
+    assert np.array_equal(arrays.image, np.stack(_images(), axis=-1))
+    assert arrays.labels.dtype == np.uint8
+    assert np.array_equal(arrays.labels, _labels())
+    assert np.array_equal(arrays.affine, LPS)
+    assert arrays.axis_codes == ("L", "P", "S")
+    assert arrays.spacing_mm == (1, 1, 1)
+
+
+def test_decathlon_is_turned_to_lps_and_its_modalities_kept_in_order(tmp_path):
+    _write_decathlon(tmp_path / "Task01_BrainTumour")
+    case = _only(brats.find_cases(tmp_path))
+    assert (case.id, case.dataset, len(case.images)) == ("BRATS_001", "Decathlon", 1)
+    arrays = brats.read_case(case)
+    assert arrays.image.dtype == np.int16
+    assert np.array_equal(arrays.image, np.stack(_images(), axis=-1))
+    assert np.array_equal(arrays.labels, _labels())
+    assert arrays.axis_codes == ("R", "A", "S")
+    restored = nifti.restore(arrays.labels, arrays.axis_codes)
+    on_disk = nifti.read_volume(case.labels)[0]
+    assert np.array_equal(brats.to_dataset_labels(restored, "Decathlon"), on_disk)
+
+
+@pytest.mark.parametrize("above", ["", "HGG", "HGG/Brats17_TCIA_101_1"])
+def test_folder_may_be_the_case_or_any_folder_above(above, tmp_path):
+    _write_case(tmp_path / "a/b", "BraTS2017")
+    assert _only(brats.find_cases(tmp_path / "a/b" / above)).id == "Brats17_TCIA_101_1"
+    assert _only(brats.find_cases(tmp_path)).id == "Brats17_TCIA_101_1"
+
+
+def test_years_may_be_mixed(tmp_path):
+    for dataset in LAYOUTS:
+        _write_case(tmp_path / dataset, dataset)
+    _write_decathlon(tmp_path / "Task01_BrainTumour")
+    cases = brats.find_cases(tmp_path)
+    assert [case.dataset for case in cases] == [*LAYOUTS, "Decathlon"]
+    for case in cases:
+        assert np.array_equal(brats.read_case(case).labels, _labels())
+
+
+@pytest.mark.parametrize("task", ["MEN", "MET", "PED", "SSA"])
+def test_other_tasks_of_2023_have_its_names_and_codes(task, tmp_path):
+    _write_case(tmp_path, "BraTS2023", f"BraTS-{task}-00001-000")
+    case = _only(brats.find_cases(tmp_path))
+    assert case.dataset == "BraTS2023"
+    assert np.array_equal(brats.read_case(case).labels, _labels())
+
+
+def test_all_cases_in_one_flat_folder(tmp_path):
+    for number in (1, 2):
+        folder = _write_case(tmp_path / "x", home=f"BraTS2021_0000{number}", seed=number)
+        for path in folder.iterdir():
+            path.rename(tmp_path / path.name)
+    shutil.rmtree(tmp_path / "x")
+    assert [case.id for case in brats.find_cases(tmp_path)] == [
+        "BraTS2021_00001",
+        "BraTS2021_00002",
+    ]
+    (tmp_path / "BraTS2021_00002_seg.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"no BraTS2021_00002_seg"):
+        brats.find_cases(tmp_path)
+
+
+def test_misnamed_segmentation_of_case_355(tmp_path):
+    folder = _write_case(tmp_path, "BraTS2020", "BraTS20_Training_355", suffix=".nii")
+    wrong = folder / "W39_1998.09.19_Segm.nii"
+    (folder / "BraTS20_Training_355_seg.nii").rename(wrong)
+    case = _only(brats.find_cases(tmp_path))
+    assert case.labels == wrong
+    assert np.array_equal(brats.read_case(case).labels, _labels())
+    assert brats.check(tmp_path).ok
+
+
+def test_file_unpacked_into_a_folder_of_its_name(tmp_path):
+    folder = _write_case(tmp_path, suffix=".nii")
+    path = folder / "BraTS2021_00017_flair.nii"
+    content = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    (path / "00000057_brain_flair.nii").write_bytes(content)
+    case = _only(brats.find_cases(tmp_path))
+    assert np.array_equal(brats.read_case(case).image[..., 0], _images()[0])
+
+
+def test_links_that_run_in_a_circle_are_followed_once(tmp_path):
+    _write_case(tmp_path)
+    (tmp_path / "again").symlink_to(tmp_path)
+    assert len(brats.find_cases(tmp_path)) == 1
+
+
+def test_validation_sets_have_no_segmentation(tmp_path):
+    home = "validation/BraTS20_Validation_001"
+    _write_case(tmp_path, "BraTS2020", home, seed=3, labelled=False)
+    case = _only(brats.find_cases(tmp_path, labelled=False))
+    assert case.labels is None
+    assert brats.read_case(case).labels is None
+    with pytest.raises(DataError, match=r"1 case without segmentations.*training data"):
+        brats.find_cases(tmp_path)
+    _write_case(tmp_path / "training", "BraTS2020")
+    assert _only(brats.find_cases(tmp_path)).id == "BraTS20_Training_001"
+    assert len(brats.find_cases(tmp_path, labelled=False)) == 2
+    assert brats.check(tmp_path).problems == []
+
+
+def test_segmentation_missing_beside_labelled_cases(tmp_path):
+    _write_case(tmp_path, home="BraTS2021_00001")
+    _write_case(tmp_path, home="BraTS2021_00002", seed=1, labelled=False)
+    with pytest.raises(DataError, match=r"BraTS2021_00002: found no BraTS2021_00002_seg"):
+        brats.find_cases(tmp_path)
+    assert len(brats.find_cases(tmp_path, labelled=False)) == 2
+    assert not brats.check(tmp_path).ok
+
+
+def test_groups_are_patients(tmp_path):
+    homes = {
+        "BraTS2017": ["Brats17_TCIA_101_1", "Brats17_2013_2_1"],
+        "BraTS2018": ["Brats18_TCIA02_101_1", "Brats18_2013_2_1"],
+        "BraTS2020": ["BraTS20_Training_001"],
+        "BraTS2021": ["BraTS2021_00017"],
+        "BraTS2023": ["BraTS-GLI-00017-000", "BraTS-GLI-00017-001", "BraTS-MET-00017-000"],
+    }
+    for dataset, names in homes.items():
+        for name in names:
+            _write_case(tmp_path / dataset, dataset, name)
+    group = {case.id: case.group for case in brats.find_cases(tmp_path)}
+    assert group["BraTS-GLI-00017-000"] == group["BraTS-GLI-00017-001"] == group["BraTS2021_00017"]
+    assert group["Brats17_TCIA_101_1"] == group["Brats18_TCIA02_101_1"]
+    assert group["Brats17_2013_2_1"] == group["Brats18_2013_2_1"]
+    assert len(set(group.values())) == 5
+
+
+@pytest.mark.parametrize(
+    ("dataset", "codes", "canonical"),
+    [
+        ("BraTS2020", [0, 1, 2], [0, brats.NECROTIC, brats.EDEMA]),
+        ("BraTS2023", [0, 1, 2], [0, brats.NECROTIC, brats.EDEMA]),
+        ("Decathlon", [0, 1, 2], [0, brats.EDEMA, brats.NECROTIC]),
+        ("BraTS2023", [0, 3], [0, brats.ENHANCING]),
+        ("BraTS2021", [0, 4], [0, brats.ENHANCING]),
+        ("BraTS2015", [0, 1, 3, 4], [0, brats.NECROTIC, brats.NECROTIC, brats.ENHANCING]),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_code_follows_the_data_set_whatever_labels_are_there(dataset, codes, canonical, dtype):
+    labels = np.array(codes, dtype).reshape(1, 1, -1)
+    found = brats.to_canonical(labels, dataset, "x_seg.nii")
+    assert found.dtype == np.uint8
+    assert found.ravel().tolist() == canonical
+
+
+@pytest.mark.parametrize(
+    ("dataset", "value"),
+    [
+        ("BraTS2021", 3),
+        ("BraTS2017", 5),
+        ("BraTS2023", 4),
+        ("Decathlon", 4),
+        ("BraTS2015", 5),
+        ("BraTS2021", 1.5),
+        ("BraTS2021", -1),
+        ("BraTS2021", 257),
+        ("BraTS2021", 255),
+    ],
+)
+def test_label_that_the_code_does_not_have(dataset, value):
+    labels = np.array([0, value, 1], np.float32 if value == 1.5 else np.int16)
+    expected = (
+        rf"x_seg\.nii: found label {value} \(1 voxels\), expected the labels 0, 1, .*{dataset}"
+    )
+    with pytest.raises(DataError, match=expected):
+        brats.to_canonical(labels, dataset, "x_seg.nii")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "codes"),
+    [
+        *[(dataset, codes) for dataset, (_, _, codes) in LAYOUTS.items()],
+        ("Decathlon", (0, 2, 1, 3)),
+    ],
+)
+def test_canonical_labels_go_back_to_the_data_sets_codes(dataset, codes):
+    labels = np.arange(4, dtype=np.uint8).reshape(2, 2)
+    found = brats.to_dataset_labels(labels, dataset)
+    assert found.dtype == np.uint8
+    assert found.ravel().tolist() == list(codes)
+    assert np.array_equal(brats.to_canonical(found, dataset, "x"), labels)
+
+
+def test_to_dataset_labels_refuses_the_unknown():
+    with pytest.raises(ValueError, match=r"found 'BraTS2016', expected one of .*Decathlon"):
+        brats.to_dataset_labels(np.zeros(1), "BraTS2016")
+    with pytest.raises(ValueError, match="labels: found 0 to 4, expected 0 to 3"):
+        brats.to_dataset_labels(np.array([0, 4]), "BraTS2021")
+
+
+def test_regions_are_the_challenges():
+    labels = _labels()
+    voxels = {name: np.isin(labels, codes).sum() for name, codes in brats.REGIONS.items()}
+    # One slab is 5 x 4 voxels: all three, all but edema, enhancing alone.
+    assert voxels == {"WT": 60, "TC": 40, "ET": 20}
+
+
+@pytest.mark.parametrize(
+    ("change", "dtype"),
+    [
+        (lambda image: image.astype(np.float32), np.int16),
+        (lambda image: image.astype(np.float64) - 50, np.int16),
+        (lambda image: image.astype(np.int32), np.int16),
+        (lambda image: image * np.float32(0.01), np.float32),
+        (lambda image: image.astype(np.uint16) * 100, np.float32),
+        (lambda image: image.astype(np.int32) * 1000, np.float32),
+    ],
+)
+def test_image_is_int16_where_that_loses_nothing(change, dtype, tmp_path):
+    folder = _write_case(tmp_path)
+    changed = change(_images()[3])
+    _write(folder / "BraTS2021_00017_t2.nii.gz", changed)
+    image = brats.read_case(brats.find_cases(tmp_path)[0]).image
+    assert image.dtype == dtype
+    assert np.array_equal(image[..., 3], changed.astype(dtype))
+    assert np.array_equal(image[..., 0], _images()[0])
+
+
+def _replace(folder: Path, role: str, array: np.ndarray, affine: np.ndarray = LPS) -> None:
+    _write(folder / f"{folder.name}_{role}.nii.gz", array, affine)
+
+
+def _cut(folder: Path, role: str) -> None:
+    path = folder / f"{folder.name}_{role}.nii.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _remove(folder: Path, *roles: str) -> None:
+    for role in roles:
+        (folder / f"{folder.name}_{role}.nii.gz").unlink()
+
+
+def _second(folder: Path) -> None:
+    path = folder / f"{folder.name}_t1.nii.gz"
+    _write(path.with_name(f"{folder.name}_t1.nii"), _images()[1])
+
+
+def _link(folder: Path) -> None:
+    _remove(folder, "t1")
+    (folder / f"{folder.name}_t1.nii.gz").symlink_to("absent.nii.gz")
+
+
+def _moved(mm: float) -> np.ndarray:
+    affine = LPS.copy()
+    affine[2, 3] += mm
+    return affine
+
+
+# name: (what is done to the folder, what the message says, the remedy)
+BAD_CASES = {
+    "missing_modality": (lambda f: _remove(f, "t2"), "no {id}_t2.nii.gz", "Add what is missing"),
+    "two_missing": (lambda f: _remove(f, "t1", "t1ce"), "no {id}_t1ce.nii.gz", "Add"),
+    "missing_segmentation": (lambda f: _remove(f, "seg"), "no {id}_seg", "Add what is missing"),
+    "segmentation_alone": (
+        lambda f: _remove(f, *brats.MODALITIES),
+        "no {id}_flair.nii.gz, no {id}_t1.nii.gz",
+        "Add what is missing",
+    ),
+    "file_twice": (_second, "{id}_t1.nii and {id}_t1.nii.gz", "Keep one"),
+    "cut_modality": (lambda f: _cut(f, "t1"), "{id}_t1.nii.gz: found gzip data", "Fetch"),
+    "cut_segmentation": (lambda f: _cut(f, "seg"), "{id}_seg.nii.gz: found gzip data", "Fetch"),
+    "dangling_modality": (_link, "{id}_t1.nii.gz: found a link", "Mend the link"),
+    "other_shape": (
+        lambda f: _replace(f, "t2", _images()[3][:-1]),
+        "{id}_t2.nii.gz: found dim (5, 5, 4), expected dim (6, 5, 4) as in {id}_flair",
+        "Fetch the case again",
+    ),
+    "other_shape_of_segmentation": (
+        lambda f: _replace(f, "seg", _labels()[:, :-1]),
+        "{id}_seg.nii.gz: found dim (6, 4, 4)",
+        "Fetch the case again",
+    ),
+    "other_affine": (
+        lambda f: _replace(f, "t1ce", _images()[2], _moved(0.2)),
+        "{id}_t1ce.nii.gz: found an affine 0.2 mm away",
+        "Fetch the case again",
+    ),
+    "identity_affine_of_segmentation": (
+        lambda f: _replace(f, "seg", _labels() & 1, RAS),
+        "{id}_seg.nii.gz: found an affine",
+        "Fetch the case again",
+    ),
+    "no_brain_voxels": (
+        lambda f: _replace(f, "t1", 0 * _images()[1]),
+        "{id}_t1.nii.gz: found no brain voxels",
+        "Fetch",
+    ),
+    "unknown_label": (
+        lambda f: _replace(f, "seg", _labels()),
+        "{id}_seg.nii.gz: found label 3 (20 voxels), expected the labels 0, 1, 2, 4 of BraTS2021",
+        "Check that the file is from that year",
+    ),
+    "fractional_label": (
+        lambda f: _replace(f, "seg", _labels() * np.float32(0.5)),
+        "{id}_seg.nii.gz: found label 0.5 (20 voxels), 1.5 (20 voxels), expected",
+        "segmentation",
+    ),
+    "four_dimensional_modality": (
+        lambda f: _replace(f, "t1", np.stack(_images(), axis=-1)),
+        "{id}_t1.nii.gz: found dim (6, 5, 4, 4), 4 dimensions",
+        "Split",
+    ),
+}
+
+
+def _read_all(folder: Path) -> None:
+    for case in brats.find_cases(folder):
+        brats.read_case(case)
+
+
+@pytest.mark.parametrize("name", BAD_CASES)
+def test_bad_case_is_refused_by_name_with_remedy(name, tmp_path):
+    damage, says, remedy = BAD_CASES[name]
+    folder = _write_case(tmp_path, home="BraTS2021_00002")
+    _write_case(tmp_path, home="BraTS2021_00001", seed=1)
+    damage(folder)
+    with pytest.raises(DataError) as caught:
+        _read_all(tmp_path)
+    message = str(caught.value)
+    assert says.format(id="BraTS2021_00002") in message
+    assert remedy in message
+    assert "\n" not in message
+    report = brats.check(tmp_path)
+    assert not report.ok
+    errors = [problem for problem in report.problems if problem.severity == "error"]
+    assert {problem.case_id for problem in errors} == {"BraTS2021_00002"}
+    assert any(says.format(id="BraTS2021_00002") in problem.message for problem in errors)
+
+
+def test_check_lists_all_problems_of_all_cases_in_one_go(tmp_path):
+    for number, (damage, _, _) in enumerate(BAD_CASES.values()):
+        damage(_write_case(tmp_path, home=f"BraTS2021_{number:05}", seed=number))
+    _write_case(tmp_path, home="BraTS2021_00099", seed=99)
+    steps = []
+    report = brats.check(tmp_path, progress=lambda *step: steps.append(step))
+    total = len(BAD_CASES) + 1
+    assert [step[:2] for step in steps] == [(done, total) for done in range(1, total + 1)]
+    for number, (_, says, remedy) in enumerate(BAD_CASES.values()):
+        found = [p.message for p in report.problems if p.case_id == f"BraTS2021_{number:05}"]
+        assert any(says.format(id=f"BraTS2021_{number:05}") in message for message in found)
+        assert any(remedy in message for message in found)
+    assert "BraTS2021_00099" not in {problem.case_id for problem in report.problems}
+    text = " ".join(report.text.split())
+    assert all(" ".join(problem.message.split()) in text for problem in report.problems)
+    errors = sum(problem.severity == "error" for problem in report.problems)
+    assert report.text.splitlines()[-1].startswith(f"{errors} errors, ")
+
+
+def test_check_finds_content_problems_of_incomplete_cases_too(tmp_path):
+    folder = _write_case(tmp_path)
+    _remove(folder, "t2")
+    _cut(folder, "flair")
+    _replace(folder, "seg", _labels())
+    messages = [problem.message for problem in brats.check(tmp_path).problems]
+    assert len(messages) == 3
+    for part in ("no BraTS2021_00017_t2.nii.gz", "flair.nii.gz: found gzip data", "found label 3"):
+        assert sum(part in message for message in messages) == 1
+
+
+def test_expected_tree_beside_the_one_found(tmp_path):
+    folder = _write_case(tmp_path)
+    _remove(folder, "t2")
+    _cut(folder, "flair")
+    _write(folder / "notes.nii.gz", _images()[0])
+    report = brats.check(tmp_path)
+    expected = """\
+expected                                         | found
+------------------------------------------------ | ------------------------------------------------
+BraTS2021_00017/                                 | BraTS2021_00017/
+  BraTS2021_00017_flair.nii.gz                   |   BraTS2021_00017_flair.nii.gz (see below)
+  BraTS2021_00017_t1.nii.gz                      |   BraTS2021_00017_t1.nii.gz
+  BraTS2021_00017_t1ce.nii.gz                    |   BraTS2021_00017_t1ce.nii.gz
+  BraTS2021_00017_t2.nii.gz                      |   (missing)
+  BraTS2021_00017_seg.nii.gz                     |   BraTS2021_00017_seg.nii.gz
+                                                 |   notes.nii.gz (not known)"""
+    assert report.trees == expected
+    assert expected in report.text
+
+
+def test_nothing_recognised_shows_both_trees(tmp_path):
+    (tmp_path / "scans").mkdir()
+    _write(tmp_path / "scans/patient_1.nii.gz", _images()[0])
+    with pytest.raises(DataError) as caught:
+        brats.find_cases(tmp_path)
+    message = str(caught.value)
+    assert f"{tmp_path}: found 1 NIfTI file and no case" in message
+    for line in ("BraTS-GLI-00000-000-t2f.nii.gz", "imagesTr/BRATS_001.nii.gz", "patient_1.nii.gz"):
+        assert line in message
+    report = brats.check(tmp_path)
+    assert not report.ok
+    assert report.cases == []
+    assert max(map(len, report.trees.splitlines())) <= 100
+    assert "(empty)" in brats.check(_empty(tmp_path)).text
+
+
+def _empty(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+def test_good_folder_is_ok(tmp_path):
+    _write_case(tmp_path)
+    report = brats.check(tmp_path)
+    assert report.ok
+    assert report.problems == []
+    assert [case.id for case in report.cases] == ["BraTS2021_00017"]
+    assert "1 complete case (BraTS2021 1, 1 with a segmentation)" in report.text
+    assert report.text.endswith("0 errors, 0 warnings")
+
+
+def test_no_enhancing_tumour_is_normal_and_an_empty_segmentation_is_odd(tmp_path, recwarn):
+    folder = _write_case(tmp_path)
+    _replace(folder, "seg", np.where(_labels() == brats.ENHANCING, 0, _labels()))
+    assert brats.check(tmp_path).problems == []
+    brats.read_case(brats.find_cases(tmp_path)[0])
+    assert not recwarn.list
+    _replace(folder, "seg", 0 * _labels())
+    report = brats.check(tmp_path)
+    assert report.ok
+    problem = _only(report.problems)
+    assert problem.severity == "warning"
+    assert "found no tumour voxel" in problem.message
+    with pytest.warns(brats.BratsWarning, match=r"_seg\.nii\.gz: found no tumour voxel.*Leave"):
+        arrays = brats.read_case(brats.find_cases(tmp_path)[0])
+    assert not arrays.labels.any()
+
+
+def test_affines_within_a_tenth_of_a_millimetre_agree(tmp_path):
+    folder = _write_case(tmp_path)
+    _replace(folder, "t1", _images()[1], _moved(0.09))
+    _replace(folder, "t2", _images()[3], np.where(LPS == 0, -0.0, LPS))
+    assert brats.check(tmp_path).problems == []
+
+
+def test_same_voxels_under_two_names_are_reported(tmp_path):
+    _write_case(tmp_path / "a", "BraTS2021", "BraTS2021_00017")
+    _write_case(tmp_path / "b", "BraTS2023", "BraTS-GLI-00099-000")
+    _write_case(tmp_path / "c", "BraTS2020", seed=5, labelled=False)
+    report = brats.check(tmp_path)
+    problem = _only(report.problems)
+    assert (problem.case_id, problem.severity) == ("BraTS-GLI-00099-000", "warning")
+    assert "BraTS2021_00017_flair.nii.gz (and 4 more files)" in problem.message
+    assert report.ok
+
+
+def test_duplicates_are_found_by_segmentation_and_in_any_orientation(tmp_path):
+    _write_case(tmp_path / "a")
+    _write_decathlon(tmp_path / "b")
+    folder = _write_case(tmp_path / "c", "BraTS2023")
+    for path in folder.glob("*-t*"):
+        path.unlink()
+    warnings = {p.case_id for p in brats.check(tmp_path).problems if p.severity == "warning"}
+    assert warnings == {"BRATS_001", "BraTS-GLI-00017-000"}
+
+
+def test_modality_copied_over_another_is_reported(tmp_path):
+    folder = _write_case(tmp_path)
+    _replace(folder, "t1ce", _images()[1])
+    problem = _only(brats.check(tmp_path).problems)
+    assert "t1ce.nii.gz: found the voxels of" in problem.message
+    assert "Fetch the case again" in problem.message
+
+
+def test_case_in_two_folders_is_refused(tmp_path):
+    _write_case(tmp_path / "a")
+    _write_case(tmp_path / "b")
+    with pytest.raises(DataError, match=r"b/BraTS2021_00017: found case .* also in .*a/.*Keep one"):
+        brats.find_cases(tmp_path)
+    assert not brats.check(tmp_path).ok
+
+
+def test_decathlon_with_another_number_of_channels(tmp_path):
+    _write_decathlon(tmp_path)
+    _write(tmp_path / "imagesTr/BRATS_001.nii.gz", np.stack(_images()[:3], axis=-1), RAS)
+    with pytest.raises(
+        DataError, match=r"BRATS_001\.nii\.gz: found dim \(6, 5, 4, 3\), expected 4"
+    ):
+        brats.read_case(brats.find_cases(tmp_path)[0])
+
+
+def test_folder_that_is_none(tmp_path):
+    for path, says in ((tmp_path / "absent", "no such folder"), (tmp_path / "file", "a file")):
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(DataError, match=f"{path}: found {says}"):
+            brats.find_cases(path)
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real cases are not here")
+def test_real_cases():
+    # Voxel counts of BraTS2021_00000, also in its 2023 copy: 11738, 12836, 32731.
+    counts = {}
+    for case in brats.find_cases(REAL / "BraTS2021") + brats.find_cases(REAL / "BraTS2018"):
+        arrays = brats.read_case(case)
+        assert arrays.image.shape == (240, 240, 155, 4)
+        assert arrays.image.dtype == np.int16
+        counts[case.id] = np.bincount(arrays.labels.ravel(), minlength=4).tolist()
+    assert counts["BraTS2021_00000"][1:] == [11738, 12836, 32731]
+    assert len(counts) == 4
+    report = brats.check(REAL)
+    assert [p.case_id for p in report.problems] == ["BraTS-GLI-00000-000"] * 2
+    assert [p.severity for p in report.problems] == ["error", "warning"]
+    assert "BraTS2021_00000_seg.nii.gz" in report.problems[1].message
