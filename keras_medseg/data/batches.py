@@ -93,16 +93,16 @@ class SliceBatches:
         x = np.empty((len(chosen), *self.window[:2], channels), np.float32)
         y = np.empty((len(chosen), *self.window[:2], len(self.targets)), np.float32)
         for row, index in enumerate(chosen.tolist()):
-            flip = augment.flips(self.seed, epoch, index, self.flips)
-            self._read(index, flip, x[row], y[row])
+            self._read(epoch, index, x[row], y[row])
         return x, y
 
-    def _read(self, index: int, flip: tuple[bool, bool], x: np.ndarray, y: np.ndarray) -> None:
+    def _read(self, epoch: int, index: int, x: np.ndarray, y: np.ndarray) -> None:
         number, z = divmod(index, self._slices_per_case)
         case, z = self._cases[number], z * self.slice_step
+        along_x, along_y = augment.flips(self.seed, epoch, self.slices)[index]
+        flip = ("x" in self.flips and along_x, "y" in self.flips and along_y)
         transforms.read_slice(case, z, self.window, self._scalings[number], x, flip=flip)
-        if self.targets:
-            transforms.read_targets(case, z, self.window, self._codes, y, flip=flip)
+        transforms.read_targets(case, z, self.window, self._codes, y, flip=flip)
 
     @property
     def _slices_per_case(self) -> int:

@@ -31,7 +31,7 @@ from keras_medseg import __version__
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 Reader = Callable[[Case], CaseArrays]
@@ -52,6 +52,8 @@ class StoredCase:
 
     full_shape: (X, Y, Z) of the uncropped grid, in the order of the package's orientation, LPS.
     origin: (x, y, z) of the box's first voxel in that grid.
+    slice_boxes: per stored slice (x first, x end, y first, y end) of its non-zero image voxels,
+        counted from `origin`; zeros for a slice of zeros.
     affine, axis_codes: of the file on disk, as in CaseArrays.
     spacing_mm: voxel size along x, y, z of the stored (LPS) grid.
     statistics: per channel min, max, mean, std over the channel's non-zero voxels.
@@ -64,6 +66,7 @@ class StoredCase:
     group: str
     full_shape: tuple[int, int, int]
     origin: tuple[int, int, int]
+    slice_boxes: tuple[tuple[int, int, int, int], ...]
     affine: np.ndarray
     axis_codes: tuple[str, str, str]
     spacing_mm: tuple[float, float, float]
@@ -226,7 +229,7 @@ def _canonical(content: Any) -> bytes:
 def _write_sealed(path: Path, content: dict[str, Any]) -> None:
     document = {"format": FORMAT, "keras_medseg": __version__, "content": content}
     document["sha256"] = hashlib.sha256(_canonical(document)).hexdigest()
-    text = json.dumps(document, indent=1, allow_nan=False).encode()
+    text = json.dumps(document, allow_nan=False).encode()
     with _replacing(path, len(text)) as file:
         file.write(text)
 
@@ -338,6 +341,7 @@ def _stored_case(folder: Path, entry: dict[str, Any]) -> StoredCase:
         group=entry["source"]["group"],
         full_shape=tuple(entry["full_shape"]),
         origin=tuple(entry["origin"]),
+        slice_boxes=tuple(map(tuple, entry["slice_boxes"])),
         affine=np.array(entry["affine"]),
         axis_codes=tuple(entry["axis_codes"]),
         spacing_mm=tuple(entry["spacing_mm"]),
@@ -455,6 +459,7 @@ def _decode(read: Reader, reader: str, folder: Path, case: Case) -> dict[str, An
         "files": {name: _write_array(folder / name, array) for name, array in files.items()},
         "full_shape": list(arrays.image.shape[:3]),
         "origin": [side.start for side in box],
+        "slice_boxes": [_slice_box(voxels) for voxels in image],
         "affine": arrays.affine.tolist(),
         "axis_codes": list(arrays.axis_codes),
         "spacing_mm": list(arrays.spacing_mm),
@@ -494,6 +499,14 @@ def _box(id: str, arrays: CaseArrays) -> tuple[slice, slice, slice]:
         occupied |= labels != 0
     sides = (occupied.any(axis=axes).nonzero()[0] for axes in ((1, 2), (0, 2), (0, 1)))
     return tuple(slice(int(side[0]), int(side[-1]) + 1) for side in sides)
+
+
+def _slice_box(voxels: np.ndarray) -> list[int]:
+    occupied = voxels.any(axis=2)
+    if not occupied.any():
+        return [0, 0, 0, 0]
+    x, y = (occupied.any(axis=axis).nonzero()[0] for axis in (1, 0))
+    return [int(x[0]), int(x[-1]) + 1, int(y[0]), int(y[-1]) + 1]
 
 
 def _statistics(id: str, channel: np.ndarray) -> dict[str, float]:

@@ -41,13 +41,18 @@ def paste(values: np.ndarray, full_shape: Sequence[int]) -> np.ndarray:
 class Scaling:
     """Intensities as image * scale + shift, in float32, for a row of pixels at a time.
 
-    scale, shift: (W * C,), one pixel's values repeated, so that NumPy's inner loop is long.
+    scale, shift: (width, C), one pixel's values repeated, so that NumPy's inner loop is long.
     masked: background, exactly 0 in the image, stays exactly 0.
     """
 
     scale: np.ndarray
     shift: np.ndarray
     masked: bool
+
+    @property
+    def background(self) -> np.ndarray | float:
+        """What a row of zeros becomes."""
+        return 0.0 if self.masked else self.shift
 
 
 def scaling(statistics: Sequence[dict[str, float]], normalisation: str, width: int) -> Scaling:
@@ -61,7 +66,7 @@ def scaling(statistics: Sequence[dict[str, float]], normalisation: str, width: i
         ValueError: for another name.
     """
     pairs = [_scale_and_shift(channel, normalisation) for channel in statistics]
-    scale, shift = np.tile(np.array(pairs, np.float32).T, width)
+    scale, shift = (np.tile(np.array(v, np.float32), (width, 1)) for v in zip(*pairs))
     return Scaling(scale, shift, masked=normalisation == "z_score")
 
 
@@ -110,16 +115,22 @@ def read_slice(
     *,
     flip: tuple[bool, bool] = (False, False),
 ) -> None:
-    """As read_window, normalised, into the float32 array `out` (x, y, C)."""
-    raw = np.empty(out.shape, case.image.dtype)
-    read_window(case, z, size, raw, flip=flip)
-    rows = raw.reshape(out.shape[0], -1)
-    scaled = rows.astype(np.float32)
-    scaled *= scaling.scale
-    scaled += scaling.shift
+    """As read_window, but normalised; `out` is float32."""
+    out[...] = scaling.background
+    stored, inside = _overlap(case, z, size, flip, trimmed=True)
+    if stored is None:
+        return
+    source = case.image[stored]
+    raw = np.empty(source.shape, source.dtype)
+    _copy_pixels(source, raw, flip)
+    width = source.shape[1]
+    raw = raw.reshape(len(raw), -1)
+    scaled = raw.astype(np.float32)
+    scaled *= scaling.scale[:width].reshape(-1)
+    scaled += scaling.shift[:width].reshape(-1)
     if scaling.masked:
-        scaled *= rows != 0
-    out[...] = scaled.reshape(out.shape)
+        scaled *= raw != 0
+    out[inside] = scaled.reshape(source.shape)
 
 
 def read_targets(
@@ -138,40 +149,53 @@ def read_targets(
     """
     out.fill(0)
     stored, inside = _overlap(case, z, size, flip)
-    if stored is None:
+    if stored is None or not case.labels[stored].any():
         return
-    labels = case.labels[stored][:: -1 if flip[0] else 1, :: -1 if flip[1] else 1]
+    labels = case.labels[stored][_steps(flip)]
     for k, codes in enumerate(targets):
-        mask = np.zeros(labels.shape, bool)
-        for code in codes:
+        mask = labels == codes[0]
+        for code in codes[1:]:
             mask |= labels == code
         out[(*inside, k)] = mask
 
 
 def _copy_pixels(source: np.ndarray, out: np.ndarray, flip: tuple[bool, bool]) -> None:
-    # All channels of a pixel as one element: mirrored rows are then copied 8 bytes at a time.
-    pixel = np.dtype((np.void, source.shape[-1] * source.itemsize))
-    mirrored = source.view(pixel)[:: -1 if flip[0] else 1, :: -1 if flip[1] else 1]
-    out.view(pixel)[...] = mirrored
+    if flip[1]:
+        # All channels of a pixel as one element, or NumPy would copy a mirrored row by number.
+        pixel = np.dtype((np.void, source.shape[-1] * source.itemsize))
+        source, out = source.view(pixel), out.view(pixel)
+    out[...] = source[_steps(flip)]
+
+
+def _steps(flip: tuple[bool, bool]) -> tuple[slice, slice]:
+    return slice(None, None, -1 if flip[0] else 1), slice(None, None, -1 if flip[1] else 1)
 
 
 def _overlap(
-    case: StoredCase, z: int, size: Sequence[int], flip: tuple[bool, bool]
+    case: StoredCase,
+    z: int,
+    size: Sequence[int],
+    flip: tuple[bool, bool],
+    *,
+    trimmed: bool = False,
 ) -> tuple[tuple | None, tuple | None]:
-    """Index of the stored arrays and index of the window, where slice `z` meets the stored box."""
-    shape = case.image.shape
-    start = [o - b for o, b in zip(window_origin(case.full_shape, size), case.origin)]
-    if not 0 <= start[2] + z < shape[0]:
+    """Index of the stored arrays and index of the window, where slice `z` meets the stored box.
+
+    With `trimmed`, where it meets the box of the slice's own non-zero voxels.
+    """
+    origin = window_origin(case.full_shape, size)
+    x, y, z = (o - b + at for o, b, at in zip(origin, case.origin, (0, 0, z)))
+    depth, width, height, _ = case.image.shape
+    if not 0 <= z < depth:
         return None, None
-    stored, inside = [], []
-    for axis in (0, 1):
-        low, high = max(start[axis], 0), min(start[axis] + size[axis], shape[axis + 1])
-        if low >= high:
-            return None, None
-        side = slice(low - start[axis], high - start[axis])
-        stored.append(slice(low, high))
-        inside.append(_mirrored(side, size[axis]) if flip[axis] else side)
-    return (start[2] + z, *stored), tuple(inside)
+    box = case.slice_boxes[z] if trimmed else (0, width, 0, height)
+    row = slice(max(x, box[0]), min(x + size[0], box[1]))
+    column = slice(max(y, box[2]), min(y + size[1], box[3]))
+    if row.start >= row.stop or column.start >= column.stop:
+        return None, None
+    sides = (_shifted(row, -x), _shifted(column, -y))
+    inside = (_mirrored(s, n) if f else s for s, n, f in zip(sides, size, flip))
+    return (z, row, column), tuple(inside)
 
 
 def _mirrored(side: slice, length: int) -> slice:

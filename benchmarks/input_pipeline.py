@@ -1,0 +1,146 @@
+"""How fast batches come out of the store, against copying and against reading NIfTI per slice.
+
+    python benchmarks/input_pipeline.py [--data DIR] [--cases 6] [--batches 100]
+
+Without --data it writes a phantom of real size first. Exit code 1 when a bar is missed: batches at
+25 % or more of the rate of plainly copying the raw windows, and at 100 times or more of
+nibabel.get_fdata() per slice.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from keras_medseg.data import brats, phantom
+from keras_medseg.data.batches import SliceBatches, py_dataset, tf_dataset
+from keras_medseg.data.cases import Case
+from keras_medseg.data.store import Store, StoredCase, open_store, prepare
+from keras_medseg.data.transforms import window_origin
+
+ROUNDS = 5
+
+
+def raw_window(case: StoredCase, z: int, size: tuple[int, int, int], out: np.ndarray) -> None:
+    """The plainest copy of a window: two slices per axis, no flip, no scaling."""
+    x, y, first = np.subtract(window_origin(case.full_shape, size), case.origin).tolist()
+    z += first
+    if 0 <= z < len(case.image):
+        part = case.image[z, max(x, 0) : x + size[0], max(y, 0) : y + size[1]]
+        out[max(-x, 0) :, max(-y, 0) :][: part.shape[0], : part.shape[1]] = part
+
+
+def raw_batches(batches: SliceBatches, epoch: int) -> Iterator[int]:
+    """The slices of SliceBatches in the same order, as stored."""
+    cases = [batches.store.cases[id] for id in sorted(batches.case_ids)]
+    order, (width, height, depth) = batches.order(epoch), batches.window
+    for first in range(0, len(order), batches.batch_size):
+        chosen = order[first : first + batches.batch_size]
+        raw = np.zeros((len(chosen), width, height, cases[0].image.shape[3]), cases[0].image.dtype)
+        for row, index in enumerate(chosen.tolist()):
+            raw_window(cases[index // depth], index % depth, batches.window, raw[row])
+        yield len(raw)
+
+
+def plain_batches(batches: SliceBatches, epoch: int) -> Iterator[int]:
+    for step in range(batches.steps_per_epoch):
+        yield len(batches.batch(epoch, step)[0])
+
+
+def tf_batches(batches: SliceBatches, epoch: int) -> Iterator[int]:
+    for x, _ in tf_dataset(batches, range(epoch, epoch + 1)):
+        yield int(x.shape[0])
+
+
+def py_batches(batches: SliceBatches, epoch: int) -> Iterator[int]:
+    data = py_dataset(batches, epoch)
+    for step in range(len(data)):
+        yield len(data[step][0])
+
+
+def nifti_slices(cases: list[Case]) -> Callable[[SliceBatches, int], Iterator[int]]:
+    """One slice of each case by get_fdata() of every modality, as a first version would do it."""
+
+    def read(batches: SliceBatches, epoch: int) -> Iterator[int]:
+        for case in cases[:1]:
+            np.stack([nib.load(path).get_fdata()[..., 70] for path in case.images], axis=-1)
+            yield 1
+
+    return read
+
+
+def slices_per_second(read: Callable, batches: SliceBatches, epoch: int, limit: int) -> float:
+    start, slices = time.perf_counter(), 0
+    for number, count in enumerate(read(batches, epoch), 1):
+        slices += count
+        if number == limit:
+            break
+    return slices / (time.perf_counter() - start)
+
+
+def measure(batches: SliceBatches, cases: list[Case], limit: int) -> dict[str, float]:
+    """Median slices/s of each way over rounds that take turns, so that all see the same machine."""
+    ways = {
+        "nibabel get_fdata() per slice": nifti_slices(cases),
+        "raw int16 copy": raw_batches,
+        "SliceBatches.batch": plain_batches,
+        "py_dataset": py_batches,
+        "tf_dataset": tf_batches,
+    }
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for epoch in range(ROUNDS + 1):
+        for name, read in ways.items():
+            rates[name].append(slices_per_second(read, batches, epoch, limit))
+    # The first round fills the page cache and traces the tf.data graph.
+    return {name: float(np.median(values[1:])) for name, values in rates.items()}
+
+
+def time_store(cases: list[Case], folder: Path) -> Store:
+    start = time.perf_counter()
+    store = prepare(cases, brats.read_case, folder)
+    decoded = time.perf_counter()
+    open_store(folder)
+    verified = time.perf_counter()
+    size = sum(path.stat().st_size for path in folder.iterdir()) / 1e9
+    print(f"prepare: {(decoded - start) / len(cases):.2f} s per case, {size:.2f} GB")
+    print(f"open and verify: {(verified - decoded) / size:.2f} s per GB")
+    return store
+
+
+def report(rates: dict[str, float]) -> bool:
+    """Print the table; whether both bars are met."""
+    slowest, copy = rates["nibabel get_fdata() per slice"], rates["raw int16 copy"]
+    print(f"{'':32}{'slices/s':>10}{'of copy':>10}{'x nibabel':>12}")
+    for name, rate in rates.items():
+        print(f"{name:32}{rate:10.1f}{rate / copy:10.1%}{rate / slowest:12.0f}")
+    batch, end_to_end = rates["SliceBatches.batch"], rates["tf_dataset"]
+    met = min(batch, end_to_end) >= max(0.25 * copy, 100 * slowest)
+    print("bars (25 % of copy, 100 x nibabel):", "met" if met else "MISSED")
+    return met
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="a BraTS folder; by default a phantom")
+    parser.add_argument("--cases", type=int, default=6, help="cases of the phantom")
+    parser.add_argument("--batches", type=int, default=100, help="batches per round")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        data = arguments.data or Path(folder, "phantom")
+        if not arguments.data:
+            phantom.write_brats(data, cases=arguments.cases)
+        cases = brats.find_cases(data)
+        store = time_store(cases, Path(folder, "store"))
+        batches = SliceBatches(store, list(store.cases), {"WT": (1, 2, 3)}, flips=("x", "y"))
+        print(f"{len(cases)} cases, batches of 32 at 176x176x4, {os.cpu_count()} cores")
+        return 0 if report(measure(batches, cases, arguments.batches)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
