@@ -348,7 +348,13 @@ def _scan(folder: Path | str) -> _Scan:
         remedy = "Give the folder that holds the cases."
         raise DataError(folder, found=found, expected="a folder with BraTS cases", remedy=remedy)
     cases, unknown = {}, []
-    for parent, stem, path in _walk(folder, MAX_DEPTH, set()):
+    try:
+        files = [*_walk(folder, MAX_DEPTH, set())]
+    except OSError as error:
+        found, expected = f"the error {error.strerror!r}", "folders that can be read"
+        remedy = "Give yourself the right to read it (chmod u+rx)."
+        raise DataError(error.filename, found=found, expected=expected, remedy=remedy) from error
+    for parent, stem, path in files:
         known = _classify(parent, stem)
         if known is None:
             unknown.append(path)
@@ -378,12 +384,7 @@ def _walk(folder: Path, depth: int, seen: set[str]) -> Iterator[tuple[Path, str,
 
 
 def _entries(folder: Path) -> list[Path]:
-    try:
-        paths = sorted(folder.iterdir())
-    except OSError as error:
-        remedy = "Give yourself the right to read it (chmod u+rx)."
-        found = f"the error {error.strerror!r}"
-        raise DataError(folder, found=found, expected="a readable folder", remedy=remedy) from error
+    paths = sorted(folder.iterdir())
     # Archives made on a Mac carry a hidden ._x.nii.gz beside every x.nii.gz.
     return [path for path in paths if not path.name.startswith((".", "__MACOSX"))]
 

@@ -303,6 +303,15 @@ def test_to_dataset_labels_refuses_the_unknown():
         brats.to_dataset_labels(np.array([0, 4]), "BraTS2021")
 
 
+def test_written_labels_are_read_back_in_lps(tmp_path):
+    path = tmp_path / "BRATS_001.nii.gz"
+    on_disk = nifti.restore(brats.to_dataset_labels(_labels(), "Decathlon"), ("R", "A", "S"))
+    _write(path, on_disk, RAS)
+    assert np.array_equal(brats.read_labels(path, "Decathlon"), _labels())
+    with pytest.raises(DataError, match=r"BRATS_001\.nii\.gz: found label 3"):
+        brats.read_labels(path, "BraTS2021")
+
+
 def test_regions_are_the_challenges():
     labels = _labels()
     voxels = {name: np.isin(labels, codes).sum() for name, codes in brats.REGIONS.items()}
@@ -598,6 +607,17 @@ def test_folder_that_is_none(tmp_path):
         (tmp_path / "file").write_text("x")
         with pytest.raises(DataError, match=f"{path}: found {says}"):
             brats.find_cases(path)
+
+
+def test_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    _write_case(tmp_path)
+
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=r"found the error 'Permission denied'.*chmod"):
+        brats.find_cases(tmp_path)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real cases are not here")
