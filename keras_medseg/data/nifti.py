@@ -7,10 +7,8 @@ RGB, complex and bit types, lengths not in millimetres, and files larger than LI
 bit among the voxels of a plain .nii cannot be noticed: the format has no checksum, gzip has.
 """
 
-import contextlib
 import gzip
 import os
-import secrets
 import stat
 import warnings
 import zlib
@@ -31,6 +29,7 @@ from nibabel.orientations import (
 )
 
 from keras_medseg.errors import DataError
+from keras_medseg.files import write_atomic
 
 LIMIT_BYTES = 2**31
 """Largest header plus voxels that is read, in bytes after decompression."""
@@ -153,22 +152,22 @@ def write_volume(
 
     Raises:
         ValueError: an argument that NIfTI cannot hold.
-        NiftiError: the folder is missing or cannot be written.
+        NiftiError: another suffix, or a folder that cannot be made or written.
     """
     path = Path(path)
     header = _new_header(array, affine)
     voxels = _convert(array, dtype)
     header.set_data_dtype(voxels.dtype)
     # Four zero bytes: no header extensions follow.
-    content = (header.binaryblock, bytes(4), memoryview(voxels.tobytes(order="F")))
-    suffix = _suffix(path)
-    with _replacing(path) as file:
-        if suffix == ".nii":
-            file.writelines(content)
-            return
-        with gzip.GzipFile("", "wb", compresslevel=4, fileobj=file, mtime=0) as packed:
-            for part in content:
-                packed.write(part)
+    content = header.binaryblock + bytes(4) + voxels.tobytes(order="F")
+    if _suffix(path) == ".nii.gz":
+        content = gzip.compress(content, compresslevel=4, mtime=0)
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        found, expected = f"the error {error.strerror!r} on writing", "a folder to write to"
+        remedy = "Free space on its disk, or choose another folder."
+        raise NiftiError(path, found=found, expected=expected, remedy=remedy) from error
 
 
 def axis_codes(affine: np.ndarray) -> tuple[str, str, str]:
@@ -592,22 +591,3 @@ def _convert(array: np.ndarray, dtype: np.dtype | str | None) -> np.ndarray:
             "Mend the array, or pass a wider dtype."
         )
     return converted
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when it is complete, and else disappears."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        found, expected = f"the error {error.strerror!r} on writing", "a folder to write to"
-        remedy = "Make the folder, free space on its disk, or choose another one."
-        raise NiftiError(path, found=found, expected=expected, remedy=remedy) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

@@ -309,7 +309,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(nifti.NiftiError, match=r"a\.nii\.gz: found .*No space left.*free space"):
+    with pytest.raises(nifti.NiftiError, match=r"a\.nii\.gz: found .*No space left.*Free space"):
         nifti.write_volume(path, voxels(seed=1), LPS)
     assert os.listdir(tmp_path) == ["a.nii.gz"]
     assert path.read_bytes() == PACKED
@@ -325,11 +325,13 @@ def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_write_into_a_missing_folder_names_it(tmp_path):
-    with pytest.raises(nifti.NiftiError, match=r"absent/a\.nii: found .*Make the folder"):
-        nifti.write_volume(tmp_path / "absent/a.nii", voxels(), LPS)
+def test_write_where_no_folder_can_be_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(nifti.NiftiError, match=r"file/a\.nii: found .*choose another folder"):
+        nifti.write_volume(tmp_path / "file/a.nii", voxels(), LPS)
     with pytest.raises(nifti.NiftiError, match="suffix"):
         nifti.write_volume(tmp_path / "a.png", voxels(), LPS)
+    assert os.listdir(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("codes", ["LPS", "RAS", "RPI", "PIR", "SAL"])
