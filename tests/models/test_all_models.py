@@ -17,7 +17,8 @@ PORTABLE = [PACKAGE / "losses.py", *PACKAGE.glob("layers/*.py"), *PACKAGE.glob("
 
 
 @pytest.fixture(autouse=True)
-def _float32():
+def _seeded_float32():
+    keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
 
