@@ -65,6 +65,7 @@ def phantom(arguments: argparse.Namespace) -> None:
             cases=arguments.cases,
             seed=arguments.seed,
             layout=arguments.layout,
+            shape=tuple(arguments.shape),
             progress=progress,
         )
     print(f"{arguments.folder}: {arguments.cases} synthetic cases, layout {arguments.layout}")
@@ -156,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--cases", type=int, default=8)
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--layout", default="BraTS2021")
+    sub.add_argument("--shape", type=int, nargs=3, default=(240, 240, 155), metavar=("X", "Y", "Z"))
     return parser
 
 

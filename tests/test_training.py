@@ -1,13 +1,17 @@
 """Exact resume, as a user meets it: processes that are killed and started again."""
 
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
+
+from keras_medseg import training
 
 SCRIPT = Path(__file__).with_name("run_tiny_training.py")
 STEPS_PER_EPOCH = 2  # 2 cases x 8 slices / batch 8
@@ -77,6 +81,40 @@ def test_the_learning_rate_rule_was_at_work(unbroken):
     assert rates[-1] == pytest.approx(rates[0] / 2 ** (len(set(rates)) - 1))
     assert len(set(rates)) > 1
     assert rates[1] == rates[0]  # the first epoch is the best so far
+
+
+def test_one_step_of_gradient_descent_by_hand():
+    """w - 0.005 * gradient, and nothing else: no momentum, no decay."""
+    weight = keras.Variable([1.0, -2.0])
+    optimizer = training.OPTIMIZERS["sgd"](0.005)
+    for _ in range(2):
+        optimizer.apply([keras.ops.convert_to_tensor([10.0, 4.0])], [weight])
+    np.testing.assert_allclose(weight.numpy(), [1 - 2 * 0.05, -2 - 2 * 0.02], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("train.optimizer=sdg", "train.optimizer: found 'sdg'"),
+        ("train.schedule=poly", "train.schedule: found 'poly'"),
+        ("train.loss=dise", "unknown loss 'dise'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained_is_named(assignment, words, tmp_path):
+    failed = start(tmp_path, "--set", assignment)
+    assert failed.returncode != 0
+    assert words in failed.stderr
+
+
+def test_a_damaged_newest_checkpoint_costs_an_epoch_and_no_bit(unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "run")
+    (tmp_path / "run" / "scores.csv").unlink()
+    newest = tmp_path / "run" / "training" / "main-WT" / "checkpoint" / "epoch_0004.npz"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    again = start(tmp_path / "run")
+    assert again.returncode == 0, again.stderr
+    assert "epoch_0004.npz" in again.stderr
+    assert_same_bits(unbroken, tmp_path / "run")
 
 
 def test_another_recipe_in_the_same_folder_is_refused(unbroken):

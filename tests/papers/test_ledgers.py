@@ -1,0 +1,90 @@
+"""Every paper's ledger: each entry proves something, and each recipe field has an entry."""
+
+import ast
+import importlib
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from keras_medseg import recipe as recipes
+
+ROOT = Path(__file__).parents[2]
+PAPERS = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/ledger.toml"))
+TEXTS = Path(os.environ.get("KERAS_MEDSEG_SHARED", ROOT.parent / "shared")) / "papers"
+PAPER_TEXT = {"dcabes2020": "000_", "mtds2021": "001_", "csam_knee": "002_", "fmnet2023": "003_"}
+STATUSES = {"exact", "equivalent", "departs", "chosen"}
+FIELDS_OF_ALL = {"paper"}
+
+
+def entries(paper):
+    return tomllib.loads((ROOT / "experiments" / paper / "ledger.toml").read_text())["entry"]
+
+
+def plain(value):
+    """Tuples of a recipe are arrays in TOML."""
+    return [plain(inner) for inner in value] if isinstance(value, tuple) else value
+
+
+@pytest.fixture(params=PAPERS)
+def paper(request):
+    return request.param
+
+
+@pytest.fixture
+def fields(paper):
+    module = importlib.import_module(f"experiments.{paper}.recipe")
+    return {k: plain(v) for k, v in recipes.fields(module.RECIPE).items()}
+
+
+def test_there_are_ledgers():
+    assert "dcabes2020" in PAPERS
+
+
+def test_entries_are_complete_and_have_ids_of_their_own(paper):
+    found = entries(paper)
+    ids = [entry["id"] for entry in found]
+    assert len(ids) == len(set(ids))
+    for entry in found:
+        assert {"id", "where", "says", "ours", "status", "reason"} <= entry.keys(), entry["id"]
+        assert entry.keys() <= {
+            *("id", "where", "says", "ours", "status", "reason", "fields", "tests")
+        }, entry["id"]
+        assert entry["status"] in STATUSES, entry["id"]
+        assert entry["reason"], f"{entry['id']}: say why"
+
+
+def test_every_entry_is_proved_by_a_field_or_a_test(paper, fields):
+    for entry in entries(paper):
+        assert entry.get("fields") or entry.get("tests"), f"{entry['id']} proves nothing"
+        for name, value in entry.get("fields", {}).items():
+            assert name in fields, f"{entry['id']}: the recipe has no field {name}"
+            assert fields[name] == value, f"{entry['id']}: {name} is {fields[name]!r}"
+
+
+def test_every_recipe_field_has_an_entry(paper, fields):
+    covered = {name for entry in entries(paper) for name in entry.get("fields", {})}
+    assert fields.keys() - covered - FIELDS_OF_ALL == set()
+
+
+def test_every_named_test_exists(paper):
+    for entry in entries(paper):
+        for test in entry.get("tests", []):
+            file, _, name = test.partition("::")
+            assert (ROOT / file).is_file(), f"{entry['id']}: no file {file}"
+            tree = ast.parse((ROOT / file).read_text())
+            functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+            assert name in functions, f"{entry['id']}: {file} has no {name}"
+
+
+def test_quoted_words_stand_in_the_paper(paper):
+    """Words in double quotes are the paper's own, line breaks aside."""
+    texts = list(TEXTS.glob(f"{PAPER_TEXT[paper]}*.txt")) if paper in PAPER_TEXT else []
+    if not texts:
+        pytest.skip("the paper's text is not part of the repository")
+    text = " ".join(texts[0].read_text().split())
+    for entry in entries(paper):
+        for quote in re.findall(r'"([^"]+)"?', entry["says"]):
+            assert " ".join(quote.split()) in text, f"{entry['id']}: {quote!r} is not in the text"

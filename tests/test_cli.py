@@ -1,0 +1,90 @@
+"""The command line as its users meet it: a process with output and exit code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keras_medseg import cli
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("models", "check", "prepare", "train", "predict", "score", "export", "phantom")
+
+
+def run(*arguments: str, module: str = "keras_medseg.cli") -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+def test_help_names_every_command_and_imports_no_framework():
+    code = (
+        "import sys\nfrom keras_medseg import cli\n"
+        "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'tensorflow', 'keras', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    assert stopped.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+def test_check_lists_all_problems_and_exits_with_1(tmp_path, capsys):
+    phantom = ["phantom", str(tmp_path), "--cases", "1", "--shape", "40", "40", "26"]
+    assert cli.main(phantom) == 0
+    assert cli.main(["check", str(tmp_path)]) == 0
+    volumes = sorted(tmp_path.rglob("*.nii*"))
+    volumes[0].write_bytes(volumes[0].read_bytes()[:-20])
+    volumes[1].unlink()
+    capsys.readouterr()
+    assert cli.main(["check", str(tmp_path)]) == 1
+    printed = capsys.readouterr().out
+    assert all(volume.name in printed for volume in volumes[:2])
+
+
+def test_a_mistake_is_one_line_and_exit_code_1(tmp_path):
+    done = run("check", str(tmp_path / "nowhere"))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "nowhere" in done.stderr + done.stdout
+
+
+def test_an_unknown_network_gets_the_nearest_name(capsys):
+    assert cli.main(["models", "residual_atention_unet"]) == 1
+    assert "residual_attention_unet" in capsys.readouterr().err
+
+
+def test_models_lists_the_networks(capsys):
+    assert cli.main(["models"]) == 0
+    assert "residual_attention_unet" in capsys.readouterr().out
+
+
+def test_an_unknown_paper_is_refused_with_the_known_ones():
+    done = run("dcabes2021", module="experiments")
+    assert done.returncode == 2
+    assert "dcabes2020" in done.stderr
+
+
+def test_an_unknown_recipe_field_gets_the_nearest_one(tmp_path):
+    done = run(
+        "dcabes2020", "--work", str(tmp_path), "--set", "train.epoch=2", module="experiments"
+    )
+    assert done.returncode == 1
+    assert "epochs" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,116 @@
+"""From a folder to scores, on a small synthetic data set with the recipe of a small network."""
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from keras_medseg import pipeline, recipe
+from keras_medseg.data import brats, phantom
+from keras_medseg.errors import DataError
+
+RUN = recipe.Recipe(
+    paper="test",
+    data=recipe.Data((48, 48, 24), "z_score", (), 0.3, slice_step=6),
+    model=recipe.Model("residual_attention_unet", (("WT",), ("TC",), ("ET",)), {"filters": 4}),
+    train=recipe.Train(1, 8, "adam", 0.01, "cross_entropy", "constant", "float32", 0),
+)
+SHAPE = (60, 60, 39)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("phantom")
+    phantom.write_brats(path, cases=4, layout="BraTS2020", shape=SHAPE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    pipeline.claim(out, RUN)
+    data = pipeline.load_data(folder, out / "store", RUN)
+    pipeline.train_variant("main", RUN, data, out)
+    return out, data, pipeline.score_variant("main", RUN, data, out)
+
+
+def test_a_run_goes_from_folder_to_scores(finished):
+    out, data, scores = finished
+    assert len(data.held_out) == 1  # 30 % of 4 cases, rounded
+    assert set(scores["case"]) == set(data.held_out)
+    assert list(scores["region"]) == ["WT", "TC", "ET"]
+    assert scores["dice"].between(0, 1).all()
+    pd.testing.assert_frame_equal(pd.read_csv(out / "scores.csv"), scores, check_exact=True)
+
+
+def test_label_maps_overlay_the_input(finished, folder):
+    out, data, _ = finished
+    name = data.held_out[0]
+    written = nib.load(out / "predictions" / "main" / f"{name}.nii.gz")
+    source = nib.load(next(folder.rglob(f"{name}_flair.nii*")))
+    assert written.shape == source.shape == SHAPE
+    np.testing.assert_array_equal(written.affine, source.affine)
+    assert written.get_data_dtype() == np.uint8
+    assert set(np.unique(written.dataobj)) <= {0, 1, 2, 4}
+
+
+def test_finished_cases_are_not_predicted_again(finished, capsys):
+    out, data, scores = finished
+    again = pipeline.score_variant("main", RUN, data, out)
+    assert "predicting" not in capsys.readouterr().out
+    pd.testing.assert_frame_equal(again, scores, check_exact=True)
+
+
+def test_predictions_are_scored_again_from_their_files(finished, folder):
+    """The scores of a run follow from its NIfTI files alone."""
+    out, data, scores = finished
+    held_out = folder.parent / f"held-out-{folder.name}"
+    held_out.mkdir()
+    name = data.held_out[0]
+    case = next(path for path in folder.rglob(name) if path.is_dir())
+    (held_out / name).symlink_to(case)
+    again = pipeline.score_folder(out / "predictions" / "main", held_out)
+    pd.testing.assert_frame_equal(again, scores, check_exact=True)
+
+
+def test_unlabelled_cases_are_predicted(finished, folder, tmp_path):
+    out, data, _ = finished
+    case = next(path for path in folder.rglob(data.held_out[0]) if path.is_dir())
+    unlabelled = tmp_path / "new" / case.name
+    unlabelled.mkdir(parents=True)
+    for path in case.glob("*"):
+        if "seg" not in path.name:
+            (unlabelled / path.name).write_bytes(path.read_bytes())
+    assert pipeline.predict_folder(out, tmp_path / "new", tmp_path / "out") == 1
+    one = nib.load(tmp_path / "out" / f"{case.name}.nii.gz")
+    other = nib.load(out / "predictions" / "main" / f"{case.name}.nii.gz")
+    np.testing.assert_array_equal(one.dataobj, other.dataobj)
+
+
+def test_a_network_that_was_not_trained_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"model\.keras.*Train first"):
+        pipeline.load_networks(tmp_path, "main", RUN)
+
+
+def test_a_run_folder_belongs_to_one_recipe(tmp_path):
+    pipeline.claim(tmp_path, RUN)
+    pipeline.claim(tmp_path, RUN)
+    other = recipe.override(RUN, ["train.epochs=2"])
+    with pytest.raises(DataError, match=r"train\.epochs = 1.*expected 2"):
+        pipeline.claim(tmp_path, other)
+
+
+def test_one_patient_under_two_names_is_used_once(tmp_path):
+    phantom.write_brats(tmp_path / "a", cases=3, layout="BraTS2020", shape=SHAPE)
+    phantom.write_brats(tmp_path / "b", cases=1, layout="BraTS2021", shape=SHAPE)
+    data = pipeline.load_data(tmp_path, tmp_path / "store", RUN)
+    assert len(data.training) + len(data.held_out) == 3
+    assert len(data.duplicates) == 1
+
+
+def test_stored_cases_come_back_whole(finished, folder):
+    _, data, _ = finished
+    case = next(c for c in brats.find_cases(folder) if c.id == data.held_out[0])
+    arrays, stored = brats.read_case(case), data.store.cases[case.id]
+    np.testing.assert_array_equal(pipeline.full_image(stored), arrays.image)
+    np.testing.assert_array_equal(pipeline.full_labels(stored), arrays.labels)
