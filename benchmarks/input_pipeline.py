@@ -8,6 +8,7 @@ nibabel.get_fdata() per slice.
 """
 
 import argparse
+import itertools
 import os
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from keras_medseg.data.store import Store, StoredCase, open_store, prepare
 from keras_medseg.data.transforms import window_origin
 
 ROUNDS = 5
+COPY, NIBABEL = "raw int16 copy", "nibabel get_fdata() per slice"
 
 
 def raw_window(case: StoredCase, z: int, size: tuple[int, int, int], out: np.ndarray) -> None:
@@ -36,68 +38,73 @@ def raw_window(case: StoredCase, z: int, size: tuple[int, int, int], out: np.nda
         out[max(-x, 0) :, max(-y, 0) :][: part.shape[0], : part.shape[1]] = part
 
 
-def raw_batches(batches: SliceBatches, epoch: int) -> Iterator[int]:
+def raw_batches(batches: SliceBatches, epochs: range) -> Iterator[int]:
     """The slices of SliceBatches in the same order, as stored."""
     cases = [batches.store.cases[id] for id in sorted(batches.case_ids)]
-    order, (width, height, depth) = batches.order(epoch), batches.window
-    for first in range(0, len(order), batches.batch_size):
-        chosen = order[first : first + batches.batch_size]
-        raw = np.zeros((len(chosen), width, height, cases[0].image.shape[3]), cases[0].image.dtype)
-        for row, index in enumerate(chosen.tolist()):
-            raw_window(cases[index // depth], index % depth, batches.window, raw[row])
-        yield len(raw)
+    (width, height, depth), channels = batches.window, cases[0].image.shape[3]
+    for epoch in epochs:
+        order = batches.order(epoch)
+        for first in range(0, len(order), batches.batch_size):
+            chosen = order[first : first + batches.batch_size].tolist()
+            raw = np.zeros((len(chosen), width, height, channels), cases[0].image.dtype)
+            for row, index in enumerate(chosen):
+                raw_window(cases[index // depth], index % depth, batches.window, raw[row])
+            yield len(raw)
 
 
-def plain_batches(batches: SliceBatches, epoch: int) -> Iterator[int]:
-    for step in range(batches.steps_per_epoch):
-        yield len(batches.batch(epoch, step)[0])
+def plain_batches(batches: SliceBatches, epochs: range) -> Iterator[int]:
+    for epoch in epochs:
+        for step in range(batches.steps_per_epoch):
+            yield len(batches.batch(epoch, step)[0])
 
 
-def tf_batches(batches: SliceBatches, epoch: int) -> Iterator[int]:
-    for x, _ in tf_dataset(batches, range(epoch, epoch + 1)):
+def tf_batches(batches: SliceBatches, epochs: range) -> Iterator[int]:
+    for x, _ in tf_dataset(batches, epochs):
         yield int(x.shape[0])
 
 
-def py_batches(batches: SliceBatches, epoch: int) -> Iterator[int]:
-    data = py_dataset(batches, epoch)
-    for step in range(len(data)):
-        yield len(data[step][0])
+def py_batches(batches: SliceBatches, epochs: range) -> Iterator[int]:
+    data = py_dataset(batches)
+    for _ in epochs:
+        for step in range(len(data)):
+            yield len(data[step][0])
+        data.on_epoch_end()
 
 
-def nifti_slices(cases: list[Case]) -> Callable[[SliceBatches, int], Iterator[int]]:
-    """One slice of each case by get_fdata() of every modality, as a first version would do it."""
+def nifti_slices(cases: list[Case]) -> Callable[[SliceBatches, range], Iterator[int]]:
+    """One slice of a case by get_fdata() of every modality, as a first version would do it."""
 
-    def read(batches: SliceBatches, epoch: int) -> Iterator[int]:
-        for case in cases[:1]:
+    def read(batches: SliceBatches, epochs: range) -> Iterator[int]:
+        for case in (cases * 4)[:4]:
             np.stack([nib.load(path).get_fdata()[..., 70] for path in case.images], axis=-1)
             yield 1
 
     return read
 
 
-def slices_per_second(read: Callable, batches: SliceBatches, epoch: int, limit: int) -> float:
-    start, slices = time.perf_counter(), 0
-    for number, count in enumerate(read(batches, epoch), 1):
-        slices += count
-        if number == limit:
-            break
+def slices_per_second(batches: Iterator[int], limit: int) -> float:
+    """Over `limit` batches after the first, which pays for setting up."""
+    next(batches)
+    start = time.perf_counter()
+    slices = sum(itertools.islice(batches, limit))
     return slices / (time.perf_counter() - start)
 
 
 def measure(batches: SliceBatches, cases: list[Case], limit: int) -> dict[str, float]:
     """Median slices/s of each way over rounds that take turns, so that all see the same machine."""
     ways = {
-        "nibabel get_fdata() per slice": nifti_slices(cases),
-        "raw int16 copy": raw_batches,
+        COPY: raw_batches,
         "SliceBatches.batch": plain_batches,
         "py_dataset": py_batches,
         "tf_dataset": tf_batches,
+        NIBABEL: nifti_slices(cases),
     }
+    epochs = range(limit // batches.steps_per_epoch + 1)
     rates: dict[str, list[float]] = {name: [] for name in ways}
-    for epoch in range(ROUNDS + 1):
+    for _ in range(ROUNDS + 1):
         for name, read in ways.items():
-            rates[name].append(slices_per_second(read, batches, epoch, limit))
-    # The first round fills the page cache and traces the tf.data graph.
+            rates[name].append(slices_per_second(read(batches, epochs), limit))
+    # The first round fills the page cache.
     return {name: float(np.median(values[1:])) for name, values in rates.items()}
 
 
@@ -115,7 +122,7 @@ def time_store(cases: list[Case], folder: Path) -> Store:
 
 def report(rates: dict[str, float]) -> bool:
     """Print the table; whether both bars are met."""
-    slowest, copy = rates["nibabel get_fdata() per slice"], rates["raw int16 copy"]
+    copy, slowest = rates[COPY], rates[NIBABEL]
     print(f"{'':32}{'slices/s':>10}{'of copy':>10}{'x nibabel':>12}")
     for name, rate in rates.items():
         print(f"{name:32}{rate:10.1f}{rate / copy:10.1%}{rate / slowest:12.0f}")

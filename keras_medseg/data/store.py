@@ -9,6 +9,7 @@ and is decoded again.
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import logging
 import multiprocessing
@@ -30,8 +31,9 @@ import numpy as np
 from keras_medseg import __version__
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.errors import DataError
+from keras_medseg.files import write_atomic
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 
 Reader = Callable[[Case], CaseArrays]
@@ -52,8 +54,8 @@ class StoredCase:
 
     full_shape: (X, Y, Z) of the uncropped grid, in the order of the package's orientation, LPS.
     origin: (x, y, z) of the box's first voxel in that grid.
-    slice_boxes: per stored slice (x first, x end, y first, y end) of its non-zero image voxels,
-        counted from `origin`; zeros for a slice of zeros.
+    image_boxes, label_boxes: per stored slice (x first, x end, y first, y end) of what is not 0 in
+        it, counted from `origin`; four zeros for a slice of zeros.
     affine, axis_codes: of the file on disk, as in CaseArrays.
     spacing_mm: voxel size along x, y, z of the stored (LPS) grid.
     statistics: per channel min, max, mean, std over the channel's non-zero voxels.
@@ -66,13 +68,18 @@ class StoredCase:
     group: str
     full_shape: tuple[int, int, int]
     origin: tuple[int, int, int]
-    slice_boxes: tuple[tuple[int, int, int, int], ...]
+    image_boxes: tuple[tuple[int, int, int, int], ...]
+    label_boxes: tuple[tuple[int, int, int, int], ...] | None
     affine: np.ndarray
     axis_codes: tuple[str, str, str]
     spacing_mm: tuple[float, float, float]
     statistics: tuple[dict[str, float], ...]
     voxels_sha256: str
-    labelled: bool
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the case has labels."""
+        return self.label_boxes is not None
 
     @cached_property
     def image(self) -> np.ndarray:
@@ -134,8 +141,8 @@ def prepare(
     _check_ids(cases)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        for leftover in folder.glob(".*.tmp"):
-            leftover.unlink()
+        for unfinished in folder.glob(".*"):
+            unfinished.unlink()
         entries: dict[str, dict[str, Any]] = {}
         report = partial(_report, progress, entries, len(cases))
         reader = f"{read.__module__}.{read.__qualname__}"
@@ -229,9 +236,7 @@ def _canonical(content: Any) -> bytes:
 def _write_sealed(path: Path, content: dict[str, Any]) -> None:
     document = {"format": FORMAT, "keras_medseg": __version__, "content": content}
     document["sha256"] = hashlib.sha256(_canonical(document)).hexdigest()
-    text = json.dumps(document, allow_nan=False).encode()
-    with _replacing(path, len(text)) as file:
-        file.write(text)
+    _write(path, json.dumps(document, allow_nan=False).encode())
 
 
 def _read_sealed(path: Path) -> dict[str, Any]:
@@ -251,21 +256,13 @@ def _read_sealed(path: Path) -> dict[str, Any]:
     return document["content"]
 
 
-@contextmanager
-def _replacing(path: Path, size: int):
-    """A file that takes the place of `path` once it is complete; a full disk is a DiskFullError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _write(path: Path, content: bytes | memoryview) -> None:
     try:
-        with open(temporary, "wb") as file:
-            yield file
-        os.replace(temporary, path)
+        write_atomic(path, content)
     except OSError as error:
         if error.errno not in _FULL_DISK:
             raise
-        temporary.unlink(missing_ok=True)
-        raise _disk_full(path, size) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise _disk_full(path, len(content)) from error
 
 
 def _disk_full(where: Path, needed: float) -> DiskFullError:
@@ -279,11 +276,11 @@ def _disk_full(where: Path, needed: float) -> DiskFullError:
 
 
 def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
-    with _replacing(path, array.nbytes) as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        # Not np.save: ndarray.tofile loses the error's number when the disk is full.
-        file.write(memoryview(array).cast("B"))
-    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    content = file.getbuffer()
+    _write(path, content)
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _sha256(path: Path) -> str:
@@ -341,13 +338,13 @@ def _stored_case(folder: Path, entry: dict[str, Any]) -> StoredCase:
         group=entry["source"]["group"],
         full_shape=tuple(entry["full_shape"]),
         origin=tuple(entry["origin"]),
-        slice_boxes=tuple(map(tuple, entry["slice_boxes"])),
+        image_boxes=tuple(map(tuple, entry["image_boxes"])),
+        label_boxes=entry["label_boxes"] and tuple(map(tuple, entry["label_boxes"])),
         affine=np.array(entry["affine"]),
         axis_codes=tuple(entry["axis_codes"]),
         spacing_mm=tuple(entry["spacing_mm"]),
         statistics=tuple(entry["statistics"]),
         voxels_sha256=entry["voxels_sha256"],
-        labelled=len(entry["files"]) == 2,
     )
 
 
@@ -450,16 +447,17 @@ def _decode(read: Reader, reader: str, folder: Path, case: Case) -> dict[str, An
     box = _box(case.id, arrays)
     image = np.ascontiguousarray(arrays.image[box].transpose(2, 0, 1, 3))
     statistics = [_statistics(case.id, image[..., c]) for c in range(image.shape[3])]
-    files = {f"{case.id}.image.npy": image}
+    files, labels = {f"{case.id}.image.npy": image}, None
     if arrays.labels is not None:
-        labels = arrays.labels[box].transpose(2, 0, 1)
-        files[f"{case.id}.labels.npy"] = np.ascontiguousarray(labels)
+        labels = np.ascontiguousarray(arrays.labels[box].transpose(2, 0, 1))
+        files[f"{case.id}.labels.npy"] = labels
     entry = {
         "source": source,
         "files": {name: _write_array(folder / name, array) for name, array in files.items()},
         "full_shape": list(arrays.image.shape[:3]),
         "origin": [side.start for side in box],
-        "slice_boxes": [_slice_box(voxels) for voxels in image],
+        "image_boxes": [_slice_box(voxels.any(axis=2)) for voxels in image],
+        "label_boxes": None if labels is None else [_slice_box(codes != 0) for codes in labels],
         "affine": arrays.affine.tolist(),
         "axis_codes": list(arrays.axis_codes),
         "spacing_mm": list(arrays.spacing_mm),
@@ -501,8 +499,7 @@ def _box(id: str, arrays: CaseArrays) -> tuple[slice, slice, slice]:
     return tuple(slice(int(side[0]), int(side[-1]) + 1) for side in sides)
 
 
-def _slice_box(voxels: np.ndarray) -> list[int]:
-    occupied = voxels.any(axis=2)
+def _slice_box(occupied: np.ndarray) -> list[int]:
     if not occupied.any():
         return [0, 0, 0, 0]
     x, y = (occupied.any(axis=axis).nonzero()[0] for axis in (1, 0))

@@ -33,7 +33,8 @@ def paste(values: np.ndarray, full_shape: Sequence[int]) -> np.ndarray:
     origin = window_origin(full_shape, size)
     inside = window(full_shape, size)
     grid = np.zeros((*full_shape, *values.shape[len(full_shape) :]), values.dtype)
-    grid[inside] = values[tuple(_shifted(side, -start) for side, start in zip(inside, origin))]
+    part = tuple(slice(i.start - start, i.stop - start) for i, start in zip(inside, origin))
+    grid[inside] = values[part]
     return grid
 
 
@@ -48,11 +49,6 @@ class Scaling:
     scale: np.ndarray
     shift: np.ndarray
     masked: bool
-
-    @property
-    def background(self) -> np.ndarray | float:
-        """What a row of zeros becomes."""
-        return 0.0 if self.masked else self.shift
 
 
 def scaling(statistics: Sequence[dict[str, float]], normalisation: str, width: int) -> Scaling:
@@ -84,28 +80,6 @@ def _scale_and_shift(channel: dict[str, float], normalisation: str) -> tuple[flo
     return (1 / spread, -centre / spread) if spread else (0.0, 0.0)
 
 
-def read_window(
-    case: StoredCase,
-    z: int,
-    size: Sequence[int],
-    out: np.ndarray,
-    *,
-    flip: tuple[bool, bool] = (False, False),
-) -> None:
-    """Copy slice `z` of the centre window into `out`, 0 where the store holds nothing.
-
-    Args:
-        z: index along the window's third axis, 0 .. size[2] - 1.
-        size: (x, y, z) of the window.
-        out: (x, y, C) in the dtype of the stored image, its last axis contiguous.
-        flip: whether to mirror the window along x and along y.
-    """
-    out.fill(0)
-    stored, inside = _overlap(case, z, size, flip)
-    if stored is not None:
-        _copy_pixels(case.image[stored], out[inside], flip)
-
-
 def read_slice(
     case: StoredCase,
     z: int,
@@ -115,22 +89,32 @@ def read_slice(
     *,
     flip: tuple[bool, bool] = (False, False),
 ) -> None:
-    """As read_window, but normalised; `out` is float32."""
-    out[...] = scaling.background
-    stored, inside = _overlap(case, z, size, flip, trimmed=True)
+    """Fill `out` with slice `z` of the centre window, normalised; zero-padded before that.
+
+    Args:
+        z: index along the window's third axis, 0 .. size[2] - 1.
+        size: (x, y, z) of the window.
+        scaling: of rows at least as wide as the window.
+        out: (x, y, C) float32.
+        flip: whether to mirror the window along x and along y.
+    """
+    if scaling.masked:
+        _clear(out)
+    else:
+        out[...] = scaling.shift
+    stored, inside = _overlap(case, case.image_boxes, z, size, flip)
     if stored is None:
         return
-    source = case.image[stored]
-    raw = np.empty(source.shape, source.dtype)
-    _copy_pixels(source, raw, flip)
-    width = source.shape[1]
-    raw = raw.reshape(len(raw), -1)
-    scaled = raw.astype(np.float32)
-    scaled *= scaling.scale[:width].reshape(-1)
-    scaled += scaling.shift[:width].reshape(-1)
+    image = case.image[stored]
+    values = image.astype(np.float32)
+    rows = values.reshape(len(values), -1)
+    rows *= scaling.scale[: image.shape[1]].reshape(-1)
+    rows += scaling.shift[: image.shape[1]].reshape(-1)
     if scaling.masked:
-        scaled *= raw != 0
-    out[inside] = scaled.reshape(source.shape)
+        values *= image != 0
+    # All channels of a pixel as one element, or NumPy would mirror a row number by number.
+    pixel = np.dtype((np.void, values.shape[2] * values.itemsize))
+    out[inside].view(pixel)[...] = values.view(pixel)[_steps(flip)]
 
 
 def read_targets(
@@ -142,29 +126,26 @@ def read_targets(
     *,
     flip: tuple[bool, bool] = (False, False),
 ) -> None:
-    """Slice `z` of the window's labels as masks: out[..., k] is 1 where the label is in targets[k].
+    """As read_slice, the labels: out[..., k] is 1 where the label is one of targets[k], else 0.
 
     Args:
         out: (x, y, len(targets)) float32.
     """
-    out.fill(0)
-    stored, inside = _overlap(case, z, size, flip)
-    if stored is None or not case.labels[stored].any():
+    _clear(out)
+    stored, inside = _overlap(case, case.label_boxes, z, size, flip)
+    if stored is None:
         return
-    labels = case.labels[stored][_steps(flip)]
+    labels = case.labels[stored]
     for k, codes in enumerate(targets):
         mask = labels == codes[0]
         for code in codes[1:]:
             mask |= labels == code
-        out[(*inside, k)] = mask
+        out[(*inside, k)][_steps(flip)][mask] = 1
 
 
-def _copy_pixels(source: np.ndarray, out: np.ndarray, flip: tuple[bool, bool]) -> None:
-    if flip[1]:
-        # All channels of a pixel as one element, or NumPy would copy a mirrored row by number.
-        pixel = np.dtype((np.void, source.shape[-1] * source.itemsize))
-        source, out = source.view(pixel), out.view(pixel)
-    out[...] = source[_steps(flip)]
+def _clear(out: np.ndarray) -> None:
+    # Bytes become a memset, which takes half the time of filling with a float.
+    out.view(np.uint8)[...] = 0
 
 
 def _steps(flip: tuple[bool, bool]) -> tuple[slice, slice]:
@@ -173,34 +154,25 @@ def _steps(flip: tuple[bool, bool]) -> tuple[slice, slice]:
 
 def _overlap(
     case: StoredCase,
+    boxes: Sequence[tuple[int, int, int, int]],
     z: int,
     size: Sequence[int],
     flip: tuple[bool, bool],
-    *,
-    trimmed: bool = False,
 ) -> tuple[tuple | None, tuple | None]:
-    """Index of the stored arrays and index of the window, where slice `z` meets the stored box.
-
-    With `trimmed`, where it meets the box of the slice's own non-zero voxels.
-    """
-    origin = window_origin(case.full_shape, size)
-    x, y, z = (o - b + at for o, b, at in zip(origin, case.origin, (0, 0, z)))
-    depth, width, height, _ = case.image.shape
-    if not 0 <= z < depth:
+    """Index of the stored arrays and of the window where slice `z` meets its box in `boxes`."""
+    x, y, first = (
+        (full - wanted) // 2 - start
+        for full, wanted, start in zip(case.full_shape, size, case.origin)
+    )
+    if not 0 <= first + z < len(boxes):
         return None, None
-    box = case.slice_boxes[z] if trimmed else (0, width, 0, height)
-    row = slice(max(x, box[0]), min(x + size[0], box[1]))
-    column = slice(max(y, box[2]), min(y + size[1], box[3]))
-    if row.start >= row.stop or column.start >= column.stop:
+    left, right, top, bottom = boxes[first + z]
+    left, right = max(x, left), min(x + size[0], right)
+    top, bottom = max(y, top), min(y + size[1], bottom)
+    if left >= right or top >= bottom:
         return None, None
-    sides = (_shifted(row, -x), _shifted(column, -y))
-    inside = (_mirrored(s, n) if f else s for s, n, f in zip(sides, size, flip))
-    return (z, row, column), tuple(inside)
-
-
-def _mirrored(side: slice, length: int) -> slice:
-    return slice(length - side.stop, length - side.start)
-
-
-def _shifted(side: slice, by: int) -> slice:
-    return slice(side.start + by, side.stop + by)
+    row = slice(size[0] + x - right, size[0] + x - left) if flip[0] else slice(left - x, right - x)
+    column = (
+        slice(size[1] + y - bottom, size[1] + y - top) if flip[1] else slice(top - y, bottom - y)
+    )
+    return (first + z, slice(left, right), slice(top, bottom)), (row, column)
