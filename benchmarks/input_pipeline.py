@@ -2,9 +2,9 @@
 
     python benchmarks/input_pipeline.py [--data DIR] [--cases 6] [--batches 100]
 
-Without --data it writes a phantom of real size first. Exit code 1 when a bar is missed: batches at
-25 % or more of the rate of plainly copying the raw windows, and at 100 times or more of
-nibabel.get_fdata() per slice.
+Without --data it writes a phantom of real size first. Exit code 1 when a bar is missed: a batch at
+25 % or more of the rate of plainly copying the raw windows, and the whole pipeline at 100 times or
+more of nibabel.get_fdata() per slice.
 """
 
 import argparse
@@ -126,9 +126,8 @@ def report(rates: dict[str, float]) -> bool:
     print(f"{'':32}{'slices/s':>10}{'of copy':>10}{'x nibabel':>12}")
     for name, rate in rates.items():
         print(f"{name:32}{rate:10.1f}{rate / copy:10.1%}{rate / slowest:12.0f}")
-    batch, end_to_end = rates["SliceBatches.batch"], rates["tf_dataset"]
-    met = min(batch, end_to_end) >= max(0.25 * copy, 100 * slowest)
-    print("bars (25 % of copy, 100 x nibabel):", "met" if met else "MISSED")
+    met = rates["SliceBatches.batch"] >= 0.25 * copy and rates["tf_dataset"] >= 100 * slowest
+    print("25 % of copy (batch), 100 x nibabel (tf_dataset):", "met" if met else "MISSED")
     return met
 
 

@@ -127,19 +127,16 @@ class SliceBatches:
         channels = self._cases[0].image.shape[3]
         x = _memory.array((len(chosen), *self.window[:2], channels))
         y = _memory.array((len(chosen), *self.window[:2], len(self.targets)))
-        for row, index in enumerate(chosen.tolist()):
-            self._read(epoch, index, x[row], y[row])
+        flips = augment.flips(self.seed, epoch, self.slices)[chosen]
+        flips &= ["x" in self.flips, "y" in self.flips]
+        for row, (index, flip) in enumerate(zip(chosen.tolist(), flips.tolist())):
+            number, z = divmod(index, self._slices_per_case)
+            where = (self._cases[number], z * self.slice_step, self.window)
+            transforms.read_slice(*where, self._scalings[number], x[row], flip=flip)
+            transforms.read_targets(*where, self._codes, y[row], flip=flip)
         return x, y
 
-    def _read(self, epoch: int, index: int, x: np.ndarray, y: np.ndarray) -> None:
-        number, z = divmod(index, self._slices_per_case)
-        case, z = self._cases[number], z * self.slice_step
-        along_x, along_y = augment.flips(self.seed, epoch, self.slices)[index]
-        flip = ("x" in self.flips and along_x, "y" in self.flips and along_y)
-        transforms.read_slice(case, z, self.window, self._scalings[number], x, flip=flip)
-        transforms.read_targets(case, z, self.window, self._codes, y, flip=flip)
-
-    @property
+    @cached_property
     def _slices_per_case(self) -> int:
         return len(range(0, self.window[2], self.slice_step))
 
@@ -153,8 +150,7 @@ class SliceBatches:
 
     @cached_property
     def _scalings(self) -> list[transforms.Scaling]:
-        width = self.window[1]
-        return [transforms.scaling(c.statistics, self.normalisation, width) for c in self._cases]
+        return [transforms.scaling(case.statistics, self.normalisation) for case in self._cases]
 
 
 @lru_cache(maxsize=4)
