@@ -14,28 +14,18 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Options of the network, and its loss.
+# Options of the network, and of its loss. Between them every kind of layer and operation. The
+# deeper bottleneck would add only chances that a ReLU's input is so near 0 that rounding flips it.
 CASES = {
-    "default": ({}, "cross_entropy_and_edge", {}),
-    "other": (
-        {
-            "residual_block": "bottleneck",
-            "stack": "pytorch",
-            "downsampling": "strided_conv",
-            "upsampling": "bilinear",
-        },
-        "cross_entropy_and_edge",
-        {"response": "magnitude"},
-    ),
+    "default": ({}, {"response": "magnitude"}),
+    "other": ({"stack": "pytorch", "downsampling": "strided_conv", "upsampling": "bilinear"}, {}),
 }
 
 
 def _build(case: str):
     from keras_medseg import registry
 
-    # A bottleneck of one channel, as 4 filters give, can have so little variance that float32 keeps
-    # two digits of the gradient on any backend.
-    options = {"input_shape": (32, 48, 4), "filters": 8, **CASES[case][0]}
+    options = {"input_shape": (32, 48, 4), "filters": 4, **CASES[case][0]}
     return registry.build("residual_attention_unet", **options)
 
 
@@ -76,11 +66,12 @@ def _measure(weights: dict[str, list[np.ndarray]], x: np.ndarray, y: np.ndarray)
 
     results = {}
     for case, values in weights.items():
-        model, (_, name, options) = _build(case), CASES[case]
+        model = _build(case)
         model.set_weights(values)
+        loss = losses.get("cross_entropy_and_edge", **CASES[case][1])
         results[f"{case}/forward"] = keras.ops.convert_to_numpy(model(x, training=False))
         by_backend = GRADIENTS[keras.backend.backend()]
-        value, gradients = by_backend(model, losses.get(name, **options), x, y)
+        value, gradients = by_backend(model, loss, x, y)
         results[f"{case}/loss"] = float(value)
         for weight, gradient in zip(model.trainable_variables, gradients):
             results[f"{case}/gradient/{weight.path}"] = keras.ops.convert_to_numpy(gradient)
