@@ -378,7 +378,7 @@ def _decode_all(
 
 
 def _expected_bytes(case: Case) -> float:
-    # Low on purpose: the first decoded cases give a better figure (BraTS: 3.2 of .gz, 0.4 of .nii).
+    # Low on purpose: the first decoded cases give a better figure (BraTS: 3 of .gz, 0.4 of .nii).
     paths = [*case.images, *([case.labels] if case.labels else [])]
     return sum(p.stat().st_size * (2 if p.suffix == ".gz" else 0.2) for p in paths if p.exists())
 
