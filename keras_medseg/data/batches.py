@@ -27,7 +27,7 @@ class _Memory:
     a tensor without a copy.
     """
 
-    def __init__(self, kept: int = 16) -> None:
+    def __init__(self, kept: int = 12) -> None:
         self._kept = kept
         self._blocks: list[np.ndarray] = []
         self._lock = threading.Lock()
@@ -133,7 +133,8 @@ class SliceBatches:
             number, z = divmod(index, self._slices_per_case)
             where = (self._cases[number], z * self.slice_step, self.window)
             transforms.read_slice(*where, self._scalings[number], x[row], flip=flip)
-            transforms.read_targets(*where, self._codes, y[row], flip=flip)
+            if self.targets:
+                transforms.read_targets(*where, self._codes, y[row], flip=flip)
         return x, y
 
     @cached_property

@@ -1,0 +1,173 @@
+"""transforms.py by windows and intensities small enough to work out by hand."""
+
+import numpy as np
+import pytest
+
+from keras_medseg.data import transforms
+from keras_medseg.data.cases import CaseArrays
+from keras_medseg.data.store import prepare
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A function (image, labels) -> StoredCase."""
+    from keras_medseg.data.cases import Case
+
+    def store(image, labels=None):
+        arrays = CaseArrays(np.asarray(image), labels, np.eye(4), ("L", "P", "S"))
+        file = tmp_path / "source"
+        file.touch()
+        case = Case("a", "toy", (file,), file if labels is not None else None, "a")
+        return prepare([case], lambda case: arrays, tmp_path / "store").cases["a"]
+
+    return store
+
+
+def _slice(case, z, size, normalisation="none", flip=(False, False)):
+    out = np.full((*size[:2], case.image.shape[3]), np.nan, np.float32)
+    scaling = transforms.scaling(case.statistics, normalisation)
+    transforms.read_slice(case, z, size, scaling, out, flip=flip)
+    return out
+
+
+def _targets(case, z, size, targets, flip=(False, False)):
+    out = np.full((*size[:2], len(targets)), np.nan, np.float32)
+    transforms.read_targets(case, z, size, targets, out, flip=flip)
+    return out
+
+
+def test_window_of_the_paper():
+    # (240 - 176) // 2 = 32, (155 - 128) // 2 = 13.
+    assert transforms.window_origin((240, 240, 155), (176, 176, 128)) == (32, 32, 13)
+    expected = (slice(32, 208), slice(32, 208), slice(13, 141))
+    assert transforms.window((240, 240, 155), (176, 176, 128)) == expected
+
+
+def test_window_larger_than_the_grid_begins_before_it():
+    # (3 - 6) // 2 = -2: two before, one after.
+    assert transforms.window_origin((3, 8), (6, 4)) == (-2, 2)
+    assert transforms.window((3, 8), (6, 4)) == (slice(0, 3), slice(2, 6))
+
+
+@pytest.mark.parametrize("size", [(4, 2, 3), (8, 9, 5), (3, 12, 1)])
+def test_paste_puts_the_window_back(size):
+    full = np.arange(1, 6 * 7 * 3 + 1).reshape(6, 7, 3)
+    inside = transforms.window(full.shape, size)
+    window = np.zeros(size, full.dtype)
+    for index in np.ndindex(*size):
+        at = np.add(index, transforms.window_origin(full.shape, size))
+        if all(0 <= a < f for a, f in zip(at, full.shape)):
+            window[index] = full[tuple(at)]
+    expected = np.zeros_like(full)
+    expected[inside] = full[inside]
+    assert np.array_equal(transforms.paste(window, full.shape), expected)
+    regions = np.stack([window, -window], axis=-1)
+    pasted = transforms.paste(regions, full.shape)
+    assert pasted.shape == (6, 7, 3, 2)
+    assert np.array_equal(pasted, np.stack([expected, -expected], axis=-1))
+
+
+def _grid(shape=(6, 7, 5), channels=2):
+    """Every voxel its own number, with a margin of zeros of one voxel."""
+    image = np.zeros((*shape, channels), np.int16)
+    inner = tuple(slice(1, -1) for _ in shape)
+    image[inner] = np.arange(1, image[inner].size + 1).reshape(image[inner].shape)
+    return image
+
+
+@pytest.mark.parametrize("size", [(6, 7, 5), (4, 3, 3), (2, 7, 1), (9, 12, 8), (3, 20, 5)])
+def test_any_window_of_the_grid_comes_back_without_loss(stored, size):
+    image = _grid()
+    labels = (image[..., 0] % 4).astype(np.uint8)
+    case = stored(image, labels)
+    for z in range(size[2]):
+        expected, truth = np.zeros((*size[:2], 2)), np.zeros(size[:2])
+        start = transforms.window_origin(image.shape[:3], size)
+        for x, y in np.ndindex(*size[:2]):
+            at = (x + start[0], y + start[1], z + start[2])
+            if all(0 <= a < f for a, f in zip(at, image.shape)):
+                expected[x, y], truth[x, y] = image[at], labels[at]
+        for flip in ((False, False), (True, False), (False, True), (True, True)):
+            turn = (
+                slice(None, None, -1 if flip[0] else 1),
+                slice(None, None, -1 if flip[1] else 1),
+            )
+            assert np.array_equal(_slice(case, z, size, flip=flip), expected[turn])
+            masks = _targets(case, z, size, [(1, 2, 3), (2,)], flip)
+            assert np.array_equal(masks[..., 0], (truth > 0)[turn])
+            assert np.array_equal(masks[..., 1], (truth == 2)[turn])
+
+
+def test_flips_are_along_x_and_y(stored):
+    case = stored(np.array([[[[1]], [[2]]], [[[3]], [[4]]]], np.int16).reshape(2, 2, 1, 1))
+    size = (2, 2, 1)
+    assert _slice(case, 0, size)[..., 0].tolist() == [[1, 2], [3, 4]]
+    assert _slice(case, 0, size, flip=(True, False))[..., 0].tolist() == [[3, 4], [1, 2]]
+    assert _slice(case, 0, size, flip=(False, True))[..., 0].tolist() == [[2, 1], [4, 3]]
+
+
+def test_z_score_over_non_zero_voxels_keeps_background_zero(stored):
+    image = np.zeros((3, 3, 2, 2), np.int16)
+    # Channel 0: 10, 10, 30, 30 in two slices: mean 20, standard deviation 10.
+    image[0, 0, 0, 0] = image[0, 1, 0, 0] = 10
+    image[2, 2, 1, 0] = image[1, 2, 1, 0] = 30
+    # Channel 1: 4, 8: mean 6, standard deviation 2.
+    image[0, 0, 0, 1], image[2, 0, 1, 1] = 4, 8
+    case = stored(image)
+    first, second = (_slice(case, z, (5, 5, 2), "z_score") for z in (0, 1))
+    expected = np.zeros((5, 5, 2))
+    expected[1, 1] = -1, -1
+    expected[1, 2] = -1, 0
+    assert np.allclose(first, expected, atol=1e-6)
+    assert np.array_equal(first == 0, expected == 0)
+    expected = np.zeros((5, 5, 2))
+    expected[3, 3] = expected[2, 3] = 1, 0
+    expected[3, 1] = 0, 1
+    assert np.allclose(second, expected, atol=1e-6)
+    assert np.array_equal(second == 0, expected == 0)
+
+
+def test_z_score_equals_float64_arithmetic_in_a_volume_of_many_blocks(stored):
+    rng = np.random.default_rng(0)
+    image = rng.integers(-5, 3000, (90, 80, 2, 4)).astype(np.int16)
+    image[rng.random(image.shape) < 0.3] = 0
+    case = stored(image)
+    values = image.astype(np.float64)
+    values[image == 0] = np.nan
+    mean, std = np.nanmean(values, axis=(0, 1, 2)), np.nanstd(values, axis=(0, 1, 2))
+    expected = np.nan_to_num((values - mean) / std)
+    for z in (0, 1):
+        found = _slice(case, z, (90, 80, 2), "z_score")
+        assert np.allclose(found, expected[:, :, z], atol=2e-6)
+        assert not found[image[:, :, z] == 0].any()
+
+
+def test_min_max_maps_each_channel_of_the_volume_to_one(stored):
+    image = np.zeros((1, 4, 1, 2), np.int16)
+    image[0, :, 0, 0] = 0, 5, 10, 20
+    image[0, :, 0, 1] = -30, 0, 10, 30
+    found = _slice(stored(image), 0, (1, 6, 1), "min_max")
+    assert np.allclose(found[0, :, 0], [0, 0, 0.25, 0.5, 1, 0])
+    # -30 .. 30: background is in the middle, in the padding as well.
+    assert np.allclose(found[0, :, 1], [0.5, 0, 0.5, 40 / 60, 1, 0.5])
+
+
+@pytest.mark.parametrize("normalisation", ["z_score", "min_max"])
+def test_a_channel_without_contrast_stays_finite(stored, normalisation):
+    image = np.zeros((2, 2, 1, 2), np.float32)
+    image[..., 0] = 7
+    found = _slice(stored(image), 0, (2, 2, 1), normalisation)
+    # min_max counts the background 0 in, so 7 is the maximum.
+    assert np.array_equal(found[..., 0], np.full((2, 2), 0 if normalisation == "z_score" else 1))
+    assert not found[..., 1].any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+def test_every_stored_type_is_read(stored, dtype):
+    image = np.array([3, 0, 200, 7], dtype).reshape(2, 2, 1, 1)
+    assert _slice(stored(image), 0, (2, 2, 1))[..., 0].tolist() == [[3, 0], [200, 7]]
+
+
+def test_only_the_named_normalisations_exist():
+    with pytest.raises(ValueError, match="found 'zscore', expected one of z_score, min_max, none"):
+        transforms.scaling([{"min": 0, "max": 1, "mean": 0, "std": 1}], "zscore")
