@@ -8,13 +8,14 @@ in it comes from a patient's voxels; sizes and contrasts were chosen to resemble
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from keras_medseg.data.brats import to_dataset_labels
 from keras_medseg.data.cases import CaseArrays
 from keras_medseg.data.nifti import write_volume
 from keras_medseg.errors import DataError
@@ -29,13 +30,13 @@ LAYOUTS = (
 # Relative signal of flair, t1, t1ce, t2; white matter of every modality but T2 is 100.
 _SIGNAL = {
     "white": (100, 100, 100, 78),
-    "grey": (122, 80, 86, 112),
-    "deep grey": (112, 88, 92, 92),
+    "grey": (132, 80, 86, 112),
+    "deep grey": (116, 88, 92, 92),
     "pallidum": (95, 96, 98, 70),
     "brainstem": (100, 93, 96, 88),
     "csf": (28, 42, 44, 300),
     "hyperintensity": (172, 84, 90, 135),
-    "edema": (178, 82, 86, 150),
+    "edema": (178, 82, 86, 158),
     "necrotic": (165, 62, 62, 215),
     "non-enhancing": (168, 70, 76, 185),
     "enhancing": (172, 80, 230, 145),
@@ -45,12 +46,13 @@ _SIGNAL = {
     "dura": (90, 118, 240, 90),
 }
 
+# How much the signal of a tissue differs between cases (standard deviation of its logarithm).
+_SPREAD = {"grey": 0.1, "hyperintensity": 0.1, "edema": 0.14, "necrotic": 0.12, "enhancing": 0.12}
+
 _REFERENCE_MM = (240.0, 240.0, 155.0)
 _BOX_MM = ((40.0, 198.0), (32.0, 222.0), (0.0, 146.0))
 _CENTRE_MM = (119.0, 127.0, 0.0)
-
-
-# --- coordinates and fields ---------------------------------------------------------------------
+_SMALLEST = 24
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,11 @@ class _Grid:
         return _separable(values, self.weights)
 
 
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) != 3 or min(shape) < _SMALLEST:
+        raise ValueError(f"shape: found {shape}, expected three sizes of {_SMALLEST} or more.")
+
+
 def _grid(shape: tuple[int, int, int]) -> _Grid:
     start, fine, nodes, weights, sizes = [], [], [], [], []
     for count, extent, (low, high) in zip(shape, _REFERENCE_MM, _BOX_MM):
@@ -99,9 +106,14 @@ def _hat(at: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     return np.clip(1 - distance, 0, 1).astype(np.float32)
 
 
-def _separable(values: np.ndarray, weights) -> np.ndarray:
+def _separable(values: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
+    """One matrix along each axis. They have 2 or 4 numbers per row, so sparse is 4 times faster."""
+    from scipy import sparse
+
     for matrix in weights:
-        values = np.tensordot(values, matrix, axes=(0, 1))
+        rest = values.shape[1:]
+        values = sparse.csr_array(matrix) @ values.reshape(len(values), -1)
+        values = np.ascontiguousarray(np.moveaxis(values.reshape(-1, *rest), 0, -1))
     return values
 
 
@@ -141,14 +153,11 @@ def _union(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
     return b + (a - b) * h + blend_mm * h * (1 - h)
 
 
-# --- anatomy --------------------------------------------------------------------------------------
-
-
 def _cerebrum(p: np.ndarray) -> np.ndarray:
     """Both hemispheres without sulci; p (3, ...) in mm from the mid-plane, x to the left."""
     x, y, z = p
     narrow = 1 + 0.14 * np.clip(-y / 86, 0, 1) ** 2
-    below = np.where(z < 72, 2.0, 1.0)
+    below = np.where(z < 72, 1.75, 1.0)
     main = _ellipsoid(np.stack([x * narrow, y, (z - 72) * below]), (0, 2, 0), (67, 86, 70))
     mirrored = np.stack([np.abs(x), y, z + 0.25 * (y + 18)])
     temporal = _ellipsoid(mirrored, (40, -12, 47), (24, 38, 18))
@@ -164,18 +173,21 @@ def _brainstem(p: np.ndarray) -> np.ndarray:
     return _tube(p, [(0, 6, 64), (0, 10, 40), (0, 24, -4)], (15, 14, 9))
 
 
-def _ventricles(p: np.ndarray, widening: float) -> np.ndarray:
+def _lateral_ventricles(p: np.ndarray) -> np.ndarray:
     side = np.stack([1.4 * np.abs(p[0]), p[1], p[2]])
-    lateral = _tube(
+    return _tube(
         side,
         [(9, -31, 70), (14, -24, 83), (15, 4, 91), (20, 22, 90), (33, 38, 76), (34, 56, 70)],
         (3.5, 6.0, 5.5, 6.0, 7.0, 2.0),
     )
+
+
+def _other_ventricles(p: np.ndarray) -> np.ndarray:
+    side = np.stack([1.4 * np.abs(p[0]), p[1], p[2]])
     temporal_horn = _tube(side, [(33, 38, 76), (46, 20, 56), (44, -4, 48)], (5, 3, 2))
     third = _ellipsoid(p, (0, 2, 64), (2.5, 15, 9))
     fourth = _ellipsoid(p, (0, 31, 34), (7, 6, 9))
-    cavities = np.maximum(np.maximum(lateral, temporal_horn), np.maximum(third, fourth))
-    return cavities + np.float32(widening)
+    return np.maximum(temporal_horn, np.maximum(third, fourth))
 
 
 def _deep_grey(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -214,9 +226,6 @@ def _gyri(rng: np.random.Generator, p: np.ndarray, grid: _Grid, spacing_mm: floa
     return _fold(folded, grid)
 
 
-# --- lesions --------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Lesion:
     """Where the tumour grows; centres in mm as in `_cerebrum`."""
@@ -244,10 +253,10 @@ def _plan_lesion(rng: np.random.Generator, enhancing: bool) -> _Lesion:
     candidates = rng.uniform((-55, -65, 46), (55, 68, 116), (2000, 3)).T.astype(np.float32)
     depth = np.minimum(_cerebrum(candidates), -_cerebellum(candidates))
     free = (depth > 9) & (_brainstem(candidates) < -8) & (np.abs(candidates[0]) > 10)
-    free &= _ventricles(candidates, 0) < -4
+    free &= _lateral_ventricles(candidates) < -4
     candidates = candidates.T[free]
-    typical = 14 if enhancing else 18
-    radius = float(np.exp(rng.normal(np.log(typical), 0.3)).clip(8, 24))
+    typical = 15.0 if enhancing else 17
+    radius = float(np.exp(rng.normal(np.log(typical), 0.28)).clip(9, 24))
     centres, radii = [candidates[0]], [radius]
     if rng.random() < 0.25:
         apart = np.linalg.norm(candidates - candidates[0], axis=1) - radius
@@ -255,7 +264,7 @@ def _plan_lesion(rng: np.random.Generator, enhancing: bool) -> _Lesion:
         near = candidates[(apart > 8) & (apart < 30) & same_side]
         centres += list(near[:1])
         radii += [radius * rng.uniform(0.35, 0.6)] * len(near[:1])
-    edema = rng.uniform(5, 18) if enhancing else rng.uniform(3, 9)
+    edema = rng.uniform(6, 18) if enhancing else rng.uniform(4, 12)
     return _Lesion(enhancing, np.array(centres), np.array(radii), float(edema))
 
 
@@ -265,7 +274,7 @@ def _core(rng: np.random.Generator, p: np.ndarray, lesion: _Lesion, grid: _Grid)
     for centre, radius in zip(lesion.centres, lesion.radii_mm):
         for _ in range(rng.integers(2, 5)):
             offset = rng.normal(0, 0.4 * radius, 3)
-            lobe = _ellipsoid(p, centre + offset, radius * rng.uniform(0.5, 1.0, 3))
+            lobe = _ellipsoid(p, centre + offset, radius * rng.uniform(0.6, 1.1, 3))
             core = lobe if core is None else _union(core, lobe, 0.3 * radius)
     size = float(lesion.radii_mm.max())
     uneven = 0.16 * _noise(rng, grid.nodes, 11) + 0.07 * _noise(rng, grid.nodes, 5)
@@ -279,16 +288,13 @@ def _spots(
     candidates = rng.uniform((-58, -72, 40), (58, 76, 128), (4000, 3)).T.astype(np.float32)
     depth = np.minimum(_cerebrum(candidates), -_cerebellum(candidates) - 4)
     free = (depth > depth_mm[0]) & (depth < depth_mm[1]) & (_brainstem(candidates) < -6)
-    free &= (_ventricles(candidates, 0) < -3) & (np.abs(candidates[0]) > 6)
+    free &= (_lateral_ventricles(candidates) < -3) & (np.abs(candidates[0]) > 6)
     free &= lesion.distance(candidates) > lesion.edema_mm + 2 * max(size_mm)
     spots = np.full(p.shape[1:], -50, np.float32)
     for centre in candidates.T[free][:count]:
         radii = rng.uniform(*size_mm) * rng.uniform(0.6, 1.2, 3)
         spots = np.maximum(spots, _ellipsoid(p, centre, radii))
     return spots
-
-
-# --- from fields to voxels ------------------------------------------------------------------------
 
 
 def _anatomy(rng: np.random.Generator, grid: _Grid, lesion: _Lesion) -> dict[str, np.ndarray]:
@@ -308,26 +314,29 @@ def _anatomy(rng: np.random.Generator, grid: _Grid, lesion: _Lesion) -> dict[str
         inner += (rng.uniform(0.15, 0.4) * reach * towards).astype(np.float32)
     x, y, z = inner
     deep, pallidum = _deep_grey(inner)
+    lateral = _lateral_ventricles(inner) + np.float32(rng.uniform(-0.5, 3.5))
     return {
         "hull": hull,
-        "cerebrum": np.minimum(_cerebrum(inner), -cerebellum - 1.2),
+        "cerebrum": np.minimum(_cerebrum(inner), -cerebellum - 0.7),
         "cerebellum": cerebellum,
         "stem": stem,
         "gyri": _gyri(rng, inner, grid, float(rng.uniform(6.6, 8.0))),
         "midline": x,
         "centre": _ellipsoid(inner, (0, 3, 68), (28, 44, 24)),
+        "depth": _cerebrum(inner),
         "base": _ellipsoid(inner, (0, 0, 52), (26, 38, 24)),
         "sylvian": z - 62 - 0.2 * y - 0.15 * (np.abs(x) - 50),
         "sylvian gap": np.maximum(36 - np.abs(x), np.abs(y + 8) - 28),
-        "ventricles": _ventricles(inner, rng.uniform(-1.5, 2.5)),
+        "ventricles": np.maximum(lateral, _other_ventricles(inner) + 0.5),
+        "lateral": lateral,
         "choroid": _tube(np.stack([np.abs(x), y, z]), [(22, 32, 78), (23, 42, 74)], (2.0, 3.0)),
         "deep grey": deep,
         "pallidum": pallidum,
         "folia": z + 0.35 * y + 2.5 * _noise(rng, grid.nodes, 14),
         "core": _core(rng, p, lesion, grid),
         "focus": lesion.distance(p),
-        "spots": _spots(rng, p, lesion, int(rng.integers(0, 14)), (1.5, 4.0), (10, 40)),
-        "infarct": _spots(rng, p, lesion, int(rng.random() < 0.4), (8.0, 15.0), (2, 9)),
+        "spots": _spots(rng, p, lesion, int(rng.integers(0, 24)), (1.5, 4.5), (9, 40)),
+        "infarct": _spots(rng, p, lesion, int(rng.random() < 0.6), (9.0, 17.0), (2, 10)),
         "uneven": _noise(rng, grid.nodes, 9),
         "patchy": _noise(rng, grid.nodes, 22),
         "branches": _fold(_noise(rng, grid.nodes, 10), grid),
@@ -357,7 +366,7 @@ def _tissues(v: _Voxels, rng: np.random.Generator) -> tuple[list, dict[str, np.n
     gyri, centre, midline = v["gyri"], v["centre"], v["midline"]
     cerebrum, cerebellum, stem = v["cerebrum"], v["cerebellum"], v["stem"]
     uneven, patchy = v["uneven"], v["patchy"]
-    bottom = np.maximum(cerebrum - 15 - 4 * patchy, v["base"])
+    bottom = np.maximum(v["depth"] - 15 - 4 * patchy, v["base"])
     sulci = np.hypot(gyri, np.maximum(bottom, 0)) - atrophy
     fissure = np.hypot(midline, np.maximum(centre, 0)) - 0.2 - 0.4 * atrophy
     sylvian = np.hypot(v["sylvian"], np.maximum(v["sylvian gap"], 0)) - 1.0 - atrophy
@@ -369,9 +378,10 @@ def _tissues(v: _Voxels, rng: np.random.Generator) -> tuple[list, dict[str, np.n
     cortex = v.inside(2.7 + 0.5 * uneven - pial) * v.inside(-stem)
     cortex *= 1 - v.inside(cerebellum)
     leaf = v.inside(cerebellum) * v.inside(13 + 3 * patchy - cerebellum, 4) * v.inside(-stem)
-    caps = (1.5 + 2 * float(rng.gamma(1.2))) * (1 + 0.8 * patchy) + ventricles
+    thickness = min(1.5 * rng.gamma(1.3), 3.5) * (1 + 0.6 * patchy + 0.4 * uneven)
+    caps = np.minimum(thickness, 6) + v["lateral"] - 0.5
     white = v.inside(pial - 3.2, 2) * (1 - v.inside(v["deep grey"]))
-    hyper = np.maximum(v.inside(caps, 4), v.inside(v["spots"], 2)) * white
+    hyper = np.maximum(v.inside(caps, 3), v.inside(v["spots"], 2)) * white
     infarct = v["infarct"]
     layers = [
         ("grey", cortex),
@@ -396,7 +406,7 @@ def _tissues(v: _Voxels, rng: np.random.Generator) -> tuple[list, dict[str, np.n
         ("sinus", v.inside(3.5 - np.hypot(midline, v.hull - 1)) * outer),
         ("dura", v.inside(2.5 - v.hull + uneven) * v.inside(patchy - 1.0, 0.4)),
     ]
-    depth = np.where(hindbrain > pial, 3.0, pial)
+    depth = np.where(hindbrain > pial, 1.0, pial)
     return layers, {"depth": depth, "ventricles": ventricles, "uneven": uneven, "patchy": patchy}
 
 
@@ -413,7 +423,8 @@ def _tumour(
     thickness = size * rng.uniform(0.14, 0.4) * (1 + 0.55 * near["uneven"])
     rim = np.minimum(core, thickness - core) if lesion.enhancing else np.full_like(core, -9)
     inner = "necrotic" if lesion.enhancing else "non-enhancing"
-    strength = np.clip(0.55 + 0.06 * swelling, 0, 1)
+    strength = 0.6 + 0.05 * swelling + 0.14 * near["uneven"] + 0.14 * near["patchy"]
+    strength = np.clip(strength, 0.35, 1.15)
     layers = [
         ("edema", strength * v.inside(swelling, 2)),
         (inner, v.inside(core)),
@@ -426,24 +437,43 @@ def _tumour(
     return layers, labels
 
 
+def _contrasts(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Signal per tissue and modality of one patient on one scanner."""
+    signal = {
+        name: np.array(row) * rng.lognormal(0, _SPREAD.get(name, 0.05), 4)
+        for name, row in _SIGNAL.items()
+    }
+    # What is called edema is what stands out from the cortex on FLAIR.
+    signal["edema"][0] = max(signal["edema"][0], 1.25 * signal["grey"][0])
+    if rng.random() < 0.25:  # necrosis with free water, dark on FLAIR
+        signal["necrotic"][0] = rng.uniform(45, 95)
+    return signal
+
+
 def _render(
     v: _Voxels, grid: _Grid, layers: list, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
     """One scan per modality: contrast, texture, bias field, blur, Rician noise, scanner's scale."""
     from scipy import ndimage
 
+    contrasts = _contrasts(rng)
+    painted = []
+    for name, share in layers:
+        where = np.flatnonzero(share)
+        painted.append((name, where, share[where].astype(np.float32)))
     for channel in range(4):
-        contrast = {name: row[channel] * rng.lognormal(0, 0.06) for name, row in _SIGNAL.items()}
-        signal = np.full(v.hull.shape, contrast["white"], np.float32)
-        for name, share in layers:
-            signal += share * (np.float32(contrast[name]) - signal)
-        bias = rng.uniform(0.06, 0.2) * _noise(rng, grid.nodes, 80)
+        contrast = {name: np.float32(row[channel]) for name, row in contrasts.items()}
+        signal = np.full(v.hull.shape, contrast["white"])
+        for name, where, share in painted:
+            below = signal[where]
+            signal[where] = below + share * (contrast[name] - below)
+        bias = rng.uniform(0.1, 0.28) * _noise(rng, grid.nodes, 70)
         texture = rng.uniform(0.01, 0.04) * _noise(rng, grid.fine, 5)
-        volume = np.full(v.mask.shape, 0.4 * contrast["grey"], np.float32)
-        volume[v.mask] = signal * np.exp(grid.upsample(bias) + texture)[v.mask]
-        sigma = rng.uniform(2, 6)
-        real = volume + sigma * rng.standard_normal(volume.shape, np.float32)
-        volume = np.hypot(real, sigma * rng.standard_normal(volume.shape, np.float32))
+        signal *= np.exp(grid.upsample(bias)[v.mask] + texture[v.mask])
+        sigma = np.float32(rng.uniform(2, 6))
+        real, imaginary = sigma * rng.standard_normal((2, signal.size), np.float32)
+        volume = np.full(v.mask.shape, 0.4 * contrast["grey"])
+        volume[v.mask] = np.hypot(signal + real, imaginary)
         blur_mm = np.full(3, rng.uniform(0.4, 0.7))
         blur_mm[rng.integers(3)] += rng.choice([0, 0, 1.0])
         volume = ndimage.gaussian_filter(volume, blur_mm / grid.voxel_mm, truncate=2.5)
@@ -456,14 +486,18 @@ def brats_case(seed: int, index: int, shape: tuple[int, int, int] = (240, 240, 1
 
     The labels are canonical (1 necrotic and non-enhancing, 2 edema, 3 enhancing). The head always
     fills the same share of `shape`. Equal arguments give equal arrays.
+
+    Raises:
+        ValueError: a shape that is not three sizes of 24 or more.
     """
+    _check_shape(shape)
     rng = np.random.default_rng([seed, index])
     grid = _grid(shape)
     lesion = _plan_lesion(rng, _enhances(seed, index))
     voxels = _Voxels(_anatomy(rng, grid, lesion), grid)
     layers, near = _tissues(voxels, rng)
     growth, tumour = _tumour(voxels, rng, lesion, near)
-    image = np.zeros((*shape, 4), np.int16)
+    image = np.zeros((*shape, 4), np.int16, order="F")
     for channel, scan in enumerate(_render(voxels, grid, layers + growth, rng)):
         image[(*grid.box, channel)] = scan
     labels = np.zeros(shape, np.uint8)
@@ -472,8 +506,6 @@ def brats_case(seed: int, index: int, shape: tuple[int, int, int] = (240, 240, 1
     affine[1, 3] = shape[1] - 1
     return CaseArrays(image, labels, affine, ("L", "P", "S"))
 
-
-# --- files ----------------------------------------------------------------------------------------
 
 _MARKER = "PHANTOM"
 _README = """Synthetic images. No patient was involved.
@@ -490,12 +522,31 @@ _NAMES = {
     "BraTS2023": "BraTS-GLI-{index:05d}-000",
     "Decathlon": "BRATS_{number}",
 }
-# Codes on disk of background, necrotic and non-enhancing, edema, enhancing.
-_CODES = {"BraTS2023": (0, 1, 2, 3), "Decathlon": (0, 2, 1, 3)}
+
+
+_INDEX_FILES = ("name_mapping.csv", "dataset.json")
+_DATASET_JSON = {
+    "name": "BRATS (phantom)",
+    "description": "Synthetic gliomas drawn by keras_medseg; no patient was involved",
+    "tensorImageSize": "4D",
+    "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
+    "labels": {
+        "0": "background",
+        "1": "edema",
+        "2": "non-enhancing tumor",
+        "3": "enhancing tumour",
+    },
+    "numTest": 0,
+    "test": [],
+}
+
+
+def _grade(seed: int, index: int) -> str:
+    return "HGG" if _enhances(seed, index) else "LGG"
 
 
 def _case_id(layout: str, seed: int, index: int) -> str:
-    grade = "HGG" if _enhances(seed, index) else "LGG"
+    grade = _grade(seed, index)
     return _NAMES[layout].format(grade=grade, number=f"{index + 1:03d}", index=index)
 
 
@@ -519,7 +570,7 @@ def _write_case(folder: Path, layout: str, case_id: str, case: CaseArrays, index
     images, labels = _case_files(layout, case_id)
     for path in [*images, labels]:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    codes = np.array(_CODES.get(layout, (0, 1, 2, 4)), np.uint8)[case.labels]
+    codes = to_dataset_labels(case.labels, layout)
     if layout == "Decathlon":
         affine = np.diag([1.0, 1.0, 1.0, 1.0])
         affine[0, 3] = 1.0 - case.image.shape[0]
@@ -539,8 +590,11 @@ def _write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _claim(folder: Path, wanted: dict) -> None:
-    """Make the folder this phantom's, removing the cases of another seed, size or version."""
+def _claim(folder: Path, wanted: dict) -> int:
+    """Make the folder this phantom's, removing the cases of another seed, size or version.
+
+    Returns how many cases it is meant to hold, those of earlier calls included.
+    """
     marker = folder / _MARKER
     found = _read_marker(marker) if marker.exists() else None
     if found is None and folder.exists() and any(folder.iterdir()):
@@ -551,18 +605,27 @@ def _claim(folder: Path, wanted: dict) -> None:
             remedy="Choose another folder; nothing was written.",
         )
     if found is not None and {**found, "cases": 0} != {**wanted, "cases": 0}:
-        for index in range(found["cases"]):
-            case_id = _case_id(found["layout"], found["seed"], index)
-            images, labels = _case_files(found["layout"], case_id)
-            for path in [*images, labels]:
-                (folder / path).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                (folder / labels).parent.rmdir()
+        _remove(folder, found)
         found = None
     cases = max(wanted["cases"], found["cases"] if found else 0)
     folder.mkdir(parents=True, exist_ok=True)
     _write_text(marker, json.dumps({**wanted, "cases": cases}, indent=2) + "\n")
     _write_text(folder / "README.txt", _README.format(**wanted))
+    return cases
+
+
+def _remove(folder: Path, marker: dict) -> None:
+    """Delete what `write_brats` wrote, and nothing else."""
+    layout, seed = marker["layout"], marker["seed"]
+    for index in range(marker["cases"]):
+        images, labels = _case_files(layout, _case_id(layout, seed, index))
+        for path in [*images, labels]:
+            (folder / path).unlink(missing_ok=True)
+        for path in [*images, labels, labels.parent]:
+            with contextlib.suppress(OSError):  # a folder that holds something else stays
+                (folder / path).parent.rmdir()
+    for name in _INDEX_FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _read_marker(path: Path) -> dict:
@@ -580,34 +643,20 @@ def _read_marker(path: Path) -> dict:
 
 def _write_index(folder: Path, layout: str, seed: int, cases: int) -> None:
     """The data set's own table of its cases, where it has one."""
-    ids = [_case_id(layout, seed, index) for index in range(cases)]
+    ids = {index: _case_id(layout, seed, index) for index in range(cases)}
+    ids = {index: case_id for index, case_id in ids.items() if _complete(folder, layout, case_id)}
     if layout == "BraTS2020":
-        lines = [
-            "Grade,BraTS_2017_subject_ID,BraTS_2018_subject_ID,TCGA_TCIA_subject_ID,"
-            "BraTS_2019_subject_ID,BraTS_2020_subject_ID"
-        ]
-        for index, case_id in enumerate(ids):
-            lines.append(f"{'HGG' if _enhances(seed, index) else 'LGG'},NA,NA,NA,NA,{case_id}")
-        _write_text(folder / "name_mapping.csv", "\n".join(lines) + "\n")
+        years = ("BraTS_2017", "BraTS_2018", "TCGA_TCIA", "BraTS_2019", "BraTS_2020")
+        rows = [["Grade", *(f"{year}_subject_ID" for year in years)]]
+        rows += [[_grade(seed, index), *4 * ["NA"], case_id] for index, case_id in ids.items()]
+        _write_text(folder / "name_mapping.csv", "".join(",".join(row) + "\n" for row in rows))
     if layout == "Decathlon":
-        files = [
-            {"image": f"./imagesTr/{i}.nii.gz", "label": f"./labelsTr/{i}.nii.gz"} for i in ids
+        listed = [
+            {"image": f"./imagesTr/{case_id}.nii.gz", "label": f"./labelsTr/{case_id}.nii.gz"}
+            for case_id in ids.values()
         ]
-        description = {
-            "name": "BRATS (phantom)",
-            "description": "Synthetic gliomas drawn by keras_medseg; no patient was involved",
-            "tensorImageSize": "4D",
-            "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
-            "labels": {
-                "0": "background", "1": "edema", "2": "non-enhancing tumor",
-                "3": "enhancing tumour",
-            },
-            "numTraining": cases,
-            "numTest": 0,
-            "training": files,
-            "test": [],
-        }  # fmt: skip
-        _write_text(folder / "dataset.json", json.dumps(description, indent=2) + "\n")
+        content = {**_DATASET_JSON, "numTraining": len(listed), "training": listed}
+        _write_text(folder / "dataset.json", json.dumps(content, indent=2) + "\n")
 
 
 def write_brats(
@@ -642,9 +691,10 @@ def write_brats(
         raise ValueError(f"layout: found {layout!r}, expected one of {', '.join(LAYOUTS)}.")
     if cases < 1:
         raise ValueError(f"cases: found {cases}, expected at least 1.")
+    _check_shape(shape)
     folder = Path(folder)
     keys = {"version": VERSION, "seed": seed, "layout": layout, "shape": list(shape)}
-    _claim(folder, {**keys, "cases": cases})
+    held = _claim(folder, {**keys, "cases": cases})
     ids = [_case_id(layout, seed, index) for index in range(cases)]
 
     def write(index: int) -> str:
@@ -657,6 +707,6 @@ def write_brats(
         for done, case_id in enumerate(pool.map(write, range(cases)), 1):
             if progress is not None:
                 progress(done, cases, Path(case_id).name)
-    _write_index(folder, layout, seed, cases)
+    _write_index(folder, layout, seed, held)
     images = [_case_files(layout, case_id)[0][0] for case_id in ids]
     return [folder / (path if layout == "Decathlon" else path.parent) for path in images]
