@@ -1,0 +1,258 @@
+"""The documentation against the code: samples run, what is named exists, the arrows are kept."""
+
+import ast
+import configparser
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from experiments import __main__ as experiments_cli
+from keras_medseg import cli
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "keras_medseg"
+PAPERS = sorted(path.parent for path in (ROOT / "experiments").glob("*/recipe.py"))
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(ROOT / "docs").glob("*.md"),
+    *(paper / "README.md" for paper in PAPERS),
+]
+PYTHON = [*(ROOT / "keras_medseg").glob("**/*.py"), *(ROOT / "experiments").glob("**/*.py")]
+SOURCE = "".join(path.read_text() for path in PYTHON)
+# In backticks; with a slash at its end, or one of these suffixes.
+PATH = r"`([\w./-]+(?:/|\.(?:py|toml|csv|md|cff|cfg|json|html|png|npy)))`"
+
+
+def page_name(page):
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(params=PAGES, ids=page_name)
+def page(request):
+    return request.param
+
+
+def blocks(page, *languages):
+    """[(language, content)] of the fenced blocks of a page, in order."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [block for block in found if block[0] in languages]
+
+
+def commands(page, program):
+    """Argument lists of the commands of a page's shell blocks that start with `program`."""
+    lines = [line for _, text in blocks(page, "bash") for line in text.splitlines()]
+    split = [shlex.split(line, comments=True) for line in lines]
+    return [words[1:] for words in split if words[:1] == [program]]
+
+
+def run_python(*arguments, cwd):
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_python_of_the_readme_runs(tmp_path):
+    readme = ROOT / "README.md"
+    prepared = [words for words in commands(readme, "keras-medseg") if words[0] != "predict"]
+    assert [words[0] for words in prepared] == ["phantom", "prepare"]
+    for words in prepared:
+        run_python("-m", "keras_medseg.cli", *words, cwd=tmp_path)
+    [(_, code)] = blocks(readme, "python")
+    printed = run_python("-c", code, cwd=tmp_path)
+    losses = [float(text) for text in re.findall(r"epoch \d: loss ([\d.]+)", printed)]
+    assert len(losses) == 2
+    assert "options" in printed
+
+
+def test_network_of_contributing_is_what_its_card_says(tmp_path):
+    [(_, code)] = blocks(ROOT / "CONTRIBUTING.md", "python")
+    asked = (
+        "from keras_medseg import registry\n"
+        "print(registry.build('two_layers').count_params(), registry.card('two_layers').parameters)"
+    )
+    built, stated = run_python("-c", f"{code}\n{asked}", cwd=tmp_path).split()[-2:]
+    assert built == stated
+
+
+def test_excerpts_of_contributing_are_those_of_the_paper():
+    folder = ROOT / "experiments" / "dcabes2020"
+    page = ROOT / "CONTRIBUTING.md"
+    for _, excerpt in blocks(page, "toml"):
+        assert excerpt in (folder / "ledger.toml").read_text()
+    published = (folder / "published.csv").read_text().splitlines()
+    for _, excerpt in blocks(page, "csv"):
+        assert set(excerpt.splitlines()) <= set(published)
+    assert len(blocks(page, "toml", "csv")) == 3
+
+
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_named_files_exist(page):
+    """A path in backticks lies in the repository, the package or beside the page, or is the name
+    of a file that the code writes."""
+    roots = (ROOT, PACKAGE, page.parent, ROOT / "experiments" / "dcabes2020")
+    words = re.findall(PATH, page.read_text())
+    missing = [
+        word
+        for word in words
+        if not any((root / word).exists() for root in roots)
+        and f'"{word.rstrip("/")}"' not in SOURCE
+    ]
+    assert missing == []
+
+
+def test_no_figure_is_left_to_be_filled_in(page):
+    assert re.findall(r"<!-- measured:.*?-->", page.read_text()) == []
+
+
+def test_no_path_of_one_machine(page):
+    assert re.findall(r"(?<![\w.])/(?:home|Users|root|tmp|work|mnt)/\S*", page.read_text()) == []
+
+
+def test_commands_and_options_exist(page, capsys):
+    inline = re.findall(r"`keras-medseg ([a-z][^`]*)`", page.read_text())
+    named = [*commands(page, "keras-medseg"), *(words.split() for words in inline)]
+    for words in named:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([words[0], "--help"])
+        assert stopped.value.code == 0, words[0]
+        printed = capsys.readouterr().out
+        assert all(word in printed for word in words if word.startswith("--")), words
+
+
+def test_readme_names_every_command(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    listed = re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)
+    assert len(listed) == 8
+    named = set(re.findall(r"`keras-medseg (\w+)", (ROOT / "README.md").read_text()))
+    assert named == set(listed)
+
+
+def test_make_targets_and_variables_exist(page):
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
+    targets |= {f"reproduce-{paper}" for paper in experiments_cli.PAPERS}
+    for words in commands(page, "make"):
+        assert words[0] in targets
+        for variable in words[1:]:
+            assert f"$({variable.partition('=')[0]})" in makefile
+
+
+def test_ledger_entries_that_a_paper_page_points_at_exist():
+    for paper in PAPERS:
+        entries = tomllib.loads((paper / "ledger.toml").read_text())["entry"]
+        named = re.findall(r"\[`([\w-]+)`\]\(ledger\.toml\)", (paper / "README.md").read_text())
+        assert named
+        assert set(named) - {entry["id"] for entry in entries} == set()
+
+
+def test_every_dependency_has_its_reason():
+    setup = configparser.ConfigParser(interpolation=None)
+    setup.read(ROOT / "setup.cfg")
+    lines = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
+    required = set(re.findall(r"^([A-Za-z][\w-]*)", "\n".join(lines), re.MULTILINE))
+    text = (ROOT / "docs/dependencies.md").read_text()
+    explained = re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)
+    assert set(explained) == required
+
+
+def test_citation_lists_five_papers():
+    text = (ROOT / "CITATION.cff").read_text()
+    top, _, references = text.partition("\nreferences:\n")
+    for key in ("cff-version", "title", "message", "authors", "version", "license"):
+        assert re.search(rf"^{key}:", top, re.MULTILINE), key
+    papers = re.split(r"^  - (?=type:)", references, flags=re.MULTILINE)[1:]
+    assert len(papers) == 5
+    for paper in papers:
+        for line in paper.splitlines():
+            assert re.fullmatch(r"\s*(- )?[a-z-]+:( .+)?", line), line
+        assert {"title", "authors"} <= set(re.findall(r"^ {4}(\w+):", paper, re.MULTILINE))
+
+
+def test_citation_and_changelog_have_the_packages_version():
+    from keras_medseg import __version__
+
+    assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_architecture_lists_every_module():
+    modules = {
+        str(path.relative_to(PACKAGE)) for path in PACKAGE.glob("**/*.py") if path.stat().st_size
+    }
+    text = (ROOT / "docs/architecture.md").read_text().split("## Modules")[1]
+    assert set(re.findall(r"^\| `([\w/]+\.py)` \|", text, re.MULTILINE)) == modules
+
+
+IMPORTS = (ast.Import, ast.ImportFrom)
+
+
+def imported(node):
+    prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+    return [prefix + alias.name for alias in node.names]
+
+
+def imports(path):
+    """Full names of all modules and objects that a file imports, inside of functions too."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, IMPORTS)]
+    return [name for node in nodes for name in imported(node)]
+
+
+BASE = ("keras_medseg.stacks", "keras_medseg.choices")
+ARROWS = {
+    "data": ("data", "errors", "files", "__version__"),
+    "layers": ("layers", "stacks", "choices"),
+    "models": ("layers", "stacks", "choices", "registry"),
+}
+
+
+@pytest.mark.parametrize("folder", ARROWS)
+def test_arrows_of(folder):
+    allowed = tuple(f"keras_medseg.{name}" for name in ARROWS[folder])
+    for path in PACKAGE.glob(f"{folder}/*.py"):
+        ours = [name for name in imports(path) if name.startswith("keras_medseg")]
+        assert [name for name in ours if not name.startswith(allowed)] == [], path.name
+
+
+def test_losses_know_no_network():
+    ours = [name for name in imports(PACKAGE / "losses.py") if name.startswith("keras_medseg")]
+    assert [name for name in ours if not name.startswith(BASE)] == []
+
+
+def test_nothing_in_the_package_imports_experiments():
+    for path in PACKAGE.glob("**/*.py"):
+        assert [name for name in imports(path) if name.startswith("experiments")] == [], path.name
+
+
+def test_experiments_use_public_names_only():
+    for path in (ROOT / "experiments").glob("**/*.py"):
+        words = [name.split(".")[-1] for name in imports(path) if name.startswith("keras_medseg")]
+        nodes = ast.walk(ast.parse(path.read_text()))
+        words += [node.attr for node in nodes if isinstance(node, ast.Attribute)]
+        assert [word for word in words if re.match(r"_[a-z]", word)] == [], path.name
+
+
+def test_data_imports_no_framework_at_module_level():
+    for path in PACKAGE.glob("data/*.py"):
+        top = [node for node in ast.parse(path.read_text()).body if isinstance(node, IMPORTS)]
+        names = {name.split(".")[0] for node in top for name in imported(node)}
+        assert names & {"tensorflow", "keras", "jax", "torch"} == set(), path.name
