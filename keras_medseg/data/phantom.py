@@ -597,7 +597,9 @@ def _claim(folder: Path, wanted: dict) -> int:
     """
     marker = folder / _MARKER
     found = _read_marker(marker) if marker.exists() else None
-    if found is None and folder.exists() and any(folder.iterdir()):
+    folder.mkdir(parents=True, exist_ok=True)
+    # Hidden files: what a killed run leaves, or a file manager.
+    if found is None and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise DataError(
             folder,
             found="files that are not a phantom's",
@@ -608,7 +610,6 @@ def _claim(folder: Path, wanted: dict) -> int:
         _remove(folder, found)
         found = None
     cases = max(wanted["cases"], found["cases"] if found else 0)
-    folder.mkdir(parents=True, exist_ok=True)
     _write_text(marker, json.dumps({**wanted, "cases": cases}, indent=2) + "\n")
     _write_text(folder / "README.txt", _README.format(**wanted))
     return cases
@@ -694,7 +695,12 @@ def write_brats(
     _check_shape(shape)
     folder = Path(folder)
     keys = {"version": VERSION, "seed": seed, "layout": layout, "shape": list(shape)}
-    held = _claim(folder, {**keys, "cases": cases})
+    try:
+        held = _claim(folder, {**keys, "cases": cases})
+    except OSError as error:
+        found, expected = f"the error {error.strerror!r} on writing", "a folder to write to"
+        remedy = "Choose another folder."
+        raise DataError(folder, found=found, expected=expected, remedy=remedy) from error
     ids = [_case_id(layout, seed, index) for index in range(cases)]
 
     def write(index: int) -> str:

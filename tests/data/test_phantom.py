@@ -252,6 +252,11 @@ class TestWriting:
             phantom.write_brats(tmp_path, cases=1, shape=SMALL)
         assert written(tmp_path) == {"patient.nii.gz": b"precious"}
 
+    def test_a_file_in_the_folders_place_is_named(self, tmp_path):
+        (tmp_path / "set").write_text("not a folder")
+        with pytest.raises(DataError, match="a folder to write to"):
+            phantom.write_brats(tmp_path / "set", cases=1, shape=SMALL)
+
     def test_a_damaged_marker_is_named(self, tmp_path):
         (tmp_path / "PHANTOM").write_text("{")
         with pytest.raises(DataError, match="PHANTOM"):
