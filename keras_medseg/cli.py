@@ -8,6 +8,8 @@ from pathlib import Path
 
 from keras_medseg import __version__
 
+REGIONS = ("WT", "TC", "ET")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 1 on a problem that the user can mend, 130 on Ctrl-C."""
@@ -76,6 +78,7 @@ def train(arguments: argparse.Namespace) -> None:
 
     run = recipe.from_json(arguments.recipe.read_text())
     run = recipe.override(run, arguments.set)
+    pipeline.claim(arguments.out, run)
     data = pipeline.load_data(arguments.data, arguments.store or arguments.out / "store", run)
     pipeline.train_variant("main", run, data, arguments.out)
     pipeline.score_variant("main", run, data, arguments.out)
@@ -84,13 +87,14 @@ def train(arguments: argparse.Namespace) -> None:
 def predict(arguments: argparse.Namespace) -> None:
     from keras_medseg import pipeline
 
-    pipeline.predict_folder(arguments.run, arguments.data, arguments.out, arguments.variant)
+    count = pipeline.predict_folder(arguments.run, arguments.data, arguments.out, arguments.variant)
+    print(f"{arguments.out}: {count} label maps")
 
 
 def score(arguments: argparse.Namespace) -> None:
     from keras_medseg import pipeline
 
-    table = pipeline.score_folder(arguments.predictions, arguments.data)
+    table = pipeline.score_folder(arguments.predictions, arguments.data, arguments.regions)
     table.to_csv(arguments.out, index=False)
     print(f"{arguments.out}: {len(table)} rows")
 
@@ -140,12 +144,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("run", type=Path)
     sub.add_argument("data", type=Path)
     sub.add_argument("out", type=Path)
-    sub.add_argument("--variant", help="which of the run's variants (default: the paper's own)")
+    sub.add_argument("--variant", help="which of the run's variants (default: the first)")
 
     sub = add(score, "score a folder of predicted label maps against the cases' segmentations")
     sub.add_argument("predictions", type=Path)
     sub.add_argument("data", type=Path)
     sub.add_argument("--out", type=Path, default=Path("scores.csv"))
+    sub.add_argument("--regions", nargs="+", default=REGIONS, choices=REGIONS)
 
     sub = add(export, "export a trained network (model.keras) for use without this package")
     sub.add_argument("model", type=Path)

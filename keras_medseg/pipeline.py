@@ -4,6 +4,8 @@ Every step finds what an earlier, interrupted run has finished and goes on from 
 """
 
 import os
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +76,7 @@ def claim(out: Path, run: recipe.Recipe) -> None:
     """
     path = out / "recipe.json"
     if path.exists():
-        changed = recipe.differences(run, recipe.from_json(path.read_text()))
+        changed = recipe.differences(run, read_recipe(out))
         if changed:
             field, (now, then) = next(iter(changed.items()))
             raise DataError(
@@ -84,6 +86,23 @@ def claim(out: Path, run: recipe.Recipe) -> None:
                 remedy="Choose another --out, or delete this folder.",
             )
     write_atomic(path, recipe.to_json(run).encode())
+
+
+def read_recipe(out: Path) -> recipe.Recipe:
+    """The recipe of a run folder.
+
+    Raises:
+        DataError: when the folder holds no run.
+    """
+    path = out / "recipe.json"
+    if not path.exists():
+        raise DataError(
+            path,
+            found="no file",
+            expected="the recipe of a run",
+            remedy="Name the folder that a training wrote into.",
+        )
+    return recipe.from_json(path.read_text())
 
 
 def training_folder(out: Path, variant: str, regions: tuple[str, ...]) -> Path:
@@ -154,9 +173,15 @@ def load_network(out: Path, variant: str, regions: tuple[str, ...]) -> "keras.Mo
     return keras.saving.load_model(path, compile=False)
 
 
-def load_networks(out: Path, variant: str, run: recipe.Recipe) -> dict[str, "keras.Model"]:
-    """All trained networks of one variant, by the regions that they find."""
-    return {"+".join(names): load_network(out, variant, names) for names in run.model.networks}
+def load_networks(out: Path, variant: str) -> dict[str, "keras.Model"]:
+    """All networks of one variant that were trained to their end, by the regions they find.
+
+    Raises:
+        DataError: when there is none.
+    """
+    folders = sorted((out / "training").glob(f"{variant}-*"))
+    names = [folder.name.removeprefix(f"{variant}-") for folder in folders]
+    return {name: load_network(out, variant, tuple(name.split("+"))) for name in names}
 
 
 def score_variant(variant: str, run: recipe.Recipe, data: Data, out: Path) -> pd.DataFrame:
@@ -171,7 +196,9 @@ def score_variant(variant: str, run: recipe.Recipe, data: Data, out: Path) -> pd
     scores = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["variant", "case"])
     done = set(scores.loc[scores["variant"] == variant, "case"])
     left = [case for case in data.held_out if case not in done]
-    networks = load_networks(out, variant, run) if left else {}
+    networks = {
+        "+".join(names): load_network(out, variant, names) for names in run.model.networks if left
+    }
     regions = {name: brats.REGIONS[name] for names in run.model.networks for name in names}
     with bar(f"predicting {variant}") as progress:
         for number, name in enumerate(left, 1):
@@ -195,42 +222,49 @@ def score_variant(variant: str, run: recipe.Recipe, data: Data, out: Path) -> pd
 def predict_folder(run_folder: Path, folder: Path, out: Path, variant: str | None = None) -> int:
     """Write a label map for every case of `folder`; segmentations are neither needed nor read.
 
+    variant: which of the run's variants; by default the first that it trained.
+
     Returns:
         The number of cases.
 
     Raises:
-        DataError: for cases or networks that are not as they should be.
+        DataError: for cases or a run that are not as they should be.
     """
     from keras_medseg import inference
 
-    run = recipe.from_json((run_folder / "recipe.json").read_text())
-    networks = load_networks(run_folder, variant or _first_variant(run_folder), run)
+    run = read_recipe(run_folder)
+    networks = _networks_to_predict_with(run_folder, variant)
     found = brats.find_cases(folder, labelled=False)
-    with bar("decoding cases") as progress:
-        decoded = store.prepare(found, brats.read_case, out / ".store", progress=progress)
     out.mkdir(parents=True, exist_ok=True)
-    with bar("predicting") as progress:
-        for number, case in enumerate(found, 1):
-            stored = decoded.cases[case.id]
-            labels = inference.predict_case(
-                networks,
-                stored,
-                window=run.data.window,
-                normalisation=run.data.normalisation,
-                batch_size=run.train.batch_size,
-            )
-            inference.write_prediction(out / f"{case.id}.nii.gz", labels, stored)
-            progress(number, len(found), case.id)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".decoded-") as decoded_folder:
+        with bar("decoding cases") as progress:
+            decoded = store.prepare(found, brats.read_case, Path(decoded_folder), progress=progress)
+        with bar("predicting") as progress:
+            for number, case in enumerate(found, 1):
+                labels = inference.predict_case(
+                    networks,
+                    decoded.cases[case.id],
+                    window=run.data.window,
+                    normalisation=run.data.normalisation,
+                    batch_size=run.train.batch_size,
+                )
+                path = out / f"{case.id}.nii.gz"
+                inference.write_prediction(path, labels, decoded.cases[case.id])
+                progress(number, len(found), case.id)
     return len(found)
 
 
-def score_folder(predictions: Path, folder: Path) -> pd.DataFrame:
+def score_folder(
+    predictions: Path, folder: Path, regions: Sequence[str] = tuple(brats.REGIONS)
+) -> pd.DataFrame:
     """Score `<case>.nii.gz` label maps against the segmentations of the cases in `folder`.
+
+    regions: which of them the label maps tell apart.
 
     Raises:
         DataError: for a case without prediction, or a label map on another grid.
     """
-    rows = []
+    rows, codes = [], {region: brats.REGIONS[region] for region in regions}
     for case in brats.find_cases(folder):
         path = predictions / f"{case.id}.nii.gz"
         truth = brats.read_case(case)
@@ -242,7 +276,7 @@ def score_folder(predictions: Path, folder: Path) -> pd.DataFrame:
                 expected=f"{truth.labels.shape} as {case.labels}",
                 remedy="Predict on the case's own grid.",
             )
-        for row in scoring.score_case(found, truth.labels, brats.REGIONS, truth.spacing_mm):
+        for row in scoring.score_case(found, truth.labels, codes, truth.spacing_mm):
             rows.append({"variant": predictions.name, "case": case.id, **row})
     return pd.DataFrame(rows)
 
@@ -273,9 +307,17 @@ def _box(case: store.StoredCase) -> tuple[slice, slice, slice]:
     return tuple(slice(o, o + n) for o, n in zip(case.origin, (x, y, z)))
 
 
-def _first_variant(run_folder: Path) -> str:
-    names = pd.read_csv(run_folder / "scores.csv", usecols=["variant"])["variant"]
-    return names.iloc[0]
+def _networks_to_predict_with(run_folder: Path, variant: str | None) -> dict[str, "keras.Model"]:
+    trained = sorted((run_folder / "training").glob("*-*/model.keras"), key=os.path.getmtime)
+    variants = list(dict.fromkeys(path.parent.name.rpartition("-")[0] for path in trained))
+    if not variants or (variant and variant not in variants):
+        raise DataError(
+            run_folder / "training",
+            found=f"trained networks of {', '.join(variants) or 'no variant'}",
+            expected=f"those of {variant}" if variant else "at least one",
+            remedy="Train first, or name another variant.",
+        )
+    return load_networks(run_folder, variant or variants[0])
 
 
 def _data_name(folder: Path, found: list[cases.Case]) -> str:

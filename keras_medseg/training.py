@@ -44,7 +44,7 @@ def fit(
         DataError: when `folder` holds a training of another recipe or data, or only damaged
             checkpoints.
     """
-    model = build(run, regions, steps_per_epoch=training.steps_per_epoch)
+    model = build(run, regions, channels=training.batch(0, 0)[0].shape[-1])
     identity = {
         "recipe": json.loads(recipe.to_json(run)),
         "regions": list(regions),
@@ -75,7 +75,7 @@ def fit(
     return model
 
 
-def build(run: recipe.Recipe, regions: tuple[str, ...], *, steps_per_epoch: int) -> keras.Model:
+def build(run: recipe.Recipe, regions: tuple[str, ...], *, channels: int) -> keras.Model:
     """The recipe's network, compiled, with the weights that its seed gives.
 
     Raises:
@@ -91,7 +91,7 @@ def build(run: recipe.Recipe, regions: tuple[str, ...], *, steps_per_epoch: int)
     try:
         model = registry.build(
             run.model.name,
-            input_shape=(*run.data.window[:2], 4),
+            input_shape=(*run.data.window[:2], channels),
             classes=len(regions),
             **run.model.overrides,
         )

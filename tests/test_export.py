@@ -26,7 +26,7 @@ def test_another_result_is_refused(model, tmp_path, monkeypatch):
     monkeypatch.setattr(
         export, "_run_savedmodel", lambda out, batch: np.zeros((1, 16, 16, 1), np.float32)
     )
-    with pytest.raises(ValueError, match="expected 0.0001"):
+    with pytest.raises(ValueError, match=r"expected 0\.0001"):
         export.export(model, tmp_path / "saved", "savedmodel")
 
 

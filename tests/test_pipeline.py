@@ -85,11 +85,20 @@ def test_unlabelled_cases_are_predicted(finished, folder, tmp_path):
     one = nib.load(tmp_path / "out" / f"{case.name}.nii.gz")
     other = nib.load(out / "predictions" / "main" / f"{case.name}.nii.gz")
     np.testing.assert_array_equal(one.dataobj, other.dataobj)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{case.name}.nii.gz"]
 
 
 def test_a_network_that_was_not_trained_is_named(tmp_path):
     with pytest.raises(DataError, match=r"model\.keras.*Train first"):
-        pipeline.load_networks(tmp_path, "main", RUN)
+        pipeline.load_network(tmp_path, "main", ("WT",))
+
+
+def test_what_cannot_be_predicted_with_is_named(finished, folder, tmp_path):
+    out = finished[0]
+    with pytest.raises(DataError, match=r"trained networks of main, expected those of other"):
+        pipeline.predict_folder(out, folder, tmp_path, variant="other")
+    with pytest.raises(DataError, match="expected the recipe of a run"):
+        pipeline.predict_folder(tmp_path, folder, tmp_path)
 
 
 def test_a_run_folder_belongs_to_one_recipe(tmp_path):

@@ -138,6 +138,7 @@ def prepare(
         ValueError: for case ids that are not unique or not usable as file names.
     """
     folder = Path(folder)
+    _refuse_unguarded_script()
     _check_ids(cases)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
@@ -181,6 +182,16 @@ def open_store(folder: Path | str) -> Store:
             folder, found="; ".join(damaged), expected="files as written", remedy=_REBUILD
         )
     return Store(folder, entries)
+
+
+def _refuse_unguarded_script() -> None:
+    # A worker imports its parent's script; without a guard it would prepare the store again and
+    # wait forever for its own parent. The attribute is what multiprocessing itself looks at.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "prepare: found a script that prepares a store on import, expected its main part "
+            "under `if __name__ == '__main__':`. Put it there."
+        )
 
 
 def _check_ids(cases: Sequence[Case]) -> None:

@@ -404,3 +404,22 @@ def test_signals_of_the_terminal_do_not_reach_workers(monkeypatch):
     monkeypatch.setattr(store, "_exit_with_parent", lambda: None)
     store._start_worker()
     assert calls == [(signal.SIGINT, signal.SIG_IGN)]
+
+
+def test_a_script_without_main_guard_is_told_so_and_does_not_hang(tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\n"
+        "from keras_medseg.data import brats, phantom, store\n"
+        f"folder = Path({str(tmp_path / 'data')!r})\n"
+        "if not folder.exists():\n"
+        "    phantom.write_brats(folder, cases=2, shape=(40, 40, 26))\n"
+        f"store.prepare(brats.find_cases(folder), brats.read_case, {str(tmp_path / 'store')!r}, "
+        "workers=2)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode != 0
+    assert "if __name__ == '__main__'" in done.stderr
