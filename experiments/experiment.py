@@ -86,6 +86,7 @@ def run(
     scores = pd.concat(
         [pipeline.score_variant(name, variant, data, out) for name, variant in variants.items()]
     )
+    pipeline.gather_logs(out)
     write_provenance(out, data, profile, command, base.train.seed, started)
     verdicts = judge(experiment.expected, scores, data.name, profile)
     page = report.write_report(
@@ -147,7 +148,7 @@ def write_provenance(
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "cores": os.cpu_count(),
         "processor": platform.machine(),
-        "training_time": progress.duration(_training_seconds(out)),
+        "training_time": progress.duration(pd.read_csv(out / "log.csv")["seconds"].sum()),
         "time_of_this_command": progress.duration(time.monotonic() - started),
         "peak_memory_gb": round(pipeline.peak_memory_gb(), 2),
     }
@@ -212,8 +213,3 @@ def _store_name(folder: Path) -> str:
 
 def _folder(experiment: Experiment) -> Path:
     return Path(__file__).parent / experiment.paper.recipe.paper
-
-
-def _training_seconds(out: Path) -> float:
-    logs = (out / "training").glob("*/log.csv")
-    return sum(pd.read_csv(path)["seconds"].sum() for path in logs)

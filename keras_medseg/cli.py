@@ -81,6 +81,7 @@ def train(arguments: argparse.Namespace) -> None:
     pipeline.claim(arguments.out, run)
     data = pipeline.load_data(arguments.data, arguments.store or arguments.out / "store", run)
     pipeline.train_variant("main", run, data, arguments.out)
+    pipeline.gather_logs(arguments.out)
     pipeline.score_variant("main", run, data, arguments.out)
 
 

@@ -219,6 +219,15 @@ def score_variant(variant: str, run: recipe.Recipe, data: Data, out: Path) -> pd
     return scores[scores["variant"] == variant]
 
 
+def gather_logs(out: Path) -> pd.DataFrame:
+    """All trainings' logs as one table, `log.csv` of the run folder."""
+    logs = {path.parent.name: pd.read_csv(path) for path in (out / "training").glob("*/log.csv")}
+    table = pd.concat(logs, names=["network"]).reset_index("network")
+    table = table.sort_values(["network", "epoch"], ignore_index=True)
+    write_atomic(out / "log.csv", table.to_csv(index=False).encode())
+    return table
+
+
 def predict_folder(run_folder: Path, folder: Path, out: Path, variant: str | None = None) -> int:
     """Write a label map for every case of `folder`; segmentations are neither needed nor read.
 
