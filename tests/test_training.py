@@ -64,6 +64,17 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(unbroken
     assert_same_bits(unbroken, tmp_path)
 
 
+def test_resume_is_exact_under_mixed_precision_too(tmp_path):
+    """The loss scale of mixed_float16 is part of the optimizer's state."""
+    precision = ("--set", "train.precision=mixed_float16")
+    whole = start(tmp_path / "whole", *precision)
+    assert whole.returncode == 0, whole.stderr
+    killed = start(tmp_path / "killed", *precision, "--die-at-step", str(STEPS_PER_EPOCH + 2))
+    assert killed.returncode == -signal.SIGKILL
+    assert start(tmp_path / "killed", *precision).returncode == 0
+    assert_same_bits(tmp_path / "whole", tmp_path / "killed")
+
+
 def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(unbroken, tmp_path):
     for name, seed in (("same", 3), ("other", 4)):
         done = start(tmp_path / name, "--set", f"train.seed={seed}")
