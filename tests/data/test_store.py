@@ -46,11 +46,11 @@ def _process(toys, source, reader="read", workers=1, *limit) -> subprocess.Popen
 
 
 def _wait_for(condition) -> None:
-    for _ in range(3000):
+    for _ in range(1500):
         if condition():
             return
         time.sleep(0.02)
-    raise AssertionError("nothing happened within a minute")
+    raise AssertionError("nothing happened within half a minute")
 
 
 def _single(tmp_path, toys, image, labels=None):
@@ -273,7 +273,7 @@ def test_a_killed_preparation_goes_on_where_it_stopped(source, toys, workers):
     process = _process(toys, source, "read_until_released", workers)
     _wait_for(lambda: "case2" in toys.decoded(source) and (folder / "case1.json").exists())
     process.kill()
-    process.communicate()
+    process.wait()
     pids = {line.split()[1] for line in (source / "decoded.txt").read_text().splitlines()}
     _wait_for(lambda: not any(map(_runs, pids)))
     before = toys.decoded(source)
@@ -316,6 +316,14 @@ def test_every_case_that_fails_is_named_and_the_others_are_kept(source, toys):
         assert "case1 (cannot read case1); case3 (cannot read case3)" in message
         assert "\n" not in message
         assert toys.decoded(source) == ["case0", "case2"]
+    with pytest.raises(DataError, match="no manifest"):
+        open_store(folder)
+
+
+def test_a_preparation_that_fails_leaves_no_manifest_of_the_old_store(source, toys):
+    folder = _prepare(toys, source).folder
+    with pytest.raises(DataError, match="case1"):
+        prepare(toys.find_cases(source), toys.read_but_fail, folder, workers=1)
     with pytest.raises(DataError, match="no manifest"):
         open_store(folder)
 

@@ -68,9 +68,11 @@ def decoded(folder: Path) -> list[str]:
 
 
 def read_until_released(case: Case) -> CaseArrays:
-    """Stop at case2 until the file `go` appears."""
+    """Stop at case2 until the file `go` appears, a minute at most."""
     arrays = read(case)
-    while case.id == "case2" and not (case.images[0].parent / "go").exists():
+    for _ in range(3000):
+        if case.id != "case2" or (case.images[0].parent / "go").exists():
+            break
         time.sleep(0.02)
     return arrays
 
