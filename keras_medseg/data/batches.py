@@ -41,10 +41,10 @@ class _Memory:
         return block[start : start + size].view(np.float32).reshape(shape)
 
     def _block(self, size: int) -> np.ndarray:
-        for block in self._blocks:
-            # Held by the list, this loop and the call alone: by no array, view or tensor.
-            if block.size == size and sys.getrefcount(block) == 3:
-                return block
+        for i in range(len(self._blocks)):
+            # Two: the list and the call. An array, a view or a tensor would be a third.
+            if self._blocks[i].size == size and sys.getrefcount(self._blocks[i]) == 2:
+                return self._blocks[i]
         block = np.empty(size, np.uint8)
         self._blocks = [*self._blocks, block][-self._kept :]
         return block

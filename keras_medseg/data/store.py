@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -375,15 +375,17 @@ def _decode_all(
     failures: dict[str, Exception] = {}
     stored_bytes = []
     run = _in_processes if min(workers, len(cases)) > 1 else _in_turn
-    for case, result in run(decode, cases, workers):
-        if isinstance(result, Exception):
-            failures[case.id] = result
-            continue
-        report(case.id, result)
-        stored_bytes.append(sum(file["bytes"] for file in result["files"].values()))
-        remaining = len(cases) - len(stored_bytes) - len(failures)
-        if remaining * np.mean(stored_bytes) > shutil.disk_usage(folder).free:
-            raise _disk_full(folder, remaining * np.mean(stored_bytes))
+    # Closed at once, so that no worker writes after an error has released the lock.
+    with closing(run(decode, cases, workers)) as results:
+        for case, result in results:
+            if isinstance(result, Exception):
+                failures[case.id] = result
+                continue
+            report(case.id, result)
+            stored_bytes.append(sum(file["bytes"] for file in result["files"].values()))
+            remaining = len(cases) - len(stored_bytes) - len(failures)
+            if remaining * np.mean(stored_bytes) > shutil.disk_usage(folder).free:
+                raise _disk_full(folder, remaining * np.mean(stored_bytes))
     if failures:
         raise _unreadable(folder, failures, len(cases)) from next(iter(failures.values()))
 
