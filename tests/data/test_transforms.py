@@ -143,13 +143,16 @@ def test_z_score_equals_float64_arithmetic_in_a_volume_of_many_blocks(stored):
 
 
 def test_min_max_maps_each_channel_of_the_volume_to_one(stored):
-    image = np.zeros((1, 4, 1, 2), np.int16)
+    image = np.zeros((1, 4, 1, 3), np.int16)
     image[0, :, 0, 0] = 0, 5, 10, 20
     image[0, :, 0, 1] = -30, 0, 10, 30
+    image[0, :, 0, 2] = -40, -30, -20, -10
     found = _slice(stored(image), 0, (1, 6, 1), "min_max")
     assert np.allclose(found[0, :, 0], [0, 0, 0.25, 0.5, 1, 0])
     # -30 .. 30: background is in the middle, in the padding as well.
     assert np.allclose(found[0, :, 1], [0.5, 0, 0.5, 40 / 60, 1, 0.5])
+    # -40 .. 0: background is the maximum.
+    assert np.allclose(found[0, :, 2], [1, 0, 0.25, 0.5, 0.75, 1])
 
 
 @pytest.mark.parametrize("normalisation", ["z_score", "min_max"])
