@@ -98,7 +98,7 @@ def slices_per_second(batches: Iterator[int], limit: int) -> float:
 
 
 def measure(batches: SliceBatches, cases: list[Case], limit: int) -> dict[str, float]:
-    """Best slices/s of each way over rounds that take turns: other work only ever slows one down."""
+    """Best slices/s of each way, in rounds that take turns: other work only ever slows one down."""
     ways = {
         COPY: raw_batches,
         IMAGES: image_batches,
