@@ -93,7 +93,7 @@ def predict_window(
     if batch_size < 1:
         raise ValueError(f"batch_size: found {batch_size}, expected 1 or more.")
     width, height, depth = window
-    scaling = transforms.scaling(stored_case.statistics, normalisation, width=height)
+    scaling = transforms.scaling(stored_case.statistics, normalisation)
     batch = np.zeros((batch_size, width, height, stored_case.image.shape[-1]), np.float32)
     probabilities = None
     for start in range(0, depth, batch_size):

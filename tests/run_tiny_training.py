@@ -65,7 +65,7 @@ RECIPE = recipe.Recipe(
             "monitor": "val_accuracy",
             "factor": 0.5,
             "patience": 1,
-            "min_delta": 0.15,
+            "min_delta": 0.5,
         },
         precision="float32",
         seed=3,

@@ -87,11 +87,8 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(unbroken, tmp_
 def test_the_learning_rate_rule_was_at_work(unbroken):
     """The bit-exact test means nothing for the rule unless the rate really changed."""
     log = outcome(unbroken)[1]
-    rates = log["learning_rate"].tolist()
-    assert rates[0] == pytest.approx(0.01)
-    assert rates[-1] == pytest.approx(rates[0] / 2 ** (len(set(rates)) - 1))
-    assert len(set(rates)) > 1
-    assert rates[1] == rates[0]  # the first epoch is the best so far
+    # After the first epoch none is better by 0.5, and patience is 1.
+    np.testing.assert_allclose(log["learning_rate"], [0.01, 0.01, 0.005, 0.0025], rtol=1e-6)
 
 
 def test_one_step_of_gradient_descent_by_hand():

@@ -46,7 +46,7 @@ def _prediction(
     network = pipeline.load_network(out, variant, ("WT",))
     image = np.zeros((1, *base.data.window[:2], len(brats.MODALITIES)), np.float32)
     offset = transforms.window(case.full_shape, base.data.window)[2].start
-    scaling = transforms.scaling(case.statistics, base.data.normalisation, base.data.window[1])
+    scaling = transforms.scaling(case.statistics, base.data.normalisation)
     transforms.read_slice(case, z - offset, base.data.window, scaling, image[0])
     probabilities = np.asarray(network.predict_on_batch(image))[0, :, :, 0]
     return probabilities, _edges(probabilities, base)
