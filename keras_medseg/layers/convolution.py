@@ -14,29 +14,31 @@ def conv(
     stack: Stack,
     name: str,
     strides: int = 1,
-    use_bias: bool = True,
+    padding: str = "same",
     **options,
 ) -> keras.KerasTensor:
     """2-D convolution (N, H, W, C) -> (N, H / strides, W / strides, filters), zero-padded.
 
-    `options` are those of keras.layers.Conv2D.
+    `options` are those of keras.layers.Conv2D; padding="valid" pads nothing.
     """
-    padding = "same"
-    if strides > 1 and stack.symmetric_padding:
+    if padding == "same" and strides > 1 and stack.symmetric_padding:
         x = layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
         padding = "valid"
-    fan_in = kernel_size**2 * x.shape[-1]
-    return layers.Conv2D(
-        filters,
-        kernel_size,
-        strides=strides,
-        padding=padding,
-        use_bias=use_bias,
+    options |= dict(strides=strides, padding=padding)
+    return conv_layer(x.shape[-1], filters, kernel_size, stack=stack, name=name, **options)(x)
+
+
+def conv_layer(
+    channels: int, filters: int, kernel_size: int, *, stack: Stack, name: str, **options
+) -> layers.Conv2D:
+    """A 2-D convolution of `channels` input channels, zero-padded; to be called more than once."""
+    fan_in = kernel_size**2 * channels
+    defaults = dict(
+        padding="same",
         kernel_initializer=stack.kernel(fan_in),
         bias_initializer=stack.bias(fan_in),
-        name=name,
-        **options,
-    )(x)
+    )
+    return layers.Conv2D(filters, kernel_size, name=name, **{**defaults, **options})
 
 
 def separable_conv(
@@ -60,9 +62,14 @@ def separable_conv(
 
 def norm(x: keras.KerasTensor, *, stack: Stack, name: str) -> keras.KerasTensor:
     """Batch normalisation over all axes but the last."""
+    return norm_layer(stack=stack, name=name)(x)
+
+
+def norm_layer(*, stack: Stack, name: str) -> layers.BatchNormalization:
+    """The layer of `norm`; to be called more than once."""
     return layers.BatchNormalization(
         momentum=stack.norm_momentum, epsilon=stack.norm_epsilon, name=name
-    )(x)
+    )
 
 
 def conv_bn_relu(

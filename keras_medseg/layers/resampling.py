@@ -40,20 +40,31 @@ def up(x: keras.KerasTensor, kind: str, *, stack: Stack, name: str) -> keras.Ker
     require_choice("upsampling", kind, UPSAMPLING)
     if kind != "transposed_conv":
         return layers.UpSampling2D(2, interpolation=kind, name=name)(x)
+    return transposed_conv(x, x.shape[-1], stack=stack, name=name)
+
+
+def transposed_conv(
+    x: keras.KerasTensor, filters: int, *, stack: Stack, name: str, **options
+) -> keras.KerasTensor:
+    """2x2 transposed convolution of stride 2, (N, H, W, C) -> (N, 2H, 2W, filters).
+
+    `options` are those of keras.layers.Conv2DTranspose.
+    """
     # PyTorch counts the fan-in of a transposed kernel over its output channels.
-    fan_in = 4 * x.shape[-1]
+    fan_in = 4 * filters
     return layers.Conv2DTranspose(
-        x.shape[-1],
+        filters,
         2,
         strides=2,
         kernel_initializer=stack.kernel(fan_in),
         bias_initializer=stack.bias(fan_in),
         name=name,
+        **options,
     )(x)
 
 
-def require_multiple(input_shape: Sequence[int | None], multiple: int) -> None:
-    """Check that H and W of (H, W, C) are multiples of `multiple`, or None for "any".
+def require_multiple(input_shape: Sequence[int | None], multiple: int, *, offset: int = 0) -> None:
+    """Check that H and W are `offset` plus a multiple of `multiple`, or None for any such size.
 
     Raises:
         ValueError: naming the next larger shape that fits.
@@ -63,13 +74,17 @@ def require_multiple(input_shape: Sequence[int | None], multiple: int) -> None:
             f"input_shape: found {tuple(input_shape)}, expected (height, width, channels)."
         )
     height, width, channels = input_shape
-    fitting = (*(_next_multiple(size, multiple) for size in (height, width)), channels)
+    fitting = (*(_next_fitting(size, multiple, offset) for size in (height, width)), channels)
     if fitting != tuple(input_shape):
+        rule = f"{offset} plus a multiple of {multiple}" if offset else f"divisible by {multiple}"
         raise ValueError(
-            f"input_shape: found {tuple(input_shape)}, expected height and width divisible by "
-            f"{multiple}. The next valid shape is {fitting}."
+            f"input_shape: found {tuple(input_shape)}, expected height and width {rule}. "
+            f"The next valid shape is {fitting}."
         )
 
 
-def _next_multiple(size: int | None, multiple: int) -> int | None:
-    return None if size is None else max(1, -(-size // multiple)) * multiple
+def _next_fitting(size: int | None, multiple: int, offset: int) -> int | None:
+    if size is None:
+        return None
+    fewest = 0 if offset else 1
+    return offset + max(fewest, -(-(size - offset) // multiple)) * multiple

@@ -69,3 +69,10 @@ def test_other_sizes_name_the_next_valid_shape(shape, valid):
     with pytest.raises(ValueError, match="input_shape: found") as error:
         require_multiple(shape, 16)
     assert str(error.value).endswith(f"The next valid shape is {valid}.")
+
+
+def test_sizes_beyond_an_offset():
+    require_multiple((188, 204, 1), 16, offset=188)
+    with pytest.raises(ValueError, match="188 plus a multiple of 16") as error:
+        require_multiple((187, 205, 1), 16, offset=188)
+    assert str(error.value).endswith("The next valid shape is (188, 220, 1).")

@@ -1,0 +1,158 @@
+"""Weights of the authors' PyTorch code in our networks.
+
+The file of a network that has a PyTorch original declares, beside its builder,
+
+    ORIGINAL_NAMES = {"Conv{n}_conv1": "Conv{n}.conv.0", ...}    our layer -> the original's module
+    NEVER_CALLED = ("aux.0", ...)     modules that the original registers, but never calls
+
+A field such as {n} stands for digits and means the same number on both sides, so one line serves a
+layer on every level. Every layer with weights needs exactly one line. A layer inside of another one
+is named by its path, "Block1/qkv". Names of tensors within a module follow from those of Keras
+(kernel and gamma are "weight", ...); any other weight has its own name in both.
+"""
+
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_medseg import registry
+
+TENSOR_NAMES = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+
+def load_state_dict(
+    model: keras.Model,
+    state_dict: Mapping[str, Any],
+    *,
+    names: Mapping[str, str] | None = None,
+    never_called: tuple[str, ...] = (),
+) -> None:
+    """Set every weight of `model` from the tensors of its original; all of them, or none.
+
+    `num_batches_tracked` and the tensors of modules that are never called are left out.
+
+    Args:
+        model: as registry.build gives it, with the options of the original.
+        state_dict: the original's names -> NumPy arrays or torch tensors, in PyTorch's layout.
+        names: for a model that is not registered, what ORIGINAL_NAMES is for one that is.
+        never_called: likewise.
+
+    Raises:
+        ValueError: naming the tensors that are missing, left over or of another shape; or there is
+            no original for this model or one of its layers.
+    """
+    if names is None:
+        names, never_called = _declared(model.name)
+    targets = _targets(model, names)
+    unused = tuple(f"{module}." for module in never_called)
+    arrays = {
+        name: _array(tensor)
+        for name, tensor in state_dict.items()
+        if not name.endswith("num_batches_tracked") and not name.startswith(unused)
+    }
+    problems = _problems({name: target.shape for name, target in targets.items()}, arrays)
+    if problems:
+        raise ValueError(
+            f"state_dict: found no fit for {model.name}: {'; '.join(problems)}. Build the network "
+            f"with the options of the original."
+        )
+    for name, target in targets.items():
+        target.weight.assign(arrays[name].transpose(target.axes))
+
+
+def expected_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
+    """The original's tensors that load_state_dict takes for `model`, with their shapes.
+
+    Raises:
+        ValueError: there is no original for this model or one of its layers.
+    """
+    targets = _targets(model, _declared(model.name)[0])
+    return {name: target.shape for name, target in targets.items()}
+
+
+@dataclass(frozen=True)
+class _Target:
+    weight: keras.Variable
+    axes: tuple[int, ...]  # of the original's tensor, in the order of ours
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.weight.shape[self.axes.index(axis)] for axis in range(len(self.axes)))
+
+
+def _declared(name: str) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    registry.card(name)
+    module = importlib.import_module(f"keras_medseg.models.{name}")
+    if not hasattr(module, "ORIGINAL_NAMES"):
+        raise ValueError(
+            f"model: found {name}, expected a network with a PyTorch original. Its card says what "
+            f"it was made from."
+        )
+    return module.ORIGINAL_NAMES, getattr(module, "NEVER_CALLED", ())
+
+
+def _targets(model: keras.Model, names: Mapping[str, str]) -> dict[str, _Target]:
+    targets = {}
+    for layer in model.layers:
+        for weight in layer.weights:
+            path, _, kind = weight.path.rpartition("/")
+            name = f"{_original(path, names, model.name)}.{TENSOR_NAMES.get(kind, kind)}"
+            if name in targets:
+                raise ValueError(f"ORIGINAL_NAMES of {model.name}: two layers take {name}.")
+            targets[name] = _Target(weight, _axes(layer, weight, kind))
+    return targets
+
+
+def _axes(layer: keras.Layer, weight: keras.Variable, kind: str) -> tuple[int, ...]:
+    axes = tuple(range(len(weight.shape)))
+    if kind != "kernel":
+        return axes
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        return (2, 3, 0, 1)
+    # (out, in, k...) and, of a transposed convolution, (in, out, k...).
+    return (*axes[2:], 1, 0)
+
+
+def _original(path: str, names: Mapping[str, str], model_name: str) -> str:
+    found = []
+    for ours, theirs in names.items():
+        pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(ours))
+        match = re.fullmatch(pattern, path)
+        if match:
+            found.append(theirs.format(**match.groupdict()))
+    if len(found) != 1:
+        raise ValueError(
+            f"model: the layer {path} of {model_name} has {len(found)} counterparts in the "
+            f"original ({', '.join(found) or 'none'}), expected one."
+        )
+    return found[0]
+
+
+def _array(tensor: Any) -> np.ndarray:
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach().cpu().float()
+    return np.asarray(tensor)
+
+
+def _problems(
+    expected: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]
+) -> list[str]:
+    missing = [name for name in expected if name not in arrays]
+    surplus = [name for name in arrays if name not in expected]
+    problems = [f"missing {', '.join(missing)}"] if missing else []
+    problems += [f"surplus {', '.join(surplus)}"] if surplus else []
+    for name, shape in expected.items():
+        if name in arrays and arrays[name].shape != shape:
+            problems.append(f"{name} has shape {arrays[name].shape}, expected {shape}")
+    return problems

@@ -1,0 +1,63 @@
+"""Weights and outputs of the authors' implementations, for every test that compares with one."""
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+GOLDENS = Path(__file__).parent / "goldens"
+
+
+class Golden:
+    """`goldens/NAME.json` lists an original's tensors, `NAME.npz` what it put out for the weights
+    and the input that follow from their names and shapes."""
+
+    def __init__(self, name: str) -> None:
+        facts = json.loads((GOLDENS / f"{name}.json").read_text())
+        self.keys: list[tuple[str, list[int]]] = facts["keys"]
+        self.input_shape: list[int] = facts["input_shape"]  # channels first
+        self.parameters: int = facts["parameters"]
+        self.never_called: list[str] = facts["never_called"]
+        with np.load(GOLDENS / f"{name}.npz") as stored:
+            self.outputs = [stored[f"output{i}"] for i in range(len(facts["outputs"]))]
+        self.allowed = [
+            1e-5 * max(1, largest) + 10 * error
+            for largest, error in zip(facts["max_abs"], facts["float32_error"])
+        ]
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """The original's weights, in PyTorch's layout."""
+        return {key: _weight(key, shape) for key, shape in self.keys}
+
+    def image(self) -> np.ndarray:
+        """The input, channels last."""
+        x = np.random.RandomState(0).standard_normal(self.input_shape)
+        return np.moveaxis(np.float32(x), 1, -1)
+
+    def errors(self, outputs: list[np.ndarray]) -> list[float]:
+        """Largest deviation of each channels-last output, in parts of what is allowed."""
+        ours = [np.moveaxis(np.asarray(y), -1, 1) for y in outputs]
+        assert [y.shape for y in ours] == [y.shape for y in self.outputs]
+        return [
+            float(np.abs(y - expected).max() / allowed)
+            for y, expected, allowed in zip(ours, self.outputs, self.allowed)
+        ]
+
+
+@pytest.fixture
+def read_golden() -> Callable[[str], Golden]:
+    return Golden
+
+
+def _weight(key: str, shape: list[int]) -> np.ndarray:
+    normal = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape)
+    if key.endswith("running_var"):
+        normal = 1 + 0.1 * np.abs(normal)
+    elif len(shape) == 1:
+        normal = (1 if key.endswith(".weight") else 0) + 0.1 * normal
+    else:
+        normal /= np.sqrt(np.prod(shape[1:]))
+    return np.float32(normal)

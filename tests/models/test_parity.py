@@ -1,0 +1,36 @@
+"""Authors' weights in our networks give the authors' outputs."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_medseg import registry
+from keras_medseg.porting import load_state_dict
+
+# Golden -> network and the options that make it the original.
+GOLDENS = {
+    "unet": ("unet", {}),
+}
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_output_is_the_originals(name, read_golden):
+    golden, (network, options) = read_golden(name), GOLDENS[name]
+    image = golden.image()
+    model = registry.build(network, input_shape=image.shape[1:], **options)
+    load_state_dict(model, golden.state_dict())
+    outputs = keras.tree.flatten(model(image, training=False))
+    assert max(golden.errors([keras.ops.convert_to_numpy(y) for y in outputs])) <= 1
+    called = sum(
+        int(np.prod(shape))
+        for key, shape in golden.keys
+        if not key.endswith(("running_mean", "running_var"))
+        and not key.startswith(tuple(f"{module}." for module in golden.never_called))
+    )
+    assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == called
+
+
+def test_every_network_with_a_golden_has_it_here():
+    proven = {network for network, _ in GOLDENS.values()}
+    claimed = {name for name in registry.list_models() if registry.card(name).parity == "golden"}
+    assert claimed == proven

@@ -1,0 +1,91 @@
+"""What a state dict must be to be taken, and where its tensors go, by hand."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_medseg import registry
+from keras_medseg.porting import expected_shapes, load_state_dict
+
+
+@pytest.fixture(scope="module")
+def unet():
+    return registry.build("unet", input_shape=(16, 16, 2), filters=1)
+
+
+@pytest.fixture
+def state_dict(unet):
+    return {name: np.ones(shape) for name, shape in expected_shapes(unet).items()}
+
+
+def test_expected_shapes_are_in_the_originals_layout(unet):
+    shapes = expected_shapes(unet)
+    # Each of 9 blocks has 2 x (convolution, norm), each of 4 ups one; the output has 2 tensors.
+    assert len(shapes) == 9 * 2 * 6 + 4 * 6 + 2
+    assert shapes["Conv1.conv.0.weight"] == (1, 2, 3, 3)
+    assert shapes["Up_conv5.conv.0.weight"] == (8, 16, 3, 3)
+    assert shapes["Up_conv5.conv.1.running_var"] == (8,)
+
+
+def test_counters_and_unused_modules_are_left_out(unet, state_dict):
+    state_dict["Conv1.conv.1.num_batches_tracked"] = np.array(7)
+    load_state_dict(unet, state_dict)
+    assert all((keras.ops.convert_to_numpy(weight) == 1).all() for weight in unet.weights)
+
+
+def test_wrong_tensors_are_named_and_nothing_is_loaded(unet, state_dict):
+    before = [keras.ops.convert_to_numpy(weight) for weight in unet.weights]
+    del state_dict["Up5.up.1.bias"]
+    state_dict["aux.weight"] = np.zeros(3)
+    state_dict["Conv_1x1.weight"] = np.zeros((1, 1, 3, 3))
+    with pytest.raises(ValueError, match="state_dict: ") as error:
+        load_state_dict(unet, {name: 5 * array for name, array in state_dict.items()})
+    message = str(error.value)
+    assert "missing Up5.up.1.bias" in message
+    assert "surplus aux.weight" in message
+    assert "Conv_1x1.weight has shape (1, 1, 3, 3), expected (1, 1, 1, 1)" in message
+    for weight, old in zip(unet.weights, before):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), old)
+
+
+def test_network_without_an_original_is_refused():
+    model = registry.build("residual_attention_unet", input_shape=(16, 16, 4), filters=4)
+    with pytest.raises(ValueError, match="expected a network with a PyTorch original"):
+        load_state_dict(model, {})
+    model = registry.build("unet", input_shape=(188, 188, 1), filters=1, form="valid")
+    with pytest.raises(ValueError, match="the layer Up5 of unet has 0 counterparts"):
+        load_state_dict(model, {})
+
+
+# (out, in, k, k) -> (k, k, in, out); (in, out, k, k) -> (k, k, out, in); (C, 1, k, k) ->
+# (k, k, C, 1); (out, in) -> (in, out).
+@pytest.mark.parametrize(
+    ("layer", "shape", "axes"),
+    [
+        (layers.Conv2D(5, 3), (5, 4, 3, 3), (2, 3, 1, 0)),
+        (layers.Conv2DTranspose(5, 2), (4, 5, 2, 2), (2, 3, 1, 0)),
+        (layers.DepthwiseConv2D(3), (4, 1, 3, 3), (2, 3, 0, 1)),
+        (layers.Dense(5), (5, 4), (1, 0)),
+    ],
+)
+def test_layouts(layer, shape, axes):
+    image = keras.Input((8, 8, 4))
+    model = keras.Model(image, layer(image))
+    kernel = np.arange(np.prod(shape), dtype="float32").reshape(shape)
+    bias = np.zeros(layer.bias.shape)
+    state_dict = {"a.0.weight": kernel, "a.0.bias": bias, "spare.weight": bias}
+    names = {layer.name: "a.0"}
+    load_state_dict(model, state_dict, names=names, never_called=("spare",))
+    np.testing.assert_array_equal(layer.kernel, kernel.transpose(axes))
+
+
+def test_tensors_of_torch_are_taken():
+    torch = pytest.importorskip("torch")
+    image = keras.Input((4,))
+    model = keras.Model(image, layers.Dense(2, name="head")(image))
+    linear = torch.nn.Linear(4, 2)
+    load_state_dict(model, dict(linear.named_parameters(prefix="fc")), names={"head": "fc"})
+    x = np.random.default_rng(0).standard_normal((3, 4), "float32")
+    expected = linear(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(model(x), expected, atol=1e-6)
