@@ -9,6 +9,7 @@ from (seed, epoch).
 import importlib.util
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,17 @@ def _schedule(train: recipe.Train, log: list[dict]) -> list[keras.callbacks.Call
     if train.schedule == "plateau":
         options = {"mode": "max" if "accuracy" in train.schedule_options["monitor"] else "min"}
         return [ResumedPlateau(log, train.learning_rate, **options, **train.schedule_options)]
-    raise ValueError(f"train.schedule: found {train.schedule!r}, expected 'constant' or 'plateau'.")
+    if train.schedule == "polynomial":
+        return [keras.callbacks.LearningRateScheduler(partial(_polynomial, train))]
+    raise ValueError(
+        f"train.schedule: found {train.schedule!r}, expected 'constant', 'plateau' or 'polynomial'."
+    )
+
+
+def _polynomial(train: recipe.Train, epoch: int) -> float:
+    """Myronenko's rule: from the initial rate towards 0, changed once per epoch."""
+    remaining = 1 - epoch / train.epochs
+    return train.learning_rate * remaining ** train.schedule_options["power"]
 
 
 def _tensorboard(folder: Path) -> list[keras.callbacks.Callback]:

@@ -91,6 +91,15 @@ def test_the_learning_rate_rule_was_at_work(unbroken):
     np.testing.assert_allclose(log["learning_rate"], [0.01, 0.01, 0.005, 0.0025], rtol=1e-6)
 
 
+def test_the_polynomial_rule_by_hand(tmp_path):
+    """Myronenko's rule with power 0.9 over 4 epochs: 0.01 * (1 - e / 4) ** 0.9."""
+    fields = ("train.schedule=polynomial", "train.schedule_options={'power': 0.9}")
+    done = start(tmp_path, *(part for field in fields for part in ("--set", field)))
+    assert done.returncode == 0, done.stderr
+    expected = [0.01, 0.01 * 0.75**0.9, 0.01 * 0.5**0.9, 0.01 * 0.25**0.9]
+    np.testing.assert_allclose(outcome(tmp_path)[1]["learning_rate"], expected, rtol=1e-6)
+
+
 def test_one_step_of_gradient_descent_by_hand():
     """w - 0.005 * gradient, and nothing else: no momentum, no decay."""
     weight = keras.Variable([1.0, -2.0])
