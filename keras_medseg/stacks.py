@@ -4,7 +4,7 @@ A paper that gives no initialiser or batch-norm momentum used its framework's. K
 of its own, so every builder takes the stack its paper ran on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import keras
@@ -69,19 +69,7 @@ KERAS_2_2 = Stack(
 
 # TensorFlow 2: tf.keras.layers.Conv2D, BatchNormalization, UpSampling2D; optimizers.Adam and
 # AdamW; callbacks.ReduceLROnPlateau. Equal to Keras 2.2.4 in all that is listed here.
-TENSORFLOW_2 = Stack(
-    name="tensorflow_2",
-    kernel_initializer="glorot_uniform",
-    bias_initializer="zeros",
-    norm_momentum=0.99,
-    norm_epsilon=1e-3,
-    adam_epsilon=1e-7,
-    decoupled_weight_decay=True,
-    upsampling="nearest",
-    symmetric_padding=False,
-    plateau_factor=0.1,
-    plateau_patience=10,
-)
+TENSORFLOW_2 = replace(KERAS_2_2, name="tensorflow_2")
 
 # PyTorch 2: nn/modules/conv.py (_ConvNd.reset_parameters: kaiming_uniform_(a=sqrt(5)), bias
 # U(+-1/sqrt(fan_in))), nn/modules/batchnorm.py (momentum 0.1, eps 1e-5), nn.Upsample (nearest),
