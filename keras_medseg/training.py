@@ -182,15 +182,16 @@ class Progress(keras.callbacks.Callback):
         self.line = progress.Line()
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.started = time.monotonic()
-        self.done = 0
+        self.done = -1
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.done += 1
-        if self.line.due:
+        if self.done == 0:  # the first step compiles, and says nothing about the others
+            self.started = time.monotonic()
+        elif self.line.due:
             self._show(batch + 1, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -199,7 +200,7 @@ class Progress(keras.callbacks.Callback):
     def _show(self, step: int, logs: dict, *, last: bool = False) -> None:
         steps = self.params["steps"]
         left = (self.epochs - self.epoch) * steps - step
-        remaining = left * (time.monotonic() - self.started) / self.done
+        remaining = left * (time.monotonic() - self.started) / max(self.done, 1)
         shown = [f"{k} {v:.4g}" for k, v in logs.items() if k not in ("learning_rate", "seconds")]
         where = f"epoch {self.epoch + 1}/{self.epochs}  step {step}/{steps}"
         ending = f"{progress.duration(remaining)} left"
