@@ -258,6 +258,34 @@ def edge_maps(
     return figure
 
 
+@_styled
+def output_maps(
+    background: np.ndarray,
+    outputs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+) -> "Figure":
+    """Every output's annotation above its probabilities, one column per output.
+
+    background: (X, Y) slice of one modality, LPS.
+    outputs: {"ET": ((X, Y) mask, (X, Y) probabilities), ...}.
+    """
+    everything = np.any([mask for mask, _ in outputs.values()], axis=0)
+    box = _bounding_box(everything, margin=12)
+    figure, axes = _pictures(2, 1 + len(outputs), box, spacing_mm, extra=0.2)
+    _show(axes[0, 0], background, box, spacing_mm, cmap="gray", vmax=_bright(background))
+    axes[0, 0].set_title("input")
+    _orientation_marks(axes[0, 0])
+    _scale_bar(axes[0, 0], length_mm=10)
+    axes[1, 0].set_axis_off()
+    for (name, (mask, probabilities)), column in zip(outputs.items(), axes.T[1:]):
+        column[0].set_title(name)
+        for panel, picture in zip(column, (mask.astype(float), probabilities)):
+            shown = _show(panel, picture, box, spacing_mm, cmap="gray", vmax=1.0)
+    figure.colorbar(shown, ax=axes[1], label="probability", shrink=0.85)
+    return figure
+
+
 def _panels(
     rows: int, columns: int, *, width: float, height: float, share: str
 ) -> tuple["Figure", np.ndarray]:

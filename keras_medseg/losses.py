@@ -1,11 +1,12 @@
 """Losses on probabilities, in keras.ops: the same value and gradient on every backend.
 
-Functions take (N, H, W, C) maps and give one value per pixel, (N, H, W); the mean over all of them
-is the loss. `get` wraps them for `model.compile`. All compute in float32 whatever the precision
-policy.
+Functions take (N, H, W, C) maps and give one value per pixel, (N, H, W), or, where a loss is no sum
+over pixels, one per channel; the mean over all of them is the loss. `get` wraps them for
+`model.compile`. All compute in float32 whatever the precision policy.
 """
 
 import inspect
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from keras import ops
 from keras_medseg.choices import require_choice
 
 RESPONSES = ("xy", "magnitude")
+DICE_SUMS = ("batch", "sample")
 SOBEL_X = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], dtype="float32")
 
 
@@ -23,10 +25,35 @@ def cross_entropy(y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras
     Probabilities are clipped to [1e-7, 1 - 1e-7] and the channels averaged, as in Keras 2.2.4
     (backend epsilon). (N, H, W, C) twice -> (N, H, W).
     """
-    y_true = ops.cast(y_true, "float32")
-    y_pred = ops.clip(ops.cast(y_pred, "float32"), 1e-7, 1 - 1e-7)
-    entropy = y_true * ops.log(y_pred) + (1 - y_true) * ops.log(1 - y_pred)
-    return -ops.mean(entropy, axis=-1)
+    return -ops.mean(_log_likelihood(y_true, y_pred), axis=-1)
+
+
+def dice_loss(
+    y_true: keras.KerasTensor,
+    y_pred: keras.KerasTensor,
+    *,
+    squared: bool = True,
+    per: str = "batch",
+) -> keras.KerasTensor:
+    """1 - 2 sum(p q) / (sum(p^2) + sum(q^2)) of every channel; mtds2021, equation (9).
+
+    (N, H, W, C) twice -> (C,). Where nothing is annotated the loss is 1 whatever is predicted, and
+    so without gradient. Of two empty maps it is 1 as well.
+
+    Args:
+        squared: whether the denominator sums squares (Milletari et al. 2016) or the values.
+        per: "batch" sums over all pixels of the batch; "sample" over each map, then averages.
+
+    Raises:
+        ValueError: `per` is neither.
+    """
+    require_choice("per", per, DICE_SUMS)
+    q, p = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
+    axes = (0, 1, 2) if per == "batch" else (1, 2)
+    sizes = ops.square(p) + ops.square(q) if squared else p + q
+    # Keras' epsilon: 0 / 0 is no number.
+    overlap = 2 * ops.sum(p * q, axis=axes) / (ops.sum(sizes, axis=axes) + 1e-7)
+    return 1 - (overlap if per == "batch" else ops.mean(overlap, axis=0))
 
 
 def edge_maps(
@@ -144,7 +171,59 @@ class CrossEntropyAndEdge(keras.losses.Loss):
         return {**super().get_config(), "edge_weight": self.edge_weight, **self.edge_options}
 
 
-LOSSES = {"cross_entropy": CrossEntropy, "cross_entropy_and_edge": CrossEntropyAndEdge}
+@keras.saving.register_keras_serializable("keras_medseg")
+class CrossEntropyAndDice(keras.losses.Loss):
+    """sum over outputs k of weight_k (mean `cross_entropy` + dice_weight * `dice_loss`).
+
+    mtds2021, equations (1) and (9).
+
+    output_weights: one for each channel, the main output first.
+    dice_weight, squared, per: 1, squares and sums over the batch, equation (9) as it stands.
+
+    Raises:
+        ValueError: an option out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        output_weights: Sequence[float] = (1.0,),
+        dice_weight: float = 1.0,
+        squared: bool = True,
+        per: str = "batch",
+        name: str = "cross_entropy_and_dice",
+        **options,
+    ) -> None:
+        super().__init__(name=name, **options)
+        require_choice("per", per, DICE_SUMS)
+        if min(dice_weight, *output_weights) < 0:
+            found = f"{dice_weight} and {tuple(output_weights)}"
+            raise ValueError(f"dice_weight, output_weights: found {found}, expected 0 or more.")
+        self.output_weights = tuple(output_weights)
+        self.dice_weight = dice_weight
+        self.dice_options = dict(squared=squared, per=per)
+
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        if y_pred.shape[-1] != len(self.output_weights):
+            raise ValueError(
+                f"output_weights: found {self.output_weights}, expected {y_pred.shape[-1]}: "
+                "one for each output."
+            )
+        entropy = -ops.mean(_log_likelihood(y_true, y_pred), axis=(0, 1, 2))
+        dice = dice_loss(y_true, y_pred, **self.dice_options)
+        weights = ops.convert_to_tensor(self.output_weights, "float32")
+        return ops.sum(weights * (entropy + self.dice_weight * dice))
+
+    def get_config(self) -> dict:
+        own = {"output_weights": list(self.output_weights), "dice_weight": self.dice_weight}
+        return {**super().get_config(), **own, **self.dice_options}
+
+
+LOSSES = {
+    "cross_entropy": CrossEntropy,
+    "cross_entropy_and_dice": CrossEntropyAndDice,
+    "cross_entropy_and_edge": CrossEntropyAndEdge,
+}
 
 
 def get(name: str, **options) -> keras.losses.Loss:
@@ -166,6 +245,12 @@ def _check_edge_options(gaussian_size: int, gaussian_sigma: float, response: str
     if gaussian_sigma <= 0:
         raise ValueError(f"gaussian_sigma: found {gaussian_sigma}, expected more than 0 pixels.")
     require_choice("response", response, RESPONSES)
+
+
+def _log_likelihood(y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+    y_true = ops.cast(y_true, "float32")
+    y_pred = ops.clip(ops.cast(y_pred, "float32"), 1e-7, 1 - 1e-7)
+    return y_true * ops.log(y_pred) + (1 - y_true) * ops.log(1 - y_pred)
 
 
 def _filter(maps: keras.KerasTensor, kernel: np.ndarray) -> keras.KerasTensor:

@@ -136,11 +136,16 @@ def slice_batches(
     *,
     training: bool,
 ) -> SliceBatches:
-    """The recipe's batches of axial slices; shuffled and flipped only for training."""
+    """The recipe's batches of axial slices; shuffled and flipped only for training.
+
+    One channel of targets for each of `regions`, then one for each auxiliary output.
+    """
+    targets = (*regions, *run.model.auxiliary)
     return SliceBatches(
         decoded,
         case_ids,
-        targets={region: brats.REGIONS[region] for region in regions},
+        # Numbered, for outputs may share a target.
+        targets={f"{number}_{name}": brats.TARGETS[name] for number, name in enumerate(targets)},
         window=run.data.window,
         batch_size=run.train.batch_size,
         seed=run.train.seed,
@@ -151,8 +156,10 @@ def slice_batches(
     )
 
 
-def load_network(out: Path, variant: str, regions: tuple[str, ...]) -> "keras.Model":
-    """One trained network of a run folder.
+def load_network(
+    out: Path, variant: str, regions: tuple[str, ...], *, auxiliary: bool = False
+) -> "keras.Model":
+    """One trained network of a run folder; its main output, or with `auxiliary` all of them.
 
     Raises:
         DataError: when it was not trained to its end.
@@ -170,7 +177,10 @@ def load_network(out: Path, variant: str, regions: tuple[str, ...]) -> "keras.Mo
             expected="a trained network",
             remedy="Train first; the command that started the run goes on with it.",
         )
-    return keras.saving.load_model(path, compile=False)
+    network = keras.saving.load_model(path, compile=False)
+    if auxiliary or len(network.outputs) == 1:
+        return network
+    return keras.Model(network.input, network.outputs[0], name=network.name)
 
 
 def load_networks(out: Path, variant: str) -> dict[str, "keras.Model"]:
@@ -184,8 +194,12 @@ def load_networks(out: Path, variant: str) -> dict[str, "keras.Model"]:
     return {name: load_network(out, variant, tuple(name.split("+"))) for name in names}
 
 
-def score_variant(variant: str, run: recipe.Recipe, data: Data, out: Path) -> pd.DataFrame:
+def score_variant(
+    variant: str, run: recipe.Recipe, data: Data, out: Path, trained_as: str | None = None
+) -> pd.DataFrame:
     """Predict the held-out cases on the full grid, write NIfTI, score; one row per region.
+
+    trained_as: the variant whose networks are used, where this one has none of its own.
 
     Rows are added to `scores.csv` case by case; cases that stand there are not predicted again.
     """
@@ -197,19 +211,15 @@ def score_variant(variant: str, run: recipe.Recipe, data: Data, out: Path) -> pd
     done = set(scores.loc[scores["variant"] == variant, "case"])
     left = [case for case in data.held_out if case not in done]
     networks = {
-        "+".join(names): load_network(out, variant, names) for names in run.model.networks if left
+        "+".join(names): load_network(out, trained_as or variant, names)
+        for names in run.model.networks
+        if left
     }
     regions = {name: brats.REGIONS[name] for names in run.model.networks for name in names}
     with bar(f"predicting {variant}") as progress:
         for number, name in enumerate(left, 1):
             case = data.store.cases[name]
-            labels = inference.predict_case(
-                networks,
-                case,
-                window=run.data.window,
-                normalisation=run.data.normalisation,
-                batch_size=run.train.batch_size,
-            )
+            labels = label_case(networks, case, run)
             inference.write_prediction(folder / f"{name}.nii.gz", labels, case)
             rows = scoring.score_case(labels, full_labels(case), regions, case.spacing_mm)
             new = pd.DataFrame([{"variant": variant, "case": name, **row} for row in rows])
@@ -217,6 +227,22 @@ def score_variant(variant: str, run: recipe.Recipe, data: Data, out: Path) -> pd
             write_atomic(path, scores.to_csv(index=False).encode())
             progress(number, len(left), name)
     return scores[scores["variant"] == variant]
+
+
+def label_case(
+    networks: dict[str, "keras.Model"], case: store.StoredCase, run: recipe.Recipe
+) -> np.ndarray:
+    """(X, Y, Z) uint8 canonical label map of a case, as the recipe reads and cleans it, LPS."""
+    from keras_medseg import inference, postprocess
+
+    labels = inference.predict_case(
+        networks,
+        case,
+        window=run.data.window,
+        normalisation=run.data.normalisation,
+        batch_size=run.train.batch_size,
+    )
+    return postprocess.drop_small_components(labels, run.predict.smallest_component)
 
 
 def gather_logs(out: Path) -> pd.DataFrame:
@@ -250,13 +276,7 @@ def predict_folder(run_folder: Path, folder: Path, out: Path, variant: str | Non
             decoded = store.prepare(found, brats.read_case, Path(decoded_folder), progress=progress)
         with bar("predicting") as progress:
             for number, case in enumerate(found, 1):
-                labels = inference.predict_case(
-                    networks,
-                    decoded.cases[case.id],
-                    window=run.data.window,
-                    normalisation=run.data.normalisation,
-                    batch_size=run.train.batch_size,
-                )
+                labels = label_case(networks, decoded.cases[case.id], run)
                 path = out / f"{case.id}.nii.gz"
                 inference.write_prediction(path, labels, decoded.cases[case.id])
                 progress(number, len(found), case.id)

@@ -30,11 +30,13 @@ class Model:
 
     networks: one training per inner tuple, which names the regions of that network's outputs.
     overrides: passed on to `keras_medseg.build`.
+    auxiliary: regions of the further outputs that every network has in training alone.
     """
 
     name: str
     networks: tuple[tuple[str, ...], ...]
     overrides: dict[str, Any] = field(default_factory=dict)
+    auxiliary: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,17 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Predict:
+    """What is done to a predicted label map.
+
+    smallest_component: connected components under this share of the largest are dropped; 0 keeps
+        all.
+    """
+
+    smallest_component: float = 0.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One experiment of one paper."""
 
@@ -62,6 +75,7 @@ class Recipe:
     data: Data
     model: Model
     train: Train
+    predict: Predict = Predict()
 
 
 def fields(recipe: Recipe) -> dict[str, Any]:
@@ -115,7 +129,8 @@ def from_json(text: str) -> Recipe:
         tree = json.loads(text)
         parts = {"data": Data, "model": Model, "train": Train}
         built = {name: cls(**_tuples(tree[name])) for name, cls in parts.items()}
-        return Recipe(paper=tree["paper"], **built)
+        predict = Predict(**tree.get("predict", {}))
+        return Recipe(paper=tree["paper"], predict=predict, **built)
     except (KeyError, TypeError) as error:
         raise ValueError(f"recipe: {error}. Expected the fields that to_json writes.") from error
 

@@ -242,7 +242,8 @@ def write_report(
     """Write table.csv, table.md and the self-contained report.html into the run folder.
 
     published: the paper's published.csv.
-    expected: {metric, region, variant, minimum or (expected, tolerance), measured, passed}.
+    expected: {metric, region, variant, minimum, maximum (None: no limit) or (expected, tolerance),
+        measured, passed}.
     comparisons: (baseline, variant) pairs of scores.csv for the paired test on Dice.
     notes: what a reader of the tables must know besides, e.g. contradictions in the paper.
 
@@ -379,7 +380,9 @@ def _cell_view(line: pd.Series, marks: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _expected_view(entry: Mapping[str, Any]) -> dict[str, str | bool]:
-    if "minimum" in entry:
+    if entry.get("maximum") is not None:
+        wanted = f"{entry['minimum']:g} to {entry['maximum']:g}"
+    elif "minimum" in entry:
         wanted = f"at least {entry['minimum']:g}"
     else:
         wanted = f"{entry['expected']:g} ± {entry['tolerance']:g}"

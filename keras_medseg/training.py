@@ -45,7 +45,7 @@ def fit(
         DataError: when `folder` holds a training of another recipe or data, or only damaged
             checkpoints.
     """
-    model = build(run, regions, channels=training.batch(0, 0)[0].shape[-1])
+    network, model = build(run, regions, channels=training.batch(0, 0)[0].shape[-1])
     identity = {
         "recipe": json.loads(recipe.to_json(run)),
         "regions": list(regions),
@@ -72,15 +72,21 @@ def fit(
             shuffle=False,
             verbose=0,
         )
-    _save_model(model, folder / "model.keras")
-    return model
+    _save_model(network, folder / "model.keras")
+    return network
 
 
-def build(run: recipe.Recipe, regions: tuple[str, ...], *, channels: int) -> keras.Model:
-    """The recipe's network, compiled, with the weights that its seed gives.
+def build(
+    run: recipe.Recipe, regions: tuple[str, ...], *, channels: int
+) -> tuple[keras.Model, keras.Model]:
+    """The recipe's network with the weights that its seed gives, and the model to fit.
+
+    Of a network with one output the two are the same. Those of one with auxiliary outputs share
+    their layers; the model has all outputs in one, as a batch has all targets in one.
 
     Raises:
-        ValueError: for an optimizer, loss or precision that does not exist.
+        ValueError: for an optimizer, loss or precision that does not exist, and for auxiliary
+            outputs that the network does not have.
     """
     if run.train.optimizer not in OPTIMIZERS:
         raise ValueError(
@@ -90,12 +96,13 @@ def build(run: recipe.Recipe, regions: tuple[str, ...], *, channels: int) -> ker
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(run.train.precision)
     try:
-        model = registry.build(
+        network = registry.build(
             run.model.name,
             input_shape=(*run.data.window[:2], channels),
             classes=len(regions),
             **run.model.overrides,
         )
+        model = _join_outputs(network, (*regions, *run.model.auxiliary))
         optimizer = OPTIMIZERS[run.train.optimizer](
             run.train.learning_rate, **run.train.optimizer_options
         )
@@ -106,7 +113,7 @@ def build(run: recipe.Recipe, regions: tuple[str, ...], *, channels: int) -> ker
         )
     finally:
         keras.config.set_dtype_policy(policy)
-    return model
+    return network, model
 
 
 def make_deterministic(seed: int) -> None:
@@ -207,6 +214,19 @@ class Progress(keras.callbacks.Callback):
         self.line.show("  ".join([f"  {self.name}", where, *shown, ending]), last=last)
 
 
+def _join_outputs(network: keras.Model, targets: tuple[str, ...]) -> keras.Model:
+    found = sum(output.shape[-1] for output in network.outputs)
+    if found != len(targets):
+        raise ValueError(
+            f"model.auxiliary: found the targets {', '.join(targets)}, expected {found}: "
+            f"as many as {network.name} has outputs."
+        )
+    if len(network.outputs) == 1:
+        return network
+    join = keras.layers.Concatenate(dtype="float32", name="outputs")
+    return keras.Model(network.input, join(network.outputs), name=network.name)
+
+
 def _feed(batches: b.SliceBatches, epochs: range) -> Any:
     if keras.backend.backend() == "tensorflow":
         return b.tf_dataset(batches, epochs)
@@ -253,10 +273,10 @@ def _restore(model: keras.Model, folder: Path, identity: dict) -> list[dict]:
     if found is None:
         return []
     arrays, record = found
-    if record["identity"] != identity:
+    if difference := _difference(record["identity"], identity):
         raise DataError(
             folder,
-            found=f"a training with {_first_difference(record['identity'], identity)}",
+            found=f"a training with {difference}",
             expected="one of the same recipe and data",
             remedy="Choose another --out, or delete this folder to train anew.",
         )
@@ -267,14 +287,16 @@ def _restore(model: keras.Model, folder: Path, identity: dict) -> list[dict]:
     return record["log"]
 
 
-def _first_difference(found: dict, expected: dict) -> str:
-    if found["recipe"] != expected["recipe"]:
-        ours, theirs = (recipe.from_json(json.dumps(r["recipe"])) for r in (expected, found))
-        field, (now, then) = next(iter(recipe.differences(ours, theirs).items()))
+def _difference(found: dict, expected: dict) -> str:
+    # As recipes: a field that is younger than the checkpoint has its default there.
+    ours, theirs = (recipe.from_json(json.dumps(r["recipe"])) for r in (expected, found))
+    if changed := recipe.differences(ours, theirs):
+        field, (now, then) = next(iter(changed.items()))
         return f"{field} = {then!r} (now {now!r})"
     if found["data"] != expected["data"]:
         return f"data {found['data'][:12]} (now {expected['data'][:12]})"
-    return "other regions or another split of the cases"
+    same = all(found[key] == expected[key] for key in ("regions", "cases"))
+    return "" if same else "other regions or another split of the cases"
 
 
 def _learning_rate(model: keras.Model) -> float:

@@ -50,6 +50,27 @@ def tiny_dropout(input_shape: tuple[int, int, int] = (16, 16, 4), classes: int =
     return keras.Model(inputs, keras.layers.Conv2D(classes, 1, activation="sigmoid")(x))
 
 
+@registry.register(
+    registry.Card(
+        name="tiny_supervised",
+        paper="test",
+        title="tiny_dropout with two auxiliary outputs",
+        input_shape=(16, 16, 4),
+        parameters=707,
+        dimensions=2,
+        output="sigmoid",
+        source="this test",
+        parity="rebuilt",
+    )
+)
+def tiny_supervised(input_shape: tuple[int, int, int] = (16, 16, 4), classes: int = 1):
+    """The hidden layer feeds two more outputs of one channel each."""
+    network = tiny_dropout(input_shape, classes)
+    hidden = network.layers[-1].input
+    heads = [keras.layers.Conv2D(1, 1, activation="sigmoid")(hidden) for _ in range(2)]
+    return keras.Model(network.input, [network.output, *heads])
+
+
 RECIPE = recipe.Recipe(
     paper="test",
     data=recipe.Data((16, 16, 8), "z_score", ("x", "y"), 0.34),

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from experiments import experiment
+from experiments.dcabes2020.recipe import RECIPE
+from keras_medseg import recipe
 from keras_medseg.data import phantom
 
 ROOT = Path(__file__).parents[1]
@@ -108,6 +110,23 @@ def test_the_report_names_what_was_left_out_and_why_it_is_not_comparable(finishe
     assert 'src="http' not in page
 
 
+def test_variants_that_differ_after_training_share_one():
+    run = RECIPE
+    changes = {
+        "full": (),
+        "before_cleaning": ("predict.smallest_component=0.5",),
+        "longer": ("train.epochs=99",),
+        "longer_cleaned": ("train.epochs=99", "predict.smallest_component=0.5"),
+    }
+    variants = {name: recipe.override(run, lines) for name, lines in changes.items()}
+    assert experiment.trained_as(variants) == {
+        "full": "full",
+        "before_cleaning": "full",
+        "longer": "longer",
+        "longer_cleaned": "longer",
+    }
+
+
 def test_judging_by_hand():
     scores = pd.DataFrame(
         {
@@ -117,12 +136,14 @@ def test_judging_by_hand():
         }
     )
 
-    def verdict(minimum, variant="a", data="phantom", profile="quick"):
-        entry = experiment.Expected(data, profile, variant, "WT", "dice", minimum)
+    def verdict(minimum, variant="a", data="phantom", profile="quick", maximum=None):
+        entry = experiment.Expected(data, profile, variant, "WT", "dice", minimum, maximum)
         return experiment.judge((entry,), scores, "phantom in the layout of BraTS2017", "quick")
 
     assert [v["passed"] for v in verdict(0.8)] == [True]  # (0.7 + 0.9) / 2
     assert [v["passed"] for v in verdict(0.81)] == [False]
+    assert [v["passed"] for v in verdict(0.7, maximum=0.8)] == [True]
+    assert [v["passed"] for v in verdict(0.7, maximum=0.79)] == [False]
     assert [v["passed"] for v in verdict(0.0, variant="not run")] == [False]
     assert verdict(0.8, data="BraTS2017") == []
     assert verdict(0.8, profile="paper") == []

@@ -252,3 +252,53 @@ def test_unknown_option_names_the_accepted():
 def test_options_out_of_range_are_refused(option):
     with pytest.raises(ValueError, match=f"{next(iter(option))}: found"):
         losses.get("cross_entropy_and_edge", **option)
+
+
+def test_dice_loss_by_hand():
+    # Two samples of two pixels, one channel. Batch: overlap 0.5 + 0.2, squares of p
+    # 0.25 + 0.09 + 0.04 + 0, of q 1 + 1.
+    y_true = np.array([[[[1.0], [0.0]]], [[[1.0], [0.0]]]])
+    y_pred = np.array([[[[0.5], [0.3]]], [[[0.2], [0.0]]]])
+    expected = {
+        (True, "batch"): 1 - 2 * 0.7 / (0.38 + 2),
+        (False, "batch"): 1 - 2 * 0.7 / (1.0 + 2),
+        (True, "sample"): 1 - (2 * 0.5 / (0.34 + 1) + 2 * 0.2 / (0.04 + 1)) / 2,
+        (False, "sample"): 1 - (2 * 0.5 / (0.8 + 1) + 2 * 0.2 / (0.2 + 1)) / 2,
+    }
+    for (squared, per), value in expected.items():
+        found = losses.dice_loss(y_true, y_pred, squared=squared, per=per)
+        assert found.shape == (1,)
+        assert float(found[0]) == pytest.approx(value, rel=1e-6)
+
+
+def test_dice_loss_of_empty_and_perfect_maps():
+    empty, full = np.zeros((1, 2, 2, 1)), np.ones((1, 2, 2, 1))
+    for truth, prediction, expected in ((empty, empty, 1), (empty, full, 1), (full, full, 0)):
+        assert float(losses.dice_loss(truth, prediction)[0]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_entropy_and_dice_of_two_outputs_by_hand():
+    # One pixel. Output 1: q = 1, p = 0.5: -log 0.5 + 1 - 2 * 0.5 / (0.25 + 1) = 0.6931 + 0.2.
+    # Output 2: q = 0, p = 0.75: -log 0.25 + 1.
+    y_true, y_pred = np.array([[[[1.0, 0.0]]]]), np.array([[[[0.5, 0.75]]]])
+    first, second = 0.69314718 + 0.2, 1.38629436 + 1
+    loss = losses.get("cross_entropy_and_dice", output_weights=(1.0, 0.25))
+    assert float(loss(y_true, y_pred)) == pytest.approx(first + 0.25 * second, rel=1e-6)
+    loss = losses.get("cross_entropy_and_dice", output_weights=(1.0, 0.0), dice_weight=0.5)
+    assert float(loss(y_true, y_pred)) == pytest.approx(0.69314718 + 0.1, rel=1e-6)
+
+
+def test_entropy_and_dice_refuses_what_does_not_fit():
+    y = np.zeros((1, 2, 2, 3))
+    with pytest.raises(ValueError, match=r"output_weights: found \(1.0,\), expected 3"):
+        losses.get("cross_entropy_and_dice")(y, y)
+    with pytest.raises(ValueError, match="expected 0 or more"):
+        losses.get("cross_entropy_and_dice", output_weights=(1.0, -1.0))
+    with pytest.raises(ValueError, match="per: found 'slice'"):
+        losses.get("cross_entropy_and_dice", per="slice")
+
+
+def test_entropy_and_dice_comes_back_from_its_config():
+    loss = losses.get("cross_entropy_and_dice", output_weights=(1.0, 0.5), per="sample")
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert again.get_config() == loss.get_config()

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from keras_medseg import recipe as r
@@ -60,3 +62,9 @@ def test_from_json_names_a_missing_field():
             '{"paper": "x", "data": {"window": [1, 1, 1], "normalisation": "none", '
             '"flips": [], "held_out": 0.5}, "model": {"name": "n", "networks": []}}'
         )
+
+
+def test_a_recipe_written_before_a_field_existed_has_its_default(recipe):
+    tree = json.loads(r.to_json(recipe))
+    del tree["predict"], tree["model"]["auxiliary"]
+    assert r.from_json(json.dumps(tree)) == recipe

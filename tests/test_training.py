@@ -75,6 +75,29 @@ def test_resume_is_exact_under_mixed_precision_too(tmp_path):
     assert_same_bits(tmp_path / "whole", tmp_path / "killed")
 
 
+SUPERVISED = (
+    "model.name=tiny_supervised",
+    "model.auxiliary=('ET','ED')",
+    "train.loss=cross_entropy_and_dice",
+    "train.loss_options={'output_weights': (1.0, 0.5, 0.5)}",
+    "train.schedule=polynomial",
+    "train.schedule_options={'power': 0.9}",
+)
+
+
+def test_resume_is_exact_with_auxiliary_outputs_and_a_rule_of_the_epoch(tmp_path):
+    settings = [part for field in SUPERVISED for part in ("--set", field)]
+    whole = start(tmp_path / "whole", *settings)
+    assert whole.returncode == 0, whole.stderr
+    killed = start(tmp_path / "killed", *settings, "--die-at-step", str(STEPS_PER_EPOCH + 2))
+    assert killed.returncode == -signal.SIGKILL
+    assert start(tmp_path / "killed", *settings).returncode == 0
+    assert_same_bits(tmp_path / "whole", tmp_path / "killed")
+    # The network on disk has its outputs apart, the main one first.
+    network = keras.saving.load_model(tmp_path / "whole/training/main-WT/model.keras")
+    assert network.output_shape == [(None, 16, 16, 1)] * 3
+
+
 def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(unbroken, tmp_path):
     for name, seed in (("same", 3), ("other", 4)):
         done = start(tmp_path / name, "--set", f"train.seed={seed}")

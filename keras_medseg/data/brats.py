@@ -35,6 +35,9 @@ REGIONS: dict[str, tuple[int, ...]] = {
     "TC": (NECROTIC, ENHANCING),
     "ET": (ENHANCING,),
 }
+"""The nested regions that the challenge scores."""
+TARGETS: dict[str, tuple[int, ...]] = {**REGIONS, "NCR": (NECROTIC,), "ED": (EDEMA,)}
+"""Whatever a network can be trained for: the regions, and the labels that none of them is."""
 MAX_DEPTH = 6
 
 _SEG = "seg"
