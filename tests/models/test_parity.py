@@ -10,6 +10,14 @@ from keras_medseg.porting import load_state_dict
 # Golden -> network and the options that make it the original.
 GOLDENS = {
     "unet": ("unet", {}),
+    "unext": ("unext", {}),
+    "swin_unet": ("swin_unet", {}),
+    "swin_unet_small": (
+        "swin_unet",
+        {"classes": 2, "filters": 24, "heads": (3, 6, 12, 24), "window": 4},
+    ),
+    "frunet": ("frunet", {}),
+    "pspnet50": ("pspnet", {}),
 }
 
 

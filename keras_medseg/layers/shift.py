@@ -1,0 +1,53 @@
+"""Shifted multilayer perceptrons (UNeXt, Valanarasu and Patel 2022)."""
+
+import keras
+from keras import layers
+
+from keras_medseg.layers.initialization import he_normal, initialised
+from keras_medseg.layers.tokens import dense, layer_norm
+from keras_medseg.stacks import Stack
+
+GROUPS = 5
+
+
+def shift(x: keras.KerasTensor, axis: int, *, name: str) -> keras.KerasTensor:
+    """Five groups of channels moved by -2, -1, 0, 1, 2 pixels along H (axis 1) or W (axis 2).
+
+    What moves in is zero. The groups are those of torch.chunk: equal but for the last, and fewer
+    where there are few channels. (N, H, W, C) -> (N, H, W, C).
+    """
+    reach = GROUPS // 2
+    channels = x.shape[-1]
+    width = -(-channels // GROUPS)
+    margins = [(0, 0), (0, 0)]
+    margins[axis - 1] = (reach, reach)
+    x = layers.ZeroPadding2D(margins, name=f"{name}_pad")(x)
+    groups = []
+    for number, start in enumerate(range(0, channels, width)):
+        window = [slice(None), slice(None)]
+        window[axis - 1] = slice(2 * reach - number, -number or None)
+        groups.append(x[:, window[0], window[1], start : start + width])
+    return layers.Concatenate(name=f"{name}_concat")(groups)
+
+
+def shifted_block(x: keras.KerasTensor, *, stack: Stack, name: str) -> keras.KerasTensor:
+    """x + MLP(norm(x)) that sees its neighbourhood by shifts and a depthwise 3x3 convolution.
+
+    Shift along H, linear, depthwise convolution, GELU, shift along W, linear; all of one width.
+    Initialised as in the authors' code. (N, H, W, C) -> (N, H, W, C).
+    """
+    channels = x.shape[-1]
+    linear = initialised(stack, "RandomNormal", stddev=0.02)
+    y = layer_norm(x, stack=stack, name=f"{name}_norm2")
+    y = shift(y, 1, name=f"{name}_shift_h")
+    y = dense(y, channels, stack=linear, name=f"{name}_mlp_fc1")
+    y = layers.DepthwiseConv2D(
+        3,
+        padding="same",
+        depthwise_initializer=he_normal(stack, "fan_out").kernel(9),
+        name=f"{name}_mlp_dwconv",
+    )(y)
+    y = layers.Activation("gelu", name=f"{name}_mlp_gelu")(y)
+    y = shift(y, 2, name=f"{name}_shift_w")
+    y = dense(y, channels, stack=linear, name=f"{name}_mlp_fc2")
+    return layers.Add(name=f"{name}_add")([x, y])

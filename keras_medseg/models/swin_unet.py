@@ -1,0 +1,215 @@
+"""Swin-Unet (tiny), in the structure of the authors' code.
+
+Four stages of window attention down and, mirrored, up; patches of 4x4 pixels. A stage whose map is
+not larger than a window attends to all of it. The code differs from figure 1 of the paper in that
+the lowest stage is the encoder's fourth, and that expansion at the end is fourfold at once.
+"""
+
+from collections.abc import Callable
+from itertools import product
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_medseg import stacks
+from keras_medseg.layers.convolution import conv
+from keras_medseg.layers.initialization import initialised
+from keras_medseg.layers.tokens import dense, layer_norm
+from keras_medseg.layers.windows import WindowAttention, expand_patches, merge_patches
+from keras_medseg.registry import Card, register
+
+PATCH = 4
+Stage = Callable[[keras.KerasTensor, int, str], keras.KerasTensor]  # map, level, name
+ORIGINAL_NAMES = {
+    "patch_embed_proj": "patch_embed.proj",
+    "patch_embed_norm": "patch_embed.norm",
+    **{
+        f"{stage}{{n}}_{{m}}_{ours}": f"{stage}.{{n}}.blocks.{{m}}.{theirs}"
+        for stage in ("layers", "layers_up")
+        for ours, theirs in {
+            "norm{k}": "norm{k}",
+            "qkv": "attn.qkv",
+            "attn": "attn",
+            "proj": "attn.proj",
+            "fc{k}": "mlp.fc{k}",
+        }.items()
+    },
+    "layers{n}_downsample_norm": "layers.{n}.downsample.norm",
+    "layers{n}_downsample_reduction": "layers.{n}.downsample.reduction",
+    "layers_up0_expand": "layers_up.0.expand",
+    "layers_up0_norm": "layers_up.0.norm",
+    "layers_up{n}_upsample_expand": "layers_up.{n}.upsample.expand",
+    "layers_up{n}_upsample_norm": "layers_up.{n}.upsample.norm",
+    "concat_back_dim{n}": "concat_back_dim.{n}",
+    "norm": "norm",
+    "norm_up": "norm_up",
+    "up_expand": "up.expand",
+    "up_norm": "up.norm",
+    "output": "output",
+}
+
+
+@register(
+    Card(
+        name="swin_unet",
+        paper="cao2022",
+        title="U-shaped network of shifted-window transformers",
+        input_shape=(224, 224, 3),
+        parameters=27_168_900,
+        dimensions=2,
+        output="logits",
+        source="HuCaoFighting/Swin-Unet, SwinTransformerSys; arXiv 2105.05537",
+        parity="golden",
+        compared_in=("iacnn",),
+        notes="published results start from the ImageNet weights of Swin-T, in both halves",
+    )
+)
+def swin_unet(
+    input_shape: tuple[int, int, int] = (224, 224, 3),
+    classes: int = 9,
+    filters: int = 96,
+    depths: tuple[int, ...] = (2, 2, 2, 2),
+    heads: tuple[int, ...] | None = None,
+    window: int = 7,
+    drop_path: float = 0.2,
+    activation: str = "linear",
+    stack: str | stacks.Stack = "pytorch",
+) -> keras.Model:
+    """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
+
+    Args:
+        input_shape: (H, W, C); every stage's map (of 4, 8, 16 and 32 pixels) must consist of whole
+            windows, as it does where H and W are multiples of 32 * window.
+        classes: output channels.
+        filters: channels of the first stage ("embed dim"); each stage doubles them.
+        depths: blocks of each stage, the same number down and up.
+        heads: of each stage; None gives every head 32 channels, as in the original.
+        window: height and width of a window in patches.
+        drop_path: rate at which a sample skips the last encoder block; from 0 in the first block it
+            grows with depth, and the decoder mirrors it.
+        activation: of the output: "linear" for the original's logits, "sigmoid" or "softmax" for
+            probabilities, which this package's losses and inference take.
+        stack: name of the framework whose silent defaults apply, or a Stack.
+
+    Raises:
+        ValueError: a size that does not fit (the message gives the next valid shape), heads that
+            do not divide the channels, or an unknown stack.
+    """
+    heads = _heads(heads, filters, depths)
+    _require_windows(input_shape, len(depths), window)
+    stack = stacks.get(stack)
+    linear = initialised(stack, "RandomNormal", stddev=0.02)
+    rates = np.split(np.linspace(0, drop_path, sum(depths)), np.cumsum(depths)[:-1])
+
+    def stage(x, level, name):
+        for number, rate in enumerate(rates[level]):
+            shifted, options = number % 2 == 1, dict(stack=linear, name=f"{name}_{number}")
+            x = _block(x, heads[level], window, shifted, float(rate), **options)
+        return x
+
+    image = keras.Input(input_shape, name="Input")
+    patches = dict(strides=PATCH, padding="valid", stack=stack)
+    x = conv(image, filters, PATCH, name="patch_embed_proj", **patches)
+    x = layer_norm(x, stack=stack, name="patch_embed_norm")
+    x, skips = _encode(x, stage, len(depths), linear)
+    x = layer_norm(x, stack=stack, name="norm")
+    x = _decode(x, skips, stage, linear)
+    x = layer_norm(x, stack=stack, name="norm_up")
+    x = expand_patches(x, PATCH, filters, stack=linear, name="up")
+    options = dict(use_bias=False, activation=activation, dtype="float32")
+    x = conv(x, classes, 1, stack=stack, name="output", **options)
+    return keras.Model(image, x, name="swin_unet")
+
+
+def _encode(
+    x: keras.KerasTensor, stage: Stage, levels: int, stack: stacks.Stack
+) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
+    """The lowest map, and what each stage above took."""
+    skips = []
+    for level in range(levels - 1):
+        skips.append(x)
+        x = stage(x, level, f"layers{level}")
+        x = merge_patches(x, stack=stack, name=f"layers{level}_downsample")
+    return stage(x, levels - 1, f"layers{levels - 1}"), skips
+
+
+def _decode(
+    x: keras.KerasTensor, skips: list[keras.KerasTensor], stage: Stage, stack: stacks.Stack
+) -> keras.KerasTensor:
+    for number, skip in enumerate(reversed(skips), start=1):
+        name = "layers_up0" if number == 1 else f"layers_up{number - 1}_upsample"
+        x = expand_patches(x, 2, skip.shape[-1], stack=stack, name=name)
+        x = layers.Concatenate(name=f"concat{number}")([x, skip])
+        x = dense(x, skip.shape[-1], stack=stack, name=f"concat_back_dim{number}")
+        x = stage(x, len(skips) - number, f"layers_up{number}")
+    return x
+
+
+def _block(
+    x: keras.KerasTensor,
+    heads: int,
+    window: int,
+    shifted: bool,
+    rate: float,
+    *,
+    stack: stacks.Stack,
+    name: str,
+) -> keras.KerasTensor:
+    """x + attention(norm(x)), then x + MLP(norm(x)); Liu et al. 2021, equation (3)."""
+    channels, smaller = x.shape[-1], min(x.shape[1:3])
+    window, offset = (window, window // 2 * shifted) if smaller > window else (smaller, 0)
+    y = layer_norm(x, stack=stack, name=f"{name}_norm1")
+    y = dense(y, 3 * channels, stack=stack, name=f"{name}_qkv")
+    y = WindowAttention(heads, window, offset, name=f"{name}_attn")(y)
+    y = dense(y, channels, stack=stack, name=f"{name}_proj")
+    x = _add(x, y, rate, f"{name}_add1")
+    y = layer_norm(x, stack=stack, name=f"{name}_norm2")
+    y = dense(y, 4 * channels, stack=stack, name=f"{name}_fc1")
+    y = layers.Activation("gelu", name=f"{name}_gelu")(y)
+    y = dense(y, channels, stack=stack, name=f"{name}_fc2")
+    return _add(x, y, rate, f"{name}_add2")
+
+
+def _add(x: keras.KerasTensor, y: keras.KerasTensor, rate: float, name: str) -> keras.KerasTensor:
+    """x + y, without y for a share `rate` of the samples in training (stochastic depth)."""
+    if rate:
+        y = layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop_path")(y)
+    return layers.Add(name=name)([x, y])
+
+
+def _heads(heads: tuple[int, ...] | None, filters: int, depths: tuple[int, ...]) -> tuple[int, ...]:
+    widths = [filters * 2**stage for stage in range(len(depths))]
+    heads = heads or tuple(max(1, filters // 32) * 2**stage for stage in range(len(depths)))
+    if len(heads) != len(depths) or any(width % number for width, number in zip(widths, heads)):
+        raise ValueError(
+            f"heads: found {tuple(heads)}, expected one number per stage that divides its channels "
+            f"{tuple(widths)}."
+        )
+    return heads
+
+
+def _require_windows(input_shape: tuple[int, int, int], stages: int, window: int) -> None:
+    if len(input_shape) != 3 or None in input_shape:
+        raise ValueError(
+            f"input_shape: found {tuple(input_shape)}, expected (height, width, channels), all "
+            f"given: windows are laid out for one size."
+        )
+    step = PATCH * 2 ** (stages - 1)
+    ranges = []
+    for size in input_shape[:2]:
+        first = max(1, -(-size // step)) * step
+        ranges.append(range(first, first + step * window, step))
+    fitting = [size for size in product(*ranges) if _fits(size, stages, window)]
+    if tuple(input_shape[:2]) not in fitting:
+        nearest = min(fitting, key=sum)
+        raise ValueError(
+            f"input_shape: found {tuple(input_shape)}, expected a size whose maps at {stages} "
+            f"stages consist of whole windows of {window}x{window} patches. The next valid shape "
+            f"is {(*nearest, input_shape[2])}."
+        )
+
+
+def _fits(size: tuple[int, int], stages: int, window: int) -> bool:
+    maps = [[length // (PATCH * 2**stage) for length in size] for stage in range(stages)]
+    return all(length % min(window, *lengths) == 0 for lengths in maps for length in lengths)

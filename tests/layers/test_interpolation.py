@@ -1,0 +1,50 @@
+"""Aligned corners and averages over bins, by hand."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_medseg.layers.interpolation import (
+    adaptive_average_pool,
+    aligned_bilinear_matrix,
+    average_matrix,
+    resize_aligned,
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, 2], [1, 1.5, 2]),
+        ([0, 2, 6], [0, 1, 2, 4, 6]),
+        ([0, 3, 6, 12], [0, 12]),
+        ([5], [5, 5, 5]),
+        # A single output reads the first pixel, as in PyTorch.
+        ([4, 8], [4]),
+    ],
+)
+def test_corners_stay_where_they_are(values, expected):
+    matrix = aligned_bilinear_matrix(len(values), len(expected))
+    np.testing.assert_allclose(matrix @ values, expected, rtol=1e-12)
+
+
+def test_bins_overlap_where_they_do_not_divide_the_size():
+    # Three pixels, two bins: floor(0) to ceil(1.5), floor(1.5) to ceil(3).
+    assert average_matrix(3, 2).tolist() == [[0.5, 0.5, 0], [0, 0.5, 0.5]]
+    # Three pixels, six bins: each pixel twice.
+    assert average_matrix(3, 6).argmax(axis=1).tolist() == [0, 0, 1, 1, 2, 2]
+    assert average_matrix(4, 1).tolist() == [[0.25] * 4]
+
+
+def test_both_axes():
+    x = np.array([[1.0, 3.0], [5.0, 11.0]], "float32")[None, ..., None]
+    image = keras.Input((2, 2, 1))
+    outputs = [
+        resize_aligned(image, (3, 2), name="resize"),
+        adaptive_average_pool(image, (1, 2), name="pool"),
+    ]
+    resized, pooled = (
+        keras.ops.convert_to_numpy(y)[0, ..., 0] for y in keras.Model(image, outputs)(x)
+    )
+    assert resized.tolist() == [[1, 3], [3, 7], [5, 11]]
+    assert pooled.tolist() == [[3, 7]]
