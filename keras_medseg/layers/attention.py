@@ -36,6 +36,32 @@ def channel_gate(
     return layers.Multiply(name=f"{name}_scale")([x, weights])
 
 
+def squeeze_excitation(
+    x: keras.KerasTensor, *, stack: Stack, name: str, ratio: int, use_bias: bool = True
+) -> keras.KerasTensor:
+    """Weight each channel by sigmoid(W2 relu(W1 mean over H, W)), C / ratio hidden units.
+
+    Hu, Shen, Sun 2018 (CVPR), equations (2) to (4). (N, H, W, C) -> (N, H, W, C).
+    """
+    channels = x.shape[-1]
+    hidden = max(1, channels // ratio)
+    weights = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_average")(x)
+    for part, units, activation in (
+        ("reduce", hidden, "relu"),
+        ("expand", channels, "sigmoid"),
+    ):
+        fan_in = weights.shape[-1]
+        weights = layers.Dense(
+            units,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=stack.kernel(fan_in),
+            bias_initializer=stack.bias(fan_in),
+            name=f"{name}_{part}",
+        )(weights)
+    return layers.Multiply(name=f"{name}_scale")([x, weights])
+
+
 def spatial_gate(
     x: keras.KerasTensor,
     *,

@@ -88,3 +88,21 @@ def conv_bn_relu(
     x = conv(x, filters, kernel_size, stack=stack, name=name)
     x = norm(x, stack=stack, name=f"{name}_bn")
     return layers.ReLU(name=f"{name}_relu")(x) if activation else x
+
+
+def bn_relu_conv(
+    x: keras.KerasTensor,
+    filters: int,
+    kernel_size: int,
+    *,
+    stack: Stack,
+    name: str,
+    strides: int = 1,
+) -> keras.KerasTensor:
+    """Batch normalisation, ReLU, then convolution with bias: the order of pre-activation.
+
+    (N, H, W, C) -> (N, H / strides, W / strides, filters).
+    """
+    x = norm(x, stack=stack, name=f"{name}_bn")
+    x = layers.ReLU(name=f"{name}_relu")(x)
+    return conv(x, filters, kernel_size, stack=stack, name=name, strides=strides)

@@ -1,9 +1,9 @@
-"""Recurrent convolutions."""
+"""Recurrent convolutions and the residual block that is made of them."""
 
 import keras
 from keras import layers
 
-from keras_medseg.layers.convolution import conv_layer, norm_layer
+from keras_medseg.layers.convolution import conv, conv_layer, norm_layer
 from keras_medseg.stacks import Stack
 
 
@@ -12,7 +12,12 @@ def recurrent_conv(x: keras.KerasTensor, t: int, *, stack: Stack, name: str) -> 
 
     Alom et al. 2018 (R2U-Net), equation (2), with the recurrent weights shared with the
     feed-forward ones, and the norm with them. (N, H, W, C) -> (N, H, W, C).
+
+    Raises:
+        ValueError: `t` is negative.
     """
+    if t < 0:
+        raise ValueError(f"t: found {t}, expected 0 or more.")
     channels = x.shape[-1]
     convolve = conv_layer(channels, channels, 3, stack=stack, name=f"{name}_conv")
     normalise = norm_layer(stack=stack, name=f"{name}_conv_bn")
@@ -22,3 +27,17 @@ def recurrent_conv(x: keras.KerasTensor, t: int, *, stack: Stack, name: str) -> 
         y = layers.Add(name=f"{name}_add{step}")([x, y])
         y = rectify(normalise(convolve(y)))
     return y
+
+
+def recurrent_residual(
+    x: keras.KerasTensor, filters: int, t: int, *, stack: Stack, name: str
+) -> keras.KerasTensor:
+    """s + two recurrent convolutions of s, where s is a 1x1 convolution of the input.
+
+    Alom et al. 2018 (R2U-Net), figure 4 (d); no activation after the sum.
+    (N, H, W, C) -> (N, H, W, filters).
+    """
+    shortcut = conv(x, filters, 1, stack=stack, name=f"{name}_shortcut")
+    y = recurrent_conv(shortcut, t, stack=stack, name=f"{name}_unit1")
+    y = recurrent_conv(y, t, stack=stack, name=f"{name}_unit2")
+    return layers.Add(name=f"{name}_add")([shortcut, y])

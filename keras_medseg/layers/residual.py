@@ -1,11 +1,20 @@
-"""Residual units: relu(F(x) + shortcut(x)), He et al. 2016 (CVPR), equations (1) and (2)."""
+"""Residual units: relu(F(x) + shortcut(x)), He et al. 2016 (CVPR), equations (1) and (2).
+
+`pre_activation` is the other kind: nothing follows the sum.
+"""
 
 from collections.abc import Callable
 
 import keras
 from keras import layers, ops
 
-from keras_medseg.layers.convolution import conv, conv_bn_relu, norm, separable_conv
+from keras_medseg.layers.convolution import (
+    bn_relu_conv,
+    conv,
+    conv_bn_relu,
+    norm,
+    separable_conv,
+)
 from keras_medseg.stacks import Stack
 
 
@@ -64,6 +73,29 @@ def plain_single(
     """One 3x3 convolution; shortcut as in `plain`. (N, H, W, C) -> (N, H, W, filters)."""
     y = conv_bn_relu(x, filters, 3, stack=stack, name=f"{name}_conv1", activation=False)
     return _join(y, projection_if_needed(x, filters, stack=stack, name=name), name)
+
+
+def pre_activation(
+    x: keras.KerasTensor,
+    filters: int,
+    *,
+    stack: Stack,
+    name: str,
+    strides: int = 1,
+    shortcut_size: int = 1,
+    shortcut_norm: bool = False,
+) -> keras.KerasTensor:
+    """Twice batch norm, ReLU, 3x3 convolution, plus a convolved shortcut.
+
+    He et al. 2016 (ECCV), figure 4 (e). `strides` are those of the first convolution and of the
+    shortcut. (N, H, W, C) -> (N, H / strides, W / strides, filters).
+    """
+    y = bn_relu_conv(x, filters, 3, stack=stack, name=f"{name}_conv1", strides=strides)
+    y = bn_relu_conv(y, filters, 3, stack=stack, name=f"{name}_conv2")
+    x = conv(x, filters, shortcut_size, stack=stack, name=f"{name}_shortcut", strides=strides)
+    if shortcut_norm:
+        x = norm(x, stack=stack, name=f"{name}_shortcut_bn")
+    return layers.Add(name=f"{name}_add")([y, x])
 
 
 RESIDUAL_BLOCKS: dict[str, Callable[..., keras.KerasTensor]] = {

@@ -10,6 +10,37 @@ from keras_medseg.layers.gates import attention_gate
 from keras_medseg.layers.resampling import up
 from keras_medseg.stacks import Stack
 
+# Our layers -> the modules of LeeJunHyun/Image_Segmentation; each of its networks has some of them.
+LEEJUNHYUN_NAMES = {
+    "Up{n}_conv": "Up{n}.up.1",
+    "Up{n}_conv_bn": "Up{n}.up.2",
+    "Gate{n}_g": "Att{n}.W_g.0",
+    "Gate{n}_g_bn": "Att{n}.W_g.1",
+    "Gate{n}_x": "Att{n}.W_x.0",
+    "Gate{n}_x_bn": "Att{n}.W_x.1",
+    "Gate{n}_psi": "Att{n}.psi.0",
+    "Gate{n}_psi_bn": "Att{n}.psi.1",
+    "Encode{n}_conv1": "Conv{n}.conv.0",
+    "Encode{n}_conv1_bn": "Conv{n}.conv.1",
+    "Encode{n}_conv2": "Conv{n}.conv.3",
+    "Encode{n}_conv2_bn": "Conv{n}.conv.4",
+    "Decode{n}_conv1": "Up_conv{n}.conv.0",
+    "Decode{n}_conv1_bn": "Up_conv{n}.conv.1",
+    "Decode{n}_conv2": "Up_conv{n}.conv.3",
+    "Decode{n}_conv2_bn": "Up_conv{n}.conv.4",
+    "Encode{n}_shortcut": "RRCNN{n}.Conv_1x1",
+    "Encode{n}_unit1_conv": "RRCNN{n}.RCNN.0.conv.0",
+    "Encode{n}_unit1_conv_bn": "RRCNN{n}.RCNN.0.conv.1",
+    "Encode{n}_unit2_conv": "RRCNN{n}.RCNN.1.conv.0",
+    "Encode{n}_unit2_conv_bn": "RRCNN{n}.RCNN.1.conv.1",
+    "Decode{n}_shortcut": "Up_RRCNN{n}.Conv_1x1",
+    "Decode{n}_unit1_conv": "Up_RRCNN{n}.RCNN.0.conv.0",
+    "Decode{n}_unit1_conv_bn": "Up_RRCNN{n}.RCNN.0.conv.1",
+    "Decode{n}_unit2_conv": "Up_RRCNN{n}.RCNN.1.conv.0",
+    "Decode{n}_unit2_conv_bn": "Up_RRCNN{n}.RCNN.1.conv.1",
+    "Output": "Conv_1x1",
+}
+
 
 def unet_features(
     x: keras.KerasTensor,

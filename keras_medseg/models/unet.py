@@ -15,22 +15,10 @@ from keras_medseg import stacks
 from keras_medseg.choices import require_choice
 from keras_medseg.layers.convolution import conv
 from keras_medseg.layers.resampling import require_multiple, transposed_conv
-from keras_medseg.layers.unet import double_conv, unet_features
+from keras_medseg.layers.unet import LEEJUNHYUN_NAMES, double_conv, unet_features
 from keras_medseg.registry import Card, register
 
-ORIGINAL_NAMES = {
-    "Encode{n}_conv1": "Conv{n}.conv.0",
-    "Encode{n}_conv1_bn": "Conv{n}.conv.1",
-    "Encode{n}_conv2": "Conv{n}.conv.3",
-    "Encode{n}_conv2_bn": "Conv{n}.conv.4",
-    "Up{n}_conv": "Up{n}.up.1",
-    "Up{n}_conv_bn": "Up{n}.up.2",
-    "Decode{n}_conv1": "Up_conv{n}.conv.0",
-    "Decode{n}_conv1_bn": "Up_conv{n}.conv.1",
-    "Decode{n}_conv2": "Up_conv{n}.conv.3",
-    "Decode{n}_conv2_bn": "Up_conv{n}.conv.4",
-    "Output": "Conv_1x1",
-}
+ORIGINAL_NAMES = LEEJUNHYUN_NAMES
 
 
 @register(
@@ -44,7 +32,7 @@ ORIGINAL_NAMES = {
         output="logits",
         source="LeeJunHyun/Image_Segmentation, U_Net; form='valid': arXiv 1505.04597, figure 1",
         parity="golden",
-        compared_in=("mtds2021", "csam_knee", "fmnet2023", "iacnn"),
+        compared_in=("mtds2021", "csam_knee", "iacnn"),
     )
 )
 def unet(

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_medseg import stacks
-from keras_medseg.layers.attention import cbam, channel_gate, spatial_gate
+from keras_medseg.layers.attention import cbam, channel_gate, spatial_gate, squeeze_excitation
 from keras_medseg.porting import load_state_dict
 
 
@@ -46,4 +46,16 @@ def test_spatial_gate_by_hand():
     model.get_layer("gate_conv").set_weights([kernel])
     x = np.array([[[[1.0, 3.0], [-2.0, 0.0]]]], "float32")
     gates = 1 / (1 + np.exp([[[[-7.0], [2.0]]]]))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(model(x)), x * gates, rtol=1e-5)
+
+
+def test_squeeze_excitation_by_hand():
+    # Two channels over 1x2 pixels with averages 1 and 3; hidden relu(-1 + 3) = 2, logits 2 and -4.
+    image = keras.Input((1, 2, 2))
+    excited = squeeze_excitation(image, stack=stacks.PYTORCH, name="se", ratio=8, use_bias=False)
+    model = keras.Model(image, excited)
+    model.get_layer("se_reduce").set_weights([np.array([[-1.0], [1.0]])])
+    model.get_layer("se_expand").set_weights([np.array([[1.0, -2.0]])])
+    x = np.array([[[[0.0, 2.0], [2.0, 4.0]]]], "float32")
+    gates = 1 / (1 + np.exp([-2.0, 4.0]))
     np.testing.assert_allclose(keras.ops.convert_to_numpy(model(x)), x * gates, rtol=1e-5)

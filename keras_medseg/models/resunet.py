@@ -1,0 +1,115 @@
+"""Deep residual U-Net of Zhang, Liu, Wang 2018 (IEEE GRSL, arXiv 1711.10684), figure 2 and table I.
+
+The authors published no code; the default is rebuilt from the article. Its 7.8 M parameters are the
+7,780,096 weights of the main path. The shortcuts of all seven units change the width, so each has a
+1x1 convolution (the article speaks of "identity mapping" without saying how); with these, biases
+and norms there are 8,220,993. Up-sampling is named without its kind: that of Keras, which they
+used. The order within concatenations is open too: [up, skip].
+
+Many comparisons use an unofficial form, rishikksh20/ResUnet: 3x3 convolutions with a norm as
+shortcuts, transposed convolutions, PyTorch. It is
+
+    build("resunet", shortcut="3x3", upsampling="transposed_conv", stack="pytorch")
+"""
+
+from functools import partial
+
+import keras
+from keras import layers
+
+from keras_medseg import stacks
+from keras_medseg.choices import require_choice
+from keras_medseg.layers.convolution import conv, conv_bn_relu
+from keras_medseg.layers.resampling import require_multiple, up
+from keras_medseg.layers.residual import pre_activation
+from keras_medseg.registry import Card, register
+
+_UNITS = {
+    "Encode{n}": "residual_conv_{n}",
+    "Bridge": "bridge",
+    "Decode{n}": "up_residual_conv{n}",
+}
+_PARTS = {
+    "conv1_bn": "conv_block.0",
+    "conv1": "conv_block.2",
+    "conv2_bn": "conv_block.3",
+    "conv2": "conv_block.5",
+    "shortcut": "conv_skip.0",
+    "shortcut_bn": "conv_skip.1",
+}
+ORIGINAL_NAMES = {
+    "Stem_conv1": "input_layer.0",
+    "Stem_conv1_bn": "input_layer.1",
+    "Stem_conv2": "input_layer.3",
+    "Stem_shortcut": "input_skip.0",
+    "Up{n}": "upsample_{n}.upsample",
+    "Output": "output_layer.0",
+} | {
+    f"{ours}_{part}": f"{theirs}.{module}"
+    for ours, theirs in _UNITS.items()
+    for part, module in _PARTS.items()
+}
+
+
+@register(
+    Card(
+        name="resunet",
+        paper="zhang2018",
+        title="deep residual U-Net, pre-activation units",
+        input_shape=(224, 224, 3),
+        parameters=8_227_393,
+        dimensions=2,
+        output="sigmoid",
+        source="arXiv 1711.10684, figure 2 and table I; no public code of the authors",
+        parity="rebuilt",
+        compared_in=("iacnn",),
+        notes="the unofficial form with 3x3 shortcuts is tied to its code by a golden",
+    )
+)
+def resunet(
+    input_shape: tuple[int | None, int | None, int] = (224, 224, 3),
+    classes: int = 1,
+    shortcut: str = "1x1",
+    upsampling: str | None = None,
+    filters: int = 64,
+    activation: str = "sigmoid",
+    stack: str | stacks.Stack = "keras_2_2",
+) -> keras.Model:
+    """Probabilities (N, H, W, classes) in float32 from images (N, H, W, C).
+
+    Args:
+        input_shape: (H, W, C); H and W divisible by 8, or None for any such size.
+        classes: output channels.
+        shortcut: "1x1" for projections without a norm, "3x3" for the unofficial form's.
+        upsampling: "nearest", "bilinear" or "transposed_conv"; None is the stack's default.
+        filters: channels of the first level; 64 grow to 512 in the bridge.
+        activation: of the output; "sigmoid", "softmax", or "linear" for logits.
+        stack: name of the framework whose silent defaults apply, or a Stack.
+
+    Raises:
+        ValueError: H or W not divisible by 8 (the message gives the next valid shape), or an
+            unknown choice.
+    """
+    require_multiple(input_shape, 8)
+    require_choice("shortcut", shortcut, ("1x1", "3x3"))
+    stack = stacks.get(stack)
+    upsampling = upsampling or stack.upsampling
+    size = int(shortcut[0])
+    unit = partial(pre_activation, stack=stack, shortcut_size=size, shortcut_norm=size == 3)
+
+    image = keras.Input(input_shape, name="Input")
+    x = conv_bn_relu(image, filters, 3, stack=stack, name="Stem_conv1")
+    x = conv(x, filters, 3, stack=stack, name="Stem_conv2")
+    skip = conv(image, filters, size, stack=stack, name="Stem_shortcut")
+    x = layers.Add(name="Stem_add")([x, skip])
+    skips = [x]
+    for number in (1, 2):
+        skips.append(unit(skips[-1], 2**number * filters, strides=2, name=f"Encode{number}"))
+    x = unit(skips[-1], 8 * filters, strides=2, name="Bridge")
+    for number in (1, 2, 3):
+        skip = skips.pop()
+        x = up(x, upsampling, stack=stack, name=f"Up{number}")
+        x = layers.Concatenate(name=f"Concat{number}")([x, skip])
+        x = unit(x, skip.shape[-1], name=f"Decode{number}")
+    x = conv(x, classes, 1, stack=stack, name="Output", activation=activation, dtype="float32")
+    return keras.Model(image, x, name="resunet")
