@@ -279,8 +279,9 @@ def output_maps(
     _scale_bar(axes[0, 0], length_mm=10)
     axes[1, 0].set_axis_off()
     for (name, (mask, probabilities)), column in zip(outputs.items(), axes.T[1:]):
-        column[0].set_title(name)
-        for panel, picture in zip(column, (mask.astype(float), probabilities)):
+        pictures = {"annotation": mask.astype(float), "output": probabilities}
+        for panel, (what, picture) in zip(column, pictures.items()):
+            panel.set_title(f"{name}, {what}")
             shown = _show(panel, picture, box, spacing_mm, cmap="gray", vmax=1.0)
     figure.colorbar(shown, ax=axes[1], label="probability", shrink=0.85)
     return figure
