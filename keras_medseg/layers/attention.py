@@ -37,11 +37,18 @@ def channel_gate(
 
 
 def squeeze_excitation(
-    x: keras.KerasTensor, *, stack: Stack, name: str, ratio: int, use_bias: bool = True
+    x: keras.KerasTensor,
+    *,
+    stack: Stack,
+    name: str,
+    ratio: int,
+    use_bias: bool = True,
+    dropout: float = 0.0,
 ) -> keras.KerasTensor:
     """Weight each channel by sigmoid(W2 relu(W1 mean over H, W)), C / ratio hidden units.
 
-    Hu, Shen, Sun 2018 (CVPR), equations (2) to (4). (N, H, W, C) -> (N, H, W, C).
+    Hu, Shen, Sun 2018 (CVPR), equations (2) to (4). `dropout` is the share of the channels' weights
+    that are 0 in a training step (mtds2021, section 2.1). (N, H, W, C) -> (N, H, W, C).
     """
     channels = x.shape[-1]
     hidden = max(1, channels // ratio)
@@ -59,6 +66,8 @@ def squeeze_excitation(
             bias_initializer=stack.bias(fan_in),
             name=f"{name}_{part}",
         )(weights)
+    if dropout:
+        weights = layers.Dropout(dropout, name=f"{name}_dropout")(weights)
     return layers.Multiply(name=f"{name}_scale")([x, weights])
 
 

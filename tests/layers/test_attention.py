@@ -59,3 +59,16 @@ def test_squeeze_excitation_by_hand():
     x = np.array([[[[0.0, 2.0], [2.0, 4.0]]]], "float32")
     gates = 1 / (1 + np.exp([-2.0, 4.0]))
     np.testing.assert_allclose(keras.ops.convert_to_numpy(model(x)), x * gates, rtol=1e-5)
+
+
+def test_dropout_falls_on_the_weights_of_whole_channels():
+    # At rate 0.5 a channel is either lost in all its pixels or counts twice.
+    keras.utils.set_random_seed(0)
+    image = keras.Input((1, 2, 2))
+    options = dict(stack=stacks.TENSORFLOW_2, name="se", ratio=16, dropout=0.5)
+    model = keras.Model(image, squeeze_excitation(image, **options))
+    x = np.repeat(np.array([[[[1.0, 3.0], [1.0, 5.0]]]], "float32"), 64, axis=0)
+    whole = keras.ops.convert_to_numpy(model(x, training=False))
+    ratio = keras.ops.convert_to_numpy(model(x, training=True)) / whole
+    np.testing.assert_allclose(ratio[:, :, 0], ratio[:, :, 1], rtol=1e-6)
+    assert set(np.round(ratio[:, 0, 0], 5).ravel()) == {0.0, 2.0}

@@ -141,7 +141,7 @@ def test_compiled_steps_reach_every_kernel(name):
             signs = generator.choice(np.float32([-1, 1]), kernel.shape)
             kernel.assign(signs * keras.ops.convert_to_numpy(kernel))
             before[kernel.path] = keras.ops.convert_to_numpy(kernel)
-        assert np.isfinite(model.train_on_batch(x, y if len(y) > 1 else y[0]))
+        assert np.isfinite(model.train_on_batch(x, y if len(y) > 1 else y[0])).all()
         unmoved -= {
             kernel.path
             for kernel in kernels

@@ -1,0 +1,176 @@
+"""The facts of mtds2021, sections 2.1 to 2.3, and the ablations of its Tables 1, 3 and 4."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_medseg import registry, stacks
+from keras_medseg.models.mtds_r2unet import apr
+
+NAME = "mtds_r2unet"
+# Networks that the paper retrains for Table 6, by their names here; at its input and output.
+RIVALS = ("unet", "dresunet", "resunetpp", "deeplabv3plus", "pspnet")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return registry.build(NAME)
+
+
+def _names(model: keras.Model) -> set[str]:
+    return {layer.name for layer in model.layers}
+
+
+def _conv(size: int, inputs: int, outputs: int) -> int:
+    return size**2 * inputs * outputs + outputs
+
+
+def _unit(inputs: int, outputs: int) -> int:
+    """Twice norm (4 per channel) and 3x3 convolution."""
+    return 4 * inputs + _conv(3, inputs, outputs) + 4 * outputs + _conv(3, outputs, outputs)
+
+
+def _excite(channels: int) -> int:
+    return _conv(1, channels, channels // 16) + _conv(1, channels // 16, channels)
+
+
+def test_parameters_by_hand(model):
+    widths, inputs = (32, 64, 128, 256), (4, 32, 64, 128)
+    units = sum(_unit(i, o) for i, o in zip(inputs, widths))
+    shortcuts = sum(_conv(1, i, o) for i, o in zip(inputs, widths))
+    gates = sum(width + 1 for width in widths)
+    decoder = sum(_unit(3 * width, width) for width in widths[:3])  # skip and what comes up
+    excite = sum(map(_excite, (*widths, *widths[:3])))
+    heads = sum(width + 1 for width in widths[:3])
+    main = units + decoder + excite + _conv(1, 32, 1)
+    assert model.count_params() == main + shortcuts + gates + heads
+    for overrides, expected in {
+        ("none", "apr"): main + shortcuts + gates,
+        ("none", "residual"): main + shortcuts,
+        ("none", "plain"): main,
+    }.items():
+        options = dict(zip(("supervision", "encoder_block"), overrides))
+        assert registry.build(NAME, **options).count_params() == expected, overrides
+
+
+def test_gates_on_the_skips_by_hand():
+    # Per skip of C channels, up of 2C: 1x1 convolutions 2C -> C/2, C -> C/2 and C/2 -> 1, a norm
+    # after each.
+    base = {"supervision": "none", "encoder_block": "residual"}
+    gates = sum(
+        _conv(1, 2 * c, c // 2) + _conv(1, c, c // 2) + 2 * 4 * (c // 2) + _conv(1, c // 2, 1) + 4
+        for c in (32, 64, 128)
+    )
+    gated = registry.build(NAME, skip_gates=True, **base)
+    assert gated.count_params() - registry.build(NAME, **base).count_params() == gates
+    # What is gated is the skip, and the gate sees the decoder.
+    assert {f"Gate{level}_scale" for level in (1, 2, 3)} <= _names(gated)
+    assert gated.get_layer("Gate1_x").input is gated.get_layer("SE1_scale").output
+    assert gated.get_layer("Gate1_g").input is gated.get_layer("Up1").output
+
+
+def test_modules_that_the_text_counts(model):
+    """Section 2.1: 4 APR, 7 SE, 3 down- and 3 up-samplings, 3 blocks, one 1x1 convolution."""
+    kinds = {
+        "APR{}_gate": 4,
+        "SE{}_scale": 7,
+        "Down{}": 3,
+        "Up{}": 3,
+        "PreActivation{}_conv2": 3,
+        "Output{}": 3,
+    }
+    for pattern, count in kinds.items():
+        found = {number for number in range(10) if pattern.format(number) in _names(model)}
+        assert found == set(range(1, count + 1)), pattern
+    assert model.get_layer("Output_conv").kernel.shape == (1, 1, 32, 1)
+
+
+def test_sizes_of_every_level(model):
+    for level, (size, width) in enumerate(
+        [((144, 176), 32), ((72, 88), 64), ((36, 44), 128), ((18, 22), 256)], 1
+    ):
+        assert model.get_layer(f"APR{level}_gate").output.shape[1:] == (*size, width)
+        if level < 4:
+            shape = model.get_layer(f"PreActivation{level}_conv2").output.shape
+            assert shape[1:] == (*size, width)
+    assert model.output_names == ["Output", "Output1", "Output2", "Output3"]
+    assert model.output_shape == [(None, 144, 176, 1)] * 4
+
+
+@pytest.mark.parametrize(
+    ("where", "source"),
+    [("encoder", "SE{}_scale"), ("decoder", "PreActivation{}_conv2")],
+)
+def test_the_first_head_is_the_shallowest(where, source):
+    model = registry.build(NAME, supervision=where, filters=4)
+    for number in (1, 2, 3):
+        head = keras.Model(model.input, model.get_layer(f"Output{number}").output)
+        assert source.format(number) in _names(head)
+        assert model.get_layer(f"Output{number}_conv").input.shape[1] == 144 // 2 ** (number - 1)
+        # A head on the encoder hears nothing from the decoder.
+        assert ("Up3" in _names(head)) == (where == "decoder")
+
+
+def test_the_network_without_heads_gives_the_same_whole_tumour():
+    trained = registry.build(NAME, input_shape=(16, 24, 4), filters=4)
+    bare = registry.build(NAME, input_shape=(16, 24, 4), filters=4, supervision="none")
+    for layer in bare.layers:
+        layer.set_weights(trained.get_layer(layer.name).get_weights())
+    x = np.random.default_rng(0).standard_normal((2, 16, 24, 4), "float32")
+    np.testing.assert_array_equal(bare(x), trained(x)[0])
+
+
+@pytest.mark.parametrize("gate", ["pixel", "element"])
+def test_apr_by_hand(gate):
+    # F is 0 and the shortcut the identity, so x1 = x = (2, -3). All gate weights 1 and biases -1:
+    # sigmoid(relu(2) + relu(-3) - 1), for the pixel or for each of its elements.
+    image = keras.Input((1, 1, 2))
+    model = keras.Model(image, apr(image, 2, gate=gate, stack=stacks.TENSORFLOW_2, name="APR"))
+    model.get_layer("APR_conv2").set_weights([np.zeros((3, 3, 2, 2)), np.zeros(2)])
+    model.get_layer("APR_shortcut").set_weights([np.eye(2)[None, None], np.zeros(2)])
+    channels = {"pixel": 1, "element": 2}[gate]
+    kernel = np.ones((1, 1, 2, channels))
+    model.get_layer("APR_gate_conv").set_weights([kernel, np.full(channels, -1.0)])
+    x = np.array([2.0, -3.0], "float32").reshape(1, 1, 1, 2)
+    weight = 1 / (1 + np.exp(-(2 + 0 - 1)))
+    y = keras.ops.convert_to_numpy(model(x, training=False))
+    np.testing.assert_allclose(y, weight * x, rtol=1e-6)
+
+
+def test_dropout_of_se_is_an_option(model):
+    assert model.get_layer("SE7_dropout").rate == 0.2
+    without = registry.build(NAME, se_dropout=0.0, filters=4)
+    assert [name for name in _names(without) if "dropout" in name] == []
+
+
+def test_tensorflow_2_defaults(model):
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(norms) == 2 * 4 + 2 * 3
+    assert {(norm.momentum, norm.epsilon) for norm in norms} == {(0.99, 1e-3)}
+    assert model.get_layer("Up1").interpolation == "nearest"
+
+
+@pytest.mark.parametrize("rival", RIVALS)
+def test_fewer_parameters_than_the_retrained_rivals(rival, model):
+    """Table 6: "our method has the least number of parameters"."""
+    if rival not in registry.list_models():
+        pytest.skip(f"{rival} is not built yet")
+    assert model.count_params() < registry.card(rival).parameters
+
+
+def test_wrong_size_names_the_next_valid_one():
+    with pytest.raises(ValueError, match=r"divisible by 8.*\(144, 176, 4\)"):
+        registry.build(NAME, input_shape=(140, 170, 4))
+
+
+@pytest.mark.parametrize(
+    ("option", "near"),
+    [
+        ({"encoder_block": "arp"}, "apr"),
+        ({"gate": "pixels"}, "pixel"),
+        ({"supervision": "decode"}, "decoder"),
+    ],
+)
+def test_unknown_choice_names_the_nearest(option, near):
+    with pytest.raises(ValueError, match=f"{next(iter(option))}: found .*Did you mean '{near}'"):
+        registry.build(NAME, input_shape=(16, 16, 4), filters=4, **option)

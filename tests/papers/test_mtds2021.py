@@ -1,0 +1,239 @@
+"""What only this paper needs."""
+
+from pathlib import Path
+
+import keras
+import nibabel as nib
+import numpy as np
+import pytest
+
+from experiments.mtds2021.recipe import EXPERIMENT, RECIPE
+from keras_medseg import cli, pipeline, recipe, registry, report, training
+from keras_medseg.data import brats, phantom, store
+
+PUBLISHED = Path(__file__).parents[2] / "experiments" / "mtds2021" / "published.csv"
+PAPER = EXPERIMENT.profiles["paper"]
+VARIANTS = {name: recipe.override(RECIPE, changes) for name, changes in PAPER.variants.items()}
+
+
+def test_no_value_is_published_that_the_text_lost():
+    published = report.read_published(PUBLISHED)
+    assert published["value"].isna().all()
+    assert published["note"].str.startswith("Lost.").all()
+    assert set(published["table"]) == {f"Table {number}" for number in (1, 3, 4, 5, 6)}
+
+
+def test_every_table_has_its_rows_in_the_published_file():
+    published = report.read_published(PUBLISHED)
+    printed = set(zip(published["table"], published["row"], published["variant"]))
+    ours = {
+        (table.id, row.label, row.variant)
+        for table in EXPERIMENT.tables
+        for row in table.rows
+        if row.measured != "before_postprocessing"  # a row of ours
+    }
+    assert printed == ours
+
+
+def test_tables_and_expectations_name_variants_that_are_run():
+    rows = [row.measured for table in EXPERIMENT.tables for row in table.rows if row.measured]
+    pairs = [name for pair in EXPERIMENT.comparisons for name in pair]
+    assert set(rows) | set(pairs) == set(PAPER.variants)
+    for entry in EXPERIMENT.expected:
+        assert entry.variant in EXPERIMENT.profiles[entry.profile].variants
+
+
+@pytest.mark.parametrize("profile", EXPERIMENT.profiles)
+def test_every_profile_is_a_list_of_overrides(profile):
+    chosen = EXPERIMENT.profiles[profile]
+    base = recipe.override(RECIPE, chosen.changes)
+    for changes in chosen.variants.values():
+        recipe.override(base, changes)
+
+
+def test_the_paper_profile_is_the_papers_recipe():
+    assert PAPER.changes == ()
+    assert VARIANTS["mtds"] == RECIPE
+
+
+NETWORK = "model.overrides"
+SUPERVISION = {f"{NETWORK}.supervision", "model.auxiliary", "train.loss_options.output_weights"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "fields"),
+    [
+        ("mtds", "se_without_dropout", {f"{NETWORK}.se_dropout"}),
+        ("mtds", "without_supervision", SUPERVISION),
+        ("mtds", "single_task", {"model.auxiliary"}),
+        ("mtds", "before_postprocessing", {"predict.smallest_component"}),
+        ("without_supervision", "without_gates", {f"{NETWORK}.encoder_block"}),
+        ("without_supervision", "without_shortcut", {f"{NETWORK}.encoder_block"}),
+        ("without_gates", "gates_on_skips", {f"{NETWORK}.skip_gates"}),
+    ],
+)
+def test_every_ablation_changes_what_its_table_names(one, other, fields):
+    assert recipe.differences(VARIANTS[one], VARIANTS[other]).keys() == fields
+
+
+@pytest.mark.parametrize("name", PAPER.variants)
+def test_outputs_targets_and_weights_of_every_variant_agree(name):
+    small = ("data.window=(16,16,155)", "model.overrides.filters=4")
+    run = recipe.override(VARIANTS[name], small)
+    _, model = training.build(run, ("WT",), channels=4)
+    predicted = model(np.random.default_rng(0).random((2, 16, 16, 4), "float32"))
+    assert predicted.shape == (2, 16, 16, 1 + len(run.model.auxiliary))
+    assert np.isfinite(float(model.loss(np.ones(predicted.shape, "float32"), predicted)))
+
+
+def test_targets_of_the_four_outputs(tmp_path):
+    """Whole tumour, enhancing, necrotic, edema; or the whole tumour four times, or once."""
+    phantom.write_brats(tmp_path / "cases", cases=1, layout="BraTS2020", shape=(48, 48, 31))
+    [case] = brats.find_cases(tmp_path / "cases")
+    decoded = store.prepare([case], brats.read_case, tmp_path / "store", workers=1)
+    labels = brats.read_case(case).labels
+    z = int(np.count_nonzero(labels, axis=(0, 1)).argmax())
+    small = ("data.window=(48,48,31)", "train.batch_size=31", "data.flips=()")
+    for variant, codes in {
+        "mtds": ((1, 2, 3), (3,), (1,), (2,)),
+        "single_task": ((1, 2, 3),) * 4,
+        "without_supervision": ((1, 2, 3),),
+    }.items():
+        run = recipe.override(VARIANTS[variant], small)
+        batches = pipeline.slice_batches(run, decoded, (case.id,), ("WT",), training=False)
+        y = batches.batch(0, 0)[1][z]
+        expected = [np.isin(labels[:, :, z], code) for code in codes]
+        np.testing.assert_array_equal(y, np.stack(expected, axis=-1))
+
+
+def test_learning_rate_of_the_paper():
+    """1e-4 * (1 - 0 / 50)^0.9 at first, 1e-4 * 0.5^0.9 half-way, 1e-4 * 0.02^0.9 at last."""
+    found = [training._polynomial(RECIPE.train, epoch) for epoch in (0, 25, 49)]
+    assert found == pytest.approx([1e-4, 1e-4 * 0.535887, 1e-4 * 0.0295752], rel=1e-5)
+
+
+def _tiny_two_outputs(name, input_shape, classes):
+    """A convolution, ReLU and two 1x1 convolutions: small enough to be differentiated by hand."""
+    image = keras.Input(input_shape)
+    hidden = keras.layers.Conv2D(3, 3, padding="same", activation="relu")(image)
+    outputs = [
+        keras.layers.Conv2D(channels, 1, activation="sigmoid")(hidden) for channels in (classes, 1)
+    ]
+    return keras.Model(image, outputs, name=name)
+
+
+class NumpyNetwork:
+    """The tiny network, the paper's loss and its gradients, in float64 and without Keras."""
+
+    def __init__(self, weights):
+        self.weights = [np.float64(weight) for weight in weights]
+
+    def loss_and_gradients(self, x, y, output_weights):
+        kernel, bias, *heads = self.weights
+        _, height, width, _ = x.shape
+        padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        shifts = {
+            (i, j): padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)
+        }
+        linear = bias + sum(x_ij @ kernel[ij] for ij, x_ij in shifts.items())
+        hidden = np.maximum(linear, 0)
+        loss, gradients, to_hidden = 0, [], 0
+        for k, weight in enumerate(output_weights):
+            head, head_bias = heads[2 * k][0, 0, :, 0], heads[2 * k + 1]
+            p, q = 1 / (1 + np.exp(-(hidden @ head + head_bias))), y[..., k]
+            overlap, sizes = 2 * np.sum(p * q), np.sum(p**2) + np.sum(q**2)
+            entropy = -np.mean(q * np.log(p) + (1 - q) * np.log(1 - p))
+            loss += weight * (entropy + 1 - overlap / sizes)
+            # d entropy / dp, and the quotient rule on the Dice term; then dp / dz = p (1 - p).
+            by_p = (p - q) / (p * (1 - p)) / p.size
+            by_p += -2 * q / sizes + overlap * 2 * p / sizes**2
+            by_z = weight * by_p * p * (1 - p)
+            by_head = np.einsum("nhw,nhwc->c", by_z, hidden)
+            gradients += [by_head[None, None, :, None], by_z.sum(keepdims=True).ravel()]
+            to_hidden = to_hidden + by_z[..., None] * head
+        by_linear = to_hidden * (linear > 0)
+        by_kernel = np.empty_like(kernel)
+        for ij, x_ij in shifts.items():
+            by_kernel[ij] = np.einsum("nhwi,nhwo->io", x_ij, by_linear)
+        return loss, [by_kernel, by_linear.sum((0, 1, 2)), *gradients]
+
+
+def _example():
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((2, 5, 4, 2), "float32")
+    return x, np.float32(rng.random((2, 5, 4, 2)) > 0.6)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The tiny network, compiled as the recipe says with changes to it."""
+    monkeypatch.setattr(registry, "build", _tiny_two_outputs)
+    small = ("model.overrides={}", "data.window=(5,4,155)", "model.auxiliary=('ET',)")
+    weights = "train.loss_options.output_weights=(1.0,0.5)"
+
+    def build(*changes: str) -> keras.Model:
+        run = recipe.override(RECIPE, (*small, weights, *changes))
+        return training.build(run, ("WT",), channels=2)[1]
+
+    return build
+
+
+def test_gradients_agree_with_numpy(tiny):
+    """A step of plain gradient descent at rate 1 is the gradient."""
+    options = ("train.optimizer=sgd", "train.optimizer_options={}", "train.learning_rate=1.0")
+    model = tiny(*options)
+    (x, y), before = _example(), model.get_weights()
+    loss, gradients = NumpyNetwork(before).loss_and_gradients(x, y, (1.0, 0.5))
+    assert model.train_on_batch(x, y, return_dict=True)["loss"] == pytest.approx(loss, rel=1e-6)
+    for one, other, gradient in zip(before, model.get_weights(), gradients):
+        assert np.abs(gradient).max() > 1e-3
+        np.testing.assert_allclose(one - other, gradient, atol=1e-6)
+
+
+def test_one_step_agrees_with_numpy(tiny):
+    """Loss and weights after one and two steps of the paper's Adam (Kingma and Ba, section 2)."""
+    model = tiny()
+    x, y = _example()
+    network = NumpyNetwork(model.get_weights())
+    first, second = ([np.zeros_like(w) for w in network.weights] for _ in range(2))
+    for step in (1, 2):
+        loss, gradients = network.loss_and_gradients(x, y, (1.0, 0.5))
+        assert model.train_on_batch(x, y, return_dict=True)["loss"] == pytest.approx(loss, rel=1e-6)
+        rate = 1e-4 * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+        for index, gradient in enumerate(gradients):
+            first[index] += 0.1 * (gradient - first[index])
+            second[index] += 0.001 * (gradient**2 - second[index])
+            change = rate * first[index] / (np.sqrt(second[index]) + 1e-7)
+            network.weights[index] = network.weights[index] - change
+        for found, expected in zip(model.get_weights(), network.weights):
+            # A step is 1e-4; weights are of the order of 1.
+            np.testing.assert_allclose(found, expected, atol=2e-7)
+        model.reset_metrics()
+
+
+def test_label_maps_can_be_handed_in(tmp_path):
+    """What the BraTS portal asks for: <case>.nii.gz, uint8, 240x240x155, the input's affine and
+    codes, one component structure cleaned; from `keras-medseg predict` on cases without labels."""
+    phantom.write_brats(tmp_path / "cases", cases=1, layout="BraTS2020", shape=(240, 240, 155))
+    [labels] = (tmp_path / "cases").rglob("*_seg.nii*")
+    labels.unlink()
+    [flair] = (tmp_path / "cases").rglob("*_flair.nii*")
+    run = recipe.override(RECIPE, ["model.overrides.filters=2", "train.batch_size=8"])
+    pipeline.claim(tmp_path / "run", run)
+    network, _ = training.build(run, ("WT",), channels=4)
+    folder = pipeline.training_folder(tmp_path / "run", "mtds", ("WT",))
+    folder.mkdir(parents=True)
+    network.save(folder / "model.keras")
+    arguments = [str(tmp_path / name) for name in ("run", "cases", "out")]
+    assert cli.main(["predict", *arguments]) == 0
+    [path] = (tmp_path / "out").iterdir()
+    assert path.name == flair.name.replace("_flair.nii", ".nii").removesuffix(".gz") + ".gz"
+    written, source = nib.load(path), nib.load(flair)
+    assert written.shape == (240, 240, 155)
+    assert written.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(written.affine, source.affine)
+    found = np.asanyarray(written.dataobj)
+    assert set(np.unique(found)) <= {0, 1, 2, 4}
+    # The window is 144 x 176: voxels 48 to 191 along x and 32 to 207 along y.
+    inside = found[48:192, 32:208]
+    assert np.count_nonzero(inside) == np.count_nonzero(found)
