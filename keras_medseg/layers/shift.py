@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from keras_medseg.layers.initialization import he_normal, initialised
-from keras_medseg.layers.tokens import dense, layer_norm
+from keras_medseg.layers.tokens import dense, gelu, layer_norm
 from keras_medseg.stacks import Stack
 
 GROUPS = 5
@@ -47,7 +47,6 @@ def shifted_block(x: keras.KerasTensor, *, stack: Stack, name: str) -> keras.Ker
         depthwise_initializer=he_normal(stack, "fan_out").kernel(9),
         name=f"{name}_mlp_dwconv",
     )(y)
-    y = layers.Activation("gelu", name=f"{name}_mlp_gelu")(y)
-    y = shift(y, 2, name=f"{name}_shift_w")
+    y = shift(gelu(y), 2, name=f"{name}_shift_w")
     y = dense(y, channels, stack=linear, name=f"{name}_mlp_fc2")
     return layers.Add(name=f"{name}_add")([x, y])

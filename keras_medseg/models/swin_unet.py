@@ -15,7 +15,7 @@ from keras import layers
 from keras_medseg import stacks
 from keras_medseg.layers.convolution import conv
 from keras_medseg.layers.initialization import initialised
-from keras_medseg.layers.tokens import dense, layer_norm
+from keras_medseg.layers.tokens import dense, gelu, layer_norm
 from keras_medseg.layers.windows import WindowAttention, expand_patches, merge_patches
 from keras_medseg.registry import Card, register
 
@@ -166,8 +166,7 @@ def _block(
     x = _add(x, y, rate, f"{name}_add1")
     y = layer_norm(x, stack=stack, name=f"{name}_norm2")
     y = dense(y, 4 * channels, stack=stack, name=f"{name}_fc1")
-    y = layers.Activation("gelu", name=f"{name}_gelu")(y)
-    y = dense(y, channels, stack=stack, name=f"{name}_fc2")
+    y = dense(gelu(y), channels, stack=stack, name=f"{name}_fc2")
     return _add(x, y, rate, f"{name}_add2")
 
 
