@@ -14,6 +14,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import threading
@@ -40,6 +41,7 @@ Reader = Callable[[Case], CaseArrays]
 Progress = Callable[[int, int, str], None]
 
 _log = logging.getLogger(__name__)
+_UNFINISHED = re.compile(r"\..+\.(image\.npy|labels\.npy|json)\.\d+")
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REBUILD = "Prepare the store again: what is sound is kept, the rest is decoded again."
 
@@ -142,8 +144,7 @@ def prepare(
     _check_ids(cases)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        for unfinished in folder.glob(".*"):
-            unfinished.unlink()
+        _remove_unfinished(folder)
         entries: dict[str, dict[str, Any]] = {}
         report = partial(_report, progress, entries, len(cases))
         reader = f"{read.__module__}.{read.__qualname__}"
@@ -204,6 +205,13 @@ def _check_ids(cases: Sequence[Case]) -> None:
     if len(set(ids)) < len(ids):
         twice = sorted({id for id in ids if ids.count(id) > 1})
         raise ValueError(f"cases: found {', '.join(twice)} more than once, expected unique ids.")
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Delete what a killed `write_atomic` left of the store's files, and no other hidden file."""
+    for path in folder.glob(".*"):
+        if _UNFINISHED.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 @contextmanager

@@ -289,6 +289,18 @@ def test_a_killed_preparation_goes_on_where_it_stopped(source, toys, workers):
     assert not list(folder.glob(".*"))
 
 
+def test_only_what_a_killed_preparation_left_is_removed(source, toys):
+    folder = source.parent / "store"
+    left = (".case0.image.npy.12", ".case0.labels.npy.7", ".case1.json.345", ".manifest.json.6")
+    users = (".gitignore", ".bashrc", ".case0.json", ".case0.json.swp", ".notes.npy.12")
+    (folder / ".git").mkdir(parents=True)
+    for name in (*left, *users, ".git/HEAD"):
+        (folder / name).write_text("kept?")
+    _prepare(toys, source)
+    assert {path.name for path in folder.glob(".*")} == {*users, ".git"}
+    assert (folder / ".git" / "HEAD").exists()
+
+
 def _runs(pid: str) -> bool:
     try:
         return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
