@@ -20,7 +20,7 @@ from keras_medseg.data.cases import CaseArrays
 from keras_medseg.data.nifti import write_volume
 from keras_medseg.errors import DataError
 
-VERSION = 1
+VERSION = 2
 """Of the generator: another version draws other voxels from the same seed."""
 
 LAYOUTS = (
