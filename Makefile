@@ -29,7 +29,7 @@ $(READY): setup.cfg setup.py
 	@touch $@
 
 $(addprefix reproduce-,$(PAPERS)): reproduce-%: $(READY)
-	@$(BIN)/python -m experiments $* $(if $(DATA),--data "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)) $(if $(OUT),--out "$(OUT)") $(foreach s,$(SET),--set '$(s)')
+	@$(BIN)/python -m experiments $* $(if $(DATA),--data "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)) $(if $(OUT),--out "$(OUT)") $(foreach s,$(SET),--set '$(subst ','\'',$(s))')
 
 reproduce-%:
 	@echo "No paper '$*'. There are: $(PAPERS)"; exit 2

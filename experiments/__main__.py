@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     chosen = importlib.import_module(f"experiments.{arguments.paper}.recipe").EXPERIMENT
     profile = arguments.profile or ("paper" if arguments.data else "quick")
-    name = arguments.data.resolve().name if arguments.data else "phantom"
+    name = experiment.store_name(arguments.data) if arguments.data else "phantom"
     out = arguments.out or arguments.work / f"{arguments.paper}-{profile}-{name}"
     try:
         passed = experiment.run(
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             assignments=arguments.set,
             command=shlex.join(["python", "-m", "experiments", *argv]),
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"{arguments.paper}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

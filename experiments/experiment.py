@@ -80,9 +80,11 @@ def run(
     chosen = experiment.profiles[profile]
     base = recipe.override(experiment.paper.recipe, (*chosen.changes, *assignments))
     variants = {name: recipe.override(base, changes) for name, changes in chosen.variants.items()}
-    pipeline.claim(out, base)
     folder = folder or make_phantom(experiment, work)
-    data = pipeline.load_data(folder, work / "stores" / _store_name(folder), base)
+    data = pipeline.load_data(folder, work / "stores" / store_name(folder), base)
+    for variant in variants.values():
+        pipeline.check_recipe(variant, data.channels)
+    pipeline.claim(out, base, data)
     _announce(data, experiment, profile)
     trained = trained_as(variants)
     for name in dict.fromkeys(trained.values()):
@@ -167,7 +169,7 @@ def write_provenance(
         "processor": platform.machine(),
         "training_time": progress.duration(pd.read_csv(out / "log.csv")["seconds"].sum()),
         "time_of_this_command": progress.duration(time.monotonic() - started),
-        "peak_memory_gb": round(pipeline.peak_memory_gb(), 2),
+        "peak_memory_gb": pipeline.peak_memory_gb(),
     }
     write_atomic(out / "provenance.json", (json.dumps(content, indent=2) + "\n").encode())
 
@@ -223,7 +225,8 @@ def _duplicate_notes(data: pipeline.Data) -> list[str]:
     return [f"Cases left out because another one has the same voxels: {pairs}."]
 
 
-def _store_name(folder: Path) -> str:
+def store_name(folder: Path) -> str:
+    """A name for what is made from `folder`: its own, and a part that tells equal names apart."""
     path = folder.resolve()
     return f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 

@@ -17,11 +17,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no device chatter
     try:
         return arguments.command(arguments) or 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"keras-medseg: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+        resumes = arguments.command in (prepare, train, phantom)
+        ending = "The same command goes on from here." if resumes else "Nothing is half-written."
+        print(f"\nStopped. {ending}", file=sys.stderr)
         return 130
 
 
@@ -39,8 +41,10 @@ def models(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     from keras_medseg.data import brats
+    from keras_medseg.progress import bar
 
-    report = brats.check(arguments.data)
+    with bar("checking") as progress:
+        report = brats.check(arguments.data, progress=progress)
     print(report.text)
     return 0 if report.ok else 1
 
@@ -78,8 +82,9 @@ def train(arguments: argparse.Namespace) -> None:
 
     run = recipe.from_json(arguments.recipe.read_text())
     run = recipe.override(run, arguments.set)
-    pipeline.claim(arguments.out, run)
     data = pipeline.load_data(arguments.data, arguments.store or arguments.out / "store", run)
+    pipeline.check_recipe(run, data.channels)
+    pipeline.claim(arguments.out, run, data)
     pipeline.train_variant("main", run, data, arguments.out)
     pipeline.gather_logs(arguments.out)
     pipeline.score_variant("main", run, data, arguments.out)
@@ -88,8 +93,7 @@ def train(arguments: argparse.Namespace) -> None:
 def predict(arguments: argparse.Namespace) -> None:
     from keras_medseg import pipeline
 
-    count = pipeline.predict_folder(arguments.run, arguments.data, arguments.out, arguments.variant)
-    print(f"{arguments.out}: {count} label maps")
+    print(pipeline.predict_folder(arguments.run, arguments.data, arguments.out, arguments.variant))
 
 
 def score(arguments: argparse.Namespace) -> None:

@@ -3,10 +3,11 @@
 Every step finds what an earlier, interrupted run has finished and goes on from there.
 """
 
+import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from keras_medseg import recipe, scoring
-from keras_medseg.data import brats, cases, store
+from keras_medseg.choices import require_choice
+from keras_medseg.data import brats, cases, nifti, store
 from keras_medseg.data.batches import SliceBatches
 from keras_medseg.errors import DataError
 from keras_medseg.files import write_atomic
@@ -36,6 +38,11 @@ class Data:
     training: tuple[str, ...]
     held_out: tuple[str, ...]
     duplicates: dict[str, str]
+
+    @property
+    def channels(self) -> int:
+        """Image channels of every case."""
+        return next(iter(self.store.cases.values())).image.shape[-1]
 
 
 def load_data(folder: Path, store_folder: Path, run: recipe.Recipe) -> Data:
@@ -60,7 +67,7 @@ def load_data(folder: Path, store_folder: Path, run: recipe.Recipe) -> Data:
     unique = [case for case in found if case.id not in duplicates]
     training, held_out = cases.split_cases(unique, run.data.held_out, run.train.seed)
     return Data(
-        name=_data_name(folder, unique),
+        name=_data_name(unique),
         store=decoded,
         training=tuple(case.id for case in training),
         held_out=tuple(case.id for case in held_out),
@@ -68,24 +75,57 @@ def load_data(folder: Path, store_folder: Path, run: recipe.Recipe) -> Data:
     )
 
 
-def claim(out: Path, run: recipe.Recipe) -> None:
-    """Make `out` the run folder of this recipe.
+def claim(out: Path, run: recipe.Recipe, data: Data) -> None:
+    """Make `out` the run folder of this recipe on these cases: `recipe.json`, `cases.json`.
+
+    Everything in the folder is taken for this run's, so nothing else may be in it.
 
     Raises:
-        DataError: when it already holds a run of another recipe.
+        DataError: when it already holds a run of another recipe, of other data or another split.
     """
-    path = out / "recipe.json"
-    if path.exists():
+    cases_found = {
+        "data": data.name,
+        "fingerprint": data.store.fingerprint,
+        "training": list(data.training),
+        "held_out": list(data.held_out),
+    }
+    path = out / "cases.json"
+    if (out / "recipe.json").exists() and path.exists():
         changed = recipe.differences(run, read_recipe(out))
+        earlier = json.loads(path.read_text())
+        changed |= {k: (v, earlier.get(k)) for k, v in cases_found.items() if earlier.get(k) != v}
         if changed:
             field, (now, then) = next(iter(changed.items()))
             raise DataError(
                 out,
                 found=f"a run with {field} = {then!r}",
                 expected=f"{now!r} as asked for now",
-                remedy="Choose another --out, or delete this folder.",
+                remedy="Choose another run folder (OUT=, --out), or delete this one.",
             )
-    write_atomic(path, recipe.to_json(run).encode())
+    write_atomic(out / "recipe.json", recipe.to_json(run).encode())
+    write_atomic(path, (json.dumps(cases_found, indent=2) + "\n").encode())
+
+
+def check_recipe(run: recipe.Recipe, channels: int) -> None:
+    """Build what the recipe names, so that a mistake in it is met before anything is written.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    import keras
+
+    from keras_medseg import training
+
+    for name in (*(name for names in run.model.networks for name in names), *run.model.auxiliary):
+        require_choice("model.networks", name, brats.TARGETS)
+    training.build(run, run.model.networks[0], channels=channels)
+    keras.utils.clear_session()
+
+
+def read_scores(out: Path) -> pd.DataFrame:
+    """`scores.csv` of a run folder; names such as 001 or NA stay names."""
+    names = {"variant": str, "case": str, "region": str}
+    return pd.read_csv(out / "scores.csv", dtype=names, na_filter=False)
 
 
 def read_recipe(out: Path) -> recipe.Recipe:
@@ -184,10 +224,10 @@ def load_network(
 
 
 def load_networks(out: Path, variant: str) -> dict[str, "keras.Model"]:
-    """All networks of one variant that were trained to their end, by the regions they find.
+    """The networks of one variant, by the regions they find.
 
     Raises:
-        DataError: when there is none.
+        DataError: when one was not trained to its end.
     """
     folders = sorted((out / "training").glob(f"{variant}-*"))
     names = [folder.name.removeprefix(f"{variant}-") for folder in folders]
@@ -207,7 +247,7 @@ def score_variant(
 
     path, folder = out / "scores.csv", out / "predictions" / variant
     folder.mkdir(parents=True, exist_ok=True)
-    scores = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["variant", "case"])
+    scores = read_scores(out) if path.exists() else pd.DataFrame(columns=["variant", "case"])
     done = set(scores.loc[scores["variant"] == variant, "case"])
     left = [case for case in data.held_out if case not in done]
     networks = {
@@ -254,13 +294,13 @@ def gather_logs(out: Path) -> pd.DataFrame:
     return table
 
 
-def predict_folder(run_folder: Path, folder: Path, out: Path, variant: str | None = None) -> int:
+def predict_folder(run_folder: Path, folder: Path, out: Path, variant: str | None = None) -> str:
     """Write a label map for every case of `folder`; segmentations are neither needed nor read.
 
-    variant: which of the run's variants; by default the first that it trained.
+    variant: which of the run's variants; by default the first that it scored.
 
     Returns:
-        The number of cases.
+        One line: how many label maps, of which regions, by which variant.
 
     Raises:
         DataError: for cases or a run that are not as they should be.
@@ -268,19 +308,18 @@ def predict_folder(run_folder: Path, folder: Path, out: Path, variant: str | Non
     from keras_medseg import inference
 
     run = read_recipe(run_folder)
-    networks = _networks_to_predict_with(run_folder, variant)
-    found = brats.find_cases(folder, labelled=False)
+    variant = _variant_to_predict_with(run_folder, variant)
+    networks = load_networks(run_folder, variant)
+    found = [replace(case, labels=None) for case in brats.find_cases(folder, labelled=False)]
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".decoded-") as decoded_folder:
-        with bar("decoding cases") as progress:
-            decoded = store.prepare(found, brats.read_case, Path(decoded_folder), progress=progress)
-        with bar("predicting") as progress:
-            for number, case in enumerate(found, 1):
-                labels = label_case(networks, decoded.cases[case.id], run)
-                path = out / f"{case.id}.nii.gz"
-                inference.write_prediction(path, labels, decoded.cases[case.id])
-                progress(number, len(found), case.id)
-    return len(found)
+    with bar("predicting") as progress:
+        for number, case in enumerate(found, 1):
+            with tempfile.TemporaryDirectory() as scratch:
+                decoded = store.prepare([case], brats.read_case, scratch).cases[case.id]
+                labels = label_case(networks, decoded, run)
+                inference.write_prediction(out / f"{case.id}.nii.gz", labels, decoded)
+            progress(number, len(found), case.id)
+    return f"{out}: {len(found)} label maps of {', '.join(networks)} by the variant {variant}"
 
 
 def score_folder(
@@ -294,20 +333,32 @@ def score_folder(
         DataError: for a case without prediction, or a label map on another grid.
     """
     rows, codes = [], {region: brats.REGIONS[region] for region in regions}
-    for case in brats.find_cases(folder):
-        path = predictions / f"{case.id}.nii.gz"
-        truth = brats.read_case(case)
-        found = brats.read_labels(path, case.dataset)
-        if found.shape != truth.labels.shape:
-            raise DataError(
-                path,
-                found=f"shape {found.shape}",
-                expected=f"{truth.labels.shape} as {case.labels}",
-                remedy="Predict on the case's own grid.",
-            )
-        for row in scoring.score_case(found, truth.labels, codes, truth.spacing_mm):
-            rows.append({"variant": predictions.name, "case": case.id, **row})
+    found = brats.find_cases(folder)
+    with bar("scoring") as progress:
+        for number, case in enumerate(found, 1):
+            path = predictions / f"{case.id}.nii.gz"
+            _check_grid(path, case.labels)
+            truth, labels = brats.read_case(case), brats.read_labels(path, case.dataset)
+            for row in scoring.score_case(labels, truth.labels, codes, truth.spacing_mm):
+                rows.append({"variant": predictions.name, "case": case.id, **row})
+            progress(number, len(found), case.id)
     return pd.DataFrame(rows)
+
+
+def _check_grid(path: Path, reference: Path) -> None:
+    ours, theirs = nifti.read_header(path), nifti.read_header(reference)
+    found = f"shape {ours.shape}"
+    apart = np.inf
+    if ours.shape == theirs.shape:
+        apart = nifti.corner_distance_mm(ours.affine, theirs.affine, ours.shape)
+        found = f"a grid {apart:.3g} mm away at a corner"
+    if not apart <= nifti.TOLERANCE_MM:
+        raise DataError(
+            path,
+            found=found,
+            expected=f"the grid of {reference}",
+            remedy="Predict on the case's own grid.",
+        )
 
 
 def full_labels(case: store.StoredCase) -> np.ndarray:
@@ -336,8 +387,8 @@ def _box(case: store.StoredCase) -> tuple[slice, slice, slice]:
     return tuple(slice(o, o + n) for o, n in zip(case.origin, (x, y, z)))
 
 
-def _networks_to_predict_with(run_folder: Path, variant: str | None) -> dict[str, "keras.Model"]:
-    trained = sorted((run_folder / "training").glob("*-*/model.keras"), key=os.path.getmtime)
+def _variant_to_predict_with(run_folder: Path, variant: str | None) -> str:
+    trained = sorted((run_folder / "training").glob("*-*/model.keras"))
     variants = list(dict.fromkeys(path.parent.name.rpartition("-")[0] for path in trained))
     if not variants or (variant and variant not in variants):
         raise DataError(
@@ -346,18 +397,22 @@ def _networks_to_predict_with(run_folder: Path, variant: str | None) -> dict[str
             expected=f"those of {variant}" if variant else "at least one",
             remedy="Train first, or name another variant.",
         )
-    return load_networks(run_folder, variant or variants[0])
+    if variant is None and (run_folder / "scores.csv").exists():
+        variants = [name for name in read_scores(run_folder)["variant"] if name in variants]
+    return variant or variants[0]
 
 
-def _data_name(folder: Path, found: list[cases.Case]) -> str:
-    years = sorted({case.dataset for case in found})
-    phantom = (folder / "PHANTOM").exists()
-    return f"{'phantom in the layout of ' if phantom else ''}{', '.join(years)}"
+def _data_name(found: list[cases.Case]) -> str:
+    years = ", ".join(sorted({case.dataset for case in found}))
+    folders = {parent for case in found for parent in case.images[0].resolve().parents}
+    phantom = any((folder / "PHANTOM").exists() for folder in folders)
+    return f"phantom in the layout of {years}" if phantom else years
 
 
-def peak_memory_gb() -> float:
-    """Largest resident memory so far of this process, in GB."""
+def peak_memory_gb() -> dict[str, float]:
+    """Largest resident memory so far: of this process, and of the largest decoding process."""
     import resource
 
     scale = 1 if os.uname().sysname == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
+    who = {"main": resource.RUSAGE_SELF, "decoding": resource.RUSAGE_CHILDREN}
+    return {k: round(resource.getrusage(v).ru_maxrss * scale / 1e9, 2) for k, v in who.items()}

@@ -163,7 +163,9 @@ def _typed(current: Any, name: str, value: Any) -> Any:
         return float(value)
     if isinstance(current, tuple):
         value = _tuples(value) if isinstance(value, list | tuple) else (value,)
-    if type(value) is not type(current):
+    # Elements too: ("WT") is no list of networks, (("WT",),) is.
+    elements = isinstance(current, tuple) and {type(inner) for inner in current}
+    if type(value) is not type(current) or (elements and {*map(type, value)} - elements):
         raise ValueError(
             f"--set {name}: found {value!r}, expected {type(current).__name__} such as {current!r}."
         )

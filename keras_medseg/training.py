@@ -60,6 +60,7 @@ def fit(
             Checkpoint(folder, identity, log),
             *_tensorboard(folder),
             Progress("+".join(regions), run.train.epochs),
+            RefuseDivergence(),
         ]
         model.fit(
             _feed(training, range(len(log), run.train.epochs)),
@@ -72,7 +73,9 @@ def fit(
             shuffle=False,
             verbose=0,
         )
-    _save_model(network, folder / "model.keras")
+        (folder / "model.keras").unlink(missing_ok=True)
+    if not (folder / "model.keras").exists():
+        _save_model(network, folder / "model.keras")
     return network
 
 
@@ -92,6 +95,7 @@ def build(
         raise ValueError(
             f"train.optimizer: found {run.train.optimizer!r}, expected one of {list(OPTIMIZERS)}."
         )
+    _schedule(run.train, [])
     make_deterministic(run.train.seed)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(run.train.precision)
@@ -123,6 +127,21 @@ def make_deterministic(seed: int) -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+
+
+class RefuseDivergence(keras.callbacks.Callback):
+    """Stop at the first loss that is no number; the checkpoint before it stays."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if not np.isfinite(logs["loss"]):
+            raise ValueError(
+                f"loss: found {logs['loss']} in epoch {self.epoch + 1}, step {batch + 1}, expected "
+                f"a number. The training diverged at the learning rate "
+                f"{_learning_rate(self.model):.3g}; start a run with a lower train.learning_rate."
+            )
 
 
 class ReseedDropout(keras.callbacks.Callback):
@@ -236,6 +255,12 @@ def _feed(batches: b.SliceBatches, epochs: range) -> Any:
 def _schedule(train: recipe.Train, log: list[dict]) -> list[keras.callbacks.Callback]:
     if train.schedule == "constant":
         return []
+    needed = {"plateau": "monitor", "polynomial": "power"}.get(train.schedule)
+    if needed and needed not in train.schedule_options:
+        raise ValueError(
+            f"train.schedule_options: found {train.schedule_options}, expected {needed!r} among "
+            f"them for the schedule {train.schedule!r}."
+        )
     if train.schedule == "plateau":
         options = {"mode": "max" if "accuracy" in train.schedule_options["monitor"] else "min"}
         return [ResumedPlateau(log, train.learning_rate, **options, **train.schedule_options)]
@@ -278,7 +303,7 @@ def _restore(model: keras.Model, folder: Path, identity: dict) -> list[dict]:
             folder,
             found=f"a training with {difference}",
             expected="one of the same recipe and data",
-            remedy="Choose another --out, or delete this folder to train anew.",
+            remedy="Choose another run folder (OUT=, --out), or delete the whole run.",
         )
     model.optimizer.build(model.trainable_variables)
     for kind, group in {"weights": model.weights, "optimizer": model.optimizer.variables}.items():

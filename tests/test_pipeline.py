@@ -1,12 +1,16 @@
 """From a folder to scores, on a small synthetic data set with the recipe of a small network."""
 
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 
 from keras_medseg import pipeline, recipe
-from keras_medseg.data import brats, phantom
+from keras_medseg.data import brats, nifti, phantom
 from keras_medseg.errors import DataError
 
 RUN = recipe.Recipe(
@@ -28,8 +32,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
-    pipeline.claim(out, RUN)
     data = pipeline.load_data(folder, out / "store", RUN)
+    pipeline.claim(out, RUN, data)
     pipeline.train_variant("main", RUN, data, out)
     return out, data, pipeline.score_variant("main", RUN, data, out)
 
@@ -81,7 +85,8 @@ def test_unlabelled_cases_are_predicted(finished, folder, tmp_path):
     for path in case.glob("*"):
         if "seg" not in path.name:
             (unlabelled / path.name).write_bytes(path.read_bytes())
-    assert pipeline.predict_folder(out, tmp_path / "new", tmp_path / "out") == 1
+    done = pipeline.predict_folder(out, tmp_path / "new", tmp_path / "out")
+    assert done.endswith("1 label maps of ET, TC, WT by the variant main")
     one = nib.load(tmp_path / "out" / f"{case.name}.nii.gz")
     other = nib.load(out / "predictions" / "main" / f"{case.name}.nii.gz")
     np.testing.assert_array_equal(one.dataobj, other.dataobj)
@@ -101,12 +106,60 @@ def test_what_cannot_be_predicted_with_is_named(finished, folder, tmp_path):
         pipeline.predict_folder(tmp_path, folder, tmp_path)
 
 
-def test_a_run_folder_belongs_to_one_recipe(tmp_path):
-    pipeline.claim(tmp_path, RUN)
-    pipeline.claim(tmp_path, RUN)
-    other = recipe.override(RUN, ["train.epochs=2"])
+def test_a_run_folder_belongs_to_one_recipe_and_one_set_of_cases(finished, tmp_path):
+    _, data, _ = finished
+    pipeline.claim(tmp_path, RUN, data)
+    pipeline.claim(tmp_path, RUN, data)
     with pytest.raises(DataError, match=r"train\.epochs = 1.*expected 2"):
-        pipeline.claim(tmp_path, other)
+        pipeline.claim(tmp_path, recipe.override(RUN, ["train.epochs=2"]), data)
+    swapped = replace(data, training=data.held_out, held_out=data.training)
+    with pytest.raises(DataError, match="run with training = "):
+        pipeline.claim(tmp_path, RUN, swapped)
+    other = replace(data, store=SimpleNamespace(fingerprint="0" * 64))
+    with pytest.raises(DataError, match=f"expected '{'0' * 64}'"):
+        pipeline.claim(tmp_path, RUN, other)
+
+
+def test_a_prediction_on_another_grid_is_refused(finished, folder, tmp_path):
+    out, data, _ = finished
+    name = data.held_out[0]
+    right = nib.load(out / "predictions" / "main" / f"{name}.nii.gz")
+    shifted = right.affine + np.array([[0, 0, 0, 50.0], [0] * 4, [0] * 4, [0] * 4])
+    for case in brats.find_cases(folder):
+        nifti.write_volume(tmp_path / f"{case.id}.nii.gz", np.asarray(right.dataobj), shifted)
+    with pytest.raises(DataError, match="a grid 50 mm away"):
+        pipeline.score_folder(tmp_path, folder)
+
+
+def test_prediction_does_not_read_the_segmentation(finished, folder, tmp_path):
+    out, data, _ = finished
+    case = next(path for path in folder.rglob(data.held_out[0]) if path.is_dir())
+    shutil.copytree(case, tmp_path / "new" / case.name)
+    segmentation = next((tmp_path / "new").rglob("*seg.nii*"))
+    segmentation.write_bytes(segmentation.read_bytes()[:100])
+    assert "1 label maps" in pipeline.predict_folder(out, tmp_path / "new", tmp_path / "out")
+
+
+def test_a_phantom_is_called_one_wherever_its_folder_is_entered(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    names = [pipeline._data_name(brats.find_cases(f)) for f in (folder, tmp_path)]
+    assert names == ["phantom in the layout of BraTS2020"] * 2
+    one = next(path for path in folder.iterdir() if path.is_dir())
+    assert pipeline._data_name(brats.find_cases(one)).startswith("phantom")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("model.networks=(('WX',),)", "WX"),
+        ("train.schedule=plateau", "expected 'monitor'"),
+        ("train.schedule=polynomial", "expected 'power'"),
+        ("model.overrides.residual_block=plane", "plain"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_met_before_anything_is_written(assignment, words):
+    with pytest.raises(ValueError, match=words):
+        pipeline.check_recipe(recipe.override(RUN, [assignment]), channels=4)
 
 
 def test_one_patient_under_two_names_is_used_once(tmp_path):

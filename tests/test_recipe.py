@@ -47,6 +47,8 @@ def test_override_keeps_floats_floats(recipe):
         ("train.epochs=many", "expected int"),
         ("train.epochs=2.5", "expected int"),
         ("train.seed=True", "expected int"),
+        ("model.networks=WT", "expected tuple"),
+        ("model.networks=((WT,),)", "expected tuple"),
         ("train.epochs.more=1", "not a group"),
         ("optim.x=1", "no field 'optim'"),
     ],

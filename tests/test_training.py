@@ -146,6 +146,13 @@ def test_a_recipe_that_cannot_be_trained_is_named(assignment, words, tmp_path):
     assert words in failed.stderr
 
 
+def test_a_training_that_diverges_stops_at_once(tmp_path):
+    failed = start(tmp_path, "--set", "train.learning_rate=1e38")
+    assert failed.returncode != 0
+    assert "diverged at the learning rate" in failed.stderr
+    assert not (tmp_path / "training" / "main-WT" / "model.keras").exists()
+
+
 def test_a_damaged_newest_checkpoint_costs_an_epoch_and_no_bit(unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path / "run")
     (tmp_path / "run" / "scores.csv").unlink()

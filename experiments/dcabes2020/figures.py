@@ -3,56 +3,67 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from keras_medseg import pipeline
 from keras_medseg.data import brats, transforms
+from keras_medseg.data.store import StoredCase
 from keras_medseg.recipe import Recipe
 from keras_medseg.report import Picture
 
 CAPTION = (
-    "Whole tumour, median case. Above: probabilities of the network; below: magnitude of the "
+    "Whole tumour, case {case}. Above: probabilities of the network; below: magnitude of the "
     "response of the edge loss's filters (Gaussian, then Sobel) to the map above."
 )
 
 
 def edge_figures(out: Path, data: pipeline.Data, base: Recipe) -> list[Picture]:
-    """Edge maps of annotation and prediction with and without the edge loss (section II.C)."""
+    """Edge maps of annotation and prediction with and without the edge loss (section II.C).
+
+    None where the whole tumour has no network of its own (another `model.networks`).
+    """
     from keras_medseg import figures
 
-    scores = pd.read_csv(out / "scores.csv")
-    variants = list(dict.fromkeys(scores["variant"]))
+    scores = pipeline.read_scores(out)
+    variants = [
+        name
+        for name in dict.fromkeys(scores["variant"])
+        if pipeline.training_folder(out, name, ("WT",)).exists()
+    ]
+    if not variants:
+        return []
     picked = figures.pick_cases(scores, variants[0])
     case = data.store.cases[picked.get("median") or next(iter(picked.values()))]
     truth = np.isin(pipeline.full_labels(case), brats.REGIONS["WT"])
     z = figures.largest_slice(truth, truth)
-    window = transforms.window(case.full_shape, base.data.window)[:2]
-    slice_truth = truth[:, :, z][window]
+    probabilities = {name: _probabilities(out, name, case, base)[:, :, z] for name in variants}
     drawn = figures.edge_maps(
-        pipeline.full_image(case)[:, :, z, brats.MODALITIES.index("flair")][window],
-        slice_truth,
-        _edges(slice_truth, base),
-        {name.replace("_", " "): _prediction(out, name, data, case, base, z) for name in variants},
+        pipeline.full_image(case)[:, :, z, brats.MODALITIES.index("flair")],
+        truth[:, :, z],
+        _edges(truth[:, :, z], base),
+        {name.replace("_", " "): (p, _edges(p, base)) for name, p in probabilities.items()},
         spacing_mm=case.spacing_mm,
     )
     path = figures.save(drawn, out / "figures" / "edge_maps.png")
-    return [Picture("Edge maps with and without the edge loss", CAPTION, path)]
+    title = "Edge maps with and without the edge loss"
+    return [Picture(title, CAPTION.format(case=case.id), path)]
 
 
-def _prediction(
-    out: Path, variant: str, data: pipeline.Data, case, base: Recipe, z: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(probabilities, edge response) of one slice, both (x, y) of the window."""
-    network = pipeline.load_network(out, variant, ("WT",))
-    image = np.zeros((1, *base.data.window[:2], len(brats.MODALITIES)), np.float32)
-    offset = transforms.window(case.full_shape, base.data.window)[2].start
-    scaling = transforms.scaling(case.statistics, base.data.normalisation)
-    transforms.read_slice(case, z - offset, base.data.window, scaling, image[0])
-    probabilities = np.asarray(network.predict_on_batch(image))[0, :, :, 0]
-    return probabilities, _edges(probabilities, base)
+def _probabilities(out: Path, variant: str, case: StoredCase, base: Recipe) -> np.ndarray:
+    """(X, Y, Z) of the whole tumour on the full grid."""
+    from keras_medseg import inference
+
+    predicted = inference.predict_window(
+        pipeline.load_network(out, variant, ("WT",)),
+        case,
+        window=base.data.window,
+        normalisation=base.data.normalisation,
+        batch_size=base.train.batch_size,
+    )
+    return transforms.paste(predicted[..., 0], case.full_shape)
 
 
 def _edges(picture: np.ndarray, base: Recipe) -> np.ndarray:
+    """(X, Y) magnitude of the recipe's edge filters' response to an (X, Y) map."""
     import keras
 
     from keras_medseg import losses
