@@ -11,6 +11,7 @@ def export(model: Path, out: Path, format: str = "savedmodel") -> str:
     """Export `model.keras` and run the result once beside it.
 
     The exported network takes normalised slices (N, H, W, C), as `data/transforms.py` makes them.
+    Auxiliary outputs are left out.
 
     Args:
         out: folder of the SavedModel, or the .onnx file.
@@ -25,13 +26,13 @@ def export(model: Path, out: Path, format: str = "savedmodel") -> str:
     """
     import keras
 
-    from keras_medseg import registry
+    from keras_medseg import inference, registry
 
     registry.list_models()  # makes the package's own layers known to Keras' loader
     runners = {"savedmodel": _run_savedmodel, "onnx": _run_onnx}
     if format not in runners:
         raise ValueError(f"format: found {format!r}, expected one of {list(runners)}.")
-    network = keras.saving.load_model(model, compile=False)
+    network = inference.main_output(keras.saving.load_model(model, compile=False))
     shape = [1 if size is None else size for size in network.input_shape]
     batch = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     expected = keras.ops.convert_to_numpy(network(batch, training=False))

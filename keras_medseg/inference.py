@@ -66,6 +66,15 @@ def predict_case(
     return transforms.paste(labels, stored_case.full_shape)
 
 
+def main_output(network: "keras.Model") -> "keras.Model":
+    """A network without its auxiliary outputs, which follow the main one; else `network` itself."""
+    import keras
+
+    if len(network.outputs) == 1:
+        return network
+    return keras.Model(network.input, network.outputs[0], name=network.name)
+
+
 def predict_window(
     model: "keras.Model",
     stored_case: StoredCase,

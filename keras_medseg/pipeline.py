@@ -206,7 +206,7 @@ def load_network(
     """
     import keras
 
-    from keras_medseg import registry
+    from keras_medseg import inference, registry
 
     registry.list_models()  # makes the package's own layers known to Keras' loader
     path = training_folder(out, variant, regions) / "model.keras"
@@ -218,9 +218,7 @@ def load_network(
             remedy="Train first; the command that started the run goes on with it.",
         )
     network = keras.saving.load_model(path, compile=False)
-    if auxiliary or len(network.outputs) == 1:
-        return network
-    return keras.Model(network.input, network.outputs[0], name=network.name)
+    return network if auxiliary else inference.main_output(network)
 
 
 def load_networks(out: Path, variant: str) -> dict[str, "keras.Model"]:

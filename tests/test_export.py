@@ -22,6 +22,12 @@ def test_onnx_computes_the_same(model, tmp_path):
     assert "largest difference" in export.export(model, tmp_path / "model.onnx", "onnx")
 
 
+def test_auxiliary_outputs_are_left_out(tmp_path):
+    network = registry.build("mtds_r2unet", input_shape=(16, 16, 4), filters=4)
+    network.save(tmp_path / "model.keras")
+    assert "largest difference" in export.export(tmp_path / "model.keras", tmp_path / "saved")
+
+
 def test_another_result_is_refused(model, tmp_path, monkeypatch):
     monkeypatch.setattr(
         export, "_run_savedmodel", lambda out, batch: np.zeros((1, 16, 16, 1), np.float32)

@@ -9,8 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+<<<<<<< HEAD
 from keras_medseg import pipeline, recipe
 from keras_medseg.data import brats, nifti, phantom
+=======
+from keras_medseg import pipeline, postprocess, recipe, registry
+from keras_medseg.data import brats, phantom
+>>>>>>> e2d2ae5 (mtds6)
 from keras_medseg.errors import DataError
 
 RUN = recipe.Recipe(
@@ -96,6 +101,31 @@ def test_unlabelled_cases_are_predicted(finished, folder, tmp_path):
 def test_a_network_that_was_not_trained_is_named(tmp_path):
     with pytest.raises(DataError, match=r"model\.keras.*Train first"):
         pipeline.load_network(tmp_path, "main", ("WT",))
+
+
+def test_a_network_is_loaded_with_its_main_output_or_with_all(tmp_path):
+    network = registry.build("mtds_r2unet", input_shape=(16, 16, 4), filters=4)
+    folder = pipeline.training_folder(tmp_path, "main", ("WT",))
+    folder.mkdir(parents=True)
+    network.save(folder / "model.keras")
+    x = np.random.default_rng(0).random((1, 16, 16, 4), "float32")
+    whole, *auxiliary = network(x)
+    found = pipeline.load_network(tmp_path, "main", ("WT",))(x)
+    np.testing.assert_array_equal(found, whole)
+    every = pipeline.load_network(tmp_path, "main", ("WT",), auxiliary=True)(x)
+    assert len(every) == 1 + len(auxiliary) == 4
+    np.testing.assert_array_equal(every[3], auxiliary[2])
+
+
+def test_small_components_are_dropped_where_the_recipe_says_so(finished):
+    """The same network on the same case: what is left is what hangs together with the largest."""
+    out, data, _ = finished
+    networks = pipeline.load_networks(out, "main")
+    case = data.store.cases[data.held_out[0]]
+    raw = pipeline.label_case(networks, case, RUN)
+    run = recipe.override(RUN, ["predict.smallest_component=1.0"])
+    cleaned = pipeline.label_case(networks, case, run)
+    np.testing.assert_array_equal(cleaned, postprocess.drop_small_components(raw, 1.0))
 
 
 def test_what_cannot_be_predicted_with_is_named(finished, folder, tmp_path):
