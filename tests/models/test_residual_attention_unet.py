@@ -28,6 +28,19 @@ def test_parameters_of_every_reading(block, parameters):
     assert registry.build(NAME, residual_block=block).count_params() == parameters
 
 
+@pytest.mark.parametrize(
+    ("option", "parameters"),
+    [
+        ({"downsampling": "average_pool"}, 570_265),
+        ({"downsampling": "strided_conv"}, 773_273),
+        ({"upsampling": "bilinear"}, 570_265),
+        ({"upsampling": "transposed_conv"}, 1_177_177),
+    ],
+)
+def test_parameters_of_resampling(option, parameters):
+    assert registry.build(NAME, **option).count_params() == parameters
+
+
 def test_default_is_within_two_percent_of_the_paper(model):
     assert abs(model.count_params() - 570_000) <= 0.02 * 570_000
 
