@@ -16,7 +16,7 @@ from keras_medseg.errors import DataError
 
 SMALL = (48, 48, 31)
 # What a version of the generator draws for (0, 1, SMALL): sha256 of the labels, then mean and
-# standard deviation of each modality's non-zero voxels, which do not hang on the last bit of floats.
+# standard deviation of each modality over its non-zero voxels.
 DRAWN = {
     2: (
         "b9d47cdfd0d272e12fa7b52770bde560cb760557c438c252aefe08ddc85c297f",
