@@ -21,8 +21,6 @@ class Stack:
     norm_momentum: weight of the old moving average (PyTorch's momentum m is 1 - m here).
     norm_epsilon: added to the variance.
     adam_epsilon: added to the root of the second moment.
-    decoupled_weight_decay: whether the optimizer's `weight_decay` shrinks the weights directly; if
-        not, it is an L2 gradient on every parameter, biases and norms included.
     upsampling: interpolation of a 2x up-sampling layer without arguments.
     symmetric_padding: whether a 3x3 stride-2 convolution pads both sides of an even size; if not,
         it pads (0, 1) as "same" does.
@@ -35,7 +33,6 @@ class Stack:
     norm_momentum: float
     norm_epsilon: float
     adam_epsilon: float
-    decoupled_weight_decay: bool
     upsampling: str
     symmetric_padding: bool
     plateau_factor: float
@@ -52,7 +49,6 @@ class Stack:
 
 # Keras 2.2.4: layers/convolutional.py (_Conv, UpSampling2D), layers/normalization.py
 # (BatchNormalization), optimizers.py (Adam: K.epsilon()), callbacks.py (ReduceLROnPlateau).
-# Its optimizers have no weight decay; `decoupled_weight_decay` is Keras 3's way.
 KERAS_2_2 = Stack(
     name="keras_2_2",
     kernel_initializer="glorot_uniform",
@@ -60,7 +56,6 @@ KERAS_2_2 = Stack(
     norm_momentum=0.99,
     norm_epsilon=1e-3,
     adam_epsilon=1e-7,
-    decoupled_weight_decay=True,
     upsampling="nearest",
     symmetric_padding=False,
     plateau_factor=0.1,
@@ -81,7 +76,6 @@ PYTORCH = Stack(
     norm_momentum=0.9,
     norm_epsilon=1e-5,
     adam_epsilon=1e-8,
-    decoupled_weight_decay=False,
     upsampling="nearest",
     symmetric_padding=True,
     plateau_factor=0.1,

@@ -12,6 +12,7 @@ from experiments.dcabes2020.figures import edge_figures
 from experiments.experiment import Expected, Experiment, Profile
 from keras_medseg.recipe import Data, Model, Recipe, Train
 from keras_medseg.report import Column, Paper, Row, TableSpec
+from keras_medseg.stacks import KERAS_2_2
 
 RECIPE = Recipe(
     paper="dcabes2020",
@@ -47,7 +48,11 @@ RECIPE = Recipe(
             "response": "xy",
         },
         schedule="plateau",
-        schedule_options={"monitor": "val_accuracy", "factor": 0.1, "patience": 10},
+        schedule_options={
+            "monitor": "val_accuracy",
+            "factor": KERAS_2_2.plateau_factor,
+            "patience": KERAS_2_2.plateau_patience,
+        },
         precision="float32",
         seed=0,
     ),
