@@ -9,13 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-<<<<<<< HEAD
-from keras_medseg import pipeline, recipe
-from keras_medseg.data import brats, nifti, phantom
-=======
 from keras_medseg import pipeline, postprocess, recipe, registry
-from keras_medseg.data import brats, phantom
->>>>>>> e2d2ae5 (mtds6)
+from keras_medseg.data import brats, nifti, phantom
 from keras_medseg.errors import DataError
 
 RUN = recipe.Recipe(
