@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from keras_medseg import __version__
@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def models(arguments: argparse.Namespace) -> None:
+    """List the networks, or describe one."""
     from keras_medseg import registry
 
     if arguments.name:
@@ -40,6 +41,7 @@ def models(arguments: argparse.Namespace) -> None:
 
 
 def check(arguments: argparse.Namespace) -> int:
+    """List all problems of a folder of cases; exit code 1 where there are any."""
     from keras_medseg.data import brats
     from keras_medseg.progress import bar
 
@@ -50,6 +52,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def prepare(arguments: argparse.Namespace) -> None:
+    """Decode a folder of cases once into a verified store."""
     from keras_medseg.data import brats, store
     from keras_medseg.progress import bar
 
@@ -62,6 +65,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 
 def phantom(arguments: argparse.Namespace) -> None:
+    """Write a synthetic data set in a real layout."""
     from keras_medseg.data import phantom
     from keras_medseg.progress import bar
 
@@ -78,6 +82,8 @@ def phantom(arguments: argparse.Namespace) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
+    """Train the networks of a recipe on your data, predict and score held-out cases."""
+
     from keras_medseg import pipeline, recipe
 
     run = recipe.from_json(arguments.recipe.read_text())
@@ -91,12 +97,14 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> None:
+    """Write label maps (NIfTI) for a folder of cases with a run's networks."""
     from keras_medseg import pipeline
 
     print(pipeline.predict_folder(arguments.run, arguments.data, arguments.out, arguments.variant))
 
 
 def score(arguments: argparse.Namespace) -> None:
+    """Score a folder of predicted label maps against the cases' segmentations."""
     from keras_medseg import pipeline
 
     table = pipeline.score_folder(arguments.predictions, arguments.data, arguments.regions)
@@ -105,6 +113,7 @@ def score(arguments: argparse.Namespace) -> None:
 
 
 def export(arguments: argparse.Namespace) -> None:
+    """Export a trained network (model.keras) for use without this package."""
     from keras_medseg import export
 
     print(export.export(arguments.model, arguments.out, arguments.format))
@@ -119,50 +128,50 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"keras-medseg {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(command, description: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(command.__name__, help=description, description=description)
+    def add(command: Callable[[argparse.Namespace], int | None]) -> argparse.ArgumentParser:
+        words = command.__doc__
+        summary = words[0].lower() + words[1:-1]
+        sub = commands.add_parser(command.__name__, help=summary, description=words)
         sub.set_defaults(command=command)
         return sub
 
-    sub = add(models, "list the networks, or describe one")
+    sub = add(models)
     sub.add_argument("name", nargs="?")
 
-    sub = add(check, "list all problems of a folder of cases; exit code 1 where there are any")
+    sub = add(check)
     sub.add_argument("data", type=Path)
 
-    sub = add(prepare, "decode a folder of cases once into a verified store")
+    sub = add(prepare)
     sub.add_argument("data", type=Path)
     sub.add_argument("store", type=Path)
     sub.add_argument("--workers", type=int, help="processes (default: one per core)")
     sub.add_argument("--unlabelled", action="store_true", help="cases have no segmentation")
 
-    sub = add(
-        train, "train the networks of a recipe on your data, predict and score held-out cases"
-    )
+    sub = add(train)
     sub.add_argument("data", type=Path)
     sub.add_argument("--recipe", type=Path, required=True, help="recipe.json of any run folder")
     sub.add_argument("--out", type=Path, required=True, help="run folder; a started run goes on")
     sub.add_argument("--store", type=Path, help="decoded cases (default: OUT/store)")
     sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
 
-    sub = add(predict, "write label maps (NIfTI) for a folder of cases with a run's networks")
+    sub = add(predict)
     sub.add_argument("run", type=Path)
     sub.add_argument("data", type=Path)
     sub.add_argument("out", type=Path)
     sub.add_argument("--variant", help="which of the run's variants (default: the first)")
 
-    sub = add(score, "score a folder of predicted label maps against the cases' segmentations")
+    sub = add(score)
     sub.add_argument("predictions", type=Path)
     sub.add_argument("data", type=Path)
     sub.add_argument("--out", type=Path, default=Path("scores.csv"))
     sub.add_argument("--regions", nargs="+", default=REGIONS, choices=REGIONS)
 
-    sub = add(export, "export a trained network (model.keras) for use without this package")
+    sub = add(export)
     sub.add_argument("model", type=Path)
     sub.add_argument("out", type=Path)
     sub.add_argument("--format", choices=("savedmodel", "onnx"), default="savedmodel")
 
-    sub = add(phantom, "write a synthetic data set in a real layout")
+    sub = add(phantom)
     sub.add_argument("folder", type=Path)
     sub.add_argument("--cases", type=int, default=8)
     sub.add_argument("--seed", type=int, default=0)
