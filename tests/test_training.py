@@ -1,5 +1,7 @@
 """Exact resume, as a user meets it: processes that are killed and started again."""
 
+import importlib.util
+import os
 import shutil
 import signal
 import subprocess
@@ -17,9 +19,10 @@ SCRIPT = Path(__file__).with_name("run_tiny_training.py")
 STEPS_PER_EPOCH = 2  # 2 cases x 8 slices / batch 8
 
 
-def start(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+def start(folder: Path, *arguments: str, backend: str = "") -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, str(SCRIPT), str(folder), *arguments],
+        env={**os.environ, **({"KERAS_BACKEND": backend} if backend else {})},
         capture_output=True,
         text=True,
         timeout=300,
@@ -64,15 +67,28 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(unbroken
     assert_same_bits(unbroken, tmp_path)
 
 
+def assert_resume_is_exact(folder: Path, *settings: str, backend: str = "") -> None:
+    """Leaves the unbroken run in folder / "whole"."""
+    whole = start(folder / "whole", *settings, backend=backend)
+    assert whole.returncode == 0, whole.stderr
+    step = str(STEPS_PER_EPOCH + 1)
+    killed = start(folder / "killed", *settings, "--die-at-step", step, backend=backend)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(pd.read_csv(folder / "killed" / "training" / "main-WT" / "log.csv")) == 1
+    resumed = start(folder / "killed", *settings, backend=backend)
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_bits(folder / "whole", folder / "killed")
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
+def test_resume_is_exact_with_jax(tmp_path):
+    """Its trainer keeps the state outside of the variables while an epoch runs."""
+    assert_resume_is_exact(tmp_path, backend="jax")
+
+
 def test_resume_is_exact_under_mixed_precision_too(tmp_path):
     """The loss scale of mixed_float16 is part of the optimizer's state."""
-    precision = ("--set", "train.precision=mixed_float16")
-    whole = start(tmp_path / "whole", *precision)
-    assert whole.returncode == 0, whole.stderr
-    killed = start(tmp_path / "killed", *precision, "--die-at-step", str(STEPS_PER_EPOCH + 2))
-    assert killed.returncode == -signal.SIGKILL
-    assert start(tmp_path / "killed", *precision).returncode == 0
-    assert_same_bits(tmp_path / "whole", tmp_path / "killed")
+    assert_resume_is_exact(tmp_path, "--set", "train.precision=mixed_float16")
 
 
 SUPERVISED = (
@@ -87,12 +103,7 @@ SUPERVISED = (
 
 def test_resume_is_exact_with_auxiliary_outputs_and_a_rule_of_the_epoch(tmp_path):
     settings = [part for field in SUPERVISED for part in ("--set", field)]
-    whole = start(tmp_path / "whole", *settings)
-    assert whole.returncode == 0, whole.stderr
-    killed = start(tmp_path / "killed", *settings, "--die-at-step", str(STEPS_PER_EPOCH + 2))
-    assert killed.returncode == -signal.SIGKILL
-    assert start(tmp_path / "killed", *settings).returncode == 0
-    assert_same_bits(tmp_path / "whole", tmp_path / "killed")
+    assert_resume_is_exact(tmp_path, *settings)
     # The network on disk has its outputs apart, the main one first.
     network = keras.saving.load_model(tmp_path / "whole/training/main-WT/model.keras")
     assert network.output_shape == [(None, 16, 16, 1)] * 3
