@@ -10,6 +10,7 @@ import pytest
 from experiments.mtds2021.recipe import EXPERIMENT, RECIPE
 from keras_medseg import cli, pipeline, recipe, registry, report, training
 from keras_medseg.data import brats, phantom, store
+from keras_medseg.files import write_atomic
 
 PUBLISHED = Path(__file__).parents[2] / "experiments" / "mtds2021" / "published.csv"
 PAPER = EXPERIMENT.profiles["paper"]
@@ -219,7 +220,7 @@ def test_label_maps_can_be_handed_in(tmp_path):
     labels.unlink()
     [flair] = (tmp_path / "cases").rglob("*_flair.nii*")
     run = recipe.override(RECIPE, ["model.overrides.filters=2", "train.batch_size=8"])
-    pipeline.claim(tmp_path / "run", run)
+    write_atomic(tmp_path / "run" / "recipe.json", recipe.to_json(run).encode())
     network, _ = training.build(run, ("WT",), channels=4)
     folder = pipeline.training_folder(tmp_path / "run", "mtds", ("WT",))
     folder.mkdir(parents=True)
