@@ -58,7 +58,7 @@ class Experiment:
     notes: tuple[str, ...]
     phantom_layout: str
     phantom_cases: int
-    figures: Callable[[Path, pipeline.Data, recipe.Recipe], list[report.Picture]]
+    figures: Callable[[Path, pipeline.Cohort, recipe.Recipe], list[report.Picture]]
 
 
 def run(
@@ -149,7 +149,7 @@ def judge(
 
 
 def write_provenance(
-    out: Path, data: pipeline.Data, profile: str, command: str, seed: int, started: float
+    out: Path, data: pipeline.Cohort, profile: str, command: str, seed: int, started: float
 ) -> None:
     """Everything that a number in the report came from, as provenance.json."""
     import keras
@@ -174,7 +174,7 @@ def write_provenance(
     write_atomic(out / "provenance.json", (json.dumps(content, indent=2) + "\n").encode())
 
 
-def common_figures(out: Path, data: pipeline.Data, base: recipe.Recipe) -> list[report.Picture]:
+def common_figures(out: Path, data: pipeline.Cohort, base: recipe.Recipe) -> list[report.Picture]:
     """Learning curves, box plots, and the best, median and worst case of the first variant."""
     from keras_medseg import figures
 
@@ -207,7 +207,7 @@ def common_figures(out: Path, data: pipeline.Data, base: recipe.Recipe) -> list[
     return pictures
 
 
-def _announce(data: pipeline.Data, experiment: Experiment, profile: str) -> None:
+def _announce(data: pipeline.Cohort, experiment: Experiment, profile: str) -> None:
     print(
         f"{experiment.paper.title}\n"
         f"data: {data.name}, {len(data.training)} cases to train on, {len(data.held_out)} held out "
@@ -218,7 +218,7 @@ def _announce(data: pipeline.Data, experiment: Experiment, profile: str) -> None
         print(note)
 
 
-def _duplicate_notes(data: pipeline.Data) -> list[str]:
+def _duplicate_notes(data: pipeline.Cohort) -> list[str]:
     if not data.duplicates:
         return []
     pairs = ", ".join(f"{name} = {kept}" for name, kept in data.duplicates.items())

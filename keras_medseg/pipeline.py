@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Data:
+class Cohort:
     """Decoded cases, split into those trained on and those held out.
 
     duplicates: {dropped case: the case with the same voxels that stays}.
@@ -45,7 +45,7 @@ class Data:
         return next(iter(self.store.cases.values())).image.shape[-1]
 
 
-def load_data(folder: Path, store_folder: Path, run: recipe.Recipe) -> Data:
+def load_data(folder: Path, store_folder: Path, run: recipe.Recipe) -> Cohort:
     """Find the cases of `folder`, decode them into `store_folder` once, and split them.
 
     Of cases with the same voxels (one patient in the releases of several years) the first by
@@ -66,7 +66,7 @@ def load_data(folder: Path, store_folder: Path, run: recipe.Recipe) -> Data:
             duplicates[name] = kept
     unique = [case for case in found if case.id not in duplicates]
     training, held_out = cases.split_cases(unique, run.data.held_out, run.train.seed)
-    return Data(
+    return Cohort(
         name=_data_name(unique),
         store=decoded,
         training=tuple(case.id for case in training),
@@ -75,7 +75,7 @@ def load_data(folder: Path, store_folder: Path, run: recipe.Recipe) -> Data:
     )
 
 
-def claim(out: Path, run: recipe.Recipe, data: Data) -> None:
+def claim(out: Path, run: recipe.Recipe, data: Cohort) -> None:
     """Make `out` the run folder of this recipe on these cases: `recipe.json`, `cases.json`.
 
     Everything in the folder is taken for this run's, so nothing else may be in it.
@@ -150,7 +150,7 @@ def training_folder(out: Path, variant: str, regions: tuple[str, ...]) -> Path:
     return out / "training" / f"{variant}-{'+'.join(regions)}"
 
 
-def train_variant(variant: str, run: recipe.Recipe, data: Data, out: Path) -> None:
+def train_variant(variant: str, run: recipe.Recipe, data: Cohort, out: Path) -> None:
     """Train the recipe's networks one after the other."""
     import keras
 
@@ -233,7 +233,7 @@ def load_networks(out: Path, variant: str) -> dict[str, "keras.Model"]:
 
 
 def score_variant(
-    variant: str, run: recipe.Recipe, data: Data, out: Path, trained_as: str | None = None
+    variant: str, run: recipe.Recipe, data: Cohort, out: Path, trained_as: str | None = None
 ) -> pd.DataFrame:
     """Predict the held-out cases on the full grid, write NIfTI, score; one row per region.
 
@@ -373,7 +373,7 @@ def full_image(case: store.StoredCase) -> np.ndarray:
     return image
 
 
-def read_result(out: Path, variant: str, data: Data, name: str) -> tuple[np.ndarray, np.ndarray]:
+def read_result(out: Path, variant: str, data: Cohort, name: str) -> tuple[np.ndarray, np.ndarray]:
     """(annotated, predicted) label maps of a held-out case, (X, Y, Z) canonical, LPS."""
     case = data.store.cases[name]
     path = out / "predictions" / variant / f"{name}.nii.gz"

@@ -113,7 +113,7 @@ def main() -> None:
     run = recipe.override(RECIPE, arguments.set)
     found = [cases.Case(f"case{i}", "BraTS2021", (), None, f"case{i}") for i in range(3)]
     decoded = store.prepare(found, read, arguments.folder / "store", workers=1)
-    data = pipeline.Data("test", decoded, ("case0", "case1"), ("case2",), {})
+    data = pipeline.Cohort("test", decoded, ("case0", "case1"), ("case2",), {})
     pipeline.train_variant("main", run, data, arguments.folder)
     pipeline.score_variant("main", run, data, arguments.folder)
 

@@ -16,7 +16,7 @@ CAPTION = (
 )
 
 
-def edge_figures(out: Path, data: pipeline.Data, base: Recipe) -> list[Picture]:
+def edge_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[Picture]:
     """Edge maps of annotation and prediction with and without the edge loss (section II.C).
 
     None where the whole tumour has no network of its own (another `model.networks`).

@@ -17,7 +17,7 @@ CAPTION = (
 )
 
 
-def supervision_figures(out: Path, data: pipeline.Data, base: Recipe) -> list[Picture]:
+def supervision_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[Picture]:
     """Main and auxiliary outputs of one slice beside what they were trained for (section 2.2)."""
     from keras_medseg import figures
 
