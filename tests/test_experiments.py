@@ -39,6 +39,18 @@ def command(work: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "experiments", "dcabes2020", *data, *folders, *settings, *more]
 
 
+def interrupt(process: subprocess.Popen) -> str:
+    """Ctrl-C, again after a while: Python drops one that arrives inside a destructor."""
+    for _ in range(10):
+        process.send_signal(signal.SIGINT)
+        try:
+            return process.communicate(timeout=8)[1]
+        except subprocess.TimeoutExpired:
+            continue
+    process.kill()
+    return process.communicate()[1]
+
+
 @pytest.fixture(scope="module")
 def finished(work, tmp_path_factory):
     """A run that Ctrl-C stopped in its second network, and the same command once more."""
@@ -51,8 +63,7 @@ def finished(work, tmp_path_factory):
         if done.exists() or first.poll() is not None:
             break
         time.sleep(0.1)
-    first.send_signal(signal.SIGINT)
-    _, stopped = first.communicate(timeout=120)
+    stopped = interrupt(first)
     again = subprocess.run(
         command(work, out), cwd=ROOT, text=True, capture_output=True, check=False, timeout=600
     )
@@ -62,8 +73,8 @@ def finished(work, tmp_path_factory):
 def test_ctrl_c_leaves_a_run_that_the_same_command_resumes(finished):
     _, (code, stopped), again = finished
     assert code == 130
-    assert "The same command goes on" in stopped
-    assert "Traceback" not in stopped
+    # Python itself reports an interrupt that it met, and dropped, inside a destructor.
+    assert stopped.strip().splitlines()[-1].startswith("Stopped. The same command goes on")
     assert "with_edge_loss, network 1 of 3" in again.stdout
     assert "WT  epoch 1/2" not in again.stdout.split("network 2 of 3")[0]
     assert "report:" in again.stdout, again.stderr
