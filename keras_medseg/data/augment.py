@@ -15,3 +15,12 @@ def flips(seed: int, epoch: int, count: int) -> np.ndarray:
     drawn = np.random.default_rng((seed, epoch, 1)).random((count, 2)) < 0.5
     drawn.flags.writeable = False
     return drawn
+
+
+def brightness(seed: int, epoch: int, count: int, strength: float) -> np.ndarray:
+    """Factors for samples 0 .. count - 1, drawn uniformly from 1 - strength to 1 + strength.
+
+    Returns (count,) float64. A sample's factor depends on (seed, epoch, index) and strength alone.
+    """
+    drawn = np.random.default_rng((seed, epoch, 2)).random(count)
+    return 1 + strength * (2 * drawn - 1)

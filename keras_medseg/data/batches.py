@@ -1,4 +1,8 @@
-"""(seed, epoch, step) -> batch, a pure function, and what feeds it to Keras."""
+"""What every kind of batches shares: the protocol, order and memory, and what feeds Keras.
+
+Batches are a pure function (seed, epoch, step) -> batch: data/slices.py, data/patches.py and
+data/pictures.py have one class each.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,37 @@ import math
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from keras_medseg.data import augment, transforms
-from keras_medseg.data.store import Store, StoredCase
+from keras_medseg.data.store import Store
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
+
+
+class Batches(Protocol):
+    """What a training needs to know of its data.
+
+    targets: name -> label codes; one channel of y each, in this order.
+    """
+
+    store: Store
+    case_ids: Sequence[str]
+    targets: Mapping[str, tuple[int, ...]]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches in an epoch, the last of which may be smaller."""
+
+    def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """x (N, ..., C) and y (N, ..., targets), float32, of step `step` of `epoch`.
+
+        What a training step is to do to its crops itself comes with x, as a tuple of arrays.
+        """
 
 
 class _Memory:
@@ -50,116 +73,16 @@ class _Memory:
         return block
 
 
-_memory = _Memory()
-
-
-@dataclass(frozen=True)
-class SliceBatches:
-    """Batches of axial slices of the centre windows of some cases of a store.
-
-    Every slice of the window is used, those without brain too.
-
-    Args:
-        case_ids: the cases, in any order.
-        targets: name -> label codes; one channel of y each, in this order.
-        window: (x, y, z) of the centre window; it may reach beyond the grid.
-        flips: axes, of "x" and "y", along which a sample is mirrored with probability 1/2.
-        shuffle: a new order of slices in every epoch; otherwise by case and slice.
-        slice_step: take every so many-th slice of the window.
-
-    Raises:
-        ValueError: for arguments that fit neither each other nor the store.
-    """
-
-    store: Store
-    case_ids: Sequence[str]
-    targets: Mapping[str, tuple[int, ...]]
-    window: tuple[int, int, int] = (176, 176, 128)
-    batch_size: int = 32
-    seed: int = 0
-    normalisation: str = "z_score"
-    flips: tuple[str, ...] = ()
-    shuffle: bool = True
-    slice_step: int = 1
-
-    def __post_init__(self) -> None:
-        if not self.case_ids:
-            raise ValueError("case_ids: found none, expected at least one.")
-        unknown = sorted(set(self.case_ids) - set(self.store.cases))
-        if unknown:
-            raise ValueError(f"case_ids: found {unknown}, expected cases of {self.store.folder}.")
-        if not set(self.flips) <= {"x", "y"}:
-            raise ValueError(f'flips: found {self.flips}, expected a subset of ("x", "y").')
-        if min(*self.window, self.batch_size, self.slice_step) < 1:
-            raise ValueError("window, batch_size, slice_step: expected 1 or more.")
-        if len({case.image.shape[3] for case in self._cases}) > 1:
-            raise ValueError("case_ids: found cases with different channels, expected the same.")
-        if unlabelled := [case.id for case in self._cases if self.targets and not case.labelled]:
-            raise ValueError(f"case_ids: found no labels for {unlabelled}, expected all labelled.")
-        _ = self._scalings
-
-    @property
-    def slices(self) -> int:
-        """Number of slices in an epoch."""
-        return len(self.case_ids) * self._slices_per_case
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of batches in an epoch, the last of which may be smaller."""
-        return math.ceil(self.slices / self.batch_size)
-
-    def order(self, epoch: int) -> np.ndarray:
-        """(slices,) indices in the order of that epoch."""
-        return _order(self.slices, self.seed, epoch) if self.shuffle else np.arange(self.slices)
-
-    def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Batch `step` of `epoch`.
-
-        Returns:
-            x (N, H, W, C) and y (N, H, W, targets), float32; H is x and W is y of the LPS grid.
-
-        Raises:
-            IndexError: for a step that the epoch does not have.
-        """
-        if not 0 <= step < self.steps_per_epoch:
-            raise IndexError(f"step: found {step}, expected 0 to {self.steps_per_epoch - 1}.")
-        chosen = self.order(epoch)[step * self.batch_size :][: self.batch_size]
-        channels = self._cases[0].image.shape[3]
-        x = _memory.array((len(chosen), *self.window[:2], channels))
-        y = _memory.array((len(chosen), *self.window[:2], len(self.targets)))
-        flips = augment.flips(self.seed, epoch, self.slices)[chosen]
-        flips &= ["x" in self.flips, "y" in self.flips]
-        for row, (index, flip) in enumerate(zip(chosen.tolist(), flips.tolist())):
-            number, z = divmod(index, self._slices_per_case)
-            where = (self._cases[number], z * self.slice_step, self.window)
-            transforms.read_slice(*where, self._scalings[number], x[row], flip=flip)
-            if self.targets:
-                transforms.read_targets(*where, self._codes, y[row], flip=flip)
-        return x, y
-
-    @cached_property
-    def _slices_per_case(self) -> int:
-        return len(range(0, self.window[2], self.slice_step))
-
-    @cached_property
-    def _cases(self) -> list[StoredCase]:
-        return [self.store.cases[id] for id in sorted(self.case_ids)]
-
-    @cached_property
-    def _codes(self) -> list[tuple[int, ...]]:
-        return list(self.targets.values())
-
-    @cached_property
-    def _scalings(self) -> list[transforms.Scaling]:
-        return [transforms.scaling(case.statistics, self.normalisation) for case in self._cases]
+memory = _Memory()
 
 
 @lru_cache(maxsize=4)
-def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+def order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """(count,) sample numbers in the order of that epoch."""
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
-def tf_dataset(batches: SliceBatches, epochs: Sequence[int] = range(1)) -> tf.data.Dataset:
+def tf_dataset(batches: Batches, epochs: Sequence[int] = range(1)) -> tf.data.Dataset:
     """All batches of `epochs`, in order and the same in every run, read ahead on other threads.
 
     A later `fit(initial_epoch=k)` gets range(k, n) and sees what an unbroken one would have seen.
@@ -167,28 +90,29 @@ def tf_dataset(batches: SliceBatches, epochs: Sequence[int] = range(1)) -> tf.da
     import tensorflow as tf
 
     steps = batches.steps_per_epoch
-    shapes = [array.shape[1:] for array in batches.batch(epochs[0], 0)]
+    first = batches.batch(epochs[0], 0)
+    arrays = tf.nest.flatten(first)
 
-    def read(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return batches.batch(epochs[int(number) // steps], int(number) % steps)
+    def read(number: np.ndarray) -> list[np.ndarray]:
+        return tf.nest.flatten(batches.batch(epochs[int(number) // steps], int(number) % steps))
 
-    def load(number: tf.Tensor) -> list[tf.Tensor]:
-        x, y = tf.numpy_function(read, [number], [tf.float32, tf.float32], stateful=False)
-        x.set_shape((None, *shapes[0]))
-        y.set_shape((None, *shapes[1]))
-        return x, y
+    def load(number: tf.Tensor) -> tuple:
+        tensors = tf.numpy_function(read, [number], [tf.float32] * len(arrays), stateful=False)
+        for tensor, array in zip(tensors, arrays):
+            tensor.set_shape((None, *array.shape[1:]))
+        return tf.nest.pack_sequence_as(first, tensors)
 
     numbers = tf.data.Dataset.range(len(epochs) * steps)
     # One reader: a second one makes both wait for the interpreter's lock.
     return numbers.map(load, num_parallel_calls=1, deterministic=True).prefetch(2)
 
 
-def py_dataset(batches: SliceBatches, epoch: int = 0) -> keras.utils.PyDataset:
+def py_dataset(batches: Batches, epoch: int = 0) -> keras.utils.PyDataset:
     """The batches of `epoch`, and of one epoch more after every `on_epoch_end`."""
     import keras
 
-    class Batches(keras.utils.PyDataset):
-        """Keras calls on_epoch_end; everything else is SliceBatches."""
+    class Dataset(keras.utils.PyDataset):
+        """Keras calls on_epoch_end; everything else is `batches`."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -203,4 +127,4 @@ def py_dataset(batches: SliceBatches, epoch: int = 0) -> keras.utils.PyDataset:
         def on_epoch_end(self) -> None:
             self.epoch += 1
 
-    return Batches()
+    return Dataset()

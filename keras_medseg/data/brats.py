@@ -1,29 +1,27 @@
-"""BraTS from 2015 to 2023+ and the Decathlon's brain tumours, recognised from the files' names.
+"""BraTS from 2015 to 2023 and the Decathlon's brain tumours, recognised from the files' names.
 
 A case is known by its file names, wherever it lies up to MAX_DEPTH folders below the one given:
 the case folder itself, HGG and LGG, one year, or a mixture of years. The label codes follow from
 the data set and never from the labels found, for 27 of the 368 cases of 2020 have no enhancing
-tumour. BraTS2023 stands for all names of the kind BraTS-GLI-00000-000 (also MEN, MET, PED, SSA).
+tumour. BraTS2023 stands for all names of the kind BraTS-GLI-00000-000 (also MEN, MET, SSA). Later
+years have the same names; labels that 2023 lacks are refused, and so are the children of BraTS-PED.
 BraTS2015 are the files VSD.Brain... after conversion from .mha to NIfTI.
 """
 
 import os
 import re
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import chain, groupby, zip_longest
 from pathlib import Path
-from textwrap import wrap
-from typing import Literal
 
 import numpy as np
 
-from keras_medseg.data import nifti
+from keras_medseg.data import checks, nifti
 from keras_medseg.data.cases import Case, CaseArrays
+from keras_medseg.data.checks import Inspection, Problem, Report
 from keras_medseg.errors import DataError
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -97,7 +95,9 @@ def _to_2021(dataset: str, case: str, example: str) -> _Layout:
     return _Layout(dataset, case, _NAMES_TO_2021, _CODES_TO_2021, example)
 
 
-_2015 = _Layout("BraTS2015", r"(?P<patient>.+)", _NAMES_2015, _CODES_2015, "brats_2013_pat0001_1")
+# The last number of brats_tcia_pat101_0181 is one of several examinations of the patient.
+_CASE_2015 = r"(?P<patient>.*pat\d+(?=_\d+$)|.+)(_\d+)?"
+_2015 = _Layout("BraTS2015", _CASE_2015, _NAMES_2015, _CODES_2015, "brats_2013_pat0001_1")
 _DECATHLON = _Layout(
     "Decathlon",
     r"(?P<patient>BRATS_\d+)",
@@ -131,46 +131,6 @@ class BratsWarning(UserWarning):
     """A case that can be used but is odd."""
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing wrong with one case."""
-
-    case_id: str
-    path: Path
-    message: str
-    severity: Literal["error", "warning"]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What `check` found. cases: those with all their files; trees: expected beside found."""
-
-    folder: Path
-    cases: list[Case]
-    problems: list[Problem]
-    trees: str
-
-    @property
-    def ok(self) -> bool:
-        """True when no problem is an error."""
-        return all(problem.severity != "error" for problem in self.problems)
-
-    @property
-    def text(self) -> str:
-        """The whole report in lines of 100 characters (paths are never broken)."""
-        lines = [f"{self.folder}: {_count_cases(self.cases)}", "", self.trees, ""]
-        for problem in sorted(self.problems, key=lambda p: (p.severity, p.case_id)):
-            text = f"{problem.severity}: {problem.message}"
-            lines += wrap(text, 100, subsequent_indent="    ", **_KEEP_WORDS)
-        counts = Counter(problem.severity for problem in self.problems)
-        lines.append(", ".join(_plural(counts[severity], severity) for severity in _SEVERITIES))
-        return "\n".join(lines)
-
-
-_SEVERITIES = ("error", "warning")
-_KEEP_WORDS = {"break_long_words": False, "break_on_hyphens": False}
-
-
 def find_cases(folder: Path | str, *, labelled: bool = True) -> list[Case]:
     """All cases below `folder`, sorted by data set and id; no voxel is read.
 
@@ -187,16 +147,16 @@ def find_cases(folder: Path | str, *, labelled: bool = True) -> list[Case]:
     errors = [*chain.from_iterable(_file_errors(scan, labelled=labelled))]
     if errors:
         rest = f"`keras-medseg check {folder}` lists all problems of all cases."
-        raise _with_remedy(errors[0], f"{errors[0].remedy} {rest}")
+        raise checks.with_remedy(errors[0], f"{errors[0].remedy} {rest}")
     cases = [_case(found) for found in scan.cases]
     if not cases:
         error = _nothing_found(scan)
-        raise _with_remedy(error, f"{error.remedy}\n{_trees(scan, [])}")
+        raise checks.with_remedy(error, f"{error.remedy}\n{_trees(scan, [])}")
     chosen = [case for case in cases if case.labels is not None or not labelled]
     if not chosen:
         raise DataError(
             folder,
-            found=f"{_plural(len(cases), 'case')} without segmentations",
+            found=f"{checks.plural(len(cases), 'case')} without segmentations",
             expected="cases with segmentations",
             remedy="Give the folder of the training data, or ask for unlabelled cases.",
         )
@@ -249,7 +209,8 @@ def to_canonical(labels: np.ndarray, dataset: str, where: Path | str) -> np.ndar
             where,
             found=f"label {listed}" + (", ..." if len(values) > 5 else ""),
             expected=f"the labels {', '.join(map(str, sorted(codes)))} of {dataset}",
-            remedy="Check that the file is from that year and a segmentation, and fetch it again.",
+            remedy="Check that the file is a segmentation of that year (later ones may have other "
+            "labels), and fetch it again.",
         )
     return canonical
 
@@ -302,19 +263,13 @@ def check(
     file_errors = _file_errors(scan, labelled=True)
     problems = [_unknown_file(path) for path in scan.unknown]
     for found, errors in zip(scan.cases, file_errors):
-        problems += [_problem(found.id, error) for error in errors]
+        problems += [checks.error_of(found.id, error) for error in errors]
     cases = [_case(found) for found in scan.cases]
-    digests = defaultdict(list)
-    with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8)) as pool:
-        for done, (case, result) in enumerate(zip(cases, pool.map(_inspect, cases)), start=1):
-            problems += result.problems
-            for path, digest in result.digests:
-                digests[digest].append((case, path))
-            if progress is not None:
-                progress(done, len(cases), case.id)
-    problems += _duplicates(digests.values())
+    problems += checks.inspect_all(
+        cases, _inspect, elements="voxels", workers=workers, progress=progress
+    )
     if not cases:
-        problems.append(_problem("-", _nothing_found(scan)))
+        problems.append(checks.error_of("-", _nothing_found(scan)))
     complete = [case for case, errors in zip(cases, file_errors) if not errors]
     return Report(scan.folder, complete, problems, _trees(scan, problems))
 
@@ -375,21 +330,15 @@ def _walk(folder: Path, depth: int, seen: set[str]) -> Iterator[tuple[Path, str,
     if real in seen:
         return
     seen.add(real)
-    for path in _entries(folder):
+    for path in checks.entries(folder):
         stem = _stem(path.name)
         if stem is None:
             if depth and path.is_dir():
                 yield from _walk(path, depth - 1, seen)
             continue
         # Some unpackers turn x_flair.nii.gz into a folder x_flair.nii with one file inside.
-        inside = [p for p in _entries(path) if _stem(p.name)] if path.is_dir() else []
+        inside = [p for p in checks.entries(path) if _stem(p.name)] if path.is_dir() else []
         yield folder, stem, inside[0] if len(inside) == 1 else path
-
-
-def _entries(folder: Path) -> list[Path]:
-    paths = sorted(folder.iterdir())
-    # Archives made on a Mac carry a hidden ._x.nii.gz beside every x.nii.gz.
-    return [path for path in paths if not path.name.startswith((".", "__MACOSX"))]
 
 
 def _stem(name: str) -> str | None:
@@ -444,7 +393,7 @@ def _file_errors(scan: _Scan, *, labelled: bool) -> list[list[DataError]]:
         wanted = [*found.layout.images]
         if labelled and collection in with_labels:
             wanted.append(_SEG)
-        errors.append([*_case_file_errors(found, wanted)])
+        errors.append([*_case_file_errors(found, wanted), *_unknown_codes(found)])
         home = homes.setdefault((found.layout.dataset, found.id), found.folder)
         if home != found.folder:
             what, remedy = f"case {found.id} also in {home}", "Keep one of the two."
@@ -475,14 +424,20 @@ def _case_file_errors(found: _Found, wanted: Sequence[str]) -> Iterator[DataErro
             yield DataError(found.folder, found=names, expected="each file once", remedy=remedy)
 
 
-def _with_remedy(error: DataError, remedy: str) -> DataError:
-    return DataError(error.where, found=error.found, expected=error.expected, remedy=remedy)
+def _unknown_codes(found: _Found) -> Iterator[DataError]:
+    if found.id.casefold().startswith("brats-ped-"):
+        yield DataError(
+            found.folder,
+            found=f"case {found.id} of BraTS-PED, whose label codes are not known here",
+            expected=f"cases of {', '.join(_LAYOUTS)}",
+            remedy="Move the cases of BraTS-PED elsewhere.",
+        )
 
 
 def _nothing_found(scan: _Scan) -> DataError:
     return DataError(
         scan.folder,
-        found=_plural(len(scan.unknown), "NIfTI file") + " and no case with a name of BraTS",
+        found=checks.plural(len(scan.unknown), "NIfTI file") + " and no case with a name of BraTS",
         expected=f"cases of {', '.join(_LAYOUTS)} at most {MAX_DEPTH} folders below",
         remedy="Give the folder of the cases, with the files named as they were published.",
     )
@@ -608,51 +563,18 @@ def _fits_int16(array: np.ndarray) -> bool:
 # The report
 
 
-@dataclass(frozen=True)
-class _Inspection:
-    problems: list[Problem]
-    digests: list[tuple[Path, bytes]]
-
-
-def _inspect(case: Case) -> _Inspection:
+def _inspect(case: Case) -> Inspection:
     reading = _read(case)
-    problems = [_problem(case.id, error) for error in reading.errors]
+    problems = [checks.error_of(case.id, error) for error in reading.errors]
     problems += [Problem(case.id, path, text, "warning") for path, text in reading.remarks]
     digests = []
     if reading.arrays is not None:
         channels = np.moveaxis(reading.arrays.image, 3, 0)
         paths = case.images if len(case.images) == len(channels) else case.images * len(channels)
-        digests = [(path, _digest(channel)) for path, channel in zip(paths, channels)]
+        digests = [(path, checks.digest(channel)) for path, channel in zip(paths, channels)]
     if reading.labels is not None and reading.labels.any():
-        digests.append((case.labels, _digest(reading.labels)))
-    return _Inspection(problems, digests)
-
-
-def _digest(array: np.ndarray) -> bytes:
-    """Equal for equal voxels on an equal grid in LPS."""
-    state = blake2b(repr((array.shape, array.dtype.str)).encode(), digest_size=16)
-    state.update(np.ascontiguousarray(array.T))
-    return state.digest()
-
-
-def _duplicates(groups: Iterable[list[tuple[Case, Path]]]) -> list[Problem]:
-    """One warning per pair of cases, or of files of one case, with equal voxels."""
-    pairs = defaultdict(list)
-    for (first, path), *others in groups:
-        for other, copy in others:
-            pairs[first.id, other.id].append((path, copy))
-    problems = []
-    for (first, other), files in pairs.items():
-        path, copy = files[0]
-        more = f" (and {len(files) - 1} more files)" if len(files) > 1 else ""
-        text = f"{copy}: found the voxels of {path}{more}, expected other voxels in each file. "
-        text += "Keep one of the two cases." if first != other else "Fetch the case again."
-        problems.append(Problem(other, copy, text, "warning"))
-    return problems
-
-
-def _problem(case_id: str, error: DataError) -> Problem:
-    return Problem(case_id, Path(error.where), str(error), "error")
+        digests.append((case.labels, checks.digest(reading.labels)))
+    return Inspection(problems, digests)
 
 
 def _unknown_file(path: Path) -> Problem:
@@ -660,7 +582,6 @@ def _unknown_file(path: Path) -> Problem:
     return Problem("-", path, text, "warning")
 
 
-_WIDTH = 48
 _SHOWN = 12
 
 
@@ -669,10 +590,10 @@ def _trees(scan: _Scan, problems: Sequence[Problem]) -> str:
 
     Shown are cases with errors, or the first one of each data set when there is no error.
     """
-    rows = [("expected", "found"), ("-" * _WIDTH, "-" * _WIDTH)]
+    rows = []
     if not scan.cases:
         examples = [*_examples()]
-        rows += zip_longest(examples, _listing(scan.folder, len(examples)), fillvalue="")
+        rows += zip_longest(examples, checks.listing(scan.folder, len(examples)), fillvalue="")
     errors = [problem for problem in problems if problem.severity == "error"]
     ids, paths = {error.case_id for error in errors}, {error.path for error in errors}
     broken = [found for found in scan.cases if found.id in ids]
@@ -684,7 +605,7 @@ def _trees(scan: _Scan, problems: Sequence[Problem]) -> str:
     for count, kind in ((more_broken, "with errors"), (more_good, "without errors")):
         if count:
             rows.append(("", f"... and {count} more {kind}"))
-    return "\n".join(f"{_clip(left):{_WIDTH}} | {_clip(right)}".rstrip() for left, right in rows)
+    return checks.side_by_side(rows)
 
 
 def _case_rows(found: _Found, scan: _Scan, errors: set[Path]) -> Iterator[tuple[str, str]]:
@@ -711,31 +632,3 @@ def _examples() -> Iterator[str]:
             yield f"{layout.dataset + ':':11}{folder}/"
         for name in layout.names.values():
             yield f"{'':13}{name.format(id=layout.example)}.nii.gz"
-
-
-def _listing(folder: Path, limit: int) -> list[str]:
-    """Up to `limit` lines for what lies in a folder and in the folders inside it."""
-    lines = [f"{folder.name}/"]
-    for path in _entries(folder):
-        lines.append(f"  {path.name}/" if path.is_dir() else f"  {path.name}")
-        if path.is_dir():
-            lines += [f"    {inside.name}" for inside in _entries(path)]
-        if len(lines) > limit:
-            return [*lines[: limit - 1], "  ..."]
-    return lines if len(lines) > 1 else [*lines, "  (empty)"]
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= _WIDTH else f"{text[: _WIDTH // 2 - 2]}...{text[1 - _WIDTH // 2 :]}"
-
-
-def _count_cases(cases: Sequence[Case]) -> str:
-    counts = Counter(case.dataset for case in cases)
-    labelled = sum(case.labels is not None for case in cases)
-    listed = [f"{dataset} {counts[dataset]}" for dataset in sorted(counts)]
-    listed.append(f"{labelled} with a segmentation")
-    return f"{_plural(len(cases), 'complete case')} ({', '.join(listed)})"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -40,11 +40,18 @@ class CaseArrays:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel size along x, y, z of `image` (LPS), whatever the axis order on disk."""
-        on_disk = dict(zip(self.axis_codes, np.linalg.norm(self.affine[:3, :3], axis=0)))
-        return tuple(
-            float(next(on_disk[code] for code in axis if code in on_disk))
-            for axis in ("LR", "PA", "SI")
-        )
+        return lps_spacing_mm(self.affine, self.axis_codes)
+
+
+def lps_spacing_mm(
+    affine: np.ndarray, axis_codes: tuple[str, str, str]
+) -> tuple[float, float, float]:
+    """Voxel size along x, y, z of the LPS grid of a file with this affine and these axes."""
+    on_disk = dict(zip(axis_codes, np.linalg.norm(affine[:3, :3], axis=0)))
+    return tuple(
+        float(next(on_disk[code] for code in axis if code in on_disk))
+        for axis in ("LR", "PA", "SI")
+    )
 
 
 def split_cases(

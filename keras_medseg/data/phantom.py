@@ -5,9 +5,7 @@ inside, in mm) on a 2 mm grid, interpolated to the voxels and turned into tissue
 in it comes from a patient's voxels; sizes and contrasts were chosen to resemble BraTS 2021.
 """
 
-import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ import numpy as np
 from keras_medseg.data.brats import to_dataset_labels
 from keras_medseg.data.cases import CaseArrays
 from keras_medseg.data.nifti import write_volume
-from keras_medseg.errors import DataError
+from keras_medseg.data.phantom_folder import claim, write_text
 
 VERSION = 2
 """Of the generator: another version draws other voxels from the same seed."""
@@ -507,7 +505,6 @@ def brats_case(seed: int, index: int, shape: tuple[int, int, int] = (240, 240, 1
     return CaseArrays(image, labels, affine, ("L", "P", "S"))
 
 
-_MARKER = "PHANTOM"
 _README = """Synthetic images. No patient was involved.
 
 Drawn by keras_medseg.data.phantom, version {version}, seed {seed}, in the layout of {layout}.
@@ -584,62 +581,13 @@ def _write_case(folder: Path, layout: str, case_id: str, case: CaseArrays, index
     write_volume(folder / labels, codes, case.affine, dtype=dtype)
 
 
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _claim(folder: Path, wanted: dict) -> int:
-    """Make the folder this phantom's, removing the cases of another seed, size or version.
-
-    Returns how many cases it is meant to hold, those of earlier calls included.
-    """
-    marker = folder / _MARKER
-    found = _read_marker(marker) if marker.exists() else None
-    folder.mkdir(parents=True, exist_ok=True)
-    # Hidden files: what a killed run leaves, or a file manager.
-    if found is None and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise DataError(
-            folder,
-            found="files that are not a phantom's",
-            expected="a new or an empty folder",
-            remedy="Choose another folder; nothing was written.",
-        )
-    if found is not None and {**found, "cases": 0} != {**wanted, "cases": 0}:
-        _remove(folder, found)
-        found = None
-    cases = max(wanted["cases"], found["cases"] if found else 0)
-    _write_text(marker, json.dumps({**wanted, "cases": cases}, indent=2) + "\n")
-    _write_text(folder / "README.txt", _README.format(**wanted))
-    return cases
-
-
-def _remove(folder: Path, marker: dict) -> None:
-    """Delete what `write_brats` wrote, and nothing else."""
-    layout, seed = marker["layout"], marker["seed"]
+def _files(marker: dict) -> Iterator[Path]:
+    """Every file that `write_brats` wrote for a marker."""
     for index in range(marker["cases"]):
-        images, labels = _case_files(layout, _case_id(layout, seed, index))
-        for path in [*images, labels]:
-            (folder / path).unlink(missing_ok=True)
-        for path in [*images, labels, labels.parent]:
-            with contextlib.suppress(OSError):  # a folder that holds something else stays
-                (folder / path).parent.rmdir()
-    for name in _INDEX_FILES:
-        (folder / name).unlink(missing_ok=True)
-
-
-def _read_marker(path: Path) -> dict:
-    try:
-        marker = json.loads(path.read_text(encoding="utf-8"))
-        return {key: marker[key] for key in ("version", "seed", "layout", "shape", "cases")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            path,
-            found="a text that is not a phantom's marker",
-            expected="the JSON that write_brats leaves",
-            remedy="Delete the folder or choose another one.",
-        ) from error
+        case_id = _case_id(marker["layout"], marker["seed"], index)
+        images, labels = _case_files(marker["layout"], case_id)
+        yield from [*images, labels]
+    yield from map(Path, _INDEX_FILES)
 
 
 def _write_index(folder: Path, layout: str, seed: int, cases: int) -> None:
@@ -650,14 +598,14 @@ def _write_index(folder: Path, layout: str, seed: int, cases: int) -> None:
         years = ("BraTS_2017", "BraTS_2018", "TCGA_TCIA", "BraTS_2019", "BraTS_2020")
         rows = [["Grade", *(f"{year}_subject_ID" for year in years)]]
         rows += [[_grade(seed, index), *4 * ["NA"], case_id] for index, case_id in ids.items()]
-        _write_text(folder / "name_mapping.csv", "".join(",".join(row) + "\n" for row in rows))
+        write_text(folder / "name_mapping.csv", "".join(",".join(row) + "\n" for row in rows))
     if layout == "Decathlon":
         listed = [
             {"image": f"./imagesTr/{case_id}.nii.gz", "label": f"./labelsTr/{case_id}.nii.gz"}
             for case_id in ids.values()
         ]
         content = {**_DATASET_JSON, "numTraining": len(listed), "training": listed}
-        _write_text(folder / "dataset.json", json.dumps(content, indent=2) + "\n")
+        write_text(folder / "dataset.json", json.dumps(content, indent=2) + "\n")
 
 
 def write_brats(
@@ -694,13 +642,15 @@ def write_brats(
         raise ValueError(f"cases: found {cases}, expected at least 1.")
     _check_shape(shape)
     folder = Path(folder)
-    keys = {"version": VERSION, "seed": seed, "layout": layout, "shape": list(shape)}
-    try:
-        held = _claim(folder, {**keys, "cases": cases})
-    except OSError as error:
-        found, expected = f"the error {error.strerror!r} on writing", "a folder to write to"
-        remedy = "Choose another folder."
-        raise DataError(folder, found=found, expected=expected, remedy=remedy) from error
+    wanted = {
+        "version": VERSION,
+        "seed": seed,
+        "layout": layout,
+        "shape": list(shape),
+        "cases": cases,
+    }
+    readme = _README.format(**wanted)
+    held = claim(folder, wanted, layouts=LAYOUTS, files=_files, readme=readme)
     ids = [_case_id(layout, seed, index) for index in range(cases)]
 
     def write(index: int) -> str:

@@ -7,7 +7,6 @@ and is decoded again.
 """
 
 import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -21,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,7 +31,7 @@ import numpy as np
 from keras_medseg import __version__
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.errors import DataError
-from keras_medseg.files import write_atomic
+from keras_medseg.files import locked, write_atomic
 
 FORMAT = 3
 MANIFEST = "manifest.json"
@@ -93,6 +92,23 @@ class StoredCase:
         """(Z', X', Y') uint8, read-only, mapped from disk; None for a case without labels."""
         return _mapped(self.folder / f"{self.id}.labels.npy") if self.labelled else None
 
+    def full_image(self) -> np.ndarray:
+        """(X, Y, Z, C) voxels as stored on the full grid, LPS."""
+        image = np.zeros((*self.full_shape, self.image.shape[-1]), self.image.dtype)
+        image[self._box] = np.moveaxis(self.image, 0, 2)
+        return image
+
+    def full_labels(self) -> np.ndarray:
+        """(X, Y, Z) uint8 canonical labels on the full grid, LPS."""
+        labels = np.zeros(self.full_shape, np.uint8)
+        labels[self._box] = np.moveaxis(self.labels, 0, 2)
+        return labels
+
+    @property
+    def _box(self) -> tuple[slice, ...]:
+        z, x, y = self.image.shape[:3]
+        return tuple(slice(first, first + n) for first, n in zip(self.origin, (x, y, z)))
+
     def __getstate__(self) -> dict[str, Any]:
         # Pickled to another process, the arrays are mapped there anew.
         return {k: v for k, v in self.__dict__.items() if k not in ("image", "labels")}
@@ -129,7 +145,8 @@ def prepare(
 
     Args:
         read: decodes one case. With more than one worker it is sent to other processes, so it
-            must be a module's function, and a script must guard its main part with
+            must be a module's function, or `functools.partial` of one with options by keyword, and
+            a script must guard its main part with
             `if __name__ == "__main__"`.
         workers: processes; by default one per core. Each holds one decoded case in memory.
         progress: called as (done, total, case id) after each case.
@@ -142,12 +159,11 @@ def prepare(
     folder = Path(folder)
     _refuse_unguarded_script()
     _check_ids(cases)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder, "prepares this store"):
         _remove_unfinished(folder)
         entries: dict[str, dict[str, Any]] = {}
         report = partial(_report, progress, entries, len(cases))
-        reader = f"{read.__module__}.{read.__qualname__}"
+        reader = _name(read)
         for case, entry in _in_threads(partial(_sound_entry, folder, reader), cases):
             if entry is not None:
                 report(case.id, entry)
@@ -185,6 +201,14 @@ def open_store(folder: Path | str) -> Store:
     return Store(folder, entries)
 
 
+def _name(read: Reader) -> str:
+    """A reader's name; of one with options set, `functools.partial`, those too."""
+    if isinstance(read, partial):
+        options = ", ".join(f"{key}={value!r}" for key, value in sorted(read.keywords.items()))
+        return f"{_name(read.func)}({options})"
+    return f"{read.__module__}.{read.__qualname__}"
+
+
 def _refuse_unguarded_script() -> None:
     # A worker imports its parent's script; without a guard it would prepare the store again and
     # wait forever for its own parent. The attribute is what multiprocessing itself looks at.
@@ -212,18 +236,6 @@ def _remove_unfinished(folder: Path) -> None:
     for path in folder.glob(".*"):
         if _UNFINISHED.fullmatch(path.name) and path.is_file():
             path.unlink()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    # The kernel drops the lock when its process dies, so no lock is ever stale.
-    with open(folder / "lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.warning("%s: another process prepares this store; waiting for it.", folder)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _report(

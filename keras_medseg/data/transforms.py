@@ -137,6 +137,72 @@ def read_targets(
         out[(*inside, k)][_steps(flip)][mask] = 1
 
 
+def read_box(case: StoredCase, start: Sequence[int], scaling: Scaling, out: np.ndarray) -> None:
+    """Fill `out` with a part of the stored box of a case, normalised; zero-padded before that.
+
+    Args:
+        start: (x, y, z) of its first voxel, counted from the box's; it may lie outside.
+        out: (x, y, z, C) float32.
+    """
+    _clear(out)
+    if not scaling.masked and scaling.shift.any():
+        out[...] = scaling.shift[: out.shape[3]]
+    stored, inside = _meeting(case.image.shape, start, out.shape)
+    values = _scaled(case.image[stored], scaling)
+    # All channels of a voxel as one element: the axes change places at a fraction of the time.
+    voxel = np.dtype((np.void, values.shape[3] * values.itemsize))
+    if values.size:
+        out[inside].view(voxel)[..., 0] = np.moveaxis(values.view(voxel)[..., 0], 0, 2)
+
+
+def read_box_targets(
+    case: StoredCase, start: Sequence[int], targets: Sequence[Sequence[int]], out: np.ndarray
+) -> None:
+    """As read_box, the labels: out[..., k] is 1 where the label is one of targets[k], else 0.
+
+    Args:
+        out: (x, y, z, len(targets)) float32.
+    """
+    belongs = np.zeros((256, len(targets)), np.float32)
+    for k, codes in enumerate(targets):
+        belongs[list(codes), k] = 1
+    out[...] = belongs[0]
+    stored, inside = _meeting(case.labels.shape, start, out.shape)
+    out[inside] = belongs[np.moveaxis(case.labels[stored], 0, 2)]
+
+
+def read_volume(case: StoredCase, normalisation: str) -> np.ndarray:
+    """(X', Y', Z', C) float32: the whole stored box of a case, normalised.
+
+    Raises:
+        ValueError: for a normalisation that does not exist.
+    """
+    depth, width, height, channels = case.image.shape
+    out = np.empty((width, height, depth, channels), np.float32)
+    read_box(case, (0, 0, 0), scaling(case.statistics, normalisation), out)
+    return out
+
+
+def uncrop(values: np.ndarray, case: StoredCase) -> np.ndarray:
+    """Put a stored box, (X', Y', Z') or (X', Y', Z', R), back into the case's grid; 0 outside."""
+    grid = np.zeros((*case.full_shape, *values.shape[3:]), values.dtype)
+    box = tuple(slice(first, first + size) for first, size in zip(case.origin, values.shape))
+    grid[box] = values
+    return grid
+
+
+def _meeting(
+    stored: Sequence[int], start: Sequence[int], size: Sequence[int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where a part (x, y, z) meets a box stored as (z, x, y): index of the box, and of the part."""
+    ours, theirs = [], []
+    for first, wanted, full in zip(start, size, (stored[1], stored[2], stored[0])):
+        low, high = max(first, 0), max(min(first + wanted, full), 0)
+        ours.append(slice(low, high))
+        theirs.append(slice(low - first, max(high, low) - first))
+    return (ours[2], ours[0], ours[1]), tuple(theirs)
+
+
 def _scaled(image: np.ndarray, scaling: Scaling) -> np.ndarray:
     # In blocks of one long row: NumPy's inner loop over the rows of an image costs twice the time.
     count, length = image.size, scaling.scale.size

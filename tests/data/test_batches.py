@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from keras_medseg.data import augment, batches, transforms
-from keras_medseg.data.batches import SliceBatches, py_dataset, tf_dataset
+from keras_medseg.data.batches import py_dataset, tf_dataset
+from keras_medseg.data.slices import SliceBatches
 from keras_medseg.data.store import prepare
 
 TARGETS = {"WT": (1, 2, 3), "ET": (3,)}

@@ -148,7 +148,7 @@ def test_years_may_be_mixed(tmp_path):
         assert np.array_equal(brats.read_case(case).labels, _labels())
 
 
-@pytest.mark.parametrize("task", ["MEN", "MET", "PED", "SSA"])
+@pytest.mark.parametrize("task", ["MEN", "MET", "SSA"])
 def test_other_tasks_of_2023_have_its_names_and_codes(task, tmp_path):
     _write_case(tmp_path, "BraTS2023", f"BraTS-{task}-00001-000")
     case = _only(brats.find_cases(tmp_path))
@@ -223,6 +223,7 @@ def test_segmentation_missing_beside_labelled_cases(tmp_path):
 
 def test_groups_are_patients(tmp_path):
     homes = {
+        "BraTS2015": ["brats_tcia_pat101_0181", "brats_tcia_pat101_0217", "brats_2013_pat0001_1"],
         "BraTS2017": ["Brats17_TCIA_101_1", "Brats17_2013_2_1"],
         "BraTS2018": ["Brats18_TCIA02_101_1", "Brats18_2013_2_1"],
         "BraTS2020": ["BraTS20_Training_001"],
@@ -236,7 +237,20 @@ def test_groups_are_patients(tmp_path):
     assert group["BraTS-GLI-00017-000"] == group["BraTS-GLI-00017-001"] == group["BraTS2021_00017"]
     assert group["Brats17_TCIA_101_1"] == group["Brats18_TCIA02_101_1"]
     assert group["Brats17_2013_2_1"] == group["Brats18_2013_2_1"]
-    assert len(set(group.values())) == 5
+    assert group["brats_tcia_pat101_0181"] == group["brats_tcia_pat101_0217"]
+    assert len(set(group.values())) == 7
+
+
+def test_folders_of_2015_that_were_renamed_are_patients_each(tmp_path):
+    for name in ("case_01", "case_02"):
+        _write_case(tmp_path, "BraTS2015", name)
+    assert [case.group for case in brats.find_cases(tmp_path)] == ["case_01", "case_02"]
+
+
+def test_children_of_2023_are_refused(tmp_path):
+    _write_case(tmp_path, "BraTS2023", "BraTS-PED-00001-000")
+    with pytest.raises(DataError, match="BraTS-PED-00001-000 of BraTS-PED, whose label codes"):
+        brats.find_cases(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -412,7 +426,7 @@ BAD_CASES = {
     "unknown_label": (
         lambda f: _replace(f, "seg", _labels()),
         "{id}_seg.nii.gz: found label 3 (20 voxels), expected the labels 0, 1, 2, 4 of BraTS2021",
-        "Check that the file is from that year",
+        "Check that the file is a segmentation of that year",
     ),
     "fractional_label": (
         lambda f: _replace(f, "seg", _labels() * np.float32(0.5)),

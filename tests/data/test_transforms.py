@@ -174,3 +174,76 @@ def test_every_stored_type_is_read(stored, dtype):
 def test_only_the_named_normalisations_exist():
     with pytest.raises(ValueError, match="found 'zscore', expected one of z_score, min_max, none"):
         transforms.scaling([{"min": 0, "max": 1, "mean": 0, "std": 1}], "zscore")
+
+
+# Parts of the stored box, for crops in three dimensions
+
+
+def _box(case, start, size, normalisation="none"):
+    out = np.full((*size, case.image.shape[3]), np.nan, np.float32)
+    transforms.read_box(case, start, transforms.scaling(case.statistics, normalisation), out)
+    return out
+
+
+def _box_targets(case, start, size, targets):
+    out = np.full((*size, len(targets)), np.nan, np.float32)
+    transforms.read_box_targets(case, start, targets, out)
+    return out
+
+
+def _boxed(stored):
+    """A case whose box is (4, 3, 5) voxels at (1, 2, 0), and its image and labels there."""
+    image, labels = np.zeros((6, 7, 5, 2), np.int16), np.zeros((6, 7, 5), np.uint8)
+    box = (slice(1, 5), slice(2, 5))
+    image[box] = np.arange(1, 4 * 3 * 5 * 2 + 1).reshape(4, 3, 5, 2)
+    labels[box] = np.arange(60).reshape(4, 3, 5) % 4
+    return stored(image, labels), image[box], labels[box]
+
+
+@pytest.mark.parametrize(
+    ("start", "size"),
+    [
+        ((0, 0, 0), (4, 3, 5)),
+        ((1, 0, 2), (2, 3, 1)),
+        ((-2, -1, -3), (8, 5, 11)),
+        ((2, -1, 3), (4, 2, 4)),
+        ((4, 0, 0), (2, 2, 2)),
+        ((-3, 0, 0), (2, 2, 2)),
+    ],
+)
+def test_part_of_the_box_lies_in_zeros(stored, start, size):
+    case, image, labels = _boxed(stored)
+    expected, codes = np.zeros((*size, 2), np.float32), np.zeros(size, np.uint8)
+    for index in np.ndindex(*size):
+        at = tuple(np.add(index, start))
+        if all(0 <= a < full for a, full in zip(at, image.shape)):
+            expected[index], codes[index] = image[at], labels[at]
+    np.testing.assert_array_equal(_box(case, start, size), expected)
+    found = _box_targets(case, start, size, [(1, 3), (2,), (0,)])
+    np.testing.assert_array_equal(found[..., 0], (codes == 1) | (codes == 3))
+    np.testing.assert_array_equal(found[..., 1], codes == 2)
+    np.testing.assert_array_equal(found[..., 2], codes == 0)
+
+
+def test_part_of_the_box_is_normalised_before_it_is_padded(stored):
+    case, image, _ = _boxed(stored)
+    # Each channel: 1, 3, ... 119 or 2, 4, ... 120, deviation 2 sqrt((60^2 - 1) / 12) = 34.636.
+    expected = (image - [60, 61]) / 34.6362
+    found = _box(case, (-1, 0, 0), (6, 3, 5), "z_score")
+    np.testing.assert_allclose(found[1:5], expected, rtol=1e-5)
+    assert not found[0].any()
+    assert not found[5].any()
+    # Of the whole volume, zeros included: 0 to 119 and 0 to 120.
+    found = _box(case, (-1, 0, 0), (6, 3, 5), "min_max")
+    np.testing.assert_allclose(found[1:5], image / [119, 120], rtol=1e-6)
+
+
+def test_volume_goes_to_its_box_and_back(stored):
+    case, image, _ = _boxed(stored)
+    volume = transforms.read_volume(case, "none")
+    np.testing.assert_array_equal(volume, image)
+    np.testing.assert_array_equal(transforms.uncrop(volume, case), case.full_image())
+    one = transforms.uncrop(np.ones((4, 3, 5), np.uint8), case)
+    assert one.shape == (6, 7, 5)
+    assert one.dtype == np.uint8
+    assert one.sum() == 60

@@ -1,0 +1,271 @@
+"""What fmnet2023 does to a crop: zoom, flips, noise, blur, brightness and contrast, in this order.
+
+A sample's decisions are a few numbers that follow from (seed, epoch, index); NumPy draws them. What
+is done with them is written once, in functions that NumPy and keras.ops have under the same names:
+the argument `ops` is `numpy` in the input pipeline and `keras.ops` inside the training step, and
+both give the same values to float32's rounding. What a sample does not undergo leaves it as it is
+to the last bit, so the pipeline may skip it.
+
+The details are those of DALI, which the authors' loader called: sizes are cut to whole voxels, the
+cubic is Keys' with a = -1/2, the Gaussian ends at ceil(3 sigma) and mirrors at the border without
+repeating it.
+"""
+
+import math
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+# The strengths of the authors' code.
+DEFAULTS = {
+    "zoom": {"probability": 0.15, "scale": (0.7, 1.0)},
+    "flips": {"probability": 0.5},
+    "noise": {"probability": 0.15, "sigma": (0.0, 0.33)},
+    "blur": {"probability": 0.15, "sigma_voxels": (0.5, 1.5)},
+    "brightness": {"probability": 0.15, "factor": (0.7, 1.3)},
+    "contrast": {"probability": 0.15, "factor": (0.65, 1.5)},
+}
+# extent: how much of an axis is enlarged to the whole; key: two numbers of 24 bits.
+COLUMNS = (
+    *("extent_x", "extent_y", "extent_z", "flip_x", "flip_y", "flip_z"),
+    *("noise_sigma", "noise_key_a", "noise_key_b", "blur_sigma", "brightness", "contrast"),
+)
+# The columns in which a sample without that augmentation differs from one with it.
+DECIDE = {
+    "zoom": (0, 1, 2),
+    "flips": (3, 4, 5),
+    "noise": (6,),
+    "blur": (9,),
+    "brightness": (10,),
+    "contrast": (11,),
+}
+
+Options = Mapping[str, Mapping[str, Any]]
+
+
+def complete(options: Options) -> dict[str, dict[str, Any]]:
+    """The named augmentations in their order, with the authors' strengths where none is given.
+
+    Raises:
+        ValueError: for an unknown name or option, a probability outside of 0 to 1, or a range that
+            is not one of positive numbers (scale: at most 1).
+    """
+    if unknown := sorted(set(options) - set(DEFAULTS)):
+        raise ValueError(f"augmentation: found {unknown}, expected some of {list(DEFAULTS)}.")
+    for name, given in options.items():
+        if unknown := sorted(set(given) - set(DEFAULTS[name])):
+            known = list(DEFAULTS[name])
+            raise ValueError(f"augmentation.{name}: found {unknown}, expected some of {known}.")
+        for option, value in given.items():
+            _check(f"augmentation.{name}.{option}", option, value)
+    return {name: {**DEFAULTS[name], **options[name]} for name in DEFAULTS if name in options}
+
+
+def draw(
+    seed: int, epoch: int, count: int, options: Options, patch: tuple[int, int, int]
+) -> np.ndarray:
+    """What samples 0 .. count - 1 undergo in that epoch: (count, len(COLUMNS)) float32.
+
+    A sample's row depends on (seed, epoch, index) alone: a larger count appends rows, and an
+    augmentation more or less leaves the others as they were.
+
+    Args:
+        options: as `complete` gives them; empty, nothing happens to any sample.
+        patch: (x, y, z) of the crops.
+    """
+    uniform = np.random.default_rng((seed, epoch, 3)).random((count, 15))
+
+    def drawn(name: str, strength: str, column: int, neutral: float) -> np.ndarray:
+        if name not in options:
+            return np.full(count, neutral)
+        low, high = options[name][strength]
+        value = low + (high - low) * uniform[:, column + 1]
+        return np.where(uniform[:, column] < options[name]["probability"], value, neutral)
+
+    flipped = uniform[:, 2:5] < options.get("flips", {"probability": 0})["probability"]
+    scale = drawn("zoom", "scale", 0, 1.0).astype(np.float32)
+    columns = [
+        *(np.maximum(np.floor(scale * np.float32(size)), 1) for size in patch),
+        *flipped.T,
+        drawn("noise", "sigma", 5, 0.0),
+        *np.floor(uniform[:, 7:9].T * 2**24),
+        drawn("blur", "sigma_voxels", 9, 0.0),
+        drawn("brightness", "factor", 11, 1.0),
+        drawn("contrast", "factor", 13, 1.0),
+    ]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def occurring(options: Options, parameters: np.ndarray, patch: tuple[int, int, int]) -> Options:
+    """Those of `options` that change one of the samples of `parameters` (N, len(COLUMNS))."""
+    changed = (parameters != draw(0, 0, 1, {}, patch)).any(axis=0)
+    names = {name for name, columns in DECIDE.items() if changed[list(columns)].any()}
+    return {name: given for name, given in options.items() if name in names}
+
+
+def augment_image(ops: ModuleType, x: Any, parameters: Any, options: Options) -> Any:
+    """Crops (N, X, Y, Z, C) float32 as their rows of `parameters` say.
+
+    Args:
+        ops: numpy or keras.ops.
+        parameters: (N, len(COLUMNS)) of `draw`.
+        options: as in `draw`; what is not among them is left out, whatever the parameters say.
+    """
+    if "zoom" in options or "flips" in options:
+        for axis in (1, 2, 3):
+            x = _resample(ops, x, parameters, axis, cubic="zoom" in options)
+    if "noise" in options:
+        x = x + _per_sample(ops, parameters, "noise_sigma") * _normal(ops, x, parameters)
+    if "blur" in options:
+        radius = math.ceil(3 * options["blur"]["sigma_voxels"][1])
+        weights = _gaussian(ops, _column(parameters, "blur_sigma"), radius)
+        for axis in (1, 2, 3):
+            x = _convolve(ops, x, weights, axis)
+    if "brightness" in options:
+        x = x * _per_sample(ops, parameters, "brightness")
+    if "contrast" in options:
+        low, high = (f(x, axis=(1, 2, 3, 4), keepdims=True) for f in (ops.min, ops.max))
+        x = ops.minimum(ops.maximum(x * _per_sample(ops, parameters, "contrast"), low), high)
+    return x
+
+
+def augment_targets(ops: ModuleType, y: Any, parameters: Any, options: Options) -> Any:
+    """Targets (N, X, Y, Z, R) zoomed, to the nearest voxel, and mirrored like their crops."""
+    if "zoom" in options or "flips" in options:
+        for axis in (1, 2, 3):
+            y = _resample(ops, y, parameters, axis, cubic=False)
+    return y
+
+
+def _check(where: str, option: str, value: Any) -> None:
+    if option == "probability":
+        fits, expected = 0 <= value <= 1, "0 to 1"
+    else:
+        smallest = 1e-6 if option in ("scale", "factor") else 0
+        largest = 1 if option == "scale" else math.inf
+        fits = len(value) == 2 and smallest <= value[0] <= value[1] <= largest
+        expected = "(smallest, largest)" + (" with at most 1" if option == "scale" else "")
+    if not fits:
+        raise ValueError(f"{where}: found {value}, expected {expected}.")
+
+
+def _column(parameters: Any, name: str) -> Any:
+    """(N, 1)"""
+    index = COLUMNS.index(name)
+    return parameters[:, index : index + 1]
+
+
+def _per_sample(ops: ModuleType, parameters: Any, name: str) -> Any:
+    return ops.reshape(_column(parameters, name), (-1, 1, 1, 1, 1))
+
+
+# Zoom and flips
+
+
+def _resample(ops: ModuleType, x: Any, parameters: Any, axis: int, *, cubic: bool) -> Any:
+    """The middle `extent` voxels of an axis enlarged to the whole of it, then mirrored.
+
+    Rows are gathered and added, not multiplied by a matrix: matrix units round float32 to the ten
+    bits of TF32 unless told otherwise. Places are computed in integers, so that a voxel is the
+    same one on every backend.
+    """
+    size, name = x.shape[axis], "xyz"[axis - 1]
+    extent = ops.array(_column(parameters, f"extent_{name}"), dtype="int32")
+    flip = ops.array(_column(parameters, f"flip_{name}"), dtype="int32")
+    place = ops.arange(size, dtype="int32")[None]
+    place = flip * (size - 1) + (1 - 2 * flip) * place
+    first = (size - extent + 1) // 2
+    # Voxel centres: the source of place p lies at ((2 p + 1) extent - size) / (2 size).
+    if not cubic:
+        return _gather(ops, x, first + (2 * place + 1) * extent // (2 * size), axis)
+    doubled = (2 * place + 1) * extent - size
+    below = doubled // (2 * size)
+    t = ops.array(doubled - below * 2 * size, dtype="float32") / (2 * size)
+    total = 0.0
+    for offset, weight in zip((-1, 0, 1, 2), _keys_weights(t)):
+        index = first + ops.minimum(ops.maximum(below + offset, 0), extent - 1)
+        shape = [-1, 1, 1, 1, 1]
+        shape[axis] = size
+        total = total + ops.reshape(weight, shape) * _gather(ops, x, index, axis)
+    return total
+
+
+def _keys_weights(t: Any) -> tuple[Any, Any, Any, Any]:
+    """Cubic convolution (Keys 1981, a = -1/2) of the voxels at -1, 0, 1 and 2, for t in [0, 1)."""
+    return (
+        ((-0.5 * t + 1.0) * t - 0.5) * t,
+        (1.5 * t - 2.5) * t * t + 1.0,
+        ((-1.5 * t + 2.0) * t + 0.5) * t,
+        (0.5 * t - 0.5) * t * t,
+    )
+
+
+def _gather(ops: ModuleType, x: Any, index: Any, axis: int) -> Any:
+    """Along `axis`, voxel index[n, p] of sample n at place p; index (N, size) int32."""
+    shape, size = tuple(x.shape)[1:], x.shape[axis]
+    outer, inner = math.prod(shape[: axis - 1]), math.prod(shape[axis:])
+    start = ops.arange(ops.shape(x)[0] * outer, dtype="int32") * size
+    rows = ops.reshape(start, (-1, outer, 1)) + ops.reshape(index, (-1, 1, size))
+    taken = ops.take(ops.reshape(x, (-1, inner)), ops.reshape(rows, (-1,)), axis=0)
+    return ops.reshape(taken, (-1, *shape))
+
+
+# Noise
+
+
+def _normal(ops: ModuleType, x: Any, parameters: Any) -> Any:
+    """Standard normal numbers of x's shape that follow from the sample's key and the voxel.
+
+    Each voxel's number is hashed to 32 bits; two of them become two normal numbers (Box and Muller
+    1958). No generator: NumPy's, TensorFlow's and JAX's give different numbers.
+    """
+    shape = tuple(x.shape)[1:]
+    count = math.prod(shape)
+    half = (count + 1) // 2
+    key_a, key_b = (
+        ops.array(_column(parameters, name), dtype="uint32")
+        for name in ("noise_key_a", "noise_key_b")
+    )
+    voxel = ops.array(ops.arange(2 * half, dtype="int32"), dtype="uint32")[None]
+    words = _scramble(ops, _scramble(ops, ops.bitwise_xor(voxel, key_a)) + key_b)
+    # 24 bits are exact in float32; the logarithm must not see 0.
+    bits = ops.array(ops.right_shift(words, ops.array(8, dtype="uint32")), dtype="float32")
+    radius = ops.sqrt(-2.0 * ops.log((bits[:, :half] + 1.0) * 2.0**-24))
+    angle = bits[:, half:] * (2 * math.pi * 2.0**-24)
+    pairs = ops.concatenate([radius * ops.cos(angle), radius * ops.sin(angle)], axis=1)
+    return ops.reshape(pairs[:, :count], (-1, *shape))
+
+
+def _scramble(ops: ModuleType, words: Any) -> Any:
+    """The finaliser of MurmurHash3 (Appleby): every bit depends on every bit."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        words = ops.bitwise_xor(words, ops.right_shift(words, ops.array(shift, dtype="uint32")))
+        words = words * ops.array(factor, dtype="uint32")
+    return ops.bitwise_xor(words, ops.right_shift(words, ops.array(16, dtype="uint32")))
+
+
+# Blur
+
+
+def _gaussian(ops: ModuleType, sigma: Any, radius: int) -> Any:
+    """(N, 2 radius + 1) weights; sigma (N, 1), 0 for the voxel alone."""
+    offsets = ops.array(np.arange(-radius, radius + 1)[None], dtype="float32")
+    inside = ops.array(ops.abs(offsets) <= ops.ceil(3.0 * sigma), dtype="float32")
+    spread = ops.maximum(sigma, 1e-3)
+    weights = inside * ops.exp(-0.5 * (offsets / spread) ** 2)
+    return weights / ops.sum(weights, axis=1, keepdims=True)
+
+
+def _convolve(ops: ModuleType, x: Any, weights: Any, axis: int) -> Any:
+    size, radius = x.shape[axis], weights.shape[1] // 2
+    period = max(2 * (size - 1), 1)
+    mirrored = np.abs(np.arange(-radius, size + radius)) % period
+    mirrored = np.minimum(mirrored, period - mirrored).astype(np.int32)
+    padded = ops.take(x, mirrored, axis=axis)
+    total = 0.0
+    for tap in range(2 * radius + 1):
+        part = padded[(slice(None),) * axis + (slice(tap, tap + size),)]
+        total = total + ops.reshape(weights[:, tap], (-1, 1, 1, 1, 1)) * part
+    return total

@@ -1,0 +1,369 @@
+"""Strict reading of PNG, JPEG, TIFF and BMP files into 8-bit pixels, and writing of them.
+
+tifffile reads TIFF, Pillow the rest (and the TIFF compressions that tifffile leaves to a package of
+its own); both come with scikit-image. TIFF goes to tifffile because Pillow refuses three samples
+that are declared "minisblack", which is what CVC-ClinicDB's files are. What a file holds is judged
+here, by its own header and not by what a reader makes of it:
+
+| file | verdict |
+|---|---|
+| empty, unreadable, a folder, a broken link | error |
+| text, HTML, a Git LFS pointer, GIF, WebP and whatever else is none of the four formats | error |
+| a suffix that belongs to another of the four formats | read as what it is, with a warning |
+| cut short, whatever the format | error |
+| PNG with a wrong checksum in any chunk, or without its end | error |
+| JPEG with bytes changed in its middle | error where the decoder notices; JPEG has no checksum |
+| more than one frame or page (APNG, TIFF); the first of a camera's MPO is the picture | error |
+| 16-bit, 2-bit, 4-bit, float or signed samples; CMYK, Lab and other colour spaces | error |
+| more than 80 million pixels by its header: perhaps a decompression bomb | error, not decoded |
+| alpha that is 255 everywhere | dropped |
+| alpha that is not, or a transparent colour | error |
+| palette | a picture gets its colours; a mask: error, for index or colour may be meant |
+| 1 bit per pixel | 0 and 255 |
+| TIFF with "miniswhite" | inverted |
+| three equal channels in a mask | one of them |
+| colours in a mask | error |
+| progressive, interlaced, tiled, planar, ICC profile | accepted, the profile is not applied |
+| EXIF orientation | kept beside the pixels, see `upright` |
+"""
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_medseg.errors import DataError
+from keras_medseg.files import write_atomic
+
+if TYPE_CHECKING:
+    import tifffile
+
+SUFFIXES = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+}
+"""What a picture's name may end with, and the format it promises."""
+MAX_PIXELS = 80_000_000
+
+_SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"BM": "BMP",
+}
+_MODES = ("1", "L", "LA", "RGB", "RGBA", "P")
+_FETCH = "Fetch or export the file again."
+_EIGHT_BITS = "8 bits per sample"
+# No compression, deflate (two codes), PackBits: what tifffile decodes by itself.
+_TIFFFILE_COMPRESSIONS = (1, 8, 32946, 32773)
+_TIFF_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Raster:
+    """One decoded file.
+
+    mode: a key of Pillow's: "1", "L", "LA", "RGB", "RGBA" or "P".
+    pixels: (H, W, S) uint8 in the file's own orientation; a palette is replaced by its colours.
+    orientation: EXIF's, 1 to 8.
+    remarks: what is odd about the file.
+    """
+
+    path: Path
+    mode: str
+    pixels: np.ndarray
+    orientation: int
+    remarks: tuple[str, ...]
+
+
+def load(path: Path | str) -> Raster:
+    """Read a file to its last byte.
+
+    Raises:
+        DataError: for whatever the module's table calls an error.
+    """
+    path = Path(path)
+    content = _read_bytes(path)
+    kind = _format(path, content)
+    promised = SUFFIXES.get(path.suffix.lower())
+    remarks = () if promised == kind else (_misnamed(path, kind),)
+    if kind == "PNG":
+        _check_png(path, content)
+    try:
+        mode, pixels, orientation = _DECODERS.get(kind, _decode_by_pillow)(path, content)
+    except DataError:
+        raise
+    # Decoders of damaged bytes raise whatever their authors did not think of.
+    except Exception as error:
+        raise _undecodable(path, kind, error) from error
+    return Raster(path, mode, pixels, orientation, remarks)
+
+
+def read_picture(path: Path | str) -> Raster:
+    """A picture, grey (H, W, 1) or colour (H, W, 3), without its alpha.
+
+    Raises:
+        DataError: as `load`, and for a picture with transparent pixels.
+    """
+    raster = load(path)
+    pixels = _without_alpha(raster)
+    grey_palette = raster.mode == "P" and _equal_channels(pixels)
+    return _with_pixels(raster, pixels[..., :1] if grey_palette else pixels)
+
+
+def read_mask(path: Path | str) -> Raster:
+    """A mask's grey codes, (H, W, 1).
+
+    Raises:
+        DataError: as `load`, and for a palette, transparent pixels or colours.
+    """
+    raster = load(path)
+    if raster.mode == "P":
+        remedy = "Save the mask as 8-bit grey, one value per class."
+        raise DataError(path, found="a palette", expected="grey values", remedy=remedy)
+    pixels = _without_alpha(raster)
+    if not _equal_channels(pixels):
+        remedy = "Save the mask as 8-bit grey, one value per class."
+        raise DataError(path, found="colours", expected="grey values", remedy=remedy)
+    return _with_pixels(raster, pixels[..., :1])
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W, S) as it is meant to be looked at, by EXIF's orientation 1 to 8."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def write(path: Path, pixels: np.ndarray) -> None:
+    """Write (H, W) or (H, W, 1, 2 or 3) uint8 in the format of the suffix, whole or not at all.
+
+    Two channels are grey and alpha, for which only PNG has a place. JPEG loses a little (quality
+    92, no chroma subsampling), PNG, TIFF and BMP nothing. TIFF is written with deflate and
+    "minisblack", as CVC-ClinicDB is.
+
+    Raises:
+        ValueError: for pixels of another type or shape, or an unknown suffix.
+    """
+    kind, shape = SUFFIXES.get(path.suffix.lower()), pixels.shape
+    channels = ((), (1,), (3,), (2,)) if kind == "PNG" else ((), (1,), (3,))
+    fits = len(shape) in (2, 3) and shape[2:] in channels and pixels.dtype == np.uint8
+    if kind is None or not fits:
+        raise ValueError(
+            f"write: found {pixels.dtype} of shape {shape} for {path.name}, expected uint8 "
+            f"(H, W[, 1 or 3]) and one of {', '.join(SUFFIXES)}."
+        )
+    flat = pixels[..., 0] if shape[2:] == (1,) else pixels
+    write_atomic(path, _encode(flat, kind))
+
+
+def _encode(pixels: np.ndarray, kind: str) -> bytes:
+    file = io.BytesIO()
+    if kind == "TIFF":
+        import tifffile
+
+        options = {"photometric": "minisblack", "planarconfig": "contig", "compression": "zlib"}
+        if pixels.ndim == 2:
+            del options["planarconfig"]
+        tifffile.imwrite(file, pixels, metadata=None, software=False, **options)
+    else:
+        from PIL import Image
+
+        options = {"quality": 92, "subsampling": 0} if kind == "JPEG" else {}
+        Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        found = f"the error {error.strerror!r}"
+        remedy = "Mend the path or the right to read it."
+        raise DataError(path, found=found, expected="a file to read", remedy=remedy) from error
+    if not content:
+        raise DataError(path, found="an empty file", expected="a picture", remedy=_FETCH)
+    return content
+
+
+def _format(path: Path, content: bytes) -> str:
+    for signature, kind in _SIGNATURES.items():
+        if content.startswith(signature):
+            return kind
+    raise DataError(
+        path,
+        found=f"a file that begins with {content[:16]!r}",
+        expected=f"{', '.join(dict.fromkeys(SUFFIXES.values()))}",
+        remedy="Convert the file, or fetch it again if it is a web page or a pointer to a file.",
+    )
+
+
+def _misnamed(path: Path, kind: str) -> str:
+    suffixes = " or ".join(suffix for suffix, name in SUFFIXES.items() if name == kind)
+    return f"{path}: found {kind} inside, expected a name ending in {suffixes}. Rename the file."
+
+
+def _undecodable(path: Path, kind: str, error: Exception) -> DataError:
+    text = " ".join(str(error).split())[:120] or type(error).__name__
+    return DataError(
+        path, found=f"a damaged {kind} file ({text})", expected="a whole one", remedy=_FETCH
+    )
+
+
+def _check_png(path: Path, content: bytes) -> None:
+    """Every chunk's checksum, the end, one frame, 8 bits. Decoders stop before all that."""
+    position, name = 8, b""
+    while name != b"IEND":
+        size, name = struct.unpack(">I4s", content[position : position + 8].ljust(8, b"\0"))
+        body = content[position + 4 : position + 8 + size]
+        position += 12 + size
+        if position > len(content):
+            found = f"{len(content)} bytes, {position} or more announced"
+            raise DataError(path, found=found, expected="a whole PNG file", remedy=_FETCH)
+        checksum = struct.unpack(">I", content[position - 4 : position])[0]
+        if zlib.crc32(body) != checksum:
+            found = f"a wrong checksum in chunk {name.decode('ascii', 'replace')}"
+            raise DataError(path, found=found, expected=f"{checksum:08x}", remedy=_FETCH)
+        if name == b"acTL":
+            raise _frames(path, "an animation")
+        if name == b"IHDR" and body[12] != 8 and not (body[12] == 1 or body[13] == 3):
+            raise _bits(path, f"{body[12]} bits per sample")
+
+
+def _frames(path: Path, found: str) -> DataError:
+    remedy = "Save each picture as a file of its own."
+    return DataError(path, found=found, expected="one picture", remedy=remedy)
+
+
+def _bits(path: Path, found: str) -> DataError:
+    remedy = "Convert the file; how 16 bits become 8 is for you to choose."
+    return DataError(path, found=found, expected=_EIGHT_BITS, remedy=remedy)
+
+
+def _check_size(path: Path, rows: int, columns: int) -> None:
+    if rows * columns > MAX_PIXELS:
+        raise DataError(
+            path,
+            found=f"{rows} x {columns} pixels announced",
+            expected=f"{MAX_PIXELS // 10**6} million at most",
+            remedy="Fetch the file again if it is damaged, or scale it down.",
+        )
+
+
+def _decode_by_pillow(path: Path, content: bytes) -> tuple[str, np.ndarray, int]:
+    from PIL import Image
+
+    try:
+        image = Image.open(io.BytesIO(content))
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            path,
+            found=f"a decompression bomb ({error})",
+            expected=f"{MAX_PIXELS // 10**6} million pixels at most",
+            remedy="Fetch the file again if it is damaged, or scale it down.",
+        ) from error
+    _check_size(path, image.height, image.width)
+    if image.mode not in _MODES:
+        found, expected = f"pixels of the kind {image.mode}", "grey, RGB or a palette"
+        remedy = "Convert the file to 8-bit grey or RGB."
+        raise DataError(path, found=found, expected=expected, remedy=remedy)
+    mode = image.mode
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    if mode == "P" or "transparency" in image.info:
+        image = image.convert("LA" if mode == "L" else "RGBA")
+    elif mode == "1":
+        image = image.convert("L")
+    pixels = np.array(image)
+    return mode, pixels.reshape(*pixels.shape[:2], -1), _known(orientation)
+
+
+def _known(orientation: int) -> int:
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _decode_tiff(path: Path, content: bytes) -> tuple[str, np.ndarray, int]:
+    import tifffile
+
+    if _tiff_has_more(content):
+        raise _frames(path, "more than one page")
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        page = file.pages.first
+        _check_tiff(path, page, len(content))
+        known = page.compression in _TIFFFILE_COMPRESSIONS and page.photometric in (0, 1, 2)
+        if known and page.bitspersample == 8:
+            mode, pixels = _tiff_pixels(path, page)
+            tag = page.tags.get(_ORIENTATION)
+            return mode, pixels, _known(int(tag.value) if tag else 1)
+    return _decode_by_pillow(path, content)
+
+
+def _check_tiff(path: Path, page: "tifffile.TiffPage", size: int) -> None:
+    _check_size(path, page.imagelength, page.imagewidth)
+    ends = [start + count for start, count in zip(page.dataoffsets, page.databytecounts)]
+    if not ends or max(ends) > size:
+        found = f"{size} bytes, {max(ends, default='none')} announced"
+        raise DataError(path, found=found, expected="a whole TIFF file", remedy=_FETCH)
+    if page.bitspersample not in (1, 8) or page.sampleformat != 1:
+        kind = {1: "unsigned", 2: "signed", 3: "float"}.get(page.sampleformat, "other")
+        raise _bits(path, f"{page.bitspersample} bits per sample, {kind}")
+    compressed = page.compression not in _TIFFFILE_COMPRESSIONS
+    if compressed and page.photometric == 1 and page.samplesperpixel == 3:
+        found = f"compression {page.compression} and three samples declared minisblack"
+        expected, remedy = "RGB, or another compression", "Save the file without compression."
+        raise DataError(path, found=found, expected=expected, remedy=remedy)
+
+
+def _tiff_pixels(path: Path, page: "tifffile.TiffPage") -> tuple[str, np.ndarray]:
+    samples = page.samplesperpixel
+    if samples not in _TIFF_MODES:
+        found, expected = f"{samples} samples per pixel", "1 to 4"
+        raise DataError(path, found=found, expected=expected, remedy="Convert the file to RGB.")
+    pixels = page.asarray()
+    if samples > 1 and page.planarconfig == 2:
+        pixels = np.moveaxis(pixels, 0, -1)
+    pixels = pixels.reshape(page.imagelength, page.imagewidth, samples)
+    return _TIFF_MODES[samples], 255 - pixels if page.photometric == 0 else pixels
+
+
+def _tiff_has_more(content: bytes) -> bool:
+    """Whether the first directory is followed by another; tifffile ignores one beyond the end."""
+    order = "<" if content[:2] == b"II" else ">"
+    (start,) = struct.unpack_from(f"{order}I", content, 4)
+    (count,) = struct.unpack_from(f"{order}H", content, start)
+    return struct.unpack_from(f"{order}I", content, start + 2 + 12 * count)[0] != 0
+
+
+_DECODERS = {"TIFF": _decode_tiff}
+
+
+def _without_alpha(raster: Raster) -> np.ndarray:
+    samples = raster.pixels.shape[2]
+    if samples in (1, 3):
+        return raster.pixels
+    if (raster.pixels[..., -1] != 255).any():
+        found, expected = "pixels that are not opaque", "no alpha, or 255 everywhere"
+        remedy = "Flatten the picture on the background that you want."
+        raise DataError(raster.path, found=found, expected=expected, remedy=remedy)
+    return raster.pixels[..., :-1]
+
+
+def _equal_channels(pixels: np.ndarray) -> bool:
+    return bool((pixels == pixels[..., :1]).all())
+
+
+def _with_pixels(raster: Raster, pixels: np.ndarray) -> Raster:
+    return Raster(raster.path, raster.mode, pixels, raster.orientation, raster.remarks)

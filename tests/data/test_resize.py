@@ -1,0 +1,78 @@
+"""resize.py: sizes, places and values by hand, and there and back again."""
+
+import numpy as np
+import pytest
+
+from keras_medseg.data.resize import FITS, resize, resize_labels, restore
+
+
+def test_same_size_changes_nothing():
+    pixels = np.arange(24, dtype=np.uint8).reshape(4, 2, 3)
+    for fit in FITS:
+        np.testing.assert_array_equal(resize(pixels, (4, 2), fit), pixels)
+
+
+def test_shrinking_averages_the_picture_and_picks_the_labels():
+    # Scaled down by 2, the triangle filter of Pillow weighs four pixels 1, 3, 3, 1 in eight.
+    row = np.array([0, 0, 0, 80, 80, 80, 80, 80], np.uint8)
+    pixels = np.tile(row, (8, 1))[..., None]
+    # Pixel 1 sees columns 1 to 4, so 0, 0, 80, 80: (3 + 1) / 8 of 80.
+    assert resize(pixels, (8, 4))[0, :, 0].tolist() == [0, 40, 80, 80]
+    labels = resize_labels(np.tile(row // 80, (8, 1)), (8, 4))
+    assert labels[0].tolist() == [0, 1, 1, 1]
+
+
+def test_antialiasing_keeps_the_mean_of_fine_stripes():
+    stripes = np.tile(np.array([0, 200], np.uint8), (64, 32))[..., None]
+    np.testing.assert_allclose(resize(stripes, (16, 16))[2:-2, 2:-2], 100, atol=2)
+
+
+def test_pad_keeps_proportions_and_frames_with_zeros():
+    pixels = np.full((10, 20, 1), 9, np.uint8)
+    framed = resize(pixels, (12, 12), "pad")
+    # 20 columns become 12, 10 rows 6: three rows of zeros above and below.
+    assert framed[..., 0].any(axis=1).tolist() == [False] * 3 + [True] * 6 + [False] * 3
+    assert (framed[3:9] == 9).all()
+
+
+def test_crop_keeps_proportions_and_fills():
+    labels = np.zeros((10, 20), np.uint8)
+    labels[:, 5:15] = 1
+    assert resize_labels(labels, (10, 10), "crop").all()
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("size", [(16, 16), (15, 22), (40, 31), (7, 50)])
+def test_channels_and_labels_land_in_the_same_place(fit, size):
+    labels = np.zeros((20, 30), np.uint8)
+    labels[4:12, 10:27] = 1
+    placed = resize_labels(labels, size, fit)
+    picture = resize(np.stack([labels * 200, 200 - labels * 200], -1), size, fit)
+    assert picture.shape == (*size, 2)
+    np.testing.assert_array_less(np.abs((picture[..., 0] > 100) ^ (placed > 0)).mean(), 0.12)
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("size", [(40, 60), (41, 67), (60, 61), (81, 50)])
+def test_restore_undoes_an_enlargement(fit, size):
+    labels = np.random.default_rng(0).integers(0, 4, (20, 30), np.uint8)
+    back = restore(resize_labels(labels, size, fit), (20, 30), fit)
+    kept = np.ones((20, 30), bool)
+    if fit == "crop":
+        # What is left of each side, rounded inwards, around the centre.
+        ratio = max(size[0] / 20, size[1] / 30)
+        rows, columns = int(size[0] / ratio) // 2 - 1, int(size[1] / ratio) // 2 - 1
+        kept[:] = False
+        kept[10 - rows : 10 + rows, 15 - columns : 15 + columns] = True
+    np.testing.assert_array_equal(back[kept], labels[kept])
+
+
+def test_what_was_cropped_away_comes_back_as_zeros():
+    labels = np.ones((10, 30), np.uint8)
+    back = restore(resize_labels(labels, (10, 10), "crop"), (10, 30), "crop")
+    assert back.any(axis=0).tolist() == [False] * 10 + [True] * 10 + [False] * 10
+
+
+def test_unknown_fit():
+    with pytest.raises(ValueError, match="fit: found 'squeeze', expected one of stretch"):
+        resize(np.zeros((4, 4, 1), np.uint8), (2, 2), "squeeze")
