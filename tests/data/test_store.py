@@ -1,11 +1,14 @@
 """store.py: what is stored, and that nothing but a sound store is ever trusted."""
 
+import os
 import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +45,9 @@ def _process(toys, source, reader="read", workers=1, *limit) -> subprocess.Popen
     arguments = [source, source.parent / "store", reader, workers, *limit]
     command = [sys.executable, HERE / "toy_cases.py", *map(str, arguments)]
     root = {"PYTHONPATH": str(HERE.parents[1]), "PATH": ""}
-    return subprocess.Popen(command, env=root, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=root, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def _wait_for(condition) -> None:
@@ -196,6 +201,22 @@ def test_another_reader_is_another_source(source, toys):
     assert len(toys.decoded(source)) == 8
 
 
+def _read_brighter(case, *, by):
+    import toy_cases
+
+    arrays = toy_cases.read(case)
+    return replace(arrays, image=arrays.image + arrays.image.astype(bool) * np.int16(by))
+
+
+def test_another_option_of_the_reader_is_another_source(source, toys):
+    """functools.partial: decoded again when the option changes, and kept when it does not."""
+    for by in (1, 5, 5):
+        read = partial(_read_brighter, by=by)
+        made = prepare(toys.find_cases(source), read, source.parent / "store", workers=1)
+    assert made.cases["case0"].image.max() == toys.toy_arrays(0)[0].max() + 5
+    assert len(toys.decoded(source)) == 2 * len(made.cases)
+
+
 # What is damaged
 
 
@@ -274,8 +295,8 @@ def test_a_killed_preparation_goes_on_where_it_stopped(source, toys, workers):
     _wait_for(lambda: "case2" in toys.decoded(source) and (folder / "case1.json").exists())
     process.kill()
     process.wait()
-    pids = {line.split()[1] for line in (source / "decoded.txt").read_text().splitlines()}
-    _wait_for(lambda: not any(map(_runs, pids)))
+    # A worker that was only starting goes on with a case of its own before it ends.
+    _wait_for(lambda: not _of_session(process.pid))
     before = toys.decoded(source)
     missing = [f"case{i}" for i in range(4) if not (folder / f"case{i}.json").exists()]
     assert "case2" in missing
@@ -301,11 +322,16 @@ def test_only_what_a_killed_preparation_left_is_removed(source, toys):
     assert (folder / ".git" / "HEAD").exists()
 
 
-def _runs(pid: str) -> bool:
-    try:
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
-    except OSError:
-        return False
+def _of_session(leader: int) -> list[int]:
+    """The processes of a session that still run; one that has ended has no command line."""
+
+    def runs(pid: int) -> bool:
+        try:
+            return os.getsid(pid) == leader and bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+        except OSError:
+            return False
+
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*") if runs(int(path.name))]
 
 
 def test_two_preparations_of_one_folder_share_the_work(source, toys):
