@@ -1,7 +1,8 @@
 """The networks by name: build one, list them, describe one.
 
-A network is a file in `keras_medseg/models` with a builder under `@register(Card(...))`; the files
-are found, not listed.
+A network is a file in `keras_medseg/models` of its own name, with a builder under
+`@register(Card(...))`. The files are found, not listed, and one is imported when its network is
+asked for: a file that cannot be imported breaks that network alone.
 """
 
 import importlib
@@ -13,15 +14,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from keras_medseg.choices import require_choice
+from keras_medseg.files import write_atomic
 
 if TYPE_CHECKING:
     import keras
 
 # As in setup.cfg; a test compares them.
 MINIMUM_VERSIONS = {"keras": (3, 12), "tensorflow": (2, 20)}
+TABLE_MARKS = ("<!-- networks: keras-medseg models --write README.md -->", "<!-- networks end -->")
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def build(name: str, **overrides) -> "keras.Model":
 
     Raises:
         ValueError: unknown name, unknown override, or a value that the builder refuses.
-        ImportError: Keras or TensorFlow is too old.
+        ImportError: Keras or TensorFlow is too old, or the network's file cannot be imported.
     """
     accepted = options(name)
     for option in overrides:
@@ -100,7 +104,7 @@ def build(name: str, **overrides) -> "keras.Model":
 
 def list_models(pattern: str = "*") -> list[str]:
     """Sorted names of the networks that match a shell pattern such as "*unet*"."""
-    return sorted(name for name in _discovered() if fnmatchcase(name, pattern))
+    return sorted(name for name in _files("models") | set(_entries) if fnmatchcase(name, pattern))
 
 
 def card(name: str) -> Card:
@@ -147,6 +151,51 @@ def describe(name: str) -> str:
     return "\n".join([*lines, "", inspect.getdoc(entry.builder) or ""]).rstrip()
 
 
+def table() -> str:
+    """All networks as a Markdown table; below it, the files that cannot be imported.
+
+    Raises:
+        ImportError: Keras or TensorFlow is too old.
+    """
+    check_versions()
+    rows = [("network", "paper", "input", "parameters", "parity", "compared in")]
+    broken = []
+    for name in list_models():
+        try:
+            facts = card(name)
+        except ImportError as error:
+            broken.append(str(error))
+            continue
+        size = f"{'x'.join(map(str, facts.input_shape))} ({facts.dimensions}-D)"
+        papers = ", ".join(facts.compared_in) or "-"
+        rows.append((name, facts.paper, size, f"{facts.parameters:,}", facts.parity, papers))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    rows.insert(1, tuple("-" * width for width in widths))
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
+    return "\n\n".join(["\n".join(f"| {line} |" for line in lines), *broken])
+
+
+def write_table(page: Path) -> None:
+    """Put the table between the two marks of a Markdown page.
+
+    Raises:
+        ValueError: the page has not both marks, in this order.
+        OSError: the page cannot be read or written.
+    """
+    text = page.read_text()
+    before, begin, rest = text.partition(TABLE_MARKS[0])
+    _, end, after = rest.partition(TABLE_MARKS[1])
+    if not begin or not end:
+        raise ValueError(f"{page}: found no lines {' ... '.join(TABLE_MARKS)}, expected both.")
+    write_atomic(page, f"{before}{begin}\n\n{table()}\n\n{end}{after}".encode())
+
+
+def import_layers() -> None:
+    """Make the package's layer classes known to Keras, which a saved network may hold."""
+    for name in sorted(_files("layers")):
+        importlib.import_module(f"keras_medseg.layers.{name}")
+
+
 def check_versions() -> None:
     """Check Keras, and TensorFlow where it is the backend, against the lower bounds.
 
@@ -174,16 +223,29 @@ def _place(builder: Callable) -> str:
     return f"{builder.__module__}.{builder.__qualname__}"
 
 
-def _discovered() -> dict[str, _Entry]:
-    check_versions()
-    from keras_medseg import models
-
-    for module in pkgutil.iter_modules(models.__path__):
-        importlib.import_module(f"{models.__name__}.{module.name}")
-    return _entries
+def _files(folder: str) -> set[str]:
+    """Names of the package's modules in a folder."""
+    return {module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / folder)])}
 
 
 def _find(name: str) -> _Entry:
-    entries = _discovered()
-    require_choice("model", name, sorted(entries))
-    return entries[name]
+    check_versions()
+    require_choice("model", name, list_models())
+    if name not in _entries:
+        _import(name)
+    return _entries[name]
+
+
+def _import(name: str) -> None:
+    try:
+        importlib.import_module(f"keras_medseg.models.{name}")
+    except Exception as error:
+        raise ImportError(
+            f"models/{name}.py: found {type(error).__name__}: {error}; expected a file that can be "
+            f"imported. Mend it; the other networks do without it."
+        ) from error
+    if name not in _entries:
+        raise ImportError(
+            f"models/{name}.py: found no network {name!r}, expected a builder under "
+            f"@register(Card(name={name!r}, ...)). Name the file as its network."
+        )

@@ -1,7 +1,9 @@
-"""Names, options, errors and the version check."""
+"""Names, options, errors, the table and the version check."""
 
 import configparser
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -10,7 +12,8 @@ import pytest
 import keras_medseg
 from keras_medseg import registry
 
-SETUP = Path(__file__).parents[1] / "setup.cfg"
+ROOT = Path(__file__).parents[1]
+SETUP = ROOT / "setup.cfg"
 CARD = registry.Card(
     name="test_net",
     paper="test",
@@ -26,8 +29,7 @@ CARD = registry.Card(
 
 @pytest.fixture
 def entries(monkeypatch):
-    """The registered models, to be changed at will."""
-    registry.list_models()
+    """The networks imported so far, to be changed at will."""
     copy = dict(registry._entries)
     monkeypatch.setattr(registry, "_entries", copy)
     return copy
@@ -45,10 +47,65 @@ def test_list_models_by_pattern():
     assert registry.list_models() == sorted(registry.list_models())
 
 
-def test_every_file_in_models_registers_a_network():
+def test_every_network_lies_in_the_file_of_its_name():
     files = (Path(keras_medseg.__file__).parent / "models").glob("[!_]*.py")
-    modules = {registry._find(name).builder.__module__ for name in registry.list_models()}
-    assert {f"keras_medseg.models.{file.stem}" for file in files} == modules
+    assert {file.stem for file in files} == set(registry.list_models())
+    for name in registry.list_models():
+        assert registry.card(name).name == name
+        assert registry._find(name).builder.__module__ == f"keras_medseg.models.{name}"
+
+
+def test_a_network_is_imported_when_it_is_asked_for():
+    code = (
+        "import sys\nfrom keras_medseg import registry\n"
+        "assert 'unext' in registry.list_models()\n"
+        "assert 'keras' not in sys.modules\n"
+        "registry.card('unext')\n"
+        "imported = [name for name in sys.modules if name.startswith('keras_medseg.models.')]\n"
+        "assert imported == ['keras_medseg.models.unext'], imported\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.fixture
+def folder_of_networks(entries, monkeypatch, tmp_path):
+    """In the place of models/: a network, a file with an error, a file without a network."""
+    import keras_medseg.models
+
+    entries.clear()
+    good = Path(keras_medseg.__file__).parent / "models" / "unext.py"
+    (tmp_path / "good.py").write_text(good.read_text().replace('name="unext"', 'name="good"'))
+    (tmp_path / "typo.py").write_text("import no_such_package")
+    (tmp_path / "empty.py").write_text("")
+    monkeypatch.setattr(registry, "_files", lambda folder: {"good", "typo", "empty"})
+    monkeypatch.setattr(keras_medseg.models, "__path__", [str(tmp_path)])
+    yield
+    for name in ("good", "typo", "empty"):
+        sys.modules.pop(f"keras_medseg.models.{name}", None)
+
+
+def test_a_broken_file_names_itself_and_hides_no_other(folder_of_networks):
+    assert registry.list_models() == ["empty", "good", "typo"]
+    assert registry.card("good").paper == "valanarasu2022"
+    with pytest.raises(ImportError, match=r"models/typo\.py: .*no_such_package"):
+        registry.build("typo")
+    with pytest.raises(ImportError, match=r"models/empty\.py: found no network 'empty'"):
+        registry.card("empty")
+    networks, *broken = registry.table().split("\n\n")
+    assert networks.splitlines()[2].startswith("| good ")
+    assert len(networks.splitlines()) == 3
+    assert [line.split(":")[0] for line in broken] == ["models/empty.py", "models/typo.py"]
+
+
+def test_layers_of_a_saved_network_are_known_in_a_new_process(tmp_path):
+    path = tmp_path / "model.keras"
+    options = {"filters": 8, "heads": (1, 1, 1, 1), "window": 2, "input_shape": (64, 64, 3)}
+    keras_medseg.build("swin_unet", **options).save(path)
+    code = (
+        "import sys, keras\nfrom keras_medseg import registry\n"
+        "registry.import_layers()\nkeras.saving.load_model(sys.argv[1])\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=ROOT)
 
 
 def test_unknown_name_answers_with_the_nearest():
@@ -108,7 +165,9 @@ def test_old_version_is_named_with_its_remedy(monkeypatch, package, found):
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     monkeypatch.setattr(registry, "version", {"keras": "3.15.1", package: found}.get)
     with pytest.raises(ImportError, match=f"{package}: found version {found}, expected") as error:
-        registry.list_models()
+        registry.card("unet")
+    with pytest.raises(ImportError, match=package):
+        registry.table()
     assert "pip install --upgrade" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -117,3 +176,32 @@ def test_tensorflow_does_not_matter_on_another_backend(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     monkeypatch.setattr(registry, "version", {"keras": "3.12.0", "tensorflow": "2.1"}.get)
     registry.check_versions()
+
+
+def test_table_has_a_row_per_network():
+    lines = registry.table().splitlines()
+    header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert header == ["network", "paper", "input", "parameters", "parity", "compared in"]
+    assert [row[0] for row in rows] == registry.list_models()
+    row = rows[registry.list_models().index("unet")]
+    papers = "mtds2021, csam_knee, iacnn"
+    assert row[1:] == ["ronneberger2015", "224x224x3 (2-D)", "34,540,737", "golden", papers]
+
+
+def test_table_of_the_readme_is_the_one_that_is_printed(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text((ROOT / "README.md").read_text())
+    registry.write_table(page)
+    remedy = "run: keras-medseg models --write README.md"
+    assert page.read_text() == (ROOT / "README.md").read_text(), remedy
+
+
+def test_table_is_put_between_its_marks_only(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("above\n{}\nold\n{}\nbelow\n".format(*registry.TABLE_MARKS))
+    registry.write_table(page)
+    begin, end = registry.TABLE_MARKS
+    assert page.read_text() == f"above\n{begin}\n\n{registry.table()}\n\n{end}\nbelow\n"
+    page.write_text(f"{end} {begin}")
+    with pytest.raises(ValueError, match=r"page\.md: found no lines"):
+        registry.write_table(page)

@@ -1,9 +1,17 @@
-"""Convolution, batch normalisation and ReLU with a stack's defaults."""
+"""Convolution, batch normalisation and ReLU with a stack's defaults, in two or three dimensions.
+
+Which of the two follows from the rank of the tensor: (N, H, W, C) or (N, X, Y, Z, C).
+"""
 
 import keras
 from keras import layers
 
 from keras_medseg.stacks import Stack
+
+
+def layer_class(kind: str, x: keras.KerasTensor) -> type[layers.Layer]:
+    """Keras' class of this kind for tensors like x: "Conv{}D" is Conv3D for (N, X, Y, Z, C)."""
+    return getattr(layers, kind.format(len(x.shape) - 2))
 
 
 def conv(
@@ -17,28 +25,37 @@ def conv(
     padding: str = "same",
     **options,
 ) -> keras.KerasTensor:
-    """2-D convolution (N, H, W, C) -> (N, H / strides, W / strides, filters), zero-padded.
+    """Convolution (N, H, W, C) -> (N, H / strides, W / strides, filters), zero-padded.
 
-    `options` are those of keras.layers.Conv2D; padding="valid" pads nothing.
+    Likewise (N, X, Y, Z, C). `options` are those of keras.layers.Conv2D; padding="valid" pads
+    nothing.
     """
     if padding == "same" and strides > 1 and stack.symmetric_padding:
-        x = layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
+        x = layer_class("ZeroPadding{}D", x)(kernel_size // 2, name=f"{name}_pad")(x)
         padding = "valid"
-    options |= dict(strides=strides, padding=padding)
+    options |= dict(strides=strides, padding=padding, dimensions=len(x.shape) - 2)
     return conv_layer(x.shape[-1], filters, kernel_size, stack=stack, name=name, **options)(x)
 
 
 def conv_layer(
-    channels: int, filters: int, kernel_size: int, *, stack: Stack, name: str, **options
-) -> layers.Conv2D:
-    """A 2-D convolution of `channels` input channels, zero-padded; to be called more than once."""
-    fan_in = kernel_size**2 * channels
+    channels: int,
+    filters: int,
+    kernel_size: int,
+    *,
+    stack: Stack,
+    name: str,
+    dimensions: int = 2,
+    **options,
+) -> layers.Conv2D | layers.Conv3D:
+    """A convolution of `channels` input channels, zero-padded; to be called more than once."""
+    fan_in = kernel_size**dimensions * channels
     defaults = dict(
         padding="same",
         kernel_initializer=stack.kernel(fan_in),
         bias_initializer=stack.bias(fan_in),
     )
-    return layers.Conv2D(filters, kernel_size, name=name, **{**defaults, **options})
+    convolution = {2: layers.Conv2D, 3: layers.Conv3D}[dimensions]
+    return convolution(filters, kernel_size, name=name, **{**defaults, **options})
 
 
 def separable_conv(
@@ -83,7 +100,7 @@ def conv_bn_relu(
 ) -> keras.KerasTensor:
     """Convolution with bias, batch normalisation, and ReLU unless `activation` is False.
 
-    (N, H, W, C) -> (N, H, W, filters).
+    (N, H, W, C) -> (N, H, W, filters), likewise (N, X, Y, Z, C).
     """
     x = conv(x, filters, kernel_size, stack=stack, name=name)
     x = norm(x, stack=stack, name=f"{name}_bn")
@@ -101,7 +118,7 @@ def bn_relu_conv(
 ) -> keras.KerasTensor:
     """Batch normalisation, ReLU, then convolution with bias: the order of pre-activation.
 
-    (N, H, W, C) -> (N, H / strides, W / strides, filters).
+    (N, H, W, C) -> (N, H / strides, W / strides, filters), likewise (N, X, Y, Z, C).
     """
     x = norm(x, stack=stack, name=f"{name}_bn")
     x = layers.ReLU(name=f"{name}_relu")(x)

@@ -1,7 +1,8 @@
-"""Resizing to a given size: bilinear with aligned corners, and averages over bins.
+"""Resizing to a given size: linear with aligned corners, and averages over bins.
 
-keras.ops and UpSampling2D interpolate between pixel centres. With align_corners=True, PyTorch and
-TensorFlow 1 map the outermost pixels onto each other, which is another result.
+In two or three dimensions, by the number of sizes. keras.ops and UpSampling2D interpolate between
+pixel centres. With align_corners=True, PyTorch and TensorFlow 1 map the outermost pixels onto each
+other, which is another result.
 """
 
 import keras
@@ -10,9 +11,12 @@ from keras import layers, ops
 
 
 def resize_aligned(
-    x: keras.KerasTensor, size: tuple[int, int], *, name: str, dtype: str | None = None
+    x: keras.KerasTensor, size: tuple[int, ...], *, name: str, dtype: str | None = None
 ) -> keras.KerasTensor:
-    """Bilinear interpolation with align_corners=True, (N, H, W, C) -> (N, *size, C)."""
+    """Bi- or trilinear interpolation with align_corners=True.
+
+    (N, H, W, C) -> (N, *size, C), likewise (N, X, Y, Z, C).
+    """
     return Resize(size, "aligned_bilinear", name=name, dtype=dtype)(x)
 
 
@@ -29,6 +33,13 @@ def aligned_bilinear_matrix(inputs: int, outputs: int) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(inputs)))
 
 
+def bilinear_matrix(inputs: int, outputs: int) -> np.ndarray:
+    """(outputs, inputs) weights; output i reads position (i + 0.5) * inputs / outputs - 0.5."""
+    position = (np.arange(outputs) + 0.5) * inputs / outputs - 0.5
+    position = np.clip(position, 0, inputs - 1)
+    return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(inputs)))
+
+
 def average_matrix(inputs: int, outputs: int) -> np.ndarray:
     """(outputs, inputs) weights; bin i covers floor(i * n / bins) to ceil((i + 1) * n / bins)."""
     bins, pixel = np.arange(outputs)[:, None], np.arange(inputs)
@@ -36,30 +47,40 @@ def average_matrix(inputs: int, outputs: int) -> np.ndarray:
     return covered / covered.sum(axis=1, keepdims=True)
 
 
-MATRICES = {"aligned_bilinear": aligned_bilinear_matrix, "average": average_matrix}
+MATRICES = {
+    "aligned_bilinear": aligned_bilinear_matrix,
+    "bilinear": bilinear_matrix,
+    "average": average_matrix,
+}
 
 
 @keras.saving.register_keras_serializable(package="keras_medseg")
 class Resize(layers.Layer):
-    """Linear resampling of H and W by one matrix each, (N, H, W, C) -> (N, *size, C).
+    """Linear resampling of every axis by a matrix of its own, (N, H, W, C) -> (N, *size, C).
+
+    Likewise (N, X, Y, Z, C).
 
     Args:
-        size: height and width of the output.
-        method: "aligned_bilinear" or "average".
+        size: of the output, one number for each axis.
+        method: "aligned_bilinear", "bilinear" (between pixel centres, as UpSampling2D does, which
+            Keras lacks in three dimensions) or "average".
     """
 
-    def __init__(self, size: tuple[int, int], method: str, **options):
+    def __init__(self, size: tuple[int, ...], method: str, **options):
         super().__init__(**options)
         self.size, self.method = tuple(size), method
 
     def build(self, input_shape):
-        pairs = zip(input_shape[1:3], self.size)
+        pairs = zip(input_shape[1:-1], self.size, strict=True)
         self._matrices = [MATRICES[self.method](old, new) for old, new in pairs]
 
     def call(self, x):
-        along_h, along_w = (ops.cast(matrix, self.compute_dtype) for matrix in self._matrices)
-        x = ops.einsum("ah,nhwc->nawc", along_h, x)
-        return ops.einsum("bw,nawc->nabc", along_w, x)
+        axes = "xyz"[: len(self.size)]
+        for axis, matrix in zip(axes, self._matrices):
+            resized = axes.replace(axis, "r")
+            matrix = ops.cast(matrix, self.compute_dtype)
+            x = ops.einsum(f"r{axis},n{axes}c->n{resized}c", matrix, x)
+        return x
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], *self.size, input_shape[-1])

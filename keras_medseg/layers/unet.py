@@ -1,13 +1,17 @@
-"""The U of a U-Net with blocks to be chosen: five levels, concatenated skips."""
+"""The Us that networks share: LeeJunHyun's, with blocks to be chosen, and the residual one."""
 
 from collections.abc import Callable
+from functools import partial
 
 import keras
 from keras import layers
 
-from keras_medseg.layers.convolution import conv_bn_relu
+from keras_medseg import stacks
+from keras_medseg.layers.convolution import conv, conv_bn_relu
 from keras_medseg.layers.gates import attention_gate
-from keras_medseg.layers.resampling import up
+from keras_medseg.layers.recurrent import recurrent_residual
+from keras_medseg.layers.resampling import require_multiple, up
+from keras_medseg.layers.residual import pre_activation
 from keras_medseg.stacks import Stack
 
 # Our layers -> the modules of LeeJunHyun/Image_Segmentation; each of its networks has some of them.
@@ -40,6 +44,37 @@ LEEJUNHYUN_NAMES = {
     "Decode{n}_unit2_conv_bn": "Up_RRCNN{n}.RCNN.1.conv.1",
     "Output": "Conv_1x1",
 }
+
+
+def leejunhyun_unet(
+    name: str,
+    input_shape: tuple[int | None, int | None, int],
+    classes: int,
+    filters: int,
+    activation: str,
+    stack: str | Stack,
+    *,
+    t: int | None = None,
+    gates: bool = False,
+) -> keras.Model:
+    """One of the four networks of LeeJunHyun/Image_Segmentation, called `name`.
+
+    Args:
+        t: recurrences of the R2 blocks; None for blocks of two convolutions.
+        gates: whether attention gates weight the skips.
+
+    The others are options of the builders.
+
+    Raises:
+        ValueError: H or W not divisible by 16; the message gives the next valid shape.
+    """
+    require_multiple(input_shape, 16)
+    stack = stacks.get(stack)
+    block = double_conv if t is None else partial(recurrent_residual, t=t)
+    image = keras.Input(input_shape, name="Input")
+    x = unet_features(image, filters, partial(block, stack=stack), stack=stack, gates=gates)
+    x = conv(x, classes, 1, stack=stack, name="Output", activation=activation, dtype="float32")
+    return keras.Model(image, x, name=name)
 
 
 def unet_features(
@@ -84,3 +119,49 @@ def double_conv(
     """Twice 3x3 convolution with bias, batch norm, ReLU. (N, H, W, C) -> (N, H, W, filters)."""
     x = conv_bn_relu(x, filters, 3, stack=stack, name=f"{name}_conv1")
     return conv_bn_relu(x, filters, 3, stack=stack, name=f"{name}_conv2")
+
+
+def residual_unet(
+    name: str,
+    input_shape: tuple[int | None, int | None, int],
+    classes: int,
+    filters: int,
+    activation: str,
+    stack: str | Stack,
+    *,
+    shortcut_size: int = 1,
+    upsampling: str | None = None,
+    centre: Callable[..., keras.KerasTensor] | None = None,
+) -> keras.Model:
+    """The residual U-Net of Zhang et al. 2018, called `name`; options are those of the builders.
+
+    Args:
+        shortcut_size: kernel of the shortcuts; 3x3 ones are normalised.
+        upsampling: "nearest", "bilinear" or "transposed_conv"; None is the stack's default.
+        centre: called as centre(x, stack=...) on the bridge's output, (N, H / 8, W / 8, 8 filters).
+
+    Raises:
+        ValueError: H or W not divisible by 8; the message gives the next valid shape.
+    """
+    require_multiple(input_shape, 8)
+    stack = stacks.get(stack)
+    unit = partial(
+        pre_activation, stack=stack, shortcut_size=shortcut_size, shortcut_norm=shortcut_size == 3
+    )
+    image = keras.Input(input_shape, name="Input")
+    x = conv_bn_relu(image, filters, 3, stack=stack, name="Stem_conv1")
+    x = conv(x, filters, 3, stack=stack, name="Stem_conv2")
+    skip = conv(image, filters, shortcut_size, stack=stack, name="Stem_shortcut")
+    skips = [layers.Add(name="Stem_add")([x, skip])]
+    for number in (1, 2):
+        skips.append(unit(skips[-1], 2**number * filters, strides=2, name=f"Encode{number}"))
+    x = unit(skips[-1], 8 * filters, strides=2, name="Bridge")
+    if centre is not None:
+        x = centre(x, stack=stack)
+    for number in (1, 2, 3):
+        skip = skips.pop()
+        x = up(x, upsampling or stack.upsampling, stack=stack, name=f"Up{number}")
+        x = layers.Concatenate(name=f"Concat{number}")([x, skip])
+        x = unit(x, skip.shape[-1], name=f"Decode{number}")
+    x = conv(x, classes, 1, stack=stack, name="Output", activation=activation, dtype="float32")
+    return keras.Model(image, x, name=name)

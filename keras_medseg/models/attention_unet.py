@@ -5,14 +5,10 @@ each skip. The gate's signal is the decoder's own map, already at the skip's res
 al. 2018 (arXiv 1804.03999) take it one level below and resample the weights.
 """
 
-from functools import partial
-
 import keras
 
 from keras_medseg import stacks
-from keras_medseg.layers.convolution import conv
-from keras_medseg.layers.resampling import require_multiple
-from keras_medseg.layers.unet import LEEJUNHYUN_NAMES, double_conv, unet_features
+from keras_medseg.layers.unet import LEEJUNHYUN_NAMES, leejunhyun_unet
 from keras_medseg.registry import Card, register
 
 ORIGINAL_NAMES = LEEJUNHYUN_NAMES
@@ -45,17 +41,12 @@ def attention_unet(
         input_shape: (H, W, C); H and W divisible by 16, or None for any such size.
         classes: output channels.
         filters: channels of the first level; 64 grow to 1024 at the bottom.
-        activation: of the output: "linear" for the original's logits, "sigmoid" or "softmax" for
-            probabilities, which this package's losses and inference take.
+        activation: of the output; "linear" for the original's logits, "sigmoid", or "softmax".
         stack: name of the framework whose silent defaults apply, or a Stack.
 
     Raises:
         ValueError: H or W not divisible by 16; the message gives the next valid shape.
     """
-    require_multiple(input_shape, 16)
-    stack = stacks.get(stack)
-    image = keras.Input(input_shape, name="Input")
-    block = partial(double_conv, stack=stack)
-    x = unet_features(image, filters, block, stack=stack, gates=True)
-    x = conv(x, classes, 1, stack=stack, name="Output", activation=activation, dtype="float32")
-    return keras.Model(image, x, name="attention_unet")
+    return leejunhyun_unet(
+        "attention_unet", input_shape, classes, filters, activation, stack, gates=True
+    )

@@ -23,6 +23,9 @@ Open in the text, and chosen here:
 * No recurrent convolution appears in the text, whatever the title's R2U-Net says.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import keras
 from keras import layers
 
@@ -141,49 +144,67 @@ def mtds_r2unet(
     require_choice("gate", gate, GATES)
     require_choice("supervision", supervision, SUPERVISION)
     stack = stacks.get(stack)
-    upsampling = upsampling or stack.upsampling
-
-    def encode(x, level):
-        width, name = 2 ** (level - 1) * filters, f"APR{level}"
-        x = ENCODER_BLOCKS[encoder_block](x, width, gate=gate, stack=stack, name=name)
-        return excite(x, level)
-
-    def decode(x, skip, level):
-        x = up(x, upsampling, stack=stack, name=f"Up{level}")
-        if skip_gates:
-            width = skip.shape[-1]
-            skip = attention_gate(skip, x, max(1, width // 2), stack=stack, name=f"Gate{level}")
-        x = layers.Concatenate(name=f"Concat{level}")([skip, x])
-        name = f"PreActivation{level}"
-        x = pre_activation_convolutions(x, skip.shape[-1], stack=stack, name=name)
-        return excite(x, 8 - level)
-
-    def excite(x, number):
-        return squeeze_excitation(
-            x, stack=stack, name=f"SE{number}", ratio=se_ratio, dropout=se_dropout
-        )
+    up_by = partial(up, kind=upsampling or stack.upsampling, stack=stack)
+    down_by = partial(down, kind=downsampling, stack=stack)
+    block = partial(ENCODER_BLOCKS[encoder_block], gate=gate, stack=stack)
+    excite = partial(squeeze_excitation, stack=stack, ratio=se_ratio, dropout=se_dropout)
 
     image = keras.Input(input_shape, name="Input")
-    encoded = [encode(image, 1)]
-    for level in (2, 3, 4):
-        x = down(encoded[-1], downsampling, stack=stack, name=f"Down{level - 1}")
-        encoded.append(encode(x, level))
-    x, decoded = encoded[3], []
-    for level in (3, 2, 1):
-        x = decode(x, encoded[level - 1], level)
-        decoded.insert(0, x)
-    outputs = [output(x, classes, 0, upsampling, stack=stack, name="Output")]
-    supervised = {"encoder": encoded[:3], "decoder": decoded, "none": []}[supervision]
+    encoded = encoder(image, filters, block, excite, down_by)
+    decoded = decoder(encoded, excite, up_by, skip_gates, stack=stack)
+    supervised = {"encoder": encoded[:3], "decoder": decoded, "none": ()}[supervision]
+    outputs = [output(decoded[0], classes, 0, up_by, stack=stack, name="Output")]
     for number, x in enumerate(supervised, 1):
-        outputs.append(output(x, 1, number - 1, upsampling, stack=stack, name=f"Output{number}"))
+        outputs.append(output(x, 1, number - 1, up_by, stack=stack, name=f"Output{number}"))
     return keras.Model(image, outputs if supervised else outputs[0], name="mtds_r2unet")
+
+
+def encoder(
+    x: keras.KerasTensor,
+    filters: int,
+    block: Callable[..., keras.KerasTensor],
+    excite: Callable[..., keras.KerasTensor],
+    down_by: Callable[..., keras.KerasTensor],
+) -> list[keras.KerasTensor]:
+    """Four blocks with SE, halved in between: maps of 1, 2, 4, 8 times `filters`, finest first."""
+    levels = []
+    for level in (1, 2, 3, 4):
+        if levels:
+            x = down_by(x, name=f"Down{level - 1}")
+        x = block(x, 2 ** (level - 1) * filters, name=f"APR{level}")
+        x = excite(x, name=f"SE{level}")
+        levels.append(x)
+    return levels
+
+
+def decoder(
+    encoded: list[keras.KerasTensor],
+    excite: Callable[..., keras.KerasTensor],
+    up_by: Callable[..., keras.KerasTensor],
+    skip_gates: bool,
+    *,
+    stack: stacks.Stack,
+) -> list[keras.KerasTensor]:
+    """From the bottom up: doubled, joined with the skip, block, SE; three maps, finest first."""
+    x, levels = encoded[3], []
+    for level in (3, 2, 1):
+        skip = encoded[level - 1]
+        width = skip.shape[-1]
+        x = up_by(x, name=f"Up{level}")
+        if skip_gates:
+            skip = attention_gate(skip, x, max(1, width // 2), stack=stack, name=f"Gate{level}")
+        x = layers.Concatenate(name=f"Concat{level}")([skip, x])
+        x = pre_activation_convolutions(x, width, stack=stack, name=f"PreActivation{level}")
+        x = excite(x, name=f"SE{8 - level}")
+        levels.insert(0, x)
+    return levels
 
 
 def output(
     x: keras.KerasTensor,
     classes: int,
     doublings: int,
-    upsampling: str,
+    up_by: Callable[..., keras.KerasTensor],
     *,
     stack: stacks.Stack,
     name: str,
@@ -191,5 +212,5 @@ def output(
     """1x1 convolution, up to full resolution, sigmoid: (N, h, w, C) -> (N, H, W, classes)."""
     x = conv(x, classes, 1, stack=stack, name=f"{name}_conv")
     for doubling in range(doublings):
-        x = up(x, upsampling, stack=stack, name=f"{name}_up{doubling + 1}")
+        x = up_by(x, name=f"{name}_up{doubling + 1}")
     return layers.Activation("sigmoid", dtype="float32", name=name)(x)

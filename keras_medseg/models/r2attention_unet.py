@@ -4,15 +4,10 @@ A network of the repository LeeJunHyun/Image_Segmentation without an article of 
 with the gates of its Attention U-Net.
 """
 
-from functools import partial
-
 import keras
 
 from keras_medseg import stacks
-from keras_medseg.layers.convolution import conv
-from keras_medseg.layers.recurrent import recurrent_residual
-from keras_medseg.layers.resampling import require_multiple
-from keras_medseg.layers.unet import LEEJUNHYUN_NAMES, unet_features
+from keras_medseg.layers.unet import LEEJUNHYUN_NAMES, leejunhyun_unet
 from keras_medseg.registry import Card, register
 
 ORIGINAL_NAMES = LEEJUNHYUN_NAMES
@@ -47,17 +42,12 @@ def r2attention_unet(
         t: how often each unit feeds its output back; its convolution is applied t + 1 times.
             The article's 2; the script of the repository sets 3.
         filters: channels of the first level; 64 grow to 1024 at the bottom.
-        activation: of the output: "linear" for the original's logits, "sigmoid" or "softmax" for
-            probabilities, which this package's losses and inference take.
+        activation: of the output; "linear" for the original's logits, "sigmoid", or "softmax".
         stack: name of the framework whose silent defaults apply, or a Stack.
 
     Raises:
         ValueError: H or W not divisible by 16; the message gives the next valid shape.
     """
-    require_multiple(input_shape, 16)
-    stack = stacks.get(stack)
-    image = keras.Input(input_shape, name="Input")
-    block = partial(recurrent_residual, t=t, stack=stack)
-    x = unet_features(image, filters, block, stack=stack, gates=True)
-    x = conv(x, classes, 1, stack=stack, name="Output", activation=activation, dtype="float32")
-    return keras.Model(image, x, name="r2attention_unet")
+    return leejunhyun_unet(
+        "r2attention_unet", input_shape, classes, filters, activation, stack, t=t, gates=True
+    )

@@ -12,16 +12,11 @@ shortcuts, transposed convolutions, PyTorch. It is
     build("resunet", shortcut="3x3", upsampling="transposed_conv", stack="pytorch")
 """
 
-from functools import partial
-
 import keras
-from keras import layers
 
 from keras_medseg import stacks
 from keras_medseg.choices import require_choice
-from keras_medseg.layers.convolution import conv, conv_bn_relu
-from keras_medseg.layers.resampling import require_multiple, up
-from keras_medseg.layers.residual import pre_activation
+from keras_medseg.layers.unet import residual_unet
 from keras_medseg.registry import Card, register
 
 _UNITS = {
@@ -90,26 +85,14 @@ def resunet(
         ValueError: H or W not divisible by 8 (the message gives the next valid shape), or an
             unknown choice.
     """
-    require_multiple(input_shape, 8)
     require_choice("shortcut", shortcut, ("1x1", "3x3"))
-    stack = stacks.get(stack)
-    upsampling = upsampling or stack.upsampling
-    size = int(shortcut[0])
-    unit = partial(pre_activation, stack=stack, shortcut_size=size, shortcut_norm=size == 3)
-
-    image = keras.Input(input_shape, name="Input")
-    x = conv_bn_relu(image, filters, 3, stack=stack, name="Stem_conv1")
-    x = conv(x, filters, 3, stack=stack, name="Stem_conv2")
-    skip = conv(image, filters, size, stack=stack, name="Stem_shortcut")
-    x = layers.Add(name="Stem_add")([x, skip])
-    skips = [x]
-    for number in (1, 2):
-        skips.append(unit(skips[-1], 2**number * filters, strides=2, name=f"Encode{number}"))
-    x = unit(skips[-1], 8 * filters, strides=2, name="Bridge")
-    for number in (1, 2, 3):
-        skip = skips.pop()
-        x = up(x, upsampling, stack=stack, name=f"Up{number}")
-        x = layers.Concatenate(name=f"Concat{number}")([x, skip])
-        x = unit(x, skip.shape[-1], name=f"Decode{number}")
-    x = conv(x, classes, 1, stack=stack, name="Output", activation=activation, dtype="float32")
-    return keras.Model(image, x, name="resunet")
+    return residual_unet(
+        "resunet",
+        input_shape,
+        classes,
+        filters,
+        activation,
+        stack,
+        shortcut_size=int(shortcut[0]),
+        upsampling=upsampling,
+    )

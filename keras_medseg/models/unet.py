@@ -6,8 +6,6 @@ Brox 2015 (MICCAI), figure 1: no padding, no norm, 2x2 up-convolutions, skips cr
 572x572 pixels give 388x388, and the default of two classes' logits there is `classes=2`.
 """
 
-from functools import partial
-
 import keras
 from keras import layers
 
@@ -15,7 +13,7 @@ from keras_medseg import stacks
 from keras_medseg.choices import require_choice
 from keras_medseg.layers.convolution import conv
 from keras_medseg.layers.resampling import require_multiple, transposed_conv
-from keras_medseg.layers.unet import LEEJUNHYUN_NAMES, double_conv, unet_features
+from keras_medseg.layers.unet import LEEJUNHYUN_NAMES, leejunhyun_unet
 from keras_medseg.registry import Card, register
 
 ORIGINAL_NAMES = LEEJUNHYUN_NAMES
@@ -51,8 +49,7 @@ def unet(
         classes: output channels.
         form: "same", or "valid" for the article's, whose output is smaller by 184.
         filters: channels of the first level; 64 grow to 1024 at the bottom.
-        activation: of the output: "linear" for the original's logits, "sigmoid" or "softmax" for
-            probabilities, which this package's losses and inference take.
+        activation: of the output; "linear" for the original's logits, "sigmoid", or "softmax".
         stack: name of the framework whose silent defaults apply, or a Stack.
 
     Raises:
@@ -60,16 +57,13 @@ def unet(
             choice.
     """
     require_choice("form", form, ("same", "valid"))
-    stack = stacks.get(stack)
     if form == "same":
-        require_multiple(input_shape, 16)
-        image = keras.Input(input_shape, name="Input")
-        x = unet_features(image, filters, partial(double_conv, stack=stack), stack=stack)
-    else:
-        # 188 pixels, the smallest size, leave 4; each of the four halvings doubles the step.
-        require_multiple(input_shape, 16, offset=188)
-        image = keras.Input(input_shape, name="Input")
-        x = _features_without_padding(image, filters, stack)
+        return leejunhyun_unet("unet", input_shape, classes, filters, activation, stack)
+    # 188 pixels, the smallest size, leave 4; each of the four halvings doubles the step.
+    require_multiple(input_shape, 16, offset=188)
+    stack = stacks.get(stack)
+    image = keras.Input(input_shape, name="Input")
+    x = _features_without_padding(image, filters, stack)
     x = conv(x, classes, 1, stack=stack, name="Output", activation=activation, dtype="float32")
     return keras.Model(image, x, name="unet")
 

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from keras_medseg import stacks
-from keras_medseg.layers.resampling import DOWNSAMPLING, UPSAMPLING, down, require_multiple, up
+from keras_medseg.layers.resampling import (
+    DOWNSAMPLING,
+    UPSAMPLING,
+    down,
+    require_multiple,
+    transposed_conv,
+    up,
+)
 
 SQUARE = np.array([[1.0, 2.0], [3.0, 6.0]], "float32")[None, ..., None]
 
@@ -48,12 +55,43 @@ def test_up_doubles(kind):
     assert y.shape == (1, 6, 8, 3)
 
 
+def test_three_dimensions_by_hand():
+    x = np.arange(8, dtype="float32").reshape(1, 2, 2, 2, 1)
+    for kind, expected in (("max_pool", 7), ("average_pool", 3.5)):
+        y = _apply(lambda t, kind=kind: down(t, kind, stack=stacks.PYTORCH, name="down"), x)
+        assert np.ravel(y).tolist() == [expected]
+    y = _apply(lambda t: up(t, "nearest", stack=stacks.PYTORCH, name="up"), x)
+    assert y.shape == (1, 4, 4, 4, 1)
+    np.testing.assert_array_equal(y, x.repeat(2, 1).repeat(2, 2).repeat(2, 3))
+
+
+@pytest.mark.parametrize("kind", DOWNSAMPLING)
+@pytest.mark.parametrize("stack", stacks.STACKS.values(), ids=lambda stack: stack.name)
+def test_down_halves_three_axes(kind, stack):
+    x = np.ones((1, 6, 8, 4, 3), "float32")
+    y = _apply(lambda t: down(t, kind, stack=stack, name="down"), x)
+    assert y.shape == (1, 3, 4, 2, 3)
+
+
+@pytest.mark.parametrize("kernel_size", [2, 3])
+@pytest.mark.parametrize("size", [(3, 4), (3, 4, 5)])
+def test_transposed_convolution_doubles(size, kernel_size):
+    x = np.ones((1, *size, 3), "float32")
+
+    def block(t):
+        return transposed_conv(t, 7, stack=stacks.PYTORCH, name="up", kernel_size=kernel_size)
+
+    assert _apply(block, x).shape == (1, *(2 * n for n in size), 7)
+
+
 def test_unknown_kinds_are_refused():
     image = keras.Input((4, 4, 1))
     with pytest.raises(ValueError, match="downsampling: found 'pool'"):
         down(image, "pool", stack=stacks.PYTORCH, name="down")
     with pytest.raises(ValueError, match="upsampling: found 'cubic'"):
         up(image, "cubic", stack=stacks.PYTORCH, name="up")
+    with pytest.raises(ValueError, match="expected one of: nearest, transposed_conv"):
+        up(keras.Input((4, 4, 4, 1)), "bilinear", stack=stacks.PYTORCH, name="up")
 
 
 @pytest.mark.parametrize("shape", [(32, 48, 1), (None, 16, 4), (None, None, 4)])
@@ -69,6 +107,17 @@ def test_other_sizes_name_the_next_valid_shape(shape, valid):
     with pytest.raises(ValueError, match="input_shape: found") as error:
         require_multiple(shape, 16)
     assert str(error.value).endswith(f"The next valid shape is {valid}.")
+
+
+def test_sizes_of_three_axes():
+    require_multiple((32, 48, 16, 4), 16, dimensions=3)
+    require_multiple((None, 48, None, 4), 16, dimensions=3)
+    with pytest.raises(ValueError, match="expected x, y and z divisible by 16") as error:
+        require_multiple((32, 47, 1, 4), 16, dimensions=3)
+    assert str(error.value).endswith("The next valid shape is (32, 48, 16, 4).")
+    for shape, dimensions in (((32, 32, 4), 3), ((32, 32, 32, 4), 2)):
+        with pytest.raises(ValueError, match="channels"):
+            require_multiple(shape, 16, dimensions=dimensions)
 
 
 def test_sizes_beyond_an_offset():

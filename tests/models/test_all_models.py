@@ -27,7 +27,7 @@ def _small(name: str, at_least: int = 16, **wanted) -> keras.Model:
     """The network at its first valid size from `at_least` on, narrow, and as wanted; as far as it
     has such options."""
     card = registry.card(name)
-    wanted = {"filters": 4, **wanted}
+    wanted = {"filters": 4, "levels": 4, **wanted}
     options = {option: wanted[option] for option in registry.options(name) if option in wanted}
     for size in range(at_least, 1025):
         shape = (*(size,) * card.dimensions, card.input_shape[-1])
@@ -126,7 +126,8 @@ def test_precision_policy_keeps_output_float32(name, policy):
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_steps_reach_every_kernel(name):
     # From 17 on, maps of stride 16 have more than one pixel: gradients explode in a norm over two.
-    model = _small(name, at_least=17, activation="sigmoid")
+    # At ratio 16 a channel attention has two units, which are dead under most draws of signs.
+    model = _small(name, at_least=17, activation="sigmoid", ratio=4)
     model.compile(keras.optimizers.SGD(0.1), losses.get("cross_entropy"), jit_compile=True)
     x = _input(model, 2)
     y = [np.float32(output > output.mean()) for output in _outputs(model, x)]
@@ -147,6 +148,8 @@ def test_compiled_steps_reach_every_kernel(name):
             for kernel in kernels
             if not np.array_equal(keras.ops.convert_to_numpy(kernel), before[kernel.path])
         }
+        if not unmoved:
+            break
     assert not unmoved
 
 

@@ -8,7 +8,7 @@ from keras_medseg import registry, stacks
 from keras_medseg.models.mtds_r2unet import apr
 
 NAME = "mtds_r2unet"
-# Networks that the paper retrains for Table 6, by their names here; at its input and output.
+# Networks that the paper retrains for Table 6, by their names here.
 RIVALS = ("unet", "dresunet", "resunetpp", "deeplabv3plus", "pspnet")
 
 
@@ -152,9 +152,11 @@ def test_tensorflow_2_defaults(model):
 
 @pytest.mark.parametrize("rival", RIVALS)
 def test_fewer_parameters_than_the_retrained_rivals(rival, model):
-    """Table 6: "our method has the least number of parameters"."""
-    if rival not in registry.list_models():
-        pytest.skip(f"{rival} is not built yet")
+    """Table 6: "our method has the least number of parameters".
+
+    The cards count with three channels; the paper's four only add.
+    """
+    assert registry.card(rival).input_shape[-1] <= 4
     assert model.count_params() < registry.card(rival).parameters
 
 

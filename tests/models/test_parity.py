@@ -26,6 +26,18 @@ GOLDENS = {
     ),
     "frunet": ("frunet", {}),
     "pspnet50": ("pspnet", {}),
+    "fmnet": ("fmnet", {"activation": "linear"}),
+    "fmnet_unet3d": (
+        "fmnet",
+        {
+            "attention": False,
+            "bottleneck_blocks": 0,
+            "supervision_heads": 0,
+            "activation": "linear",
+        },
+    ),
+    "oktay_attention_unet": ("oktay_attention_unet", {}),
+    "nvidia_unet_small": ("nvidia_unet", {"levels": 4, "filters": 16}),
 }
 
 

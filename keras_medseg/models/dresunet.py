@@ -1,0 +1,98 @@
+"""D-ResUNet of Liu, Feng, Wang, Zhong, Cao 2019 (IGARSS, doi 10.1109/IGARSS.2019.8898392).
+
+"The network is built with ResUnet architecture and has dilated convolution layers in its center
+part": the ResUNet of Zhang et al. (`resunet`) with dilated convolutions between bridge and decoder.
+There is no public code, and the abstract, all that could be read, names no rates. Its sentences on
+dilation are word for word those of D-LinkNet (Zhou, Zhang, Wu 2018, CVPR workshops), whose centre
+is therefore built here: a cascade of 3x3 convolutions, each of whose outputs is added to the input.
+
+Chosen:
+
+* `rates`: 1, 2, 4, 8, D-LinkNet's for a centre of 32x32 pixels, where the last one sees 31. Images
+  of 224 pixels (ResUNet's) give 28x28, those of mtds2021 18x22. An unofficial re-creation has 1, 2,
+  4; with none the network is `resunet`.
+* Norm and ReLU come before each convolution, as everywhere in ResUNet, whose sums are not
+  activated; D-LinkNet has a ReLU after it and no norm.
+* The bridge's own two convolutions stay, as the last stage of D-LinkNet's encoder does.
+* Everything else is as in `resunet`, the silent defaults of Keras included.
+"""
+
+from functools import partial
+
+import keras
+from keras import layers
+
+from keras_medseg import stacks
+from keras_medseg.layers.convolution import conv, norm
+from keras_medseg.layers.unet import residual_unet
+from keras_medseg.registry import Card, register
+
+
+def dilated_centre(
+    x: keras.KerasTensor, rates: tuple[int, ...], *, stack: stacks.Stack
+) -> keras.KerasTensor:
+    """x + f1(x) + f2(f1(x)) + ..., where f are norm, ReLU, 3x3 convolution dilated by `rates`.
+
+    (N, H, W, C) -> (N, H, W, C).
+    """
+    outputs = [x]
+    for number, rate in enumerate(rates, 1):
+        name = f"Centre{number}"
+        x = norm(x, stack=stack, name=f"{name}_bn")
+        x = layers.ReLU(name=f"{name}_relu")(x)
+        x = conv(x, x.shape[-1], 3, stack=stack, name=name, dilation_rate=rate)
+        outputs.append(x)
+    return layers.Add(name="Centre_add")(outputs) if rates else x
+
+
+@register(
+    Card(
+        name="dresunet",
+        paper="liu2019",
+        title="deep residual U-Net with dilated convolutions in its centre",
+        input_shape=(224, 224, 3),
+        parameters=17_674_817,
+        dimensions=2,
+        output="sigmoid",
+        source="abstract, doi 10.1109/IGARSS.2019.8898392, and D-LinkNet; no public code",
+        parity="rebuilt",
+        compared_in=("mtds2021",),
+        notes="rates and form of the centre are argued in the module",
+    )
+)
+def dresunet(
+    input_shape: tuple[int | None, int | None, int] = (224, 224, 3),
+    classes: int = 1,
+    rates: tuple[int, ...] = (1, 2, 4, 8),
+    upsampling: str | None = None,
+    filters: int = 64,
+    activation: str = "sigmoid",
+    stack: str | stacks.Stack = "keras_2_2",
+) -> keras.Model:
+    """Probabilities (N, H, W, classes) in float32 from images (N, H, W, C).
+
+    Args:
+        input_shape: (H, W, C); H and W divisible by 8, or None for any such size.
+        classes: output channels.
+        rates: dilations of the centre's convolutions, in their order.
+        upsampling: "nearest", "bilinear" or "transposed_conv"; None is the stack's default.
+        filters: channels of the first level; 64 grow to 512 in bridge and centre.
+        activation: of the output; "sigmoid", "softmax", or "linear" for logits.
+        stack: name of the framework whose silent defaults apply, or a Stack.
+
+    Raises:
+        ValueError: H or W not divisible by 8 (the message gives the next valid shape), an unknown
+            choice, or a rate below 1.
+    """
+    if any(rate < 1 for rate in rates):
+        raise ValueError(f"rates: found {tuple(rates)}, expected dilations of 1 or more.")
+    return residual_unet(
+        "dresunet",
+        input_shape,
+        classes,
+        filters,
+        activation,
+        stack,
+        upsampling=upsampling,
+        centre=partial(dilated_centre, rates=rates),
+    )

@@ -1,0 +1,149 @@
+"""NVIDIA's optimized U-Net, first of BraTS 2021's validation phase and benchmark of fmnet2023.
+
+Futrega, Milesi, Marcinkiewicz, Ribalta 2021 (arXiv 2110.03352), as their repository builds it from
+MONAI's DynUNet: seven levels, down by convolutions of stride 2, affine instance norms, up by 2x2x2
+transposed convolutions, concatenation [up, skip]. The fifth input channel is 1 where the brain is.
+"""
+
+from functools import partial
+
+import keras
+from keras import layers
+
+from keras_medseg import stacks
+from keras_medseg.layers.convolution import conv
+from keras_medseg.layers.initialization import he_normal
+from keras_medseg.layers.normalisation import conv_in_leaky, require_more_than_one
+from keras_medseg.layers.rematerialisation import plain, rematerialised
+from keras_medseg.layers.resampling import require_multiple, transposed_conv
+from keras_medseg.registry import Card, register
+
+SLOPE = 0.01
+# 64, 96, 128, 192, 256, 384, 512 in parts of the first.
+WIDTHS = (1, 1.5, 2, 3, 4, 6, 8)
+
+# Our block -> DynUNet's, each of two convolutions and norms.
+_BLOCKS = {
+    "Encode1": "input_block",
+    **{f"Encode{level}": f"downsamples.{level - 2}" for level in range(2, 7)},
+    "Bottleneck": "bottleneck",
+    **{f"Decode{stage}": f"upsamples.{stage - 1}.conv_block" for stage in range(1, 7)},
+}
+ORIGINAL_NAMES = {
+    **{f"{ours}_conv{{n}}": f"{theirs}.conv{{n}}.conv" for ours, theirs in _BLOCKS.items()},
+    **{f"{ours}_conv{{n}}_in": f"{theirs}.norm{{n}}" for ours, theirs in _BLOCKS.items()},
+    **{f"Up{stage}": f"upsamples.{stage - 1}.transp_conv.conv" for stage in range(1, 7)},
+    **{f"Supervision{n}_conv": f"deep_supervision_heads.{n - 1}.conv.conv" for n in range(1, 6)},
+    "Output_conv": "output_block.conv.conv",
+}
+# DynUNet registers its blocks a second time under this name.
+NEVER_CALLED = ("skip_layers",)
+
+
+@register(
+    Card(
+        name="nvidia_unet",
+        paper="futrega2021",
+        title="NVIDIA's optimized U-Net of BraTS 2021",
+        input_shape=(128, 128, 128, 5),
+        parameters=50_838_665,
+        dimensions=3,
+        output="logits",
+        source="NVIDIA/DeepLearningExamples, PyTorch/Segmentation/nnUNet; MONAI, DynUNet",
+        parity="golden",
+        compared_in=("fmnet2023",),
+        notes="outputs: main, then the heads from the finest on; supervision_heads=0: only it",
+    )
+)
+def nvidia_unet(
+    input_shape: tuple[int | None, int | None, int | None, int] = (128, 128, 128, 5),
+    classes: int = 3,
+    levels: int = 7,
+    supervision_heads: int = 2,
+    filters: int = 64,
+    activation: str = "linear",
+    checkpointing: bool = False,
+    stack: str | stacks.Stack = "pytorch",
+) -> keras.Model:
+    """Logits in float32 from patches (N, X, Y, Z, C).
+
+    Outputs are a list, each (N, X, Y, Z, classes): the main one, then those of the heads, the
+    finest first. Without heads it is the one tensor alone; the other layers stay as they are.
+
+    Args:
+        input_shape: (X, Y, Z, C); sizes divisible by 2 ** (levels - 1), or None for any such size.
+        classes: output channels; the original's three are the regions WT, TC, ET.
+        levels: of resolution, 3 to 7.
+        supervision_heads: on the decoder's second, third, ... finest stage, 0 to levels - 2.
+        filters: channels of the first level; 64 grow to 512 at the bottom.
+        activation: of the outputs: "linear" for the original's logits, "sigmoid" for probabilities,
+            which this package's losses and inference take.
+        checkpointing: whether a training step computes blocks twice to save memory.
+        stack: name of the framework whose silent defaults apply, or a Stack.
+
+    Raises:
+        ValueError: a size that does not fit (the message gives the next valid shape), or an option
+            out of its range.
+    """
+    _check_options(levels, supervision_heads)
+    require_multiple(input_shape, 2 ** (levels - 1), dimensions=3)
+    require_more_than_one(input_shape, 2 ** (levels - 1))
+    stack = he_normal(stacks.get(stack), "fan_in", SLOPE)
+    block = partial(rematerialised if checkpointing else plain, double_conv, stack=stack)
+    image = keras.Input(input_shape, name="Input")
+    x, skips = image, []
+    for level, width in enumerate(WIDTHS[:levels], 1):
+        name = f"Encode{level}" if level < levels else "Bottleneck"
+        x = block(x, int(width * filters), strides=min(level, 2), name=name)
+        skips.append(x)
+    stages = []
+    for stage, skip in enumerate(reversed(skips[:-1]), 1):
+        x = transposed_conv(x, skip.shape[-1], stack=stack, name=f"Up{stage}")
+        x = layers.Concatenate(name=f"Concat{stage}")([x, skip])
+        x = block(x, skip.shape[-1], name=f"Decode{stage}")
+        stages.append(x)
+    head = partial(output, classes=classes, activation=activation, stack=stack)
+    outputs = [head(x, scale=1, name="Output")]
+    for number in range(1, supervision_heads + 1):
+        outputs.append(head(stages[-1 - number], scale=2**number, name=f"Supervision{number}"))
+    return keras.Model(image, outputs if supervision_heads else outputs[0], name="nvidia_unet")
+
+
+def double_conv(
+    x: keras.KerasTensor, filters: int, *, stack: stacks.Stack, name: str, strides: int = 1
+) -> keras.KerasTensor:
+    """Twice 3x3x3 convolution, affine instance norm, leaky ReLU; `strides` of the first.
+
+    (N, X, Y, Z, C) -> (N, X / strides, Y / strides, Z / strides, filters).
+    """
+    options = dict(slope=SLOPE, stack=stack, affine=True, use_bias=False)
+    x = conv_in_leaky(x, filters, 3, name=f"{name}_conv1", strides=strides, **options)
+    return conv_in_leaky(x, filters, 3, name=f"{name}_conv2", **options)
+
+
+def output(
+    x: keras.KerasTensor,
+    classes: int,
+    scale: int,
+    activation: str,
+    *,
+    stack: stacks.Stack,
+    name: str,
+) -> keras.KerasTensor:
+    """1x1x1 convolution, up by nearest neighbour, activation.
+
+    (N, X, Y, Z, C) -> (N, scale * X, scale * Y, scale * Z, classes).
+    """
+    x = conv(x, classes, 1, stack=stack, name=f"{name}_conv")
+    if scale > 1:
+        x = layers.UpSampling3D(scale, name=f"{name}_up")(x)
+    return layers.Activation(activation, dtype="float32", name=name)(x)
+
+
+def _check_options(levels: int, heads: int) -> None:
+    for what, value, least, most in (
+        ("levels", levels, 3, len(WIDTHS)),
+        ("supervision_heads", heads, 0, levels - 2),
+    ):
+        if value not in range(least, most + 1):
+            raise ValueError(f"{what}: found {value!r}, expected {least} to {most}.")
