@@ -1,12 +1,15 @@
 """Losses on probabilities, in keras.ops: the same value and gradient on every backend.
 
-Functions take (N, H, W, C) maps and give one value per pixel, (N, H, W), or, where a loss is no sum
-over pixels, one per channel; the mean over all of them is the loss. `get` wraps them for
-`model.compile`. All compute in float32 whatever the precision policy.
+Functions take (N, ..., C) maps, of two or three dimensions, and give one value per pixel, (N, ...),
+or one per channel, (C,). `get` wraps them for `model.compile`. All compute in float32 whatever the
+precision policy.
+
+A network with k outputs of R regions each (deep supervision) has them side by side in y_pred,
+(N, ..., k * R), the main output first; y_true stays (N, ..., R).
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -16,16 +19,48 @@ from keras_medseg.choices import require_choice
 
 RESPONSES = ("xy", "magnitude")
 DICE_SUMS = ("batch", "sample")
+LOWEST_PROBABILITY = 1e-7
+"""Where Keras cuts probabilities (backend epsilon)."""
 SOBEL_X = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], dtype="float32")
 
 
-def cross_entropy(y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+def cross_entropy(
+    y_true: keras.KerasTensor, y_pred: keras.KerasTensor, lowest: float = LOWEST_PROBABILITY
+) -> keras.KerasTensor:
     """Per-pixel binary cross entropy of sigmoid outputs; dcabes2020, equation (7).
 
-    Probabilities are clipped to [1e-7, 1 - 1e-7] and the channels averaged, as in Keras 2.2.4
-    (backend epsilon). (N, H, W, C) twice -> (N, H, W).
+    Probabilities are clipped to [lowest, 1 - lowest] and the channels averaged, with 1e-7 as in
+    Keras 2.2.4 (backend epsilon). A clipped pixel has no gradient: a network that has come to say
+    less than that of every pixel never learns again. PyTorch, which takes logits, clips nothing;
+    1e-37, the lowest that float32 holds, is the like of it. (N, ..., C) twice -> (N, ...).
     """
-    return -ops.mean(_log_likelihood(y_true, y_pred), axis=-1)
+    return -ops.mean(_log_likelihood(y_true, y_pred, lowest), axis=-1)
+
+
+def categorical_cross_entropy(
+    y_true: keras.KerasTensor, y_pred: keras.KerasTensor
+) -> keras.KerasTensor:
+    """Per-pixel cross entropy of softmax outputs, -sum over classes of y log p; csam_knee, eq. (1).
+
+    Background is a class of its own. Of two classes it is the binary cross entropy of the second,
+    whose softmax is the sigmoid of the logits' difference. (N, ..., C) twice -> (N, ...).
+    """
+    y_true = ops.cast(y_true, "float32")
+    return -ops.sum(y_true * ops.log(_clipped(y_pred)), axis=-1)
+
+
+def focal_loss(
+    y_true: keras.KerasTensor, y_pred: keras.KerasTensor, *, gamma: float = 2.0
+) -> keras.KerasTensor:
+    """Mean of -(1 - p_t)^gamma log p_t of every channel, p_t the probability of what is there.
+
+    Lin et al. 2017, without alpha, as MONAI's FocalLoss on sigmoid outputs. (N, ..., C) twice ->
+    (C,), the mean over batch and pixels.
+    """
+    q, p = ops.cast(y_true, "float32"), _clipped(y_pred)
+    missed = q * (1 - p) + (1 - q) * p
+    per_pixel = -ops.power(missed, gamma) * _log_likelihood(y_true, y_pred)
+    return ops.mean(per_pixel, axis=_all_but_channels(y_pred))
 
 
 def dice_loss(
@@ -34,25 +69,30 @@ def dice_loss(
     *,
     squared: bool = True,
     per: str = "batch",
+    smooth: float = 1e-7,
+    smooth_numerator: float = 0.0,
 ) -> keras.KerasTensor:
     """1 - 2 sum(p q) / (sum(p^2) + sum(q^2)) of every channel; mtds2021, equation (9).
 
-    (N, H, W, C) twice -> (C,). Where nothing is annotated the loss is 1 whatever is predicted, and
-    so without gradient. Of two empty maps it is 1 as well.
+    (N, ..., C) twice -> (C,). Where nothing is annotated the loss is 1 whatever is predicted, and
+    so without gradient, and of two empty maps it is 1 as well, unless the numerator is smoothed.
 
     Args:
         squared: whether the denominator sums squares (Milletari et al. 2016) or the values.
         per: "batch" sums over all pixels of the batch; "sample" over each map, then averages.
+        smooth: added to the denominator, the lambda of iacnn's equation (9). The default is Keras'
+            epsilon: 0 / 0 is no number.
+        smooth_numerator: added to the numerator.
 
     Raises:
         ValueError: `per` is neither.
     """
     require_choice("per", per, DICE_SUMS)
     q, p = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-    axes = (0, 1, 2) if per == "batch" else (1, 2)
+    axes = _all_but_channels(y_pred)[per == "sample" :]
     sizes = ops.square(p) + ops.square(q) if squared else p + q
-    # Keras' epsilon: 0 / 0 is no number.
-    overlap = 2 * ops.sum(p * q, axis=axes) / (ops.sum(sizes, axis=axes) + 1e-7)
+    overlap = 2 * ops.sum(p * q, axis=axes) + smooth_numerator
+    overlap = overlap / (ops.sum(sizes, axis=axes) + smooth)
     return 1 - (overlap if per == "batch" else ops.mean(overlap, axis=0))
 
 
@@ -116,13 +156,36 @@ def gaussian_kernel(size: int, sigma: float) -> np.ndarray:
 
 @keras.saving.register_keras_serializable("keras_medseg")
 class CrossEntropy(keras.losses.Loss):
-    """`cross_entropy` for model.compile."""
+    """`cross_entropy` for model.compile.
 
-    def __init__(self, *, name: str = "cross_entropy", **options) -> None:
+    Raises:
+        ValueError: `lowest` out of its range.
+    """
+
+    def __init__(
+        self, *, lowest: float = LOWEST_PROBABILITY, name: str = "cross_entropy", **options
+    ) -> None:
+        super().__init__(name=name, **options)
+        if not 1e-37 <= lowest < 0.5:
+            raise ValueError(f"lowest: found {lowest}, expected a probability from 1e-37 to 0.5.")
+        self.lowest = lowest
+
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        return cross_entropy(y_true, y_pred, self.lowest)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "lowest": self.lowest}
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class CategoricalCrossEntropy(keras.losses.Loss):
+    """`categorical_cross_entropy` for model.compile; csam_knee, equation (2)."""
+
+    def __init__(self, *, name: str = "categorical_cross_entropy", **options) -> None:
         super().__init__(name=name, **options)
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        return cross_entropy(y_true, y_pred)
+        return categorical_cross_entropy(y_true, y_pred)
 
 
 @keras.saving.register_keras_serializable("keras_medseg")
@@ -173,12 +236,16 @@ class CrossEntropyAndEdge(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable("keras_medseg")
 class CrossEntropyAndDice(keras.losses.Loss):
-    """sum over outputs k of weight_k (mean `cross_entropy` + dice_weight * `dice_loss`).
+    """Sum over channels of weight (mean `cross_entropy` + dice_weight * `dice_loss`).
 
-    mtds2021, equations (1) and (9).
+    mtds2021, equations (1) and (9); fmnet2023, equations (1) and (2) of each of its outputs; iacnn,
+    equations (9) to (11), with squared=False.
 
-    output_weights: one for each channel, the main output first.
-    dice_weight, squared, per: 1, squares and sums over the batch, equation (9) as it stands.
+    output_weights: one for each channel. With more channels in y_pred than in y_true: one for each
+        output, which counts for all its regions.
+    dice_weight, squared, per: 1, squares and sums over the batch, equation (9) of mtds2021 as it
+        stands.
+    smooth: see `dice_loss`.
 
     Raises:
         ValueError: an option out of its range.
@@ -191,38 +258,94 @@ class CrossEntropyAndDice(keras.losses.Loss):
         dice_weight: float = 1.0,
         squared: bool = True,
         per: str = "batch",
+        smooth: float = 1e-7,
         name: str = "cross_entropy_and_dice",
         **options,
     ) -> None:
         super().__init__(name=name, **options)
         require_choice("per", per, DICE_SUMS)
-        if min(dice_weight, *output_weights) < 0:
-            found = f"{dice_weight} and {tuple(output_weights)}"
-            raise ValueError(f"dice_weight, output_weights: found {found}, expected 0 or more.")
+        if min(dice_weight, smooth, *output_weights) < 0:
+            found = f"{dice_weight}, {smooth} and {tuple(output_weights)}"
+            raise ValueError(
+                f"dice_weight, smooth, output_weights: found {found}, expected 0 or more."
+            )
         self.output_weights = tuple(output_weights)
         self.dice_weight = dice_weight
-        self.dice_options = dict(squared=squared, per=per)
+        self.dice_options = dict(squared=squared, per=per, smooth=smooth)
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        if y_pred.shape[-1] != len(self.output_weights):
-            raise ValueError(
-                f"output_weights: found {self.output_weights}, expected {y_pred.shape[-1]}: "
-                "one for each output."
-            )
-        entropy = -ops.mean(_log_likelihood(y_true, y_pred), axis=(0, 1, 2))
-        dice = dice_loss(y_true, y_pred, **self.dice_options)
+        if y_true.shape[-1] < y_pred.shape[-1]:
+            outputs = _outputs(y_true, y_pred, self.output_weights)
+            return sum(weight * ops.sum(self._terms(y_true, one)) for weight, one in outputs)
+        _require_weights(self.output_weights, y_pred.shape[-1])
         weights = ops.convert_to_tensor(self.output_weights, "float32")
-        return ops.sum(weights * (entropy + self.dice_weight * dice))
+        return ops.sum(weights * self._terms(y_true, y_pred))
+
+    def _terms(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        """(C,)"""
+        entropy = -ops.mean(_log_likelihood(y_true, y_pred), axis=_all_but_channels(y_pred))
+        return entropy + self.dice_weight * dice_loss(y_true, y_pred, **self.dice_options)
 
     def get_config(self) -> dict:
         own = {"output_weights": list(self.output_weights), "dice_weight": self.dice_weight}
         return {**super().get_config(), **own, **self.dice_options}
 
 
+@keras.saving.register_keras_serializable("keras_medseg")
+class DiceAndFocal(keras.losses.Loss):
+    """Weighted mean over outputs of the sum over regions of `dice_loss` and `focal_loss`.
+
+    The authors' code of fmnet2023: Dice over the whole batch, without squares, smoothed above and
+    below. Their code works on logits; here probabilities are clipped to [1e-7, 1 - 1e-7] for the
+    logarithm.
+
+    output_weights: one for each output, the main one first; divided by their sum. 1, 1/2, 1/4
+        for the three of FM-Net.
+    gamma: of the focal term; 0 makes it the cross entropy.
+    smooth: added to numerator and denominator of the Dice.
+
+    Raises:
+        ValueError: an option out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        output_weights: Sequence[float] = (1.0,),
+        gamma: float = 2.0,
+        smooth: float = 1e-5,
+        name: str = "dice_and_focal",
+        **options,
+    ) -> None:
+        super().__init__(name=name, **options)
+        if min(gamma, smooth, *output_weights) < 0 or not sum(output_weights):
+            found = f"{gamma}, {smooth} and {tuple(output_weights)}"
+            raise ValueError(
+                f"gamma, smooth, output_weights: found {found}, expected 0 or more, and a weight."
+            )
+        self.output_weights = tuple(output_weights)
+        self.gamma = gamma
+        self.smooth = smooth
+
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        smooth = dict(smooth=self.smooth, smooth_numerator=self.smooth)
+        total = 0.0
+        for weight, output in _outputs(y_true, y_pred, self.output_weights):
+            dice = dice_loss(y_true, output, squared=False, **smooth)
+            total += weight * ops.sum(dice + focal_loss(y_true, output, gamma=self.gamma))
+        return total / sum(self.output_weights)
+
+    def get_config(self) -> dict:
+        own = {"output_weights": list(self.output_weights), "gamma": self.gamma}
+        return {**super().get_config(), **own, "smooth": self.smooth}
+
+
 LOSSES = {
+    "categorical_cross_entropy": CategoricalCrossEntropy,
     "cross_entropy": CrossEntropy,
     "cross_entropy_and_dice": CrossEntropyAndDice,
     "cross_entropy_and_edge": CrossEntropyAndEdge,
+    "dice_and_focal": DiceAndFocal,
 }
 
 
@@ -247,9 +370,36 @@ def _check_edge_options(gaussian_size: int, gaussian_sigma: float, response: str
     require_choice("response", response, RESPONSES)
 
 
-def _log_likelihood(y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-    y_true = ops.cast(y_true, "float32")
-    y_pred = ops.clip(ops.cast(y_pred, "float32"), 1e-7, 1 - 1e-7)
+def _outputs(
+    y_true: keras.KerasTensor, y_pred: keras.KerasTensor, weights: Sequence[float]
+) -> Iterator[tuple[float, keras.KerasTensor]]:
+    """The outputs of a network that lie side by side in y_pred, each with its weight."""
+    regions = y_true.shape[-1]
+    _require_weights(weights, y_pred.shape[-1] / regions)
+    for number, weight in enumerate(weights):
+        yield weight, y_pred[..., number * regions : (number + 1) * regions]
+
+
+def _require_weights(weights: Sequence[float], outputs: float) -> None:
+    if len(weights) != outputs:
+        raise ValueError(
+            f"output_weights: found {weights}, expected {outputs:g}: one for each output."
+        )
+
+
+def _all_but_channels(maps: keras.KerasTensor) -> tuple[int, ...]:
+    return tuple(range(len(maps.shape) - 1))
+
+
+def _clipped(y_pred: keras.KerasTensor, lowest: float = LOWEST_PROBABILITY) -> keras.KerasTensor:
+    # The largest float32 below 1 is 1 - 2^-24.
+    return ops.clip(ops.cast(y_pred, "float32"), lowest, 1 - max(lowest, 2**-24))
+
+
+def _log_likelihood(
+    y_true: keras.KerasTensor, y_pred: keras.KerasTensor, lowest: float = LOWEST_PROBABILITY
+) -> keras.KerasTensor:
+    y_true, y_pred = ops.cast(y_true, "float32"), _clipped(y_pred, lowest)
     return y_true * ops.log(y_pred) + (1 - y_true) * ops.log(1 - y_pred)
 
 

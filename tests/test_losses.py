@@ -31,6 +31,30 @@ def test_cross_entropy_clips_at_the_epsilon_of_keras_2_2():
     np.testing.assert_allclose(loss[2:], 1.19e-7, atol=3e-8)
 
 
+def test_a_network_that_is_sure_and_wrong_learns_only_without_the_clip():
+    """With logits of -20, 1e-9 as a probability, the slope of an object's pixel is p - 1 = -1."""
+    slopes = {}
+    for lowest in (1e-7, 1e-37):
+        layer = keras.layers.Dense(1, activation="sigmoid", bias_initializer="zeros")
+        model = keras.Sequential([keras.Input((1, 1, 1)), layer])
+        model.compile(keras.optimizers.SGD(1.0), losses.get("cross_entropy", lowest=lowest))
+        layer.set_weights([np.zeros((1, 1)), np.array([-20.0])])
+        ones = np.ones((4, 1, 1, 1), "float32")
+        expected = min(-np.log(lowest), 20.0)
+        assert model.train_on_batch(ones, ones) == pytest.approx(expected, rel=1e-5)
+        slopes[lowest] = -20.0 - float(layer.get_weights()[1][0])
+    assert slopes == {1e-7: 0.0, 1e-37: pytest.approx(-1.0)}
+
+
+def test_cross_entropy_without_the_clip_is_finite_at_both_ends():
+    """-log(1e-37) = 37 * 2.302585 = 85.2; -log(2^-24) = 24 * 0.693147 = 16.6."""
+    both = _maps([[1, 0, 1, 0]]), _maps([[0, 1, 1, 0]])
+    loss = _numpy(losses.cross_entropy(*both, lowest=1e-37))[0, 0]
+    np.testing.assert_allclose(loss, [85.19565, 16.635532, 6e-8, 0], rtol=1e-6, atol=1e-8)
+    with pytest.raises(ValueError, match="lowest: found 0"):
+        losses.get("cross_entropy", lowest=0.0)
+
+
 def test_cross_entropy_averages_channels():
     y_true = np.array([[[[1.0, 0.0]]]])
     y_pred = np.array([[[[0.5, 0.75]]]])
@@ -235,7 +259,7 @@ def test_unknown_loss_names_the_nearest():
 def test_unknown_option_names_the_accepted():
     with pytest.raises(ValueError, match="option of cross_entropy_and_edge: found 'edge_wieght'"):
         losses.get("cross_entropy_and_edge", edge_wieght=1)
-    with pytest.raises(ValueError, match="expected one of: none"):
+    with pytest.raises(ValueError, match="expected one of: lowest"):
         losses.get("cross_entropy", edge_weight=1)
 
 
@@ -302,3 +326,134 @@ def test_entropy_and_dice_comes_back_from_its_config():
     loss = losses.get("cross_entropy_and_dice", output_weights=(1.0, 0.5), per="sample")
     again = keras.losses.deserialize(keras.losses.serialize(loss))
     assert again.get_config() == loss.get_config()
+
+
+# Three dimensions, several outputs
+
+
+def test_dice_loss_is_smoothed_where_it_is_told():
+    # p q = 0.5, p + q = 1.5; two empty maps give 0 / lambda or s / s.
+    truth, prediction, empty = np.ones((1, 1, 1, 1, 1)), np.full((1, 1, 1, 1, 1), 0.5), 0.0
+    loss = losses.dice_loss(truth, prediction, squared=False, smooth=1.0)
+    assert float(loss[0]) == pytest.approx(1 - 2 * 0.5 / (1.5 + 1))
+    loss = losses.dice_loss(truth, prediction, squared=False, smooth=1.0, smooth_numerator=1.0)
+    assert float(loss[0]) == pytest.approx(1 - (2 * 0.5 + 1) / (1.5 + 1))
+    for smooth_numerator, expected in ((0.0, 1), (1.0, 0)):
+        options = dict(smooth=1.0, smooth_numerator=smooth_numerator)
+        assert float(losses.dice_loss(truth * empty, truth * empty, **options)[0]) == expected
+
+
+def test_dice_loss_sums_over_three_dimensions():
+    generator = np.random.default_rng(5)
+    q = np.float64(generator.random((2, 3, 4, 5, 2)) > 0.5)
+    p = generator.random((2, 3, 4, 5, 2))
+    found = _numpy(losses.dice_loss(q, p))
+    expected = 1 - 2 * (p * q).sum((0, 1, 2, 3)) / (p**2 + q**2).sum((0, 1, 2, 3))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    found = _numpy(losses.dice_loss(q, p, per="sample"))
+    expected = 1 - np.mean(2 * (p * q).sum((1, 2, 3)) / (p**2 + q**2).sum((1, 2, 3)), axis=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_focal_loss_by_hand():
+    # q = 1, p = 0.8: 0.2^2 * -log 0.8 = 0.04 * 0.22314; q = 0, p = 0.5: 0.25 * 0.69315.
+    found = losses.focal_loss(_maps([[1, 0]]), _maps([[0.8, 0.5]]))
+    assert found.shape == (1,)
+    expected = (0.04 * 0.22314355 + 0.25 * 0.69314718) / 2
+    assert float(found[0]) == pytest.approx(expected, rel=1e-6)
+    plain = losses.focal_loss(_maps([[1, 0]]), _maps([[0.8, 0.5]]), gamma=0.0)
+    assert float(plain[0]) == pytest.approx((0.22314355 + 0.69314718) / 2, rel=1e-6)
+
+
+def test_categorical_cross_entropy_by_hand():
+    y_true = np.array([[[[1.0, 0, 0], [0, 0, 1.0]]]])
+    y_pred = np.array([[[[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]]])
+    found = _numpy(losses.categorical_cross_entropy(y_true, y_pred))
+    np.testing.assert_allclose(found[0, 0], [0.69314718, 0.22314355], rtol=1e-6)
+    assert float(losses.get("categorical_cross_entropy")(y_true, y_pred)) == pytest.approx(
+        (0.69314718 + 0.22314355) / 2, rel=1e-6
+    )
+
+
+def test_softmax_of_two_classes_is_a_sigmoid():
+    generator = np.random.default_rng(6)
+    logits, label = generator.standard_normal((2, 4, 4, 2)), generator.random((2, 4, 4)) > 0.5
+    two = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    one = 1 / (1 + np.exp(logits[..., 0] - logits[..., 1]))
+    found = losses.categorical_cross_entropy(np.stack([~label, label], -1), two)
+    expected = losses.cross_entropy(label[..., None], one[..., None])
+    np.testing.assert_allclose(_numpy(found), _numpy(expected), rtol=1e-5)
+
+
+def test_one_output_of_the_code_of_fmnet_by_hand():
+    # Two voxels of one region: q = 1, 0 and p = 0.8, 0.5. Dice 1 - (2 * 0.8 + s) / (2.3 + s).
+    y_true, y_pred = (np.reshape(v, (1, 2, 1, 1, 1)) for v in ([1.0, 0.0], [0.8, 0.5]))
+    dice = 1 - (2 * 0.8 + 1e-5) / (0.8 + 0.5 + 1 + 1e-5)
+    focal = (0.04 * 0.22314355 + 0.25 * 0.69314718) / 2
+    loss = losses.get("dice_and_focal")
+    assert float(loss(y_true, y_pred)) == pytest.approx(dice + focal, rel=1e-6)
+
+
+def _outputs_of_three_regions():
+    generator = np.random.default_rng(0)
+    logits = generator.standard_normal((2, 4, 5, 6, 9)) * 3
+    y_true = np.float64(generator.random((2, 4, 5, 6, 3)) > 0.6)
+    return y_true, 1 / (1 + np.exp(-logits))
+
+
+def test_code_of_fmnet_gives_what_monai_gives():
+    # MONAI 1.6.1 in float64 on the same numbers: for each output and region
+    # DiceLoss(sigmoid=True, batch=True) + FocalLoss(gamma=2.0), times 0.5^k, over 1.75.
+    loss = losses.get("dice_and_focal", output_weights=(1.0, 0.5, 0.25))
+    found = float(loss(*_outputs_of_three_regions()))
+    assert found == pytest.approx(4.985774903022144, rel=1e-6)
+
+
+def test_deep_supervision_compares_each_output_with_the_same_labels():
+    y_true, y_pred = _outputs_of_three_regions()
+    parts = [y_pred[..., k : k + 3] for k in (0, 3, 6)]
+    single = losses.get("dice_and_focal")
+    expected = sum(w * float(single(y_true, part)) for w, part in zip((4, 2, 1), parts)) / 7
+    loss = losses.get("dice_and_focal", output_weights=(1.0, 0.5, 0.25))
+    assert float(loss(y_true, y_pred)) == pytest.approx(expected, rel=1e-6)
+    single = losses.get("cross_entropy_and_dice", output_weights=(1.0, 1.0, 1.0))
+    expected = sum(w * float(single(y_true, part)) for w, part in zip((1, 1, 0.5), parts))
+    loss = losses.get("cross_entropy_and_dice", output_weights=(1.0, 1.0, 0.5))
+    assert float(loss(y_true, y_pred)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_loss_of_iacnn_by_hand():
+    # Two pixels: q = 1, 0 and p = 0.8, 0.5; lambda = 1 below alone, and an empty mask costs 1.
+    y_true, y_pred = _maps([[1, 0]]), _maps([[0.8, 0.5]])
+    loss = losses.get("cross_entropy_and_dice", squared=False, smooth=1.0)
+    expected = (0.22314355 + 0.69314718) / 2 + 1 - 2 * 0.8 / (2.3 + 1)
+    assert float(loss(y_true, y_pred)) == pytest.approx(expected, rel=1e-6)
+    empty = _maps([[0, 0]])
+    assert float(loss(empty, empty)) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["dice_and_focal", "cross_entropy_and_dice"])
+def test_outputs_without_a_weight_are_refused(name):
+    y_true, y_pred = _outputs_of_three_regions()
+    with pytest.raises(ValueError, match=r"output_weights: found \(1.0, 0.5\), expected 3"):
+        losses.get(name, output_weights=(1.0, 0.5))(y_true, y_pred)
+    with pytest.raises(ValueError, match=r"expected 4.5: one for each output"):
+        losses.get(name, output_weights=(1.0,) * 4)(y_true[..., :2], y_pred)
+
+
+def test_weights_that_are_all_zero_or_negative_are_refused():
+    for weights in ((0.0,), (1.0, -1.0), ()):
+        with pytest.raises(ValueError, match="output_weights: found"):
+            losses.get("dice_and_focal", output_weights=weights)
+    with pytest.raises(ValueError, match="gamma, smooth"):
+        losses.get("dice_and_focal", gamma=-1.0)
+
+
+def test_dice_and_focal_computes_in_float32():
+    y_true, y_pred = _outputs_of_three_regions()
+    loss = losses.get("dice_and_focal", output_weights=(1.0, 0.5, 0.25))
+    half = np.float16(y_pred)
+    # 240 voxels and more of 1 each: float16 would lose the sums' last digits.
+    assert float(loss(y_true, half)) == pytest.approx(
+        float(loss(y_true, np.float32(half))), rel=1e-6
+    )

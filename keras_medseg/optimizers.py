@@ -1,0 +1,141 @@
+"""Optimizers as PyTorch computes them, for papers whose authors used it."""
+
+import keras
+from keras import ops
+
+
+class _TwoMomenta(keras.optimizers.Optimizer):
+    """What Adam and NAdam have in common: the running means of gradients and of their squares."""
+
+    def __init__(
+        self, learning_rate: float, beta_1: float, beta_2: float, epsilon: float, **options
+    ) -> None:
+        super().__init__(learning_rate, **options)
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Add both means for every weight."""
+        if self.built:
+            return
+        super().build(variables)
+        self._first, self._second = self.add_optimizer_variables(variables, ["first", "second"])
+
+    def get_config(self) -> dict:
+        own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+        return {**super().get_config(), **own}
+
+    def _means(
+        self, gradient: keras.KerasTensor, variable: keras.Variable, step: keras.KerasTensor
+    ) -> tuple[keras.Variable, keras.KerasTensor]:
+        """The first mean brought up to date, and the root of the second without its bias."""
+        index = self._get_variable_index(variable)
+        first, second = self._first[index], self._second[index]
+        self.assign_add(first, (gradient - first) * (1 - self.beta_1))
+        self.assign_add(second, (ops.square(gradient) - second) * (1 - self.beta_2))
+        return first, ops.sqrt(second / (1 - ops.power(self.beta_2, step)))
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class AdamL2(_TwoMomenta):
+    """torch.optim.Adam with weight_decay: l2 * w is added to the gradient of every weight w.
+
+    Biases and norms are decayed as well, and the means see the decay: AdamW and Keras' own
+    weight_decay, which shrink the weights apart from the means, do something else. Epsilon is
+    added to the root of the unbiased second mean; Keras' Adam adds it before that correction, so
+    that its epsilon counts up to 32 times as much in the first steps.
+
+    Args:
+        l2: PyTorch's weight_decay; l2 / 2 is the factor of the sum of squares in the loss.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        l2: float = 0.0,
+        name: str = "adam_l2",
+        **options,
+    ) -> None:
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **options)
+        self.l2 = l2
+
+    def update_step(
+        self, gradient: keras.KerasTensor, variable: keras.Variable, learning_rate: keras.Variable
+    ) -> None:
+        dtype = variable.dtype
+        step = ops.cast(self.iterations + 1, dtype)
+        gradient = ops.cast(gradient, dtype) + self.l2 * variable
+        first, root = self._means(gradient, variable, step)
+        rate = ops.cast(learning_rate, dtype) / (1 - ops.power(self.beta_1, step))
+        self.assign_sub(variable, rate * first / (root + self.epsilon))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "l2": self.l2}
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class NadamPyTorch(_TwoMomenta):
+    """torch.optim.NAdam (Dozat 2016), without weight decay.
+
+    The momentum of step t is mu_t = beta_1 (1 - 0.96^(t momentum_decay) / 2). Keras' Nadam has
+    0.96^t there: its momentum rises from 0.47 to 0.89 within a hundred steps, while PyTorch's is
+    0.45 at first and 0.60 after 2,500. Keras' epsilon is 1e-7 where PyTorch's is 1e-8.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 2e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        momentum_decay: float = 4e-3,
+        name: str = "nadam_pytorch",
+        **options,
+    ) -> None:
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **options)
+        self.momentum_decay = momentum_decay
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Add both means of every weight, and the product of mu over all steps so far."""
+        if self.built:
+            return
+        super().build(variables)
+        self._mu_product = self.add_variable((), "ones", "float32", name="mu_product")
+
+    def update_step(
+        self, gradient: keras.KerasTensor, variable: keras.Variable, learning_rate: keras.Variable
+    ) -> None:
+        dtype = variable.dtype
+        step = ops.cast(self.iterations + 1, dtype)
+        gradient = ops.cast(gradient, dtype)
+        first, root = self._means(gradient, variable, step)
+        mu, mu_next = self._mu(step), self._mu(step + 1)
+        product = ops.cast(self._mu_product, dtype)
+        now, ahead = (1 - mu) / (1 - product), mu_next / (1 - product * mu_next)
+        rate = ops.cast(learning_rate, dtype)
+        self.assign_sub(variable, rate * (now * gradient + ahead * first) / (root + self.epsilon))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "momentum_decay": self.momentum_decay}
+
+    def _mu(self, step: keras.KerasTensor) -> keras.KerasTensor:
+        return self.beta_1 * (1 - 0.5 * ops.power(0.96, step * self.momentum_decay))
+
+    def _backend_update_step(self, gradients: list, variables: list, learning_rate: float) -> None:
+        # Keras has no other place for what happens once per step, before the weights.
+        mu = self._mu(ops.cast(self.iterations + 1, self._mu_product.dtype))
+        self.assign(self._mu_product, self._mu_product * mu)
+        super()._backend_update_step(gradients, variables, learning_rate)
+
+
+OPTIMIZERS = {
+    "adam": keras.optimizers.Adam,
+    "adam_l2": AdamL2,
+    "nadam": keras.optimizers.Nadam,
+    "nadam_pytorch": NadamPyTorch,
+    "sgd": keras.optimizers.SGD,
+}

@@ -1,0 +1,164 @@
+"""Whole volumes through a network that sees a patch at once: overlapping windows, averaged."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+MODES = ("gaussian", "constant")
+
+
+def predict_volume(
+    model: "keras.Model",
+    volume: np.ndarray,
+    *,
+    patch: Sequence[int],
+    overlap: float = 0.5,
+    mode: str = "gaussian",
+    batch_size: int = 1,
+    test_time_flips: bool = False,
+) -> np.ndarray:
+    """Probabilities of a whole volume, windows and weights as MONAI's sliding_window_inference.
+
+    Beyond the volume this takes as much memory again as the result, and what the network needs for
+    one batch. The sums are taken window by window in one order: another `batch_size` changes the
+    result by no more than it changes what the network makes of a window.
+
+    Args:
+        model: (N, *patch, C) -> (N, *patch, R), one output.
+        volume: (X, Y, Z, C) float32, normalised as in training. Where it is smaller than the patch
+            it is padded with 0 on both sides.
+        overlap: the part of a window that its neighbour covers too, 0 to below 1.
+        mode: how windows are averaged; "gaussian" trusts their middle, see `importance_map`.
+        batch_size: windows that the network sees at once.
+        test_time_flips: average over the volume mirrored along every set of axes: 8 times the work.
+
+    Returns:
+        (X, Y, Z, R) float32.
+
+    Raises:
+        ValueError: for arguments out of their range or that do not fit each other, and for a
+            network whose output has another shape or is not finite.
+    """
+    _check(volume, patch, overlap, mode, batch_size)
+    axes = range(len(patch))
+    mirrors = [m for n in range(len(patch) + 1) for m in itertools.combinations(axes, n)]
+    if not test_time_flips:
+        mirrors = mirrors[:1]
+    total = 0.0
+    for mirror in mirrors:
+        mirrored = np.flip(volume, mirror)
+        predicted = _predict(model, mirrored, tuple(patch), overlap, mode, batch_size)
+        total = total + np.flip(predicted, mirror)
+    return total / np.float32(len(mirrors))
+
+
+def window_starts(
+    size: Sequence[int], patch: Sequence[int], overlap: float
+) -> list[tuple[int, ...]]:
+    """First voxels of the windows that cover a volume, the last axis running fastest.
+
+    Neighbours are int(patch * (1 - overlap)) voxels apart, at least one; the last window of an
+    axis ends where the volume does. A volume must not be smaller than the patch.
+    """
+    lines = []
+    for full, wanted in zip(size, patch):
+        step = max(int(wanted * (1 - overlap)), 1)
+        count = math.ceil((full - wanted) / step) + 1
+        lines.append([min(i * step, full - wanted) for i in range(count)])
+    return list(itertools.product(*lines))
+
+
+def importance_map(patch: Sequence[int], mode: str) -> np.ndarray:
+    """How much each voxel of a window counts: patch-shaped, float32.
+
+    "constant": 1. "gaussian": 1 in the middle, standard deviation patch / 8 along each axis, and
+    nowhere below 0.001.
+    """
+    weights = np.ones((), np.float32)
+    for size in patch if mode == "gaussian" else ():
+        offsets = np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)
+        line = np.exp(offsets**2 / np.float32(-2 * (0.125 * size) ** 2))
+        weights = weights[..., None] * line
+    # MONAI takes the smallest weight where that is above 0.001, which changes nothing.
+    return np.maximum(np.broadcast_to(weights, tuple(patch)), np.float32(1e-3))
+
+
+def _predict(
+    model: "keras.Model",
+    volume: np.ndarray,
+    patch: tuple[int, ...],
+    overlap: float,
+    mode: str,
+    batch_size: int,
+) -> np.ndarray:
+    full = volume.shape[:-1]
+    missing = [max(wanted - size, 0) for wanted, size in zip(patch, full)]
+    before = [number // 2 for number in missing]
+    padding = [(first, number - first) for first, number in zip(before, missing)]
+    if any(missing):
+        volume = np.pad(volume, [*padding, (0, 0)])
+    weights = importance_map(patch, mode)
+    total, weight = None, np.zeros(volume.shape[:-1], np.float32)
+    for start, predicted in _windows(model, volume, patch, overlap, batch_size):
+        if total is None:
+            total = np.zeros((*volume.shape[:-1], predicted.shape[-1]), np.float32)
+        window = tuple(slice(first, first + size) for first, size in zip(start, patch))
+        total[window] += weights[..., None] * predicted
+        weight[window] += weights
+    total /= weight[..., None]
+    return total[tuple(slice(first, first + size) for first, size in zip(before, full))]
+
+
+def _windows(
+    model: "keras.Model",
+    volume: np.ndarray,
+    patch: tuple[int, ...],
+    overlap: float,
+    batch_size: int,
+) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+    """Each window's first voxel and what the network makes of it, (*patch, R)."""
+    starts = window_starts(volume.shape[:-1], patch, overlap)
+    batch = np.zeros((batch_size, *patch, volume.shape[-1]), np.float32)
+    for done in range(0, len(starts), batch_size):
+        now = starts[done : done + batch_size]
+        # The last batch keeps rows of the one before, or the network would be compiled again.
+        for row, start in enumerate(now):
+            batch[row] = volume[tuple(slice(f, f + size) for f, size in zip(start, patch))]
+        predicted = np.asarray(model.predict_on_batch(batch))
+        _check_output(predicted, batch.shape[:-1])
+        yield from zip(now, predicted)
+
+
+def _check(
+    volume: np.ndarray, patch: Sequence[int], overlap: float, mode: str, batch_size: int
+) -> None:
+    if volume.ndim != len(patch) + 1 or min(patch) < 1:
+        raise ValueError(
+            f"volume, patch: found {volume.shape} and {tuple(patch)}, expected (X, Y, Z, C) and "
+            "three sizes of 1 or more."
+        )
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap: found {overlap}, expected 0 to below 1, such as 0.5.")
+    if mode not in MODES:
+        raise ValueError(f"mode: found {mode!r}, expected one of {', '.join(MODES)}.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: found {batch_size}, expected 1 or more.")
+
+
+def _check_output(predicted: np.ndarray, expected: tuple[int, ...]) -> None:
+    if predicted.shape[:-1] != expected:
+        raise ValueError(
+            f"model: found an output of shape {predicted.shape}, expected {(*expected, 'regions')} "
+            "for windows of this patch."
+        )
+    if not np.isfinite(predicted).all():
+        raise ValueError(
+            "model: found probabilities that are not finite, expected numbers. Training has "
+            "diverged; use an earlier checkpoint."
+        )
