@@ -31,35 +31,34 @@ def models(arguments: argparse.Namespace) -> None:
     """List the networks, or describe one."""
     from keras_medseg import registry
 
-    if arguments.name:
-        print(registry.describe(arguments.name))
-        return
-    for name in registry.list_models():
-        card = registry.card(name)
-        size = "x".join(str(n) for n in card.input_shape)
-        print(f"{name:28} {card.paper:14} {size:14} {card.parameters:>12,}  {card.parity}")
+    if arguments.write:
+        registry.write_table(arguments.write)
+    else:
+        print(registry.describe(arguments.name) if arguments.name else registry.table())
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """List all problems of a folder of cases; exit code 1 where there are any."""
-    from keras_medseg.data import brats
+    """List all problems of a folder of cases or pictures; exit code 1 where there are any."""
+    from keras_medseg import pipeline
     from keras_medseg.progress import bar
 
     with bar("checking") as progress:
-        report = brats.check(arguments.data, progress=progress)
+        report = pipeline.family_of(arguments.data).check(arguments.data, progress=progress)
     print(report.text)
     return 0 if report.ok else 1
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    """Decode a folder of cases once into a verified store."""
-    from keras_medseg.data import brats, store
+    """Decode a folder of cases or pictures once into a verified store."""
+    from keras_medseg import pipeline
+    from keras_medseg.data import store
     from keras_medseg.progress import bar
 
-    cases = brats.find_cases(arguments.data, labelled=not arguments.unlabelled)
+    kind = pipeline.family_of(arguments.data)
+    cases = kind.find_cases(arguments.data, labelled=not arguments.unlabelled)
     with bar("decoding cases") as progress:
         made = store.prepare(
-            cases, brats.read_case, arguments.store, workers=arguments.workers, progress=progress
+            cases, kind.read_case, arguments.store, workers=arguments.workers, progress=progress
         )
     print(f"{arguments.store}: {len(made.cases)} cases, fingerprint {made.fingerprint[:12]}")
 
@@ -83,17 +82,19 @@ def phantom(arguments: argparse.Namespace) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train the networks of a recipe on your data, predict and score held-out cases."""
+    from keras_medseg import pipeline, recipe, run_folder
+    from keras_medseg.files import locked
 
-    from keras_medseg import pipeline, recipe
-
-    run = recipe.from_json(arguments.recipe.read_text())
-    run = recipe.override(run, arguments.set)
+    run = recipe.override(run_folder.read_recipe(arguments.recipe), arguments.set)
     data = pipeline.load_data(arguments.data, arguments.store or arguments.out / "store", run)
+    run = pipeline.settle(run, data)
     pipeline.check_recipe(run, data.channels)
-    pipeline.claim(arguments.out, run, data)
-    pipeline.train_variant("main", run, data, arguments.out)
-    pipeline.gather_logs(arguments.out)
-    pipeline.score_variant("main", run, data, arguments.out)
+    pipeline.check_batches(run, data)
+    with locked(arguments.out, "writes into this run folder"):
+        pipeline.claim(arguments.out, run, data, {"main": run})
+        pipeline.train_variant("main", run, data, arguments.out)
+        pipeline.gather_logs(arguments.out)
+        pipeline.score_variant("main", run, data, arguments.out)
 
 
 def predict(arguments: argparse.Namespace) -> None:
@@ -106,9 +107,10 @@ def predict(arguments: argparse.Namespace) -> None:
 def score(arguments: argparse.Namespace) -> None:
     """Score a folder of predicted label maps against the cases' segmentations."""
     from keras_medseg import pipeline
+    from keras_medseg.files import write_atomic
 
     table = pipeline.score_folder(arguments.predictions, arguments.data, arguments.regions)
-    table.to_csv(arguments.out, index=False)
+    write_atomic(arguments.out, table.to_csv(index=False).encode())
     print(f"{arguments.out}: {len(table)} rows")
 
 
@@ -137,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add(models)
     sub.add_argument("name", nargs="?")
+    sub.add_argument("--write", type=Path, metavar="PAGE", help="put the list into a Markdown page")
 
     sub = add(check)
     sub.add_argument("data", type=Path)
@@ -149,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add(train)
     sub.add_argument("data", type=Path)
-    sub.add_argument("--recipe", type=Path, required=True, help="recipe.json of any run folder")
+    sub.add_argument("--recipe", type=Path, required=True, help="recipe.json of any run")
     sub.add_argument("--out", type=Path, required=True, help="run folder; a started run goes on")
     sub.add_argument("--store", type=Path, help="decoded cases (default: OUT/store)")
     sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")

@@ -28,7 +28,7 @@ def export(model: Path, out: Path, format: str = "savedmodel") -> str:
 
     from keras_medseg import inference, registry
 
-    registry.list_models()  # makes the package's own layers known to Keras' loader
+    registry.import_layers()
     runners = {"savedmodel": _run_savedmodel, "onnx": _run_onnx}
     if format not in runners:
         raise ValueError(f"format: found {format!r}, expected one of {list(runners)}.")

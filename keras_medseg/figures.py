@@ -33,12 +33,20 @@ LABEL_COLOURS = {EDEMA: "#FFE600", NECROTIC: "#00591A", ENHANCING: "#35E04C"}
 LABEL_NAMES = {EDEMA: "edema", NECROTIC: "necrotic, non-enhancing", ENHANCING: "enhancing"}
 CORE_COLOUR = "#FF2020"
 
+# Sky blue and vermilion (Okabe and Ito), and apart by their dashes as well.
+ANNOTATION_LINE = {"color": "#56B4E9", "linestyle": "solid", "label": "annotation"}
+PREDICTION_LINE = {"color": "#D55E00", "linestyle": "dashed", "label": "prediction"}
+
 MODALITY_NAMES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
 METRIC_NAMES = {
     "dice": "Dice",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
     "hd95_mm": "HD95",
+    "iou": "IoU",
+    "precision": "precision",
+    "cross_entropy": "loss rate",
+    "mae": "MAE",
 }
 # Fewer points make no box: its quartiles would be interpolated between two cases.
 _LEAST_FOR_A_BOX = 5
@@ -285,6 +293,113 @@ def output_maps(
             shown = _show(panel, picture, box, spacing_mm, cmap="gray", vmax=1.0)
     figure.colorbar(shown, ax=axes[1], label="probability", shrink=0.85)
     return figure
+
+
+@_styled
+def picture_overlay(
+    picture: np.ndarray,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    *,
+    title: str,
+    dice: Mapping[str, float],
+) -> "Figure":
+    """A picture, bare, and with the outlines of its annotation and of the prediction.
+
+    picture: (H, W, C) uint8, C 1 or 3. truth, prediction: (H, W) masks.
+    dice: {class: Dice}, written above the pictures.
+    """
+    from matplotlib.figure import Figure
+
+    rows, columns = picture.shape[:2]
+    figure = Figure(figsize=(3.2 * 2, 3.2 * rows / columns + 0.9))
+    figure.set_layout_engine("compressed")
+    axes = figure.subplots(1, 2)
+    for panel, what in zip(axes, ("picture", "annotation and prediction")):
+        _draw_picture(panel, picture)
+        panel.set_title(what)
+        panel.set(xticks=[], yticks=[])
+        panel.spines[:].set_visible(False)
+    for mask, style in ((truth, ANNOTATION_LINE), (prediction, PREDICTION_LINE)):
+        axes[1].plot([], [], **style)  # the legend's line, also where the mask is empty
+        _outline(axes[1], mask, style)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    scores = "   ".join(f"{name} {value:.2f}" for name, value in dice.items())
+    figure.suptitle(f"{title}\nDice: {scores}", fontsize=11)
+    return figure
+
+
+@_styled
+def attention_grid(picture: np.ndarray, maps: Mapping[str, np.ndarray]) -> "Figure":
+    """A picture and what the attention modules make of it, one panel per module.
+
+    Each map has a scale of its own, whose ends stand above it: modules differ by powers of ten.
+
+    picture: (H, W, C) uint8, C 1 or 3. maps: {module: (H, W)}, see `attention_maps`.
+    """
+    figure, axes = _grid(-(-(1 + len(maps)) // 4), min(1 + len(maps), 4), picture.shape, extra=0.4)
+    _draw_picture(axes.flat[0], picture)
+    axes.flat[0].set_title("picture")
+    for panel, (name, values) in zip(axes.flat[1:], maps.items()):
+        panel.imshow(values, cmap="viridis")
+        panel.set_title(f"{name}\n{values.min():.3g} to {values.max():.3g}")
+    for panel in axes.flat[1 + len(maps) :]:
+        panel.set_axis_off()
+    return figure
+
+
+@_styled
+def mask_grid(
+    cases: Mapping[str, tuple[np.ndarray, np.ndarray, Mapping[str, np.ndarray]]],
+) -> "Figure":
+    """Pictures below each other, each beside its annotation and the masks of all networks.
+
+    The annotation's outline is drawn on the masks too (iacnn, Figures 5 and 6, has bare ones).
+
+    cases: {case: ((H, W, C) uint8, (H, W) annotation, {network: (H, W) mask})}, the same networks
+        for every case.
+    """
+    shown = [{"picture": p, "annotation": a, **masks} for p, a, masks in cases.values()]
+    first = shown[0]
+    figure, axes = _grid(len(shown), len(first), first["picture"].shape, extra=0.6)
+    for line, name, case in zip(axes, cases, shown):
+        _draw_picture(line[0], case["picture"])
+        line[0].set_ylabel(name)
+        for panel, mask in zip(line[1:], [*case.values()][1:]):
+            panel.imshow(mask > 0, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            _outline(panel, case["annotation"], ANNOTATION_LINE)
+    for panel, name in zip(axes[0], first):
+        panel.set_title(name.replace("_", " "))
+    axes[0, 0].plot([], [], **ANNOTATION_LINE)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center")
+    return figure
+
+
+def _grid(
+    rows: int, columns: int, shape: Sequence[int], extra: float
+) -> tuple["Figure", np.ndarray]:
+    """Panels without axes for pictures of one shape; extra: inches for titles and legend."""
+    from matplotlib.figure import Figure
+
+    width = max(1.4, min(2.4, 11 / columns))
+    height = width * shape[0] / shape[1] + (0.4 if rows > 1 else 0)
+    figure = Figure(figsize=(width * columns, height * rows + extra))
+    figure.set_layout_engine("compressed")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for panel in axes.flat:
+        panel.set(xticks=[], yticks=[])
+        panel.spines[:].set_visible(False)
+    return figure, axes
+
+
+def _draw_picture(panel: "Axes", picture: np.ndarray) -> None:
+    panel.imshow(picture if picture.shape[2] == 3 else picture[..., 0], cmap="gray", vmin=0)
+
+
+def _outline(panel: "Axes", mask: np.ndarray, style: Mapping[str, str]) -> None:
+    if mask.any() and not mask.all():
+        colour, line = style["color"], style["linestyle"]
+        panel.contour(mask, levels=[0.5], colors=colour, linestyles=line, linewidths=1.4)
 
 
 def _panels(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_medseg import sliding
 from keras_medseg.data import brats, nifti, transforms
 from keras_medseg.data.store import StoredCase
 
@@ -48,7 +49,6 @@ def predict_case(
     """
     probabilities = {}
     for names, network in networks.items():
-        regions = names.split("+")
         predicted = predict_window(
             network,
             stored_case,
@@ -56,14 +56,36 @@ def predict_case(
             normalisation=normalisation,
             batch_size=batch_size,
         )
-        if predicted.shape[-1] != len(regions):
-            raise ValueError(
-                f"networks[{names!r}]: found {predicted.shape[-1]} output channels, "
-                f"expected {len(regions)}: one for each region."
-            )
-        probabilities.update(zip(regions, np.moveaxis(predicted, -1, 0)))
+        probabilities |= _by_region(names, predicted)
     labels = merge_regions(probabilities, threshold=threshold)
     return transforms.paste(labels, stored_case.full_shape)
+
+
+def predict_case_by_patches(
+    networks: Mapping[str, "keras.Model"],
+    stored_case: StoredCase,
+    *,
+    patch: tuple[int, int, int],
+    normalisation: str,
+    overlap: float,
+    test_time_flips: bool,
+) -> np.ndarray:
+    """Label map of one case by 3-D networks, as `predict_case`; (X, Y, Z) uint8 on the full grid.
+
+    Args:
+        networks: as in `predict_case`, (N, *patch, C) -> (N, *patch, R).
+        overlap, test_time_flips: see `sliding.predict_volume`.
+
+    Raises:
+        ValueError: as `sliding.predict_volume` and `merge_regions`.
+    """
+    volume = transforms.read_volume(stored_case, normalisation)
+    probabilities = {}
+    for names, network in networks.items():
+        options = dict(overlap=overlap, test_time_flips=test_time_flips)
+        predicted = sliding.predict_volume(network, volume, patch=patch, **options)
+        probabilities |= _by_region(names, predicted)
+    return transforms.uncrop(merge_regions(probabilities), stored_case)
 
 
 def main_output(network: "keras.Model") -> "keras.Model":
@@ -115,6 +137,33 @@ def predict_window(
             probabilities = np.empty((width, height, depth, predicted.shape[-1]), np.float32)
         probabilities[:, :, start : start + count] = np.moveaxis(predicted[:count], 0, 2)
     return probabilities
+
+
+def predict_slice(
+    model: "keras.Model",
+    stored_case: StoredCase,
+    z: int,
+    *,
+    window: tuple[int, int, int],
+    normalisation: str,
+) -> np.ndarray:
+    """Probabilities of a 2-D network for one axial slice of the full grid; 0 outside the window.
+
+    Args:
+        model: as in `predict_window`, or one with several outputs: theirs follow one another.
+        z: number of the slice, which lies within the window.
+
+    Returns:
+        (X, Y, R) float32.
+    """
+    first = transforms.window_origin(stored_case.full_shape, window)[2]
+    scaling = transforms.scaling(stored_case.statistics, normalisation)
+    image = np.zeros((1, *window[:2], stored_case.image.shape[-1]), np.float32)
+    transforms.read_slice(stored_case, z - first, window, scaling, image[0])
+    predicted = model.predict_on_batch(image)
+    outputs = predicted if isinstance(predicted, list | tuple) else [predicted]
+    maps = np.concatenate([np.asarray(output)[0] for output in outputs], axis=-1)
+    return transforms.paste(maps, stored_case.full_shape[:2])
 
 
 def merge_regions(probabilities: Mapping[str, np.ndarray], *, threshold: float = 0.5) -> np.ndarray:
@@ -182,6 +231,17 @@ def write_prediction(path: Path, labels: np.ndarray, stored_case: StoredCase) ->
     nifti.write_volume(path, on_disk, stored_case.affine, dtype=np.uint8)
 
 
+def _by_region(names: str, predicted: np.ndarray) -> dict[str, np.ndarray]:
+    """A network's maps (..., R) by the regions in its name, "WT+TC"."""
+    regions = names.split("+")
+    if predicted.shape[-1] != len(regions):
+        raise ValueError(
+            f"networks[{names!r}]: found {predicted.shape[-1]} output channels, "
+            f"expected {len(regions)}: one for each region."
+        )
+    return dict(zip(regions, np.moveaxis(predicted, -1, 0)))
+
+
 def _check_output(predicted: np.ndarray, expected: tuple[int, int, int], case_id: str) -> None:
     if predicted.ndim != 4 or predicted.shape[:3] != expected:
         raise ValueError(
@@ -191,5 +251,5 @@ def _check_output(predicted: np.ndarray, expected: tuple[int, int, int], case_id
     if not np.isfinite(predicted).all():
         raise ValueError(
             f"model: found probabilities that are not finite for case {case_id}, "
-            "expected numbers. Training has diverged; use an earlier checkpoint."
+            "expected numbers. The training diverged; train again with a lower rate."
         )

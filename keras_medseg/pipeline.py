@@ -6,21 +6,23 @@ Every step finds what an earlier, interrupted run has finished and goes on from 
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
-from keras_medseg import recipe, scoring
+from keras_medseg import __version__, pictures, recipe, run_folder, volumes
 from keras_medseg.choices import require_choice
-from keras_medseg.data import brats, cases, nifti, store
-from keras_medseg.data.batches import SliceBatches
+from keras_medseg.data import cases, splits, store
+from keras_medseg.data.batches import Batches
+from keras_medseg.data.phantom_folder import is_phantom
 from keras_medseg.errors import DataError
-from keras_medseg.files import write_atomic
+from keras_medseg.files import write_atomic, write_json
 from keras_medseg.progress import bar
+from keras_medseg.run_folder import read_scores, read_variant, training_folder
 
 if TYPE_CHECKING:
     import keras
@@ -31,6 +33,8 @@ class Cohort:
     """Decoded cases, split into those trained on and those held out.
 
     duplicates: {dropped case: the case with the same voxels that stays}.
+    torn_groups: patients or video sequences on both sides of the split.
+    datasets: as `Case.dataset` has them, sorted. phantom: whether a case of them is synthetic.
     """
 
     name: str
@@ -38,11 +42,25 @@ class Cohort:
     training: tuple[str, ...]
     held_out: tuple[str, ...]
     duplicates: dict[str, str]
+    torn_groups: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    phantom: bool = False
 
     @property
     def channels(self) -> int:
         """Image channels of every case."""
         return next(iter(self.store.cases.values())).image.shape[-1]
+
+
+def family(run: recipe.Recipe) -> ModuleType:
+    """The module that knows this recipe's kind of data: `volumes` or `pictures`."""
+    return pictures if isinstance(run.data, recipe.Pictures) else volumes
+
+
+def family_of(folder: Path) -> ModuleType:
+    """The module that knows the data in `folder`: `volumes` where there is a NIfTI file."""
+    files = (path for _, _, names in os.walk(folder, followlinks=True) for path in names)
+    return volumes if any(name.endswith((".nii", ".nii.gz")) for name in files) else pictures
 
 
 def load_data(folder: Path, store_folder: Path, run: recipe.Recipe) -> Cohort:
@@ -55,9 +73,10 @@ def load_data(folder: Path, store_folder: Path, run: recipe.Recipe) -> Cohort:
         DataError: naming the folder or files that are not as they should be.
         ValueError: with fewer than two cases.
     """
-    found = brats.find_cases(folder)
+    kind = family(run)
+    found = kind.find_cases(folder)
     with bar("decoding cases") as progress:
-        decoded = store.prepare(found, brats.read_case, store_folder, progress=progress)
+        decoded = store.prepare(found, kind.reader(run), store_folder, progress=progress)
     first: dict[str, str] = {}
     duplicates = {}
     for name in sorted(decoded.cases):
@@ -65,45 +84,82 @@ def load_data(folder: Path, store_folder: Path, run: recipe.Recipe) -> Cohort:
         if kept != name:
             duplicates[name] = kept
     unique = [case for case in found if case.id not in duplicates]
-    training, held_out = cases.split_cases(unique, run.data.held_out, run.train.seed)
+    training, held_out = kind.split(folder, unique, run)
+    datasets = tuple(sorted({case.dataset for case in unique}))
+    phantom = any(is_phantom(case.images[0]) for case in unique)
     return Cohort(
-        name=_data_name(unique),
+        name=("phantom in the layout of " if phantom else "") + ", ".join(datasets),
         store=decoded,
         training=tuple(case.id for case in training),
         held_out=tuple(case.id for case in held_out),
         duplicates=duplicates,
+        torn_groups=tuple(splits.torn_groups(training, held_out)),
+        datasets=datasets,
+        phantom=phantom,
     )
 
 
-def claim(out: Path, run: recipe.Recipe, data: Cohort) -> None:
-    """Make `out` the run folder of this recipe on these cases: `recipe.json`, `cases.json`.
+def settle(run: recipe.Recipe, data: Cohort) -> recipe.Recipe:
+    """The recipe with those numbers that it leaves to the training cases."""
+    return family(run).settle(run, data.store, data.training)
 
-    Everything in the folder is taken for this run's, so nothing else may be in it.
+
+def trained_as(variants: Mapping[str, recipe.Recipe]) -> dict[str, str]:
+    """{variant: the first one that is trained alike}; they may differ in what follows training."""
+    first: dict[str, str] = {}
+    return {
+        name: first.setdefault(recipe.to_json(replace(variant, predict=recipe.Predict())), name)
+        for name, variant in variants.items()
+    }
+
+
+def claim(
+    out: Path, run: recipe.Recipe, data: Cohort, variants: Mapping[str, recipe.Recipe]
+) -> None:
+    """Make `out` the run folder of this recipe and its variants on these cases.
+
+    Writes `recipe.json`, `variants/<name>.json` and, at last, `run.json`. Everything in the folder
+    is taken for this run's, so nothing else may be in it.
 
     Raises:
-        DataError: when it already holds a run of another recipe, of other data or another split.
+        DataError: when it already holds a run of another recipe, of other data, of another split
+            or of another version of the package.
     """
-    cases_found = {
+    asked = {
+        "keras_medseg": __version__,
         "data": data.name,
         "fingerprint": data.store.fingerprint,
         "training": list(data.training),
         "held_out": list(data.held_out),
+        "variants": list(variants),
     }
-    path = out / "cases.json"
-    if (out / "recipe.json").exists() and path.exists():
-        changed = recipe.differences(run, read_recipe(out))
-        earlier = json.loads(path.read_text())
-        changed |= {k: (v, earlier.get(k)) for k, v in cases_found.items() if earlier.get(k) != v}
-        if changed:
-            field, (now, then) = next(iter(changed.items()))
-            raise DataError(
-                out,
-                found=f"a run with {field} = {then!r}",
-                expected=f"{now!r} as asked for now",
-                remedy="Choose another run folder (OUT=, --out), or delete this one.",
-            )
-    write_atomic(out / "recipe.json", recipe.to_json(run).encode())
-    write_atomic(path, (json.dumps(cases_found, indent=2) + "\n").encode())
+    if (out / run_folder.RUN).exists() or (out / "training").exists():
+        _refuse_other_run(out, run, asked, variants)
+    write_atomic(out / run_folder.RECIPE, recipe.to_json(run).encode())
+    for name, source in trained_as(variants).items():
+        tree = {**json.loads(recipe.to_json(variants[name])), "trained_as": source}
+        write_json(run_folder.variant_file(out, name), tree)
+    write_json(out / run_folder.RUN, asked)
+
+
+def _refuse_other_run(
+    out: Path, run: recipe.Recipe, asked: dict, variants: Mapping[str, recipe.Recipe]
+) -> None:
+    earlier = run_folder.read_run(out)
+    changed = recipe.differences(run, run_folder.read_recipe(out / run_folder.RECIPE))
+    changed |= {k: (v, earlier.get(k)) for k, v in asked.items() if earlier.get(k) != v}
+    for name in () if changed else variants:
+        theirs = read_variant(out, name).recipe
+        found = recipe.differences(variants[name], theirs)
+        changed |= {f"{field} of {name}": values for field, values in found.items()}
+    if changed:
+        field, (now, then) = next(iter(changed.items()))
+        raise DataError(
+            out,
+            found=f"a run with {field} = {then!r}",
+            expected=f"{now!r} as asked for now",
+            remedy="Choose another run folder (OUT=, --out), or delete this one.",
+        )
 
 
 def check_recipe(run: recipe.Recipe, channels: int) -> None:
@@ -114,40 +170,45 @@ def check_recipe(run: recipe.Recipe, channels: int) -> None:
     """
     import keras
 
-    from keras_medseg import training
+    from keras_medseg import complexity, training
 
-    for name in (*(name for names in run.model.networks for name in names), *run.model.auxiliary):
-        require_choice("model.networks", name, brats.TARGETS)
-    training.build(run, run.model.networks[0], channels=channels)
-    keras.utils.clear_session()
-
-
-def read_scores(out: Path) -> pd.DataFrame:
-    """`scores.csv` of a run folder; names such as 001 or NA stay names."""
-    names = {"variant": str, "case": str, "region": str}
-    return pd.read_csv(out / "scores.csv", dtype=names, na_filter=False)
+    _check_fields(run)
+    for regions in {len(names): names for names in run.model.networks}.values():
+        network, model = training.compile_network(run, regions, channels=channels)
+        targets = len(regions) + len(run.model.auxiliary)
+        training.check_loss(run, network, model, targets)
+        complexity.multiply_adds(network)
+        keras.utils.clear_session()
 
 
-def read_recipe(out: Path) -> recipe.Recipe:
-    """The recipe of a run folder.
+def _check_fields(run: recipe.Recipe) -> None:
+    kind = family(run)
+    if not run.model.networks or not all(run.model.networks):
+        raise ValueError(
+            f"model.networks: found {run.model.networks}, expected the regions of at least one "
+            "network, such as (('WT',),)."
+        )
+    for name in (name for names in run.model.networks for name in names):
+        require_choice("model.networks", name, kind.regions(run))
+    for name in run.model.auxiliary:
+        require_choice("model.auxiliary", name, kind.targets(run))
+    field, axes = recipe.SIZES[type(run.data)]
+    size = getattr(run.data, field)
+    if len(size) != axes or min(size) < 1:
+        raise ValueError(f"data.{field}: found {size}, expected {axes} sizes of 1 or more.")
+    if min(run.train.epochs, run.train.batch_size) < 1:
+        raise ValueError("train.epochs, train.batch_size: expected 1 or more.")
+
+
+def check_batches(run: recipe.Recipe, data: Cohort) -> None:
+    """Make the batches of both sides, which check the recipe against the data.
 
     Raises:
-        DataError: when the folder holds no run.
+        ValueError: naming the field.
     """
-    path = out / "recipe.json"
-    if not path.exists():
-        raise DataError(
-            path,
-            found="no file",
-            expected="the recipe of a run",
-            remedy="Name the folder that a training wrote into.",
-        )
-    return recipe.from_json(path.read_text())
-
-
-def training_folder(out: Path, variant: str, regions: tuple[str, ...]) -> Path:
-    """Where one network's log, checkpoint and final model lie in a run folder."""
-    return out / "training" / f"{variant}-{'+'.join(regions)}"
+    for regions in run.model.networks:
+        batches(run, data.store, data.training, regions, training=True)
+        batches(run, data.store, data.held_out, regions, training=False)
 
 
 def train_variant(variant: str, run: recipe.Recipe, data: Cohort, out: Path) -> None:
@@ -162,38 +223,27 @@ def train_variant(variant: str, run: recipe.Recipe, data: Cohort, out: Path) -> 
             f"{run.model.name} for {'+'.join(regions)}",
             flush=True,
         )
-        feed = slice_batches(run, data.store, data.training, regions, training=True)
-        check = slice_batches(run, data.store, data.held_out, regions, training=False)
-        training.fit(run, regions, feed, check, training_folder(out, variant, regions))
+        feed = batches(run, data.store, data.training, regions, training=True)
+        check = batches(run, data.store, data.held_out, regions, training=False)
+        folder = training_folder(out, variant, regions)
+        training.fit(run, regions, feed, check, folder)
         keras.utils.clear_session()
 
 
-def slice_batches(
+def batches(
     run: recipe.Recipe,
     decoded: store.Store,
-    case_ids: tuple[str, ...],
-    regions: tuple[str, ...],
+    case_ids: Sequence[str],
+    regions: Sequence[str],
     *,
     training: bool,
-) -> SliceBatches:
-    """The recipe's batches of axial slices; shuffled and flipped only for training.
+) -> Batches:
+    """The recipe's batches; shuffled, mirrored and so on only for training.
 
     One channel of targets for each of `regions`, then one for each auxiliary output.
     """
-    targets = (*regions, *run.model.auxiliary)
-    return SliceBatches(
-        decoded,
-        case_ids,
-        # Numbered, for outputs may share a target.
-        targets={f"{number}_{name}": brats.TARGETS[name] for number, name in enumerate(targets)},
-        window=run.data.window,
-        batch_size=run.train.batch_size,
-        seed=run.train.seed,
-        normalisation=run.data.normalisation,
-        flips=run.data.flips if training else (),
-        shuffle=training,
-        slice_step=run.data.slice_step,
-    )
+    names = (*regions, *run.model.auxiliary)
+    return family(run).batches(run, decoded, case_ids, names, training=training)
 
 
 def load_network(
@@ -208,7 +258,7 @@ def load_network(
 
     from keras_medseg import inference, registry
 
-    registry.list_models()  # makes the package's own layers known to Keras' loader
+    registry.import_layers()
     path = training_folder(out, variant, regions) / "model.keras"
     if not path.exists():
         raise DataError(
@@ -221,45 +271,37 @@ def load_network(
     return network if auxiliary else inference.main_output(network)
 
 
-def load_networks(out: Path, variant: str) -> dict[str, "keras.Model"]:
-    """The networks of one variant, by the regions they find.
+def load_networks(out: Path, variant: str, run: recipe.Recipe) -> dict[str, "keras.Model"]:
+    """The networks that a variant's recipe names, by the regions they find: "WT+TC".
 
     Raises:
         DataError: when one was not trained to its end.
     """
-    folders = sorted((out / "training").glob(f"{variant}-*"))
-    names = [folder.name.removeprefix(f"{variant}-") for folder in folders]
-    return {name: load_network(out, variant, tuple(name.split("+"))) for name in names}
+    return {"+".join(names): load_network(out, variant, names) for names in run.model.networks}
 
 
 def score_variant(
     variant: str, run: recipe.Recipe, data: Cohort, out: Path, trained_as: str | None = None
 ) -> pd.DataFrame:
-    """Predict the held-out cases on the full grid, write NIfTI, score; one row per region.
+    """Predict the held-out cases, write what was predicted, score it; one row per region.
 
     trained_as: the variant whose networks are used, where this one has none of its own.
 
     Rows are added to `scores.csv` case by case; cases that stand there are not predicted again.
     """
-    from keras_medseg import inference
-
-    path, folder = out / "scores.csv", out / "predictions" / variant
-    folder.mkdir(parents=True, exist_ok=True)
+    kind = family(run)
+    path = out / run_folder.SCORES
+    (out / "predictions" / variant).mkdir(parents=True, exist_ok=True)
     scores = read_scores(out) if path.exists() else pd.DataFrame(columns=["variant", "case"])
     done = set(scores.loc[scores["variant"] == variant, "case"])
     left = [case for case in data.held_out if case not in done]
-    networks = {
-        "+".join(names): load_network(out, trained_as or variant, names)
-        for names in run.model.networks
-        if left
-    }
-    regions = {name: brats.REGIONS[name] for names in run.model.networks for name in names}
+    networks = load_networks(out, trained_as or variant, run) if left else {}
     with bar(f"predicting {variant}") as progress:
         for number, name in enumerate(left, 1):
             case = data.store.cases[name]
-            labels = label_case(networks, case, run)
-            inference.write_prediction(folder / f"{name}.nii.gz", labels, case)
-            rows = scoring.score_case(labels, full_labels(case), regions, case.spacing_mm)
+            predicted = kind.predict(networks, case, run)
+            kind.write(prediction(out, run, variant, name), predicted, run, case)
+            rows = kind.score(predicted, case, run)
             new = pd.DataFrame([{"variant": variant, "case": name, **row} for row in rows])
             scores = pd.concat([scores, new], ignore_index=True) if len(scores) else new
             write_atomic(path, scores.to_csv(index=False).encode())
@@ -267,150 +309,99 @@ def score_variant(
     return scores[scores["variant"] == variant]
 
 
-def label_case(
-    networks: dict[str, "keras.Model"], case: store.StoredCase, run: recipe.Recipe
-) -> np.ndarray:
-    """(X, Y, Z) uint8 canonical label map of a case, as the recipe reads and cleans it, LPS."""
-    from keras_medseg import inference, postprocess
+def prediction(out: Path, run: recipe.Recipe, variant: str, case_id: str) -> Path:
+    """Where the label map of a held-out case lies in a run folder."""
+    return out / "predictions" / variant / f"{case_id}{family(run).SUFFIX}"
 
-    labels = inference.predict_case(
-        networks,
-        case,
-        window=run.data.window,
-        normalisation=run.data.normalisation,
-        batch_size=run.train.batch_size,
-    )
-    return postprocess.drop_small_components(labels, run.predict.smallest_component)
+
+def network_costs(out: Path, variants: Mapping[str, recipe.Recipe]) -> pd.DataFrame:
+    """What each variant's networks cost together, see `complexity.costs`; `networks.csv`."""
+    from keras_medseg import complexity
+
+    rows = [
+        {"variant": name, **complexity.costs(load_networks(out, name, run).values())}
+        for name, run in variants.items()
+    ]
+    table = pd.DataFrame(rows)
+    write_atomic(out / "networks.csv", table.to_csv(index=False).encode())
+    return table
 
 
 def gather_logs(out: Path) -> pd.DataFrame:
     """All trainings' logs as one table, `log.csv` of the run folder."""
-    logs = {path.parent.name: pd.read_csv(path) for path in (out / "training").glob("*/log.csv")}
-    table = pd.concat(logs, names=["network"]).reset_index("network")
+    table = pd.concat(run_folder.read_logs(out), names=["network"]).reset_index("network")
     table = table.sort_values(["network", "epoch"], ignore_index=True)
     write_atomic(out / "log.csv", table.to_csv(index=False).encode())
     return table
 
 
-def predict_folder(run_folder: Path, folder: Path, out: Path, variant: str | None = None) -> str:
+def predict_folder(run: Path, folder: Path, out: Path, variant: str | None = None) -> str:
     """Write a label map for every case of `folder`; segmentations are neither needed nor read.
 
-    variant: which of the run's variants; by default the first that it scored.
+    Label maps that are there already stay, so a stopped command can be given again; a case that
+    cannot be read does not keep the others from being predicted.
+
+    run: the run folder. variant: which of its variants; by default its first.
 
     Returns:
         One line: how many label maps, of which regions, by which variant.
 
     Raises:
-        DataError: for cases or a run that are not as they should be.
+        DataError: for a run that is not as it should be, and in the end for all cases that are not.
+        ValueError: the run has no such variant.
     """
-    from keras_medseg import inference
-
-    run = read_recipe(run_folder)
-    variant = _variant_to_predict_with(run_folder, variant)
-    networks = load_networks(run_folder, variant)
-    found = [replace(case, labels=None) for case in brats.find_cases(folder, labelled=False)]
-    out.mkdir(parents=True, exist_ok=True)
+    variant = variant or run_folder.read_run(run)["variants"][0]
+    chosen = read_variant(run, variant)
+    networks = load_networks(run, chosen.trained_as, chosen.recipe)
+    kind = family(chosen.recipe)
+    found = kind.find_cases(folder, labelled=False)
+    refused = []
     with bar("predicting") as progress:
         for number, case in enumerate(found, 1):
-            with tempfile.TemporaryDirectory() as scratch:
-                decoded = store.prepare([case], brats.read_case, scratch).cases[case.id]
-                labels = label_case(networks, decoded, run)
-                inference.write_prediction(out / f"{case.id}.nii.gz", labels, decoded)
+            path = out / f"{case.id}{kind.SUFFIX}"
+            try:
+                if not path.exists():
+                    _predict_file(networks, replace(case, labels=None), chosen.recipe, path)
+            except DataError as error:
+                refused.append(error)
             progress(number, len(found), case.id)
+    if refused:
+        raise DataError(
+            out,
+            found=f"{len(found) - len(refused)} of {len(found)} label maps; "
+            + " ".join(map(str, refused)),
+            expected="one for every case",
+            remedy="Mend these files and give the same command again; it does what is left.",
+        )
     return f"{out}: {len(found)} label maps of {', '.join(networks)} by the variant {variant}"
 
 
-def score_folder(
-    predictions: Path, folder: Path, regions: Sequence[str] = tuple(brats.REGIONS)
-) -> pd.DataFrame:
-    """Score `<case>.nii.gz` label maps against the segmentations of the cases in `folder`.
+def _predict_file(
+    networks: Mapping[str, "keras.Model"], case: cases.Case, run: recipe.Recipe, path: Path
+) -> None:
+    kind = family(run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        decoded = store.prepare([case], kind.reader(run), scratch, workers=1).cases[case.id]
+        predicted = kind.predict(networks, decoded, run)
+        kind.write(path, predicted, run, decoded, source=case)
 
-    regions: which of them the label maps tell apart.
+
+def score_folder(predictions: Path, folder: Path, regions: Sequence[str]) -> pd.DataFrame:
+    """Score label maps, `<case>.nii.gz` or `<case>.png`, against those of the cases in `folder`.
+
+    regions: which of "WT", "TC", "ET" the label maps of volumes tell apart.
 
     Raises:
         DataError: for a case without prediction, or a label map on another grid.
     """
-    rows, codes = [], {region: brats.REGIONS[region] for region in regions}
-    found = brats.find_cases(folder)
+    rows = []
+    kind = family_of(folder)
+    found = kind.find_cases(folder)
     with bar("scoring") as progress:
         for number, case in enumerate(found, 1):
-            path = predictions / f"{case.id}.nii.gz"
-            _check_grid(path, case.labels)
-            truth, labels = brats.read_case(case), brats.read_labels(path, case.dataset)
-            for row in scoring.score_case(labels, truth.labels, codes, truth.spacing_mm):
+            path = predictions / f"{case.id}{kind.SUFFIX}"
+            for row in kind.score_file(path, case, regions):
                 rows.append({"variant": predictions.name, "case": case.id, **row})
             progress(number, len(found), case.id)
     return pd.DataFrame(rows)
-
-
-def _check_grid(path: Path, reference: Path) -> None:
-    ours, theirs = nifti.read_header(path), nifti.read_header(reference)
-    found = f"shape {ours.shape}"
-    apart = np.inf
-    if ours.shape == theirs.shape:
-        apart = nifti.corner_distance_mm(ours.affine, theirs.affine, ours.shape)
-        found = f"a grid {apart:.3g} mm away at a corner"
-    if not apart <= nifti.TOLERANCE_MM:
-        raise DataError(
-            path,
-            found=found,
-            expected=f"the grid of {reference}",
-            remedy="Predict on the case's own grid.",
-        )
-
-
-def full_labels(case: store.StoredCase) -> np.ndarray:
-    """(X, Y, Z) uint8 canonical labels of a stored case on its full grid, LPS."""
-    labels = np.zeros(case.full_shape, np.uint8)
-    labels[_box(case)] = np.moveaxis(case.labels, 0, 2)
-    return labels
-
-
-def full_image(case: store.StoredCase) -> np.ndarray:
-    """(X, Y, Z, C) raw voxels of a stored case on its full grid, LPS."""
-    image = np.zeros((*case.full_shape, case.image.shape[-1]), case.image.dtype)
-    image[_box(case)] = np.moveaxis(case.image, 0, 2)
-    return image
-
-
-def read_result(out: Path, variant: str, data: Cohort, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(annotated, predicted) label maps of a held-out case, (X, Y, Z) canonical, LPS."""
-    case = data.store.cases[name]
-    path = out / "predictions" / variant / f"{name}.nii.gz"
-    return full_labels(case), brats.read_labels(path, case.dataset)
-
-
-def _box(case: store.StoredCase) -> tuple[slice, slice, slice]:
-    z, x, y = case.image.shape[:3]
-    return tuple(slice(o, o + n) for o, n in zip(case.origin, (x, y, z)))
-
-
-def _variant_to_predict_with(run_folder: Path, variant: str | None) -> str:
-    trained = sorted((run_folder / "training").glob("*-*/model.keras"))
-    variants = list(dict.fromkeys(path.parent.name.rpartition("-")[0] for path in trained))
-    if not variants or (variant and variant not in variants):
-        raise DataError(
-            run_folder / "training",
-            found=f"trained networks of {', '.join(variants) or 'no variant'}",
-            expected=f"those of {variant}" if variant else "at least one",
-            remedy="Train first, or name another variant.",
-        )
-    if variant is None and (run_folder / "scores.csv").exists():
-        variants = [name for name in read_scores(run_folder)["variant"] if name in variants]
-    return variant or variants[0]
-
-
-def _data_name(found: list[cases.Case]) -> str:
-    years = ", ".join(sorted({case.dataset for case in found}))
-    folders = {parent for case in found for parent in case.images[0].resolve().parents}
-    phantom = any((folder / "PHANTOM").exists() for folder in folders)
-    return f"phantom in the layout of {years}" if phantom else years
-
-
-def peak_memory_gb() -> dict[str, float]:
-    """Largest resident memory so far: of this process, and of the largest decoding process."""
-    import resource
-
-    scale = 1 if os.uname().sysname == "Darwin" else 1024
-    who = {"main": resource.RUSAGE_SELF, "decoding": resource.RUSAGE_CHILDREN}
-    return {k: round(resource.getrusage(v).ru_maxrss * scale / 1e9, 2) for k, v in who.items()}

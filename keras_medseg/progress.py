@@ -27,6 +27,12 @@ class Line:
         print(text + blank, end="\r" if self.terminal and not last else "\n", flush=True)
         self.width = 0 if last else len(text)
 
+    def end(self) -> None:
+        """End a line that is still changing, so that what is printed next stands below it."""
+        if self.terminal and self.width:
+            print(flush=True)
+        self.width = 0
+
 
 @contextmanager
 def bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
@@ -40,7 +46,10 @@ def bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
             ending = f"in {duration(elapsed)}" if done == total else left
             line.show(f"  {title}: {done}/{total}  {name}  {ending}", last=done == total)
 
-    yield progress
+    try:
+        yield progress
+    finally:
+        line.end()
 
 
 def duration(seconds: float) -> str:

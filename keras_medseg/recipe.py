@@ -14,14 +14,84 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Data:
-    """How slices are taken from the cases. Sizes in voxels of the (x, y, z) grid."""
+class Slices:
+    """Axial slices of volumes. Sizes in voxels of the (x, y, z) grid.
+
+    window: the centre of the grid that is used; the network sees (x, y).
+    flips: axes, of "x" and "y", along which a training slice is mirrored with probability 1/2.
+    held_out: the part of the patients that is not trained on.
+    slice_step: every so many-th slice of the window is used in training.
+    """
 
     window: tuple[int, int, int]
     normalisation: str
     flips: tuple[str, ...]
     held_out: float
     slice_step: int = 1
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """What the network sees at once."""
+        return self.window[:2]
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Three-dimensional crops of volumes, one per case and epoch. Sizes in voxels (x, y, z).
+
+    foreground_probability: how often a training crop is placed on a labelled object.
+    augmentation: name -> options of the augmentations of `data.augment_volumes`, in training.
+    augment_on_device: whether they are done within the training step, on the accelerator.
+    overlap: the part by which neighbouring windows overlap when a whole volume is predicted.
+    test_time_flips: whether predictions of the mirrored volume are averaged in.
+    """
+
+    patch: tuple[int, int, int]
+    normalisation: str
+    foreground_probability: float
+    held_out: float
+    augmentation: dict[str, Any] = field(default_factory=dict)
+    augment_on_device: bool = False
+    overlap: float = 0.5
+    test_time_flips: bool = False
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        """What the network sees at once."""
+        return self.patch
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Two-dimensional pictures, each brought to one size. Sizes in pixels (rows, columns).
+
+    fit: how a picture is brought to `size`, see `data.resize`.
+    classes: name -> grey values in the masks; no values: whatever is not background.
+    smoothing_px, equalisation, normalisation: see `data.pictures.Preparation`.
+    flips: axes, of "x" (rows) and "y" (columns), along which a training picture is mirrored with
+        probability 1/2.
+    brightness: training intensities are multiplied by 1 - brightness to 1 + brightness.
+    held_out, split: the part that is not trained on, of "group"s or of single pictures ("random").
+    mean, std: of the training pictures' channels; None until a run has measured them.
+    """
+
+    size: tuple[int, int]
+    classes: dict[str, tuple[int, ...]]
+    normalisation: str
+    held_out: float
+    fit: str = "stretch"
+    smoothing_px: float = 0.0
+    equalisation: bool = False
+    flips: tuple[str, ...] = ()
+    brightness: float = 0.0
+    split: str = "group"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """What the network sees at once."""
+        return self.size
 
 
 @dataclass(frozen=True)
@@ -72,10 +142,16 @@ class Recipe:
     """One experiment of one paper."""
 
     paper: str
-    data: Data
+    data: Slices | Patches | Pictures
     model: Model
     train: Train
     predict: Predict = Predict()
+
+
+SIZES = {Slices: ("window", 3), Patches: ("patch", 3), Pictures: ("size", 2)}
+"""Each kind's field of a size, and its number of axes."""
+
+KINDS = {kind.__name__: kind for kind in (Slices, Patches, Pictures)}
 
 
 def fields(recipe: Recipe) -> dict[str, Any]:
@@ -116,7 +192,9 @@ def differences(ours: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
 
 def to_json(recipe: Recipe) -> str:
     """Readable JSON that `from_json` turns back into an equal recipe."""
-    return json.dumps(dataclasses.asdict(recipe), indent=2) + "\n"
+    tree = dataclasses.asdict(recipe)
+    tree["data"] = {"kind": type(recipe.data).__name__, **tree["data"]}
+    return json.dumps(tree, indent=2) + "\n"
 
 
 def from_json(text: str) -> Recipe:
@@ -127,7 +205,8 @@ def from_json(text: str) -> Recipe:
     """
     try:
         tree = json.loads(text)
-        parts = {"data": Data, "model": Model, "train": Train}
+        kind = KINDS[tree["data"].pop("kind", "Slices")]
+        parts = {"data": kind, "model": Model, "train": Train}
         built = {name: cls(**_tuples(tree[name])) for name, cls in parts.items()}
         predict = Predict(**tree.get("predict", {}))
         return Recipe(paper=tree["paper"], predict=predict, **built)
@@ -137,7 +216,7 @@ def from_json(text: str) -> Recipe:
 
 def _literal(text: str) -> Any:
     try:
-        return ast.literal_eval(text)
+        return _tuples(ast.literal_eval(text))
     except (ValueError, SyntaxError):
         return text
 

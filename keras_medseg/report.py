@@ -5,21 +5,20 @@ variant that this run left out are shown as just that.
 """
 
 import base64
-import io
-import json
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from keras_medseg import recipe, stats
+from keras_medseg import recipe, run_folder, stats
 from keras_medseg.errors import DataError
 from keras_medseg.figures import METRIC_NAMES
 from keras_medseg.files import write_atomic
+from keras_medseg.run_folder import read
 
 PUBLISHED_COLUMNS = (
     "table", "row", "variant", "region", "metric", "value", "unit", "source", "note",
@@ -38,7 +37,6 @@ NOT_PUBLISHED = "not in the paper"
 SCALES = {"%": 100.0, "mm": 1.0, "": 1.0}
 
 _COLUMN = ["region", "metric"]
-_RUN_AGAIN = "Run the experiment again, to its end."
 _CASES_LISTED = 20
 
 
@@ -88,7 +86,7 @@ class TableSpec:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Figure:
     """A PNG for the report."""
 
     title: str
@@ -122,22 +120,21 @@ def load_run(folder: Path | str) -> Run:
         DataError: for a missing or unreadable file, or one without the fields above.
     """
     folder = Path(folder)
-    provenance = _read(folder / "provenance.json", json.loads)
+    provenance = run_folder.read_provenance(folder)
     absent = {"data_name", "training_cases", "profile"} - provenance.keys()
     if absent:
         raise DataError(
-            folder / "provenance.json",
+            folder / run_folder.PROVENANCE,
             found=f"no {', '.join(sorted(absent))}",
             expected="the fields that a finished run writes",
-            remedy=_RUN_AGAIN,
+            remedy="Run the experiment again, to its end.",
         )
-    logs = sorted((folder / "training").glob("*/log.csv"))
     return Run(
         folder=folder,
-        recipe=_read(folder / "recipe.json", recipe.from_json),
+        recipe=run_folder.read_recipe(folder / run_folder.RECIPE),
         provenance=provenance,
-        scores=_read(folder / "scores.csv", _csv),
-        logs={path.parent.name: _read(path, _log) for path in logs},
+        scores=run_folder.read_scores(folder),
+        logs=run_folder.read_logs(folder),
     )
 
 
@@ -147,7 +144,7 @@ def read_published(path: Path | str) -> pd.DataFrame:
     Raises:
         DataError: for a missing file, other columns, a value that is no number, or a cell twice.
     """
-    table = _read(Path(path), _csv, "It belongs into the experiment's folder.")
+    table = read(Path(path), run_folder.parse_csv, "It belongs into the experiment's folder.")
     if tuple(table.columns) != PUBLISHED_COLUMNS:
         raise DataError(
             path,
@@ -174,14 +171,24 @@ def read_published(path: Path | str) -> pd.DataFrame:
     return table.assign(value=values)
 
 
-def build_table(spec: TableSpec, published: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+def build_table(
+    spec: TableSpec,
+    published: pd.DataFrame,
+    scores: pd.DataFrame,
+    further_scores: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """One line per cell of the paper's table, in the paper's unit (columns `TABLE_COLUMNS`).
 
     published: from `read_published`. scores: the scores table; a cell without scores stays empty
-    and its status says why.
+    and its status says why. further_scores: rows of other metrics, each of which may leave some
+    out.
     """
     metrics = _distinct(column.metric for column in spec.columns)
-    measured = _by_key(stats.summarise(scores, metrics=metrics), ["variant", *_COLUMN])
+    measured = {}
+    for metric in metrics:
+        of_cases = metric in scores or further_scores is None
+        rows = scores if of_cases else further_scores.dropna(subset=[metric])
+        measured |= _by_key(stats.summarise(rows, metrics=[metric]), ["variant", *_COLUMN])
     ours = published[published["table"] == spec.id]
     printed = _by_key(ours, ["row", "variant", *_COLUMN])
     units = dict(zip(ours["metric"], ours["unit"]))
@@ -205,7 +212,7 @@ def why_not_comparable(run: Run, paper: Paper) -> list[str]:
     if "phantom" in name:
         reasons.append(
             "The data are synthetic (the built-in phantom), not patients: the numbers show that "
-            "the method runs from end to end, not how well it segments tumours."
+            "the method runs from end to end, not how well it segments."
         )
     elif name != paper.data:
         reasons.append(f"The data are {name}; the paper's numbers were measured on {paper.data}.")
@@ -214,7 +221,7 @@ def why_not_comparable(run: Run, paper: Paper) -> list[str]:
             f"{run.provenance['training_cases']} cases to train on and {run.held_out} held out; "
             f"the paper had {paper.cases} together."
         )
-    changed = recipe.differences(run.recipe, paper.recipe)
+    changed = departures(run, paper)
     epochs, their_epochs = changed.get("train.epochs", (0, 0))
     if epochs < their_epochs:
         reasons.append(f"Training was shortened to {epochs} of the paper's {their_epochs} epochs.")
@@ -227,6 +234,16 @@ def why_not_comparable(run: Run, paper: Paper) -> list[str]:
     return reasons
 
 
+def departures(run: Run, paper: Paper) -> dict[str, tuple[Any, Any]]:
+    """Recipe fields that are not the paper's: {field: (this run's, paper's)}.
+
+    Not those that the paper's recipe leaves to the data (None).
+    """
+    changed = recipe.differences(run.recipe, paper.recipe)
+    left_open = {k for k, v in recipe.fields(paper.recipe).items() if v is None}
+    return {name: values for name, values in changed.items() if name not in left_open}
+
+
 def write_report(
     folder: Path | str,
     *,
@@ -235,7 +252,9 @@ def write_report(
     published: Path | str,
     expected: Sequence[Mapping[str, Any]] = (),
     comparisons: Sequence[tuple[str, str]] = (),
-    figures: Sequence[Picture] = (),
+    costs: pd.DataFrame | None = None,
+    further_scores: pd.DataFrame | None = None,
+    figures: Sequence[Figure] = (),
     ledger: Path | str | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
@@ -245,6 +264,8 @@ def write_report(
     expected: {metric, region, variant, minimum, maximum (None: no limit) or (expected, tolerance),
         measured, passed}.
     comparisons: (baseline, variant) pairs of scores.csv for the paired test on Dice.
+    costs: from `pipeline.network_costs`.
+    further_scores: rows for the tables that are no single case's.
     notes: what a reader of the tables must know besides, e.g. contradictions in the paper.
 
     Returns:
@@ -256,7 +277,7 @@ def write_report(
     run = load_run(folder)
     cells = read_published(published)
     reasons = why_not_comparable(run, paper)
-    built = [build_table(spec, cells, run.scores) for spec in tables]
+    built = [build_table(spec, cells, run.scores, further_scores) for spec in tables]
     for table in built:
         table.loc[table["status"] == MEASURED, "comparable"] = "no" if reasons else "yes"
     view = {
@@ -265,10 +286,11 @@ def write_report(
         "tables": [_table_view(spec, table) for spec, table in zip(tables, built)],
         "reasons": reasons,
         "left_out": _left_out(built),
-        "changed": recipe.differences(run.recipe, paper.recipe),
+        "changed": departures(run, paper),
         "expected": [_expected_view(entry) for entry in expected],
         "tests": [_test_view(run.scores, *pair) for pair in comparisons],
-        "figures": [_picture_view(picture) for picture in figures],
+        "costs": [] if costs is None else [_cost_view(row) for row in costs.to_dict("records")],
+        "figures": [_figure_view(figure) for figure in figures],
         "cases": _cases_view(run.scores),
         "ledger": _ledger_view(Path(ledger)) if ledger else None,
         "notes": list(notes),
@@ -279,25 +301,6 @@ def write_report(
     write_atomic(run.folder / "table.md", _render("table.md", view))
     write_atomic(run.folder / "report.html", _render("report.html", view))
     return run.folder / "report.html"
-
-
-def _read(path: Path, parse: Callable[[str], Any], remedy: str = _RUN_AGAIN) -> Any:
-    try:
-        return parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(path, found="no file", expected="a file", remedy=remedy) from None
-    except ValueError as error:
-        raise DataError(path, found=str(error), expected="a whole file", remedy=remedy) from error
-
-
-def _csv(text: str) -> pd.DataFrame:
-    # An empty region or a case called NA or 001 is a name: neither missing nor a number.
-    names = dict.fromkeys(("table", "row", "variant", "region", "case", "value"), str)
-    return pd.read_csv(io.StringIO(text), na_filter=False, dtype=names)
-
-
-def _log(text: str) -> pd.DataFrame:
-    return pd.read_csv(io.StringIO(text))
 
 
 def _unit_changes(published: pd.DataFrame) -> pd.Series:
@@ -422,9 +425,19 @@ def _test_view(scores: pd.DataFrame, baseline: str, variant: str) -> dict[str, A
     return view
 
 
-def _picture_view(picture: Picture) -> dict[str, str]:
-    content = base64.b64encode(picture.path.read_bytes()).decode()
-    return {"title": picture.title, "caption": picture.caption, "data": content}
+def _cost_view(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "variant": _spaced(row["variant"]),
+        "networks": str(row["networks"]),
+        "parameters": f"{row['parameters']:,}",
+        "multiply_adds": f"{row['multiply_adds'] / 1e9:,.2f}",
+        "milliseconds": f"{row['seconds_per_input'] * 1e3:,.0f}",
+    }
+
+
+def _figure_view(figure: Figure) -> dict[str, str]:
+    content = base64.b64encode(figure.path.read_bytes()).decode()
+    return {"title": figure.title, "caption": figure.caption, "data": content}
 
 
 def _cases_view(scores: pd.DataFrame) -> dict[str, Any]:
@@ -443,7 +456,7 @@ def _percent(fraction: float) -> str:
 
 def _ledger_view(path: Path) -> dict[str, Any]:
     """Counts by status; entries stand in the file's one array of tables."""
-    content = _read(path, tomllib.loads, "It belongs into the experiment's folder.")
+    content = read(path, tomllib.loads, "It belongs into the experiment's folder.")
     entries = next((value for value in content.values() if isinstance(value, list)), [])
     counts = Counter(entry["status"] for entry in entries)
     departing = [entry for entry in entries if entry["status"] == "departs"]
@@ -454,6 +467,8 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            value = dict(enumerate(value, 1))
         flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return flat
 

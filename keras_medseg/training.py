@@ -8,7 +8,12 @@ from (seed, epoch).
 
 import importlib.util
 import json
+import signal
+import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,24 +23,21 @@ import numpy as np
 import pandas as pd
 
 from keras_medseg import checkpoint, losses, progress, recipe, registry
+from keras_medseg.augmented import AugmentedModel
+from keras_medseg.choices import require_choice
 from keras_medseg.data import batches as b
 from keras_medseg.errors import DataError
 from keras_medseg.files import write_atomic
-
-OPTIMIZERS = {
-    "sgd": keras.optimizers.SGD,
-    "adam": keras.optimizers.Adam,
-    "nadam": keras.optimizers.Nadam,
-}
+from keras_medseg.optimizers import OPTIMIZERS
 
 
 def fit(
     run: recipe.Recipe,
     regions: tuple[str, ...],
-    training: b.SliceBatches,
-    validation: b.SliceBatches,
+    training: b.Batches,
+    validation: b.Batches,
     folder: Path,
-) -> keras.Model:
+) -> None:
     """Train one network of the recipe for `regions`, or go on where its checkpoint ends.
 
     Writes into `folder`: `checkpoint/`, `log.csv`, `tensorboard/` (where TensorFlow is installed)
@@ -45,14 +47,20 @@ def fit(
         DataError: when `folder` holds a training of another recipe or data, or only damaged
             checkpoints.
     """
-    network, model = build(run, regions, channels=training.batch(0, 0)[0].shape[-1])
     identity = {
         "recipe": json.loads(recipe.to_json(run)),
         "regions": list(regions),
         "data": training.store.fingerprint,
         "cases": [list(training.case_ids), list(validation.case_ids)],
     }
-    log = _restore(model, folder / "checkpoint", identity)
+    arrays, log = _find_checkpoint(folder / "checkpoint", identity)
+    path = folder / "model.keras"
+    if len(log) == run.train.epochs and path.exists():
+        return
+    case = training.store.cases[training.case_ids[0]]
+    network, model = compile_network(run, regions, channels=case.image.shape[-1])
+    if arrays:
+        _restore(model, arrays)
     if len(log) < run.train.epochs:
         callbacks = [
             ReseedDropout(run.train.seed),
@@ -62,24 +70,22 @@ def fit(
             Progress("+".join(regions), run.train.epochs),
             RefuseDivergence(),
         ]
-        model.fit(
-            _feed(training, range(len(log), run.train.epochs)),
-            steps_per_epoch=training.steps_per_epoch,
-            validation_data=_feed(validation, range(1)),
-            validation_steps=validation.steps_per_epoch,
-            initial_epoch=len(log),
-            epochs=run.train.epochs,
-            callbacks=callbacks,
-            shuffle=False,
-            verbose=0,
-        )
-        (folder / "model.keras").unlink(missing_ok=True)
-    if not (folder / "model.keras").exists():
-        _save_model(network, folder / "model.keras")
-    return network
+        with interrupted_between_steps() as interruption:
+            model.fit(
+                _feed(training, range(len(log), run.train.epochs)),
+                steps_per_epoch=training.steps_per_epoch,
+                validation_data=_feed(validation, range(1)),
+                validation_steps=validation.steps_per_epoch,
+                initial_epoch=len(log),
+                epochs=run.train.epochs,
+                callbacks=[*callbacks, interruption],
+                shuffle=False,
+                verbose=0,
+            )
+    _save_model(network, path)
 
 
-def build(
+def compile_network(
     run: recipe.Recipe, regions: tuple[str, ...], *, channels: int
 ) -> tuple[keras.Model, keras.Model]:
     """The recipe's network with the weights that its seed gives, and the model to fit.
@@ -91,33 +97,40 @@ def build(
         ValueError: for an optimizer, loss or precision that does not exist, and for auxiliary
             outputs that the network does not have.
     """
-    if run.train.optimizer not in OPTIMIZERS:
-        raise ValueError(
-            f"train.optimizer: found {run.train.optimizer!r}, expected one of {list(OPTIMIZERS)}."
-        )
-    _schedule(run.train, [])
+    require_choice("train.optimizer", run.train.optimizer, OPTIMIZERS)
+    check_schedule(run.train)
     make_deterministic(run.train.seed)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(run.train.precision)
     try:
-        network = registry.build(
-            run.model.name,
-            input_shape=(*run.data.window[:2], channels),
-            classes=len(regions),
-            **run.model.overrides,
-        )
+        with _naming("model"):
+            network = registry.build(
+                run.model.name,
+                input_shape=(*run.data.input_size, channels),
+                classes=len(regions),
+                **run.model.overrides,
+            )
         model = _join_outputs(network, (*regions, *run.model.auxiliary))
-        optimizer = OPTIMIZERS[run.train.optimizer](
-            run.train.learning_rate, **run.train.optimizer_options
-        )
-        model.compile(
-            optimizer=optimizer,
-            loss=losses.get(run.train.loss, **run.train.loss_options),
-            metrics=[keras.metrics.BinaryAccuracy(name="accuracy")],
-        )
+        if isinstance(run.data, recipe.Patches) and run.data.augment_on_device:
+            model = AugmentedModel(model, run.data.augmentation)
+        with _naming("train.optimizer_options"):
+            optimizer = OPTIMIZERS[run.train.optimizer](
+                run.train.learning_rate, **run.train.optimizer_options
+            )
+        with _naming("train.loss"):
+            loss = losses.get(run.train.loss, **run.train.loss_options)
+        model.compile(optimizer=optimizer, loss=loss, metrics=[MainAccuracy(len(regions))])
     finally:
         keras.config.set_dtype_policy(policy)
     return network, model
+
+
+@contextmanager
+def _naming(field: str) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{field}: {error}") from error
 
 
 def make_deterministic(seed: int) -> None:
@@ -127,6 +140,53 @@ def make_deterministic(seed: int) -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+
+
+@contextmanager
+def interrupted_between_steps() -> Iterator[keras.callbacks.Callback]:
+    """Hold a Ctrl-C back until the step is done; a second one is not held back.
+
+    Python drops an exception that a signal raises inside a destructor, and of those a framework
+    runs many.
+    """
+    heard = threading.Event()
+
+    def hear(number: int, frame: Any) -> None:
+        if heard.is_set():
+            raise KeyboardInterrupt
+        heard.set()
+
+    def look(*_: Any, **__: Any) -> None:
+        if heard.is_set():
+            raise KeyboardInterrupt
+
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=look, on_test_batch_end=look)
+    if threading.current_thread() is not threading.main_thread():
+        yield callback  # only the main thread may set a handler, and only it is interrupted
+        return
+    before = signal.signal(signal.SIGINT, hear)
+    try:
+        yield callback
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard.is_set():  # after the last step
+        raise KeyboardInterrupt
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class MainAccuracy(keras.metrics.BinaryAccuracy):
+    """Pixel accuracy of the first `channels` channels: those of the main output."""
+
+    def __init__(self, channels: int, name: str = "accuracy", **options: Any) -> None:
+        super().__init__(name=name, **options)
+        self.channels = channels
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        main = (..., slice(0, self.channels))
+        super().update_state(y_true[main], y_pred[main], sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "channels": self.channels}
 
 
 class RefuseDivergence(keras.callbacks.Callback):
@@ -235,10 +295,10 @@ class Progress(keras.callbacks.Callback):
 
 def _join_outputs(network: keras.Model, targets: tuple[str, ...]) -> keras.Model:
     found = sum(output.shape[-1] for output in network.outputs)
-    if found != len(targets):
+    if found % len(targets):
         raise ValueError(
-            f"model.auxiliary: found the targets {', '.join(targets)}, expected {found}: "
-            f"as many as {network.name} has outputs."
+            f"model.auxiliary: found the targets {', '.join(targets)}, expected {found}, or a "
+            f"number that divides it: {network.name} has {found} output channels."
         )
     if len(network.outputs) == 1:
         return network
@@ -246,35 +306,85 @@ def _join_outputs(network: keras.Model, targets: tuple[str, ...]) -> keras.Model
     return keras.Model(network.input, join(network.outputs), name=network.name)
 
 
-def _feed(batches: b.SliceBatches, epochs: range) -> Any:
+def _feed(batches: b.Batches, epochs: range) -> Any:
     if keras.backend.backend() == "tensorflow":
         return b.tf_dataset(batches, epochs)
     return b.py_dataset(batches, epochs[0])
 
 
+def check_schedule(train: recipe.Train) -> None:
+    """Check that the learning-rate rule exists and has its options.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    require_choice("train.schedule", train.schedule, SCHEDULES)
+    _, needed, optional = SCHEDULES[train.schedule]
+    for option in train.schedule_options:
+        require_choice(f"train.schedule_options of {train.schedule}", option, needed + optional)
+    for option in needed:
+        if option not in train.schedule_options:
+            raise ValueError(
+                f"train.schedule_options: found {train.schedule_options}, expected {option!r} "
+                f"among them for the schedule {train.schedule!r}."
+            )
+
+
+def check_loss(run: recipe.Recipe, network: keras.Model, model: keras.Model, targets: int) -> None:
+    """Check that the compiled loss takes what the network gives, on small maps of zeros.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    size = [min(length, 16) for length in run.data.input_size]
+    outputs = sum(output.shape[-1] for output in network.outputs)
+    y_true, y_pred = (np.zeros((1, *size, channels), np.float32) for channels in (targets, outputs))
+    try:
+        model.loss(y_true, y_pred)
+    except Exception as error:  # each backend has its own for shapes that do not fit
+        raise ValueError(f"train.loss {run.train.loss}: {error}") from error
+
+
 def _schedule(train: recipe.Train, log: list[dict]) -> list[keras.callbacks.Callback]:
-    if train.schedule == "constant":
-        return []
-    needed = {"plateau": "monitor", "polynomial": "power"}.get(train.schedule)
-    if needed and needed not in train.schedule_options:
-        raise ValueError(
-            f"train.schedule_options: found {train.schedule_options}, expected {needed!r} among "
-            f"them for the schedule {train.schedule!r}."
-        )
-    if train.schedule == "plateau":
-        options = {"mode": "max" if "accuracy" in train.schedule_options["monitor"] else "min"}
-        return [ResumedPlateau(log, train.learning_rate, **options, **train.schedule_options)]
-    if train.schedule == "polynomial":
-        return [keras.callbacks.LearningRateScheduler(partial(_polynomial, train))]
-    raise ValueError(
-        f"train.schedule: found {train.schedule!r}, expected 'constant', 'plateau' or 'polynomial'."
-    )
+    return SCHEDULES[train.schedule][0](train, log)
+
+
+def _constant(train: recipe.Train, log: list[dict]) -> list[keras.callbacks.Callback]:
+    return []
+
+
+def _plateau(train: recipe.Train, log: list[dict]) -> list[keras.callbacks.Callback]:
+    mode = "max" if "accuracy" in train.schedule_options["monitor"] else "min"
+    return [ResumedPlateau(log, train.learning_rate, **{"mode": mode, **train.schedule_options})]
+
+
+def _by_epoch(rule: Callable[[recipe.Train, int], float]) -> Callable:
+    return lambda train, log: [keras.callbacks.LearningRateScheduler(partial(rule, train))]
 
 
 def _polynomial(train: recipe.Train, epoch: int) -> float:
     """Myronenko's rule: from the initial rate towards 0, changed once per epoch."""
     remaining = 1 - epoch / train.epochs
     return train.learning_rate * remaining ** train.schedule_options["power"]
+
+
+def _steps(train: recipe.Train, epoch: int) -> float:
+    """Times `factor` after each of the epochs in `after`, (300,): from the 301st epoch on."""
+    passed = sum(epoch >= last for last in train.schedule_options["after"])
+    return train.learning_rate * train.schedule_options.get("factor", 0.1) ** passed
+
+
+# The rule, the options that it needs, and those that it takes besides.
+SCHEDULES: dict[str, tuple[Callable, tuple[str, ...], tuple[str, ...]]] = {
+    "constant": (_constant, (), ()),
+    "plateau": (
+        _plateau,
+        ("monitor",),
+        ("factor", "patience", "min_delta", "cooldown", "min_lr", "mode"),
+    ),
+    "polynomial": (_by_epoch(_polynomial), ("power",), ()),
+    "steps": (_by_epoch(_steps), ("after",), ("factor",)),
+}
 
 
 def _tensorboard(folder: Path) -> list[keras.callbacks.Callback]:
@@ -293,10 +403,11 @@ def _state(model: keras.Model) -> dict[str, np.ndarray]:
     }
 
 
-def _restore(model: keras.Model, folder: Path, identity: dict) -> list[dict]:
+def _find_checkpoint(folder: Path, identity: dict) -> tuple[dict[str, np.ndarray], list[dict]]:
+    """Arrays and log of the newest sound checkpoint; both are empty without one."""
     found = checkpoint.load_latest(folder)
     if found is None:
-        return []
+        return {}, []
     arrays, record = found
     if difference := _difference(record["identity"], identity):
         raise DataError(
@@ -305,11 +416,14 @@ def _restore(model: keras.Model, folder: Path, identity: dict) -> list[dict]:
             expected="one of the same recipe and data",
             remedy="Choose another run folder (OUT=, --out), or delete the whole run.",
         )
+    return arrays, record["log"]
+
+
+def _restore(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
     model.optimizer.build(model.trainable_variables)
     for kind, group in {"weights": model.weights, "optimizer": model.optimizer.variables}.items():
         for index, variable in enumerate(group):
             variable.assign(arrays[f"{kind}/{index:04d}"])
-    return record["log"]
 
 
 def _difference(found: dict, expected: dict) -> str:
@@ -329,6 +443,6 @@ def _learning_rate(model: keras.Model) -> float:
 
 
 def _save_model(model: keras.Model, path: Path) -> None:
-    temporary = path.with_name(f"{path.stem}.partial.keras")
-    model.save(temporary)
-    temporary.replace(path)
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save(Path(scratch) / path.name)
+        write_atomic(path, (Path(scratch) / path.name).read_bytes())

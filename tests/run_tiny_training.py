@@ -73,7 +73,7 @@ def tiny_supervised(input_shape: tuple[int, int, int] = (16, 16, 4), classes: in
 
 RECIPE = recipe.Recipe(
     paper="test",
-    data=recipe.Data((16, 16, 8), "z_score", ("x", "y"), 0.34),
+    data=recipe.Slices((16, 16, 8), "z_score", ("x", "y"), 0.34),
     model=recipe.Model("tiny_dropout", (("WT",),)),
     train=recipe.Train(
         epochs=4,

@@ -6,13 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
+from experiments import __main__ as experiments_cli
 from experiments import experiment
-from experiments.dcabes2020.recipe import RECIPE
-from keras_medseg import recipe
 from keras_medseg.data import phantom
 
 ROOT = Path(__file__).parents[1]
@@ -41,14 +41,12 @@ def command(work: Path, out: Path, *more: str) -> list[str]:
 
 def interrupt(process: subprocess.Popen) -> str:
     """Ctrl-C, again after a while: Python drops one that arrives inside a destructor."""
-    for _ in range(10):
+    while True:
         process.send_signal(signal.SIGINT)
         try:
-            return process.communicate(timeout=8)[1]
+            return process.communicate(timeout=5)[1]
         except subprocess.TimeoutExpired:
             continue
-    process.kill()
-    return process.communicate()[1]
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +57,11 @@ def finished(work, tmp_path_factory):
         command(work, out), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     done = out / "training" / "with_edge_loss-WT" / "model.keras"
-    for _ in range(1200):
-        if done.exists() or first.poll() is not None:
-            break
+    while not done.exists() and first.poll() is None:
         time.sleep(0.1)
     stopped = interrupt(first)
     again = subprocess.run(
-        command(work, out), cwd=ROOT, text=True, capture_output=True, check=False, timeout=600
+        command(work, out), cwd=ROOT, text=True, capture_output=True, check=False
     )
     return out, (first.returncode, stopped), again
 
@@ -80,11 +76,17 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_resumes(finished):
     assert "report:" in again.stdout, again.stderr
 
 
-def test_a_run_outside_of_its_expectation_exits_with_1(finished):
+def test_a_changed_recipe_is_not_held_against_the_papers_expectations(finished):
     """A few steps of a 4-filter network cannot reach the whole-tumour Dice of 0.80."""
-    _, _, again = finished
-    assert again.returncode == 1
-    assert "outside of what its recipe expects" in again.stderr
+    out, _, again = finished
+    assert again.returncode == 0
+    assert "Not held against its expectations" in (out / "report.html").read_text()
+
+
+def test_a_run_outside_of_its_expectation_exits_with_1(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(experiment, "run", lambda *_, **__: False)
+    assert experiments_cli.main(["dcabes2020", "--work", str(tmp_path)]) == 1
+    assert "outside of what its recipe expects" in capsys.readouterr().err
 
 
 def test_the_run_folder_is_complete(finished):
@@ -108,8 +110,15 @@ def test_provenance_says_where_the_numbers_come_from(finished):
     assert (found["training_cases"], len(found["held_out_cases"])) == (3, 1)
     assert found["seed"] == 0
     assert len(found["data_fingerprint"]) == 64
-    assert "--profile quick" in found["command"]
-    assert {"python", "keras", "tensorflow", "numpy"} <= found["versions"].keys()
+    stopped, finishing = found["commands"]
+    for command in (stopped, finishing):
+        assert "--profile quick" in command["command"]
+        assert {"python", "keras", "tensorflow", "numpy"} <= command["versions"].keys()
+        assert command["seconds"] > 0
+        assert command["devices"]
+    assert stopped["started"] < finishing["started"]
+    logs = [pd.read_csv(path) for path in out.glob("training/*/log.csv")]
+    assert found["training_seconds"] == pytest.approx(sum(log["seconds"].sum() for log in logs))
 
 
 def test_the_report_names_what_was_left_out_and_why_it_is_not_comparable(finished):
@@ -119,23 +128,6 @@ def test_the_report_names_what_was_left_out_and_why_it_is_not_comparable(finishe
         assert words in page
     assert "not run in this profile" in again.stdout
     assert 'src="http' not in page
-
-
-def test_variants_that_differ_after_training_share_one():
-    run = RECIPE
-    changes = {
-        "full": (),
-        "before_cleaning": ("predict.smallest_component=0.5",),
-        "longer": ("train.epochs=99",),
-        "longer_cleaned": ("train.epochs=99", "predict.smallest_component=0.5"),
-    }
-    variants = {name: recipe.override(run, lines) for name, lines in changes.items()}
-    assert experiment.trained_as(variants) == {
-        "full": "full",
-        "before_cleaning": "full",
-        "longer": "longer",
-        "longer_cleaned": "longer",
-    }
 
 
 def test_judging_by_hand():
@@ -149,7 +141,9 @@ def test_judging_by_hand():
 
     def verdict(minimum, variant="a", data="phantom", profile="quick", maximum=None):
         entry = experiment.Expected(data, profile, variant, "WT", "dice", minimum, maximum)
-        return experiment.judge((entry,), scores, "phantom in the layout of BraTS2017", "quick")
+        return experiment.judge((entry,), scores, cohort, "quick")
+
+    cohort = SimpleNamespace(phantom=True, datasets=("BraTS2017",))
 
     assert [v["passed"] for v in verdict(0.8)] == [True]  # (0.7 + 0.9) / 2
     assert [v["passed"] for v in verdict(0.81)] == [False]
@@ -158,3 +152,8 @@ def test_judging_by_hand():
     assert [v["passed"] for v in verdict(0.0, variant="not run")] == [False]
     assert verdict(0.8, data="BraTS2017") == []
     assert verdict(0.8, profile="paper") == []
+    cohort = SimpleNamespace(phantom=False, datasets=("BraTS2017",))
+    assert verdict(0.8) == []
+    assert len(verdict(0.8, data="BraTS2017")) == 1
+    cohort = SimpleNamespace(phantom=False, datasets=("BraTS2017", "BraTS2018"))
+    assert verdict(0.8, data="BraTS2017") == []

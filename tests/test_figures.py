@@ -200,6 +200,32 @@ def test_every_output_has_its_annotation_and_its_probabilities():
         assert drawn[title].get_clim() == (0, 1.0)  # probabilities can be read off
 
 
+def test_attention_maps_have_scales_of_their_own():
+    picture = np.full((8, 16, 3), 200, np.uint8)
+    weak, strong = np.linspace(0.25, 0.5, 128).reshape(8, 16), np.full((8, 16), 3.0)
+    strong[0, 0] = 1000.0
+    figure = figures.attention_grid(picture, {"SA3": weak, "SA5": strong, "CA3": weak, "CA5": weak})
+    drawn = {panel.get_title(): panel for panel in figure.axes if panel.images}
+    assert [*drawn][:3] == ["picture", "SA3\n0.25 to 0.5", "SA5\n3 to 1e+03"]
+    assert drawn["SA5\n3 to 1e+03"].images[0].get_clim() == (3.0, 1000.0)
+    assert (len(drawn), len(figure.axes)) == (5, 8)  # two rows of four
+    assert not any(panel.axison for panel in figure.axes[5:])
+
+
+def test_masks_of_all_networks_stand_beside_the_annotation():
+    picture, truth = np.full((8, 16, 1), 200, np.uint8), np.zeros((8, 16), bool)
+    truth[2:5, 3:9] = True
+    masks = {"U-Net": truth, "own_network": np.zeros_like(truth)}
+    figure = figures.mask_grid({"12": (picture, truth, masks), "7": (picture, ~truth, masks)})
+    titles = [panel.get_title() for panel in figure.axes]
+    assert titles == ["picture", "annotation", "U-Net", "own network", "", "", "", ""]
+    assert [figure.axes[0].get_ylabel(), figure.axes[4].get_ylabel()] == ["12", "7"]
+    assert [panel.images[0].get_array().sum() for panel in figure.axes[1:4]] == [18, 18, 0]
+    assert len(figure.axes[3].collections) == 1  # the annotation's outline, on an empty mask too
+    assert len(figure.axes[0].collections) == 0
+    assert pixels(figure).shape[2] == 3
+
+
 def test_saved_pictures_are_small_even_for_noise_and_leave_no_traces(tmp_path):
     generator = np.random.default_rng(0)
     image = generator.integers(1, 1000, (240, 240, 2, 4)).astype(np.int16)

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keras_medseg import pipeline, postprocess, recipe, registry
+from keras_medseg import pipeline, postprocess, recipe, registry, volumes
 from keras_medseg.data import brats, nifti, phantom
+from keras_medseg.data.phantom_folder import is_phantom
 from keras_medseg.errors import DataError
 
 RUN = recipe.Recipe(
     paper="test",
-    data=recipe.Data((48, 48, 24), "z_score", (), 0.3, slice_step=6),
+    data=recipe.Slices((48, 48, 24), "z_score", (), 0.3, slice_step=6),
     model=recipe.Model("residual_attention_unet", (("WT",), ("TC",), ("ET",)), {"filters": 4}),
     train=recipe.Train(1, 8, "adam", 0.01, "cross_entropy", "constant", "float32", 0),
 )
@@ -33,7 +34,7 @@ def folder(tmp_path_factory):
 def finished(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
     data = pipeline.load_data(folder, out / "store", RUN)
-    pipeline.claim(out, RUN, data)
+    pipeline.claim(out, RUN, data, {"main": RUN})
     pipeline.train_variant("main", RUN, data, out)
     return out, data, pipeline.score_variant("main", RUN, data, out)
 
@@ -73,7 +74,7 @@ def test_predictions_are_scored_again_from_their_files(finished, folder):
     name = data.held_out[0]
     case = next(path for path in folder.rglob(name) if path.is_dir())
     (held_out / name).symlink_to(case)
-    again = pipeline.score_folder(out / "predictions" / "main", held_out)
+    again = pipeline.score_folder(out / "predictions" / "main", held_out, ("WT", "TC", "ET"))
     pd.testing.assert_frame_equal(again, scores, check_exact=True)
 
 
@@ -86,11 +87,72 @@ def test_unlabelled_cases_are_predicted(finished, folder, tmp_path):
         if "seg" not in path.name:
             (unlabelled / path.name).write_bytes(path.read_bytes())
     done = pipeline.predict_folder(out, tmp_path / "new", tmp_path / "out")
-    assert done.endswith("1 label maps of ET, TC, WT by the variant main")
+    assert done.endswith("1 label maps of WT, TC, ET by the variant main")
     one = nib.load(tmp_path / "out" / f"{case.name}.nii.gz")
     other = nib.load(out / "predictions" / "main" / f"{case.name}.nii.gz")
     np.testing.assert_array_equal(one.dataobj, other.dataobj)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{case.name}.nii.gz"]
+
+
+def test_a_variant_predicts_as_its_own_recipe_reads(finished, folder, tmp_path):
+    """One with a window of 8 slices finds nothing outside of it; the run's base recipe does.
+
+    Its name has a hyphen and it has no networks of its own, and all three regions are there."""
+    out, data, _ = finished
+    shutil.copytree(out / "training", tmp_path / "copy")
+    thin = recipe.override(RUN, ["data.window=(48, 48, 8)"])
+    pipeline.claim(tmp_path / "run", RUN, data, {"thin-window": thin})
+    (tmp_path / "copy").rename(tmp_path / "run" / "training")
+    for trained in list((tmp_path / "run" / "training").iterdir()):
+        trained.rename(trained.with_name(trained.name.replace("main", "thin-window")))
+    pipeline.predict_folder(tmp_path / "run", folder, tmp_path / "out")
+    name = f"{data.held_out[0]}.nii.gz"
+    found = np.asarray(nib.load(tmp_path / "out" / name).dataobj)
+    usual = np.asarray(nib.load(out / "predictions" / "main" / name).dataobj)
+    first = (found.shape[2] - 8) // 2
+    np.testing.assert_array_equal(found[:, :, first : first + 8], usual[:, :, first : first + 8])
+    outside = np.r_[:first, first + 8 : found.shape[2]]
+    assert not found[:, :, outside].any()
+    assert usual[:, :, outside].any()
+
+
+def test_a_variant_without_networks_of_its_own_predicts_with_those_it_names(
+    finished, folder, tmp_path
+):
+    out, data, _ = finished
+    cleaned = recipe.override(RUN, ["predict.smallest_component=1.0"])
+    pipeline.claim(tmp_path / "run", RUN, data, {"main": RUN, "cleaned": cleaned})
+    shutil.copytree(out / "training", tmp_path / "run" / "training")
+    assert pipeline.read_variant(tmp_path / "run", "cleaned").trained_as == "main"
+    pipeline.predict_folder(tmp_path / "run", folder, tmp_path / "out", "cleaned")
+    name = f"{data.held_out[0]}.nii.gz"
+    found = brats.read_labels(tmp_path / "out" / name, "BraTS2020")
+    usual = brats.read_labels(out / "predictions" / "main" / name, "BraTS2020")
+    np.testing.assert_array_equal(found, postprocess.drop_small_components(usual, 1.0))
+
+
+def test_a_network_that_is_missing_is_not_left_out(finished, folder, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / "training" / "main-ET" / "model.keras").unlink()
+    with pytest.raises(DataError, match=r"main-ET/model\.keras"):
+        pipeline.predict_folder(tmp_path / "run", folder, tmp_path / "out")
+
+
+def test_a_case_that_cannot_be_read_does_not_keep_the_others_back(finished, folder, tmp_path):
+    out, data, _ = finished
+    shutil.copytree(folder, tmp_path / "new")
+    damaged = next((tmp_path / "new").rglob(f"{data.held_out[0]}_t1ce.nii*"))
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-20])
+    with pytest.raises(DataError, match=rf"3 of 4 label maps.*{damaged.name}"):
+        pipeline.predict_folder(out, tmp_path / "new", tmp_path / "out")
+    written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert len(written) == 3
+    damaged.write_bytes(whole)
+    pipeline.predict_folder(out, tmp_path / "new", tmp_path / "out")
+    again = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert len(again) == 4
+    assert {name: again[name] for name in written} == written
 
 
 def test_a_network_that_was_not_trained_is_named(tmp_path):
@@ -115,34 +177,64 @@ def test_a_network_is_loaded_with_its_main_output_or_with_all(tmp_path):
 def test_small_components_are_dropped_where_the_recipe_says_so(finished):
     """The same network on the same case: what is left is what hangs together with the largest."""
     out, data, _ = finished
-    networks = pipeline.load_networks(out, "main")
+    networks = pipeline.load_networks(out, "main", RUN)
     case = data.store.cases[data.held_out[0]]
-    raw = pipeline.label_case(networks, case, RUN)
+    raw = volumes.predict(networks, case, RUN)
     run = recipe.override(RUN, ["predict.smallest_component=1.0"])
-    cleaned = pipeline.label_case(networks, case, run)
+    cleaned = volumes.predict(networks, case, run)
     np.testing.assert_array_equal(cleaned, postprocess.drop_small_components(raw, 1.0))
 
 
 def test_what_cannot_be_predicted_with_is_named(finished, folder, tmp_path):
     out = finished[0]
-    with pytest.raises(DataError, match=r"trained networks of main, expected those of other"):
+    with pytest.raises(ValueError, match=r"variant: found 'other', expected one of: main"):
         pipeline.predict_folder(out, folder, tmp_path, variant="other")
-    with pytest.raises(DataError, match="expected the recipe of a run"):
+    with pytest.raises(DataError, match=r"run\.json: found no file.*that a training wrote into"):
         pipeline.predict_folder(tmp_path, folder, tmp_path)
 
 
 def test_a_run_folder_belongs_to_one_recipe_and_one_set_of_cases(finished, tmp_path):
     _, data, _ = finished
-    pipeline.claim(tmp_path, RUN, data)
-    pipeline.claim(tmp_path, RUN, data)
+    variants = {"main": RUN, "longer": recipe.override(RUN, ["train.epochs=3"])}
+    pipeline.claim(tmp_path, RUN, data, variants)
+    pipeline.claim(tmp_path, RUN, data, variants)
     with pytest.raises(DataError, match=r"train\.epochs = 1.*expected 2"):
-        pipeline.claim(tmp_path, recipe.override(RUN, ["train.epochs=2"]), data)
+        pipeline.claim(tmp_path, recipe.override(RUN, ["train.epochs=2"]), data, variants)
+    changed = {**variants, "longer": recipe.override(RUN, ["train.epochs=4"])}
+    with pytest.raises(DataError, match=r"train\.epochs of longer = 3, expected 4"):
+        pipeline.claim(tmp_path, RUN, data, changed)
+    with pytest.raises(DataError, match=r"variants = \['main', 'longer'\], expected \['main'\]"):
+        pipeline.claim(tmp_path, RUN, data, {"main": RUN})
     swapped = replace(data, training=data.held_out, held_out=data.training)
     with pytest.raises(DataError, match="run with training = "):
-        pipeline.claim(tmp_path, RUN, swapped)
+        pipeline.claim(tmp_path, RUN, swapped, variants)
     other = replace(data, store=SimpleNamespace(fingerprint="0" * 64))
     with pytest.raises(DataError, match=f"expected '{'0' * 64}'"):
-        pipeline.claim(tmp_path, RUN, other)
+        pipeline.claim(tmp_path, RUN, other, variants)
+
+
+def test_a_run_of_another_version_of_the_package_is_refused(finished, tmp_path, monkeypatch):
+    _, data, _ = finished
+    pipeline.claim(tmp_path, RUN, data, {"main": RUN})
+    monkeypatch.setattr(pipeline, "__version__", "99.0")
+    with pytest.raises(DataError, match=r"a run with keras_medseg = .*expected '99\.0'"):
+        pipeline.claim(tmp_path, RUN, data, {"main": RUN})
+
+
+def test_variants_that_differ_after_training_share_one():
+    changes = {
+        "full": (),
+        "before_cleaning": ("predict.smallest_component=0.5",),
+        "longer": ("train.epochs=99",),
+        "longer_cleaned": ("train.epochs=99", "predict.smallest_component=0.5"),
+    }
+    variants = {name: recipe.override(RUN, lines) for name, lines in changes.items()}
+    assert pipeline.trained_as(variants) == {
+        "full": "full",
+        "before_cleaning": "full",
+        "longer": "longer",
+        "longer_cleaned": "longer",
+    }
 
 
 def test_a_prediction_on_another_grid_is_refused(finished, folder, tmp_path):
@@ -153,7 +245,7 @@ def test_a_prediction_on_another_grid_is_refused(finished, folder, tmp_path):
     for case in brats.find_cases(folder):
         nifti.write_volume(tmp_path / f"{case.id}.nii.gz", np.asarray(right.dataobj), shifted)
     with pytest.raises(DataError, match="a grid 50 mm away"):
-        pipeline.score_folder(tmp_path, folder)
+        pipeline.score_folder(tmp_path, folder, ("WT",))
 
 
 def test_prediction_does_not_read_the_segmentation(finished, folder, tmp_path):
@@ -165,26 +257,61 @@ def test_prediction_does_not_read_the_segmentation(finished, folder, tmp_path):
     assert "1 label maps" in pipeline.predict_folder(out, tmp_path / "new", tmp_path / "out")
 
 
-def test_a_phantom_is_called_one_wherever_its_folder_is_entered(folder, tmp_path):
+def test_a_phantom_is_called_one_wherever_its_folder_is_entered(finished, folder, tmp_path):
+    data = finished[1]
+    assert (data.name, data.datasets) == ("phantom in the layout of BraTS2020", ("BraTS2020",))
     (tmp_path / "link").symlink_to(folder)
-    names = [pipeline._data_name(brats.find_cases(f)) for f in (folder, tmp_path)]
-    assert names == ["phantom in the layout of BraTS2020"] * 2
     one = next(path for path in folder.iterdir() if path.is_dir())
-    assert pipeline._data_name(brats.find_cases(one)).startswith("phantom")
+    for entered in (folder, tmp_path, one):
+        assert is_phantom(brats.find_cases(entered)[0].images[0])
+    shutil.copytree(one, tmp_path / "alone" / one.name)
+    assert not is_phantom(brats.find_cases(tmp_path / "alone")[0].images[0])
 
 
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
-        ("model.networks=(('WX',),)", "WX"),
+        ("model.networks=(('WX',),)", r"model.networks: found 'WX', expected one of: WT, TC, ET"),
+        ("model.networks=(('NCR',),)", r"model.networks: found 'NCR', expected one of: WT, TC, ET"),
+        ("model.networks=()", r"model.networks: found \(\), expected the regions"),
+        ("model.networks=((),)", r"model.networks: found \(\(\),\), expected the regions"),
+        ("model.auxiliary=('WX',)", r"model.auxiliary: found 'WX', expected one of: .*NCR"),
+        ("data.window=(48,48)", r"data.window: found \(48, 48\), expected 3 sizes"),
+        ("data.window=(48,48,0)", r"data.window: found \(48, 48, 0\), expected 3 sizes"),
+        ("train.epochs=0", "train.epochs, train.batch_size: expected 1 or more"),
+        ("train.batch_size=0", "train.epochs, train.batch_size: expected 1 or more"),
         ("train.schedule=plateau", "expected 'monitor'"),
         ("train.schedule=polynomial", "expected 'power'"),
+        ("train.schedule_options={'power': 1}", "options of constant: found 'power'"),
+        ("train.loss_options={'edge': 1}", "option of cross_entropy: found 'edge'"),
+        ("train.optimizer_options={'beta': 1}", r"train\.optimizer_options: .*beta"),
+        ("model.overrides.filters='many'", "model: "),
         ("model.overrides.residual_block=plane", "plain"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_met_before_anything_is_written(assignment, words):
     with pytest.raises(ValueError, match=words):
         pipeline.check_recipe(recipe.override(RUN, [assignment]), channels=4)
+
+
+def test_a_loss_that_does_not_fit_the_outputs_is_met_before_anything_is_written():
+    changes = ("train.loss=cross_entropy_and_dice", "train.loss_options={'output_weights': (1, 1)}")
+    words = "train.loss cross_entropy_and_dice: output_weights: found .*, expected 1"
+    with pytest.raises(ValueError, match=words):
+        pipeline.check_recipe(recipe.override(RUN, changes), channels=4)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("data.normalisation=z_scores", "normalisation: found 'z_scores'"),
+        ("data.flips=('z',)", "flips: found"),
+        ("data.slice_step=0", "slice_step"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_its_data_is_met_before_training(finished, assignment, words):
+    with pytest.raises(ValueError, match=words):
+        pipeline.check_batches(recipe.override(RUN, [assignment]), finished[1])
 
 
 def test_one_patient_under_two_names_is_used_once(tmp_path):
@@ -199,5 +326,21 @@ def test_stored_cases_come_back_whole(finished, folder):
     _, data, _ = finished
     case = next(c for c in brats.find_cases(folder) if c.id == data.held_out[0])
     arrays, stored = brats.read_case(case), data.store.cases[case.id]
-    np.testing.assert_array_equal(pipeline.full_image(stored), arrays.image)
-    np.testing.assert_array_equal(pipeline.full_labels(stored), arrays.labels)
+    np.testing.assert_array_equal(stored.full_image(), arrays.image)
+    np.testing.assert_array_equal(stored.full_labels(), arrays.labels)
+
+
+def test_label_maps_are_scored_in_the_spacing_of_a_grid_with_other_axes(tmp_path):
+    """Voxels of 1 x 2 x 3 mm, stored as (z, x, y): masks 2 voxels apart along y are 4 mm apart."""
+    affine = np.array([[0, -1.0, 0, 0], [0, 0, -2.0, 0], [3.0, 0, 0, 0], [0, 0, 0, 1]])
+    folder = tmp_path / "data" / "BraTS2021_00000"
+    folder.mkdir(parents=True)
+    truth, found = np.zeros((2, 5, 6, 7), np.uint8)
+    truth[2, 3, 1] = found[2, 3, 3] = 4
+    for role in ("flair", "t1", "t1ce", "t2"):
+        image = np.ones((5, 6, 7), np.int16)
+        nifti.write_volume(folder / f"{folder.name}_{role}.nii.gz", image, affine)
+    nifti.write_volume(folder / f"{folder.name}_seg.nii.gz", truth, affine)
+    nifti.write_volume(tmp_path / f"{folder.name}.nii.gz", found, affine)
+    table = pipeline.score_folder(tmp_path, tmp_path / "data", ("ET",))
+    assert table["hd95_mm"].tolist() == [pytest.approx(4.0)]

@@ -9,7 +9,7 @@ from keras_medseg import recipe as r
 def recipe():
     return r.Recipe(
         paper="example",
-        data=r.Data((8, 8, 4), "z_score", ("x",), 0.25),
+        data=r.Slices((8, 8, 4), "z_score", ("x",), 0.25),
         model=r.Model("net", (("WT",), ("TC",)), {"width": 4}),
         train=r.Train(3, 2, "sgd", 0.1, "cross_entropy", "plateau", "float32", 7),
     )
@@ -37,6 +37,17 @@ def test_override_sets_nested_values_and_leaves_the_rest(recipe):
 
 def test_override_keeps_floats_floats(recipe):
     assert r.override(recipe, ["train.learning_rate=1"]).train.learning_rate == 1.0
+
+
+def test_lists_anywhere_come_back_from_json_as_they_were_set(recipe):
+    """Else the same command could not resume its own run."""
+    new = r.override(
+        recipe,
+        ["train.loss_options.weights=[1, 2]", "model.overrides={'sizes': [[1], {'a': [2]}]}"],
+    )
+    assert new.train.loss_options == {"weights": (1, 2)}
+    assert new.model.overrides == {"sizes": ((1,), {"a": (2,)})}
+    assert r.from_json(r.to_json(new)) == new
 
 
 @pytest.mark.parametrize(

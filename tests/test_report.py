@@ -10,10 +10,9 @@ import pytest
 from keras_medseg import figures, recipe, report
 from keras_medseg.errors import DataError
 
-ROOT = Path(__file__).parents[1]
 THEIRS = recipe.Recipe(
     paper="paper2020",
-    data=recipe.Data(window=(16, 16, 8), normalisation="z_score", flips=(), held_out=0.15),
+    data=recipe.Slices(window=(16, 16, 8), normalisation="z_score", flips=(), held_out=0.15),
     model=recipe.Model(name="net", networks=(("WT",), ("ET",))),
     train=recipe.Train(
         epochs=20,
@@ -124,6 +123,22 @@ def test_a_cell_that_the_paper_does_not_have_is_not_called_lost(tmp_path):
     assert pd.isna(cell["published"])
     assert cell["note"] == "not in the paper"
     assert cell["measured"] == pytest.approx(80.0)
+
+
+def test_scores_that_are_no_cases_fill_the_cells_of_their_own_metric(tmp_path):
+    """Each row has one of the further metrics; the cases' Dice is not touched by them."""
+    spec = replace(TABLE, columns=(report.Column("WT"), report.Column("", "loss")))
+    published = report.read_published(write_published(tmp_path))
+    further = pd.DataFrame(
+        [
+            {"variant": "edge", "case": "crops", "region": "WT", "crop_dice": 0.5},
+            {"variant": "edge", "case": "crops", "region": "", "loss": 0.25},
+        ]
+    )
+    table = report.build_table(spec, published, score_table(), further)
+    row = table[(table["row"] == "Ours") & (table["variant"] == "with")]
+    assert row["measured"].tolist() == pytest.approx([80.0, 0.25])
+    assert row["n"].tolist() == [3, 1]
 
 
 def test_tables_of_several_metrics_without_region_keep_their_units(tmp_path):
@@ -252,7 +267,7 @@ def whole_report(tmp_path: Path, **options) -> tuple[Path, Page]:
             | {"maximum": 0.9, "measured": 0.95, "passed": False},
         ],
         comparisons=[("plain", "edge"), ("plain", "absent")],
-        figures=[report.Picture("Learning curves", "Validation dashed.", picture)],
+        figures=[report.Figure("Learning curves", "Validation dashed.", picture)],
         ledger=ledger,
         notes=["The split is not published."],
         **options,
@@ -354,20 +369,3 @@ def test_a_report_is_written_again_in_place_and_without_traces(tmp_path):
     before = {path.name for path in run.iterdir()}
     whole_report(tmp_path)
     assert {path.name for path in run.iterdir()} == before
-
-
-def test_the_published_tables_of_dcabes2020():
-    table = report.read_published(ROOT / "experiments" / "dcabes2020" / "published.csv")
-    values = {
-        (line["table"], line["row"], line["variant"], line["region"]): line["value"]
-        for _, line in table.iterrows()
-    }
-    assert len(values) == 5 * 3 + 2 * 3
-    own = "with edge network"
-    assert values["Table II", "Ours", own, "ET"] == 77.50
-    assert values["Table III", "Ours", own, "ET"] == 78.17
-    without = values["Table III", "Ours", "without edge network", "ET"]
-    # The text: "the accuracy of the HGG tumor enhancement area is increased by 2.02%".
-    assert values["Table III", "Ours", own, "ET"] - without == pytest.approx(2.02)
-    rivals = table[table["row"] != "Ours"]
-    assert rivals["note"].str.contains("not retrained").all()

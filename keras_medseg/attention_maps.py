@@ -1,0 +1,55 @@
+"""What the attention modules of a network look at in one image."""
+
+import re
+
+import keras
+import numpy as np
+
+# Layers with a weight for each pixel, named <place> and this: CSAM, CBAM, the gates on skips, APR.
+WEIGHTS = r"(.+CSAM|CBAM\d+)_spatial_sigmoid|(Gate\d+)_sigmoid|(APR\d+)_gate_sigmoid"
+# Modules of iacnn without one: SA and CA are sums of a map and what they add to it.
+SUMS = r"[SC]A\d+"
+OUTPUTS = r"SFA\d*"
+
+
+def attention_maps(model: keras.Model, image: np.ndarray) -> dict[str, np.ndarray]:
+    """{place: (H, W)}: one map of each attention module for one image.
+
+    A module that weights pixels shows its weights, in [0, 1]; where it weights each channel on its
+    own, their mean. Of SA and CA (iacnn) it is what they add to a map, x alpha or X beta, and of
+    SFA, which adds nothing, its output: the mean of their absolute values over the channels. A map
+    of lower resolution comes with each value repeated.
+
+    Args:
+        model: built by `keras_medseg.build`.
+        image: (H, W, C), normalised as in training; a volume (X, Y, Z, C) for a 3-D network.
+
+    Raises:
+        ValueError: the network has no such module.
+    """
+    shown = dict(filter(None, map(_shown, model.layers)))
+    if not shown:
+        raise ValueError(
+            f"model: found no attention module in {model.name}, expected a network with CSAM, "
+            "CBAM, gates, APR, SFA, SA or CA. Build one that has them."
+        )
+    outputs = keras.Model(model.input, list(shown.values()))(image[None], training=False)
+    maps = [keras.ops.convert_to_numpy(keras.ops.cast(y[0], "float32")) for y in outputs]
+    return {
+        place: _enlarged(np.abs(values).mean(axis=-1), image.shape[:-1])
+        for place, values in zip(shown, maps)
+    }
+
+
+def _shown(layer: keras.Layer) -> tuple[str, keras.KerasTensor] | None:
+    if found := re.fullmatch(WEIGHTS, layer.name):
+        return next(filter(None, found.groups())), layer.output
+    if re.fullmatch(SUMS, layer.name):
+        return layer.name, layer.input[-1]
+    return (layer.name, layer.output) if re.fullmatch(OUTPUTS, layer.name) else None
+
+
+def _enlarged(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    for axis, length in enumerate(size):
+        values = values.repeat(length // values.shape[axis], axis=axis)
+    return values
