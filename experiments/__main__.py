@@ -1,12 +1,18 @@
-"""python -m experiments PAPER [--data DIR] [--out DIR] [--profile quick|paper] [--set a.b=value]"""
+"""python -m experiments PAPER [--data DIR] [--out DIR] [--profile quick|paper] [--compare]
+[--dataset NAME] [--set a.b=value]"""
 
 import argparse
 import importlib
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from experiments.experiment import Experiment
 
 HERE = Path(__file__).parent
 PAPERS = sorted(path.parent.name for path in HERE.glob("*/recipe.py"))
@@ -20,13 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     # After the arguments: --help must not wait for TensorFlow.
     from experiments import experiment
 
-    chosen = importlib.import_module(f"experiments.{arguments.paper}.recipe").EXPERIMENT
     profile = arguments.profile or ("paper" if arguments.data else "quick")
+    profile += "-compare" if arguments.compare else ""
     name = experiment.store_name(arguments.data) if arguments.data else "phantom"
-    out = arguments.out or arguments.work / f"{arguments.paper}-{profile}-{name}"
+    parts = (arguments.paper, arguments.dataset, profile, name)
+    out = arguments.out or arguments.work / "-".join(filter(None, parts))
     try:
         passed = experiment.run(
-            chosen,
+            _chosen(arguments.paper, arguments.dataset, profile),
             folder=arguments.data,
             out=out,
             work=arguments.work,
@@ -38,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{arguments.paper}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a further one would kill the way out
         print(f"\nStopped. The same command goes on from {out}.", file=sys.stderr)
         return 130
     if not passed:
@@ -45,18 +53,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if passed else 1
 
 
+def _chosen(paper: str, dataset: str | None, profile: str) -> "Experiment":
+    """The paper's experiment, of its first data set unless another one is named.
+
+    Raises:
+        ValueError: the paper has no such data set or profile.
+    """
+    from keras_medseg.choices import require_choice
+
+    declared = importlib.import_module(f"experiments.{paper}.recipe").EXPERIMENTS
+    dataset = dataset or next(iter(declared))
+    require_choice("--dataset", dataset, declared)
+    if profile not in declared[dataset].profiles:
+        known = ", ".join(declared[dataset].profiles)
+        raise ValueError(f"profile: found {profile!r}, expected one of: {known}.")
+    return declared[dataset]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
     parser.add_argument("paper", choices=PAPERS)
     parser.add_argument("--data", type=Path, help="folder of cases (default: synthetic data)")
+    parser.add_argument("--dataset", help="which of the paper's data sets (default: its first)")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/PAPER-PROFILE-DATA)")
     parser.add_argument(
         "--profile",
-        choices=("quick", "paper"),
-        help="default: paper with --data, quick without",
+        help="quick, paper or another of the recipe's; default: paper with --data, quick without",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="override the recipe"
+    )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="train the networks that the paper compares itself with, under its recipe",
     )
     parser.add_argument(
         "--work",

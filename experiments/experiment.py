@@ -1,21 +1,17 @@
 """What a paper's folder declares, and the way every paper's experiment goes."""
 
 import hashlib
-import json
 import math
-import os
-import platform
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from experiments import provenance
 from keras_medseg import pipeline, progress, recipe, report
-from keras_medseg.data import phantom
-from keras_medseg.files import write_atomic
+from keras_medseg.files import locked
 
 
 @dataclass(frozen=True)
@@ -37,28 +33,42 @@ class Expected:
 
 @dataclass(frozen=True)
 class Profile:
-    """How much of an experiment is run: overrides for all of it, and those of each variant."""
+    """What of an experiment is run: overrides for all of it, and those of each variant.
+
+    comparisons: (baseline, variant) pairs for the paired tests.
+    """
 
     changes: tuple[str, ...]
     variants: dict[str, tuple[str, ...]]
+    comparisons: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One paper: its recipe, what is run in which profile, its tables and what to expect.
+    """One paper on one data set: its recipe, what is run in which profile, tables, expectations.
 
-    figures: (run folder, data, recipe) -> pictures that only this paper has.
+    profiles: "paper" and "quick"; with rivals, "paper-compare" and "quick-compare".
+    figures: (run folder, data, recipe) -> pictures that only this paper has; none of their own
+        networks is there in a comparison.
+    phantom_options: of the generator of the synthetic data, such as shape.
+    phantom_changes: overrides that the synthetic data needs, such as the grey codes of its masks.
+    further_scores: (run folder, data, variants) -> rows as in scores.csv, of scores that are not
+        those of single held-out cases; for the tables alone.
     """
 
     paper: report.Paper
     profiles: dict[str, Profile]
     tables: tuple[report.TableSpec, ...]
-    comparisons: tuple[tuple[str, str], ...]
     expected: tuple[Expected, ...]
     notes: tuple[str, ...]
     phantom_layout: str
     phantom_cases: int
-    figures: Callable[[Path, pipeline.Cohort, recipe.Recipe], list[report.Picture]]
+    figures: Callable[[Path, pipeline.Cohort, recipe.Recipe], list[report.Figure]]
+    phantom_options: dict[str, Any] = field(default_factory=dict)
+    phantom_changes: tuple[str, ...] = ()
+    further_scores: (
+        Callable[[Path, pipeline.Cohort, dict[str, recipe.Recipe]], pd.DataFrame] | None
+    ) = None
 
 
 def run(
@@ -76,69 +86,105 @@ def run(
     folder: cases on disk, or None for the synthetic data set. work: where the synthetic data and
     the decoded stores are kept for the next run.
     """
-    started = time.monotonic()
     chosen = experiment.profiles[profile]
-    base = recipe.override(experiment.paper.recipe, (*chosen.changes, *assignments))
-    variants = {name: recipe.override(base, changes) for name, changes in chosen.variants.items()}
+    of_data = () if folder else experiment.phantom_changes
+    changes = (*chosen.changes, *of_data, *assignments)
+    base = recipe.override(experiment.paper.recipe, changes)
     folder = folder or make_phantom(experiment, work)
     data = pipeline.load_data(folder, work / "stores" / store_name(folder), base)
+    base = pipeline.settle(base, data)
+    variants = {name: recipe.override(base, changes) for name, changes in chosen.variants.items()}
     for variant in variants.values():
         pipeline.check_recipe(variant, data.channels)
-    pipeline.claim(out, base, data)
-    _announce(data, experiment, profile)
-    trained = trained_as(variants)
-    for name in dict.fromkeys(trained.values()):
-        pipeline.train_variant(name, variants[name], data, out)
-    scores = pd.concat(
-        [
-            pipeline.score_variant(name, variant, data, out, trained[name])
-            for name, variant in variants.items()
-        ]
-    )
-    pipeline.gather_logs(out)
-    write_provenance(out, data, profile, command, base.train.seed, started)
-    verdicts = judge(experiment.expected, scores, data.name, profile)
-    page = report.write_report(
-        out,
-        paper=experiment.paper,
-        tables=experiment.tables,
-        published=_folder(experiment) / "published.csv",
-        expected=verdicts,
-        comparisons=experiment.comparisons,
-        figures=[*common_figures(out, data, base), *experiment.figures(out, data, base)],
-        ledger=_folder(experiment) / "ledger.toml",
-        notes=[*experiment.notes, *_duplicate_notes(data)],
-    )
+        pipeline.check_batches(variant, data)
+    notes = [*experiment.notes, *_data_notes(data)]
+    # With --set it is no longer the recipe that the expectations speak of.
+    expected = () if assignments else experiment.expected
+    if assignments:
+        notes.append(f"Not held against its expectations, for --set was given: {assignments}.")
+    with locked(out, "writes into this run folder"):
+        pipeline.claim(out, base, data, variants)
+        _announce(data, experiment, profile)
+        with provenance.recorded(out, data, profile=profile, seed=base.train.seed, command=command):
+            scores = _train_and_score(variants, data, out)
+        more = experiment.further_scores
+        verdicts = judge(expected, scores, data, profile)
+        page = report.write_report(
+            out,
+            paper=experiment.paper,
+            tables=experiment.tables,
+            published=_folder(experiment) / "published.csv",
+            expected=verdicts,
+            comparisons=chosen.comparisons,
+            costs=pipeline.network_costs(out, _trained(variants)),
+            figures=[*common_figures(out, data), *experiment.figures(out, data, base)],
+            ledger=_folder(experiment) / "ledger.toml",
+            further_scores=more(out, data, variants) if more else None,
+            notes=notes,
+        )
     print((out / "table.md").read_text())
     print(f"report: {page}")
     return all(verdict["passed"] for verdict in verdicts)
 
 
-def trained_as(variants: dict[str, recipe.Recipe]) -> dict[str, str]:
-    """{variant: the first one that is trained alike}; they may differ in what follows training."""
-    first: dict[str, str] = {}
-    return {
-        name: first.setdefault(recipe.to_json(replace(variant, predict=recipe.Predict())), name)
-        for name, variant in variants.items()
+def _train_and_score(
+    variants: dict[str, recipe.Recipe], data: pipeline.Cohort, out: Path
+) -> pd.DataFrame:
+    for name, variant in _trained(variants).items():
+        pipeline.train_variant(name, variant, data, out)
+    pipeline.gather_logs(out)
+    source = pipeline.trained_as(variants)
+    return pd.concat(
+        [
+            pipeline.score_variant(name, variant, data, out, source[name])
+            for name, variant in variants.items()
+        ]
+    )
+
+
+def _trained(variants: dict[str, recipe.Recipe]) -> dict[str, recipe.Recipe]:
+    """The variants that have networks of their own."""
+    return {name: variants[name] for name in dict.fromkeys(pipeline.trained_as(variants).values())}
+
+
+def with_comparison(
+    profiles: dict[str, Profile], own: str, rivals: dict[str, dict[str, tuple[str, ...]]]
+) -> dict[str, Profile]:
+    """The profiles and, for each of them, one that trains its own network and the paper's rivals.
+
+    rivals: profile -> variant -> overrides.
+    """
+    compared = {
+        f"{name}-compare": Profile(
+            profiles[name].changes,
+            {own: profiles[name].variants[own], **others},
+            tuple((rival, own) for rival in others),
+        )
+        for name, others in rivals.items()
     }
+    return {**profiles, **compared}
 
 
 def make_phantom(experiment: Experiment, work: Path) -> Path:
     """Write the synthetic data set of this experiment, or find it from the last run."""
     layout, cases = experiment.phantom_layout, experiment.phantom_cases
-    folder = work / "phantoms" / f"{layout}-{cases}"
+    options = [f"{value}" for value in experiment.phantom_options.values()]
+    name = "-".join([layout, str(cases), *options]).replace(" ", "")
+    folder = work / "phantoms" / name
+    write = pipeline.family(experiment.paper.recipe).write_phantom
     with progress.bar("synthetic cases") as shown:
-        phantom.write_brats(folder, cases=cases, layout=layout, progress=shown)
+        write(folder, cases=cases, layout=layout, progress=shown, **experiment.phantom_options)
     return folder
 
 
 def judge(
-    expected: tuple[Expected, ...], scores: pd.DataFrame, data: str, profile: str
+    expected: Sequence[Expected], scores: pd.DataFrame, data: pipeline.Cohort, profile: str
 ) -> list[dict]:
     """Those expectations that speak of this data and profile, with what was measured."""
     verdicts = []
     for entry in expected:
-        if entry.profile != profile or not data.startswith(entry.data):
+        names = ("phantom",) if data.phantom else data.datasets
+        if entry.profile != profile or names != (entry.data,):
             continue
         rows = scores[(scores.variant == entry.variant) & (scores.region == entry.region)]
         measured = float(rows[entry.metric].mean()) if len(rows) else None
@@ -148,33 +194,7 @@ def judge(
     return verdicts
 
 
-def write_provenance(
-    out: Path, data: pipeline.Cohort, profile: str, command: str, seed: int, started: float
-) -> None:
-    """Everything that a number in the report came from, as provenance.json."""
-    import keras
-
-    packages = ("keras", "tensorflow", "numpy", "scipy", "nibabel", "pandas", "keras_medseg")
-    content = {
-        "data_name": data.name,
-        "data_fingerprint": data.store.fingerprint,
-        "training_cases": len(data.training),
-        "held_out_cases": list(data.held_out),
-        "profile": profile,
-        "command": command,
-        "seed": seed,
-        "backend": keras.backend.backend(),
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
-        "cores": os.cpu_count(),
-        "processor": platform.machine(),
-        "training_time": progress.duration(pd.read_csv(out / "log.csv")["seconds"].sum()),
-        "time_of_this_command": progress.duration(time.monotonic() - started),
-        "peak_memory_gb": pipeline.peak_memory_gb(),
-    }
-    write_atomic(out / "provenance.json", (json.dumps(content, indent=2) + "\n").encode())
-
-
-def common_figures(out: Path, data: pipeline.Cohort, base: recipe.Recipe) -> list[report.Picture]:
+def common_figures(out: Path, data: pipeline.Cohort) -> list[report.Figure]:
     """Learning curves, box plots, and the best, median and worst case of the first variant."""
     from keras_medseg import figures
 
@@ -182,47 +202,51 @@ def common_figures(out: Path, data: pipeline.Cohort, base: recipe.Recipe) -> lis
     finished = report.load_run(out)
     scores = finished.scores
     variant = scores["variant"].iloc[0]
+    run = pipeline.read_variant(out, variant).recipe
     curves = figures.save(figures.learning_curves(finished.logs), folder / "learning_curves.png")
     boxes = figures.save(figures.score_boxes(scores), folder / "dice.png")
     pictures = [
-        report.Picture("Learning curves", "Held-out cases dashed.", curves),
-        report.Picture("Dice of every held-out case", "One point per case.", boxes),
+        report.Figure("Learning curves", "Held-out cases dashed.", curves),
+        report.Figure("Dice of every held-out case", "One point per case.", boxes),
     ]
     for which, name in figures.pick_cases(scores, variant).items():
         rows = scores[(scores["variant"] == variant) & (scores["case"] == name)]
-        dice = dict(zip(rows["region"], rows["dice"]))
-        truth, prediction = pipeline.read_result(out, variant, data, name)
-        case = data.store.cases[name]
-        drawn = figures.case_overlay(
-            pipeline.full_image(case),
-            truth,
-            prediction,
+        path = pipeline.prediction(out, run, variant, name)
+        drawn, shown = pipeline.family(run).overlay(
+            path,
+            data.store.cases[name],
+            run,
             title=f"{which} case: {name}",
-            dice=dice,
-            spacing_mm=case.spacing_mm,
+            dice=dict(zip(rows["region"], rows["dice"])),
         )
         path = figures.save(drawn, folder / f"case_{which}.png")
-        caption = f"Variant {variant}; the slice with the largest annotated tumour."
-        pictures.append(report.Picture(f"The {which} case", caption, path))
+        caption = f"Variant {variant}; {shown}"
+        pictures.append(report.Figure(f"The {which} case", caption, path))
     return pictures
 
 
 def _announce(data: pipeline.Cohort, experiment: Experiment, profile: str) -> None:
     print(
         f"{experiment.paper.title}\n"
-        f"data: {data.name}, {len(data.training)} cases to train on, {len(data.held_out)} held out "
-        f"(by case); profile: {profile}",
+        f"data: {data.name}, {len(data.training)} cases to train on, {len(data.held_out)} held "
+        f"out; profile: {profile}",
         flush=True,
     )
-    for note in _duplicate_notes(data):
+    for note in _data_notes(data):
         print(note)
 
 
-def _duplicate_notes(data: pipeline.Cohort) -> list[str]:
-    if not data.duplicates:
-        return []
-    pairs = ", ".join(f"{name} = {kept}" for name, kept in data.duplicates.items())
-    return [f"Cases left out because another one has the same voxels: {pairs}."]
+def _data_notes(data: pipeline.Cohort) -> list[str]:
+    notes = []
+    if data.duplicates:
+        pairs = ", ".join(f"{name} = {kept}" for name, kept in data.duplicates.items())
+        notes.append(f"Cases left out because another one has the same voxels: {pairs}.")
+    if data.torn_groups:
+        notes.append(
+            f"The split leaks: {len(data.torn_groups)} groups (patients, video sequences) have "
+            "cases on both sides, so the held-out scores are too good."
+        )
+    return notes
 
 
 def store_name(folder: Path) -> str:

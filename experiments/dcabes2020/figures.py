@@ -5,18 +5,19 @@ from pathlib import Path
 import numpy as np
 
 from keras_medseg import pipeline
-from keras_medseg.data import brats, transforms
+from keras_medseg.data import brats
 from keras_medseg.data.store import StoredCase
 from keras_medseg.recipe import Recipe
-from keras_medseg.report import Picture
+from keras_medseg.report import Figure
 
+WHOLE_TUMOUR = ("WT",)
 CAPTION = (
     "Whole tumour, case {case}. Above: probabilities of the network; below: magnitude of the "
     "response of the edge loss's filters (Gaussian, then Sobel) to the map above."
 )
 
 
-def edge_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[Picture]:
+def edge_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[Figure]:
     """Edge maps of annotation and prediction with and without the edge loss (section II.C).
 
     None where the whole tumour has no network of its own (another `model.networks`).
@@ -24,20 +25,17 @@ def edge_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[Picture
     from keras_medseg import figures
 
     scores = pipeline.read_scores(out)
-    variants = [
-        name
-        for name in dict.fromkeys(scores["variant"])
-        if pipeline.training_folder(out, name, ("WT",)).exists()
-    ]
-    if not variants:
+    recipes = {name: pipeline.read_variant(out, name).recipe for name in scores["variant"].unique()}
+    recipes = {name: run for name, run in recipes.items() if WHOLE_TUMOUR in run.model.networks}
+    if not recipes:
         return []
-    picked = figures.pick_cases(scores, variants[0])
+    picked = figures.pick_cases(scores, next(iter(recipes)))
     case = data.store.cases[picked.get("median") or next(iter(picked.values()))]
-    truth = np.isin(pipeline.full_labels(case), brats.REGIONS["WT"])
+    truth = np.isin(case.full_labels(), brats.REGIONS["WT"])
     z = figures.largest_slice(truth, truth)
-    probabilities = {name: _probabilities(out, name, case, base)[:, :, z] for name in variants}
+    probabilities = {name: _probabilities(out, name, run, case, z) for name, run in recipes.items()}
     drawn = figures.edge_maps(
-        pipeline.full_image(case)[:, :, z, brats.MODALITIES.index("flair")],
+        case.full_image()[:, :, z, brats.MODALITIES.index("flair")],
         truth[:, :, z],
         _edges(truth[:, :, z], base),
         {name.replace("_", " "): (p, _edges(p, base)) for name, p in probabilities.items()},
@@ -45,21 +43,18 @@ def edge_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[Picture
     )
     path = figures.save(drawn, out / "figures" / "edge_maps.png")
     title = "Edge maps with and without the edge loss"
-    return [Picture(title, CAPTION.format(case=case.id), path)]
+    return [Figure(title, CAPTION.format(case=case.id), path)]
 
 
-def _probabilities(out: Path, variant: str, case: StoredCase, base: Recipe) -> np.ndarray:
-    """(X, Y, Z) of the whole tumour on the full grid."""
+def _probabilities(out: Path, variant: str, run: Recipe, case: StoredCase, z: int) -> np.ndarray:
+    """(X, Y) of the whole tumour in slice z of the full grid."""
     from keras_medseg import inference
 
-    predicted = inference.predict_window(
-        pipeline.load_network(out, variant, ("WT",)),
-        case,
-        window=base.data.window,
-        normalisation=base.data.normalisation,
-        batch_size=base.train.batch_size,
+    network = pipeline.load_network(out, variant, WHOLE_TUMOUR)
+    maps = inference.predict_slice(
+        network, case, z, window=run.data.window, normalisation=run.data.normalisation
     )
-    return transforms.paste(predicted[..., 0], case.full_shape)
+    return maps[..., 0]
 
 
 def _edges(picture: np.ndarray, base: Recipe) -> np.ndarray:

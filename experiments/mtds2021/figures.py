@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from keras_medseg import pipeline
-from keras_medseg.data import brats, transforms
+from keras_medseg.data import brats
+from keras_medseg.data.store import StoredCase
 from keras_medseg.recipe import Recipe
-from keras_medseg.report import Picture
+from keras_medseg.report import Figure
 
 VARIANT = "mtds"
 CAPTION = (
@@ -17,31 +17,40 @@ CAPTION = (
 )
 
 
-def supervision_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[Picture]:
-    """Main and auxiliary outputs of one slice beside what they were trained for (section 2.2)."""
+def supervision_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[Figure]:
+    """Main and auxiliary outputs of one slice beside what they were trained for (section 2.2).
+
+    None where the run has no network of this paper, or one without auxiliary outputs.
+    """
     from keras_medseg import figures
 
-    picked = figures.pick_cases(pd.read_csv(out / "scores.csv"), VARIANT)
+    scores = pipeline.read_scores(out)
+    if VARIANT not in set(scores["variant"]):
+        return []
+    run = pipeline.read_variant(out, VARIANT).recipe
+    if not run.model.auxiliary:
+        return []
+    picked = figures.pick_cases(scores, VARIANT)
     case = data.store.cases[picked.get("median") or next(iter(picked.values()))]
-    labels = pipeline.full_labels(case)
+    labels = case.full_labels()
     z = figures.largest_slice(labels, labels)
-    targets = (*base.model.networks[0], *base.model.auxiliary)
+    targets = (*run.model.networks[0], *run.model.auxiliary)
     masks = [np.isin(labels[:, :, z], brats.TARGETS[name]) for name in targets]
     drawn = figures.output_maps(
-        pipeline.full_image(case)[:, :, z, brats.MODALITIES.index("flair")],
-        dict(zip(targets, zip(masks, _outputs(out, case, base, z)))),
+        case.full_image()[:, :, z, brats.MODALITIES.index("flair")],
+        dict(zip(targets, zip(masks, _outputs(out, case, run, z)))),
         spacing_mm=case.spacing_mm,
     )
     path = figures.save(drawn, out / "figures" / "supervision.png")
-    return [Picture("Outputs of the deep supervision", CAPTION, path)]
+    return [Figure("Outputs of the deep supervision", CAPTION, path)]
 
 
-def _outputs(out: Path, case, base: Recipe, z: int) -> list[np.ndarray]:
+def _outputs(out: Path, case: StoredCase, run: Recipe, z: int) -> list[np.ndarray]:
     """(X, Y) probabilities of every output for slice z of the full grid."""
-    network = pipeline.load_network(out, VARIANT, base.model.networks[0], auxiliary=True)
-    image = np.zeros((1, *base.data.window[:2], len(brats.MODALITIES)), np.float32)
-    first = transforms.window_origin(case.full_shape, base.data.window)[2]
-    scaling = transforms.scaling(case.statistics, base.data.normalisation)
-    transforms.read_slice(case, z - first, base.data.window, scaling, image[0])
-    predicted = network.predict_on_batch(image)
-    return [transforms.paste(maps[0, :, :, 0], case.full_shape[:2]) for maps in predicted]
+    from keras_medseg import inference
+
+    network = pipeline.load_network(out, VARIANT, run.model.networks[0], auxiliary=True)
+    maps = inference.predict_slice(
+        network, case, z, window=run.data.window, normalisation=run.data.normalisation
+    )
+    return list(np.moveaxis(maps, -1, 0))

@@ -1,16 +1,17 @@
 """What only this paper needs."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import nibabel as nib
 import numpy as np
 import pytest
 
+from experiments.mtds2021 import figures
 from experiments.mtds2021.recipe import EXPERIMENT, RECIPE
 from keras_medseg import cli, pipeline, recipe, registry, report, training
 from keras_medseg.data import brats, phantom, store
-from keras_medseg.files import write_atomic
 
 PUBLISHED = Path(__file__).parents[2] / "experiments" / "mtds2021" / "published.csv"
 PAPER = EXPERIMENT.profiles["paper"]
@@ -37,9 +38,10 @@ def test_every_table_has_its_rows_in_the_published_file():
 
 
 def test_tables_and_expectations_name_variants_that_are_run():
-    rows = [row.measured for table in EXPERIMENT.tables for row in table.rows if row.measured]
-    pairs = [name for pair in EXPERIMENT.comparisons for name in pair]
-    assert set(rows) | set(pairs) == set(PAPER.variants)
+    rows = {row.measured for table in EXPERIMENT.tables for row in table.rows if row.measured}
+    assert rows == {name for profile in EXPERIMENT.profiles.values() for name in profile.variants}
+    for profile in EXPERIMENT.profiles.values():
+        assert {name for pair in profile.comparisons for name in pair} <= set(profile.variants)
     for entry in EXPERIMENT.expected:
         assert entry.variant in EXPERIMENT.profiles[entry.profile].variants
 
@@ -50,6 +52,13 @@ def test_every_profile_is_a_list_of_overrides(profile):
     base = recipe.override(RECIPE, chosen.changes)
     for changes in chosen.variants.values():
         recipe.override(base, changes)
+
+
+@pytest.mark.parametrize("name", EXPERIMENT.profiles["quick-compare"].variants)
+def test_every_rival_can_be_trained_by_the_recipe(name):
+    chosen = EXPERIMENT.profiles["quick-compare"]
+    run = recipe.override(RECIPE, (*chosen.changes, *chosen.variants[name]))
+    pipeline.check_recipe(run, channels=4)
 
 
 def test_the_paper_profile_is_the_papers_recipe():
@@ -81,7 +90,7 @@ def test_every_ablation_changes_what_its_table_names(one, other, fields):
 def test_outputs_targets_and_weights_of_every_variant_agree(name):
     small = ("data.window=(16,16,155)", "model.overrides.filters=4")
     run = recipe.override(VARIANTS[name], small)
-    _, model = training.build(run, ("WT",), channels=4)
+    _, model = training.compile_network(run, ("WT",), channels=4)
     predicted = model(np.random.default_rng(0).random((2, 16, 16, 4), "float32"))
     assert predicted.shape == (2, 16, 16, 1 + len(run.model.auxiliary))
     assert np.isfinite(float(model.loss(np.ones(predicted.shape, "float32"), predicted)))
@@ -101,7 +110,7 @@ def test_targets_of_the_four_outputs(tmp_path):
         "without_supervision": ((1, 2, 3),),
     }.items():
         run = recipe.override(VARIANTS[variant], small)
-        batches = pipeline.slice_batches(run, decoded, (case.id,), ("WT",), training=False)
+        batches = pipeline.batches(run, decoded, (case.id,), ("WT",), training=False)
         y = batches.batch(0, 0)[1][z]
         expected = [np.isin(labels[:, :, z], code) for code in codes]
         np.testing.assert_array_equal(y, np.stack(expected, axis=-1))
@@ -174,7 +183,7 @@ def tiny(monkeypatch):
 
     def build(*changes: str) -> keras.Model:
         run = recipe.override(RECIPE, (*small, weights, *changes))
-        return training.build(run, ("WT",), channels=2)[1]
+        return training.compile_network(run, ("WT",), channels=2)[1]
 
     return build
 
@@ -212,16 +221,27 @@ def test_one_step_agrees_with_numpy(tiny):
         model.reset_metrics()
 
 
+def test_without_auxiliary_outputs_there_is_no_figure_of_them(tmp_path):
+    bare = recipe.override(RECIPE, PAPER.variants["without_supervision"])
+    cohort = pipeline.Cohort("test", SimpleNamespace(fingerprint=""), (), (), {})
+    pipeline.claim(tmp_path, bare, cohort, {"mtds": bare})
+    (tmp_path / "scores.csv").write_text("variant,case,region,dice\nmtds,001,WT,0.5\n")
+    assert figures.supervision_figures(tmp_path, cohort, bare) == []
+
+
 def test_label_maps_can_be_handed_in(tmp_path):
     """What the BraTS portal asks for: <case>.nii.gz, uint8, 240x240x155, the input's affine and
-    codes, one component structure cleaned; from `keras-medseg predict` on cases without labels."""
+    codes; from `keras-medseg predict` on cases without labels."""
     phantom.write_brats(tmp_path / "cases", cases=1, layout="BraTS2020", shape=(240, 240, 155))
     [labels] = (tmp_path / "cases").rglob("*_seg.nii*")
     labels.unlink()
+    for path in list((tmp_path / "cases").rglob("*_Training_*.nii*")):
+        path.rename(path.with_name(path.name.replace("Training", "Validation")))
     [flair] = (tmp_path / "cases").rglob("*_flair.nii*")
     run = recipe.override(RECIPE, ["model.overrides.filters=2", "train.batch_size=8"])
-    write_atomic(tmp_path / "run" / "recipe.json", recipe.to_json(run).encode())
-    network, _ = training.build(run, ("WT",), channels=4)
+    cohort = pipeline.Cohort("test", SimpleNamespace(fingerprint=""), (), (), {})
+    pipeline.claim(tmp_path / "run", run, cohort, {"mtds": run})
+    network, _ = training.compile_network(run, ("WT",), channels=4)
     folder = pipeline.training_folder(tmp_path / "run", "mtds", ("WT",))
     folder.mkdir(parents=True)
     network.save(folder / "model.keras")
@@ -234,7 +254,7 @@ def test_label_maps_can_be_handed_in(tmp_path):
     assert written.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(written.affine, source.affine)
     found = np.asanyarray(written.dataobj)
-    assert set(np.unique(found)) <= {0, 1, 2, 4}
+    assert set(np.unique(found)) == {0, 2}, "an untrained network answers above 0.5 somewhere"
     # The window is 144 x 176: voxels 48 to 191 along x and 32 to 207 along y.
     inside = found[48:192, 32:208]
     assert np.count_nonzero(inside) == np.count_nonzero(found)

@@ -1,0 +1,134 @@
+"""What only this paper needs."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from experiments.csam_knee.recipe import EXPERIMENT, RECIPE
+from keras_medseg import pipeline, recipe, registry, report, training
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "csam_knee"
+PAPER = EXPERIMENT.profiles["paper"]
+VARIANTS = [
+    (name, variant) for name, chosen in EXPERIMENT.profiles.items() for variant in chosen.variants
+]
+
+# Typed anew from the paper: loss rate, MAE, F1.
+TABLE_1 = {
+    "U-Net": (0.0400, 0.004, 0.569),
+    "U-Net++": (0.0351, 0.003, 0.636),
+    "Res-Net": (0.0378, 0.003, 0.654),
+    "FR-UNet": (0.0431, 0.003, 0.624),
+    "Ours": (0.0321, 0.003, 0.663),
+}
+
+
+def test_published_table_is_that_of_the_paper():
+    published = report.read_published(FOLDER / "published.csv")
+    columns = [column.metric for column in EXPERIMENT.tables[0].columns]
+    found = published.pivot(index="row", columns="metric", values="value")[columns]
+    assert {name: tuple(row) for name, row in found.T.items()} == TABLE_1
+
+
+def test_every_printed_row_is_in_the_report():
+    [table] = EXPERIMENT.tables
+    assert [row.label for row in table.rows if not row.variant] == list(TABLE_1)
+
+
+def test_shares_of_the_ligament_that_the_columns_imply():
+    """MAE as the share of wrong pixels of a mask as large as the truth: MAE / (2 (1 - F1)) of the
+    picture is ligament. The README's sentence: the five rows agree on 0.41 to 0.47 %."""
+    bounds = [
+        ((mae - 0.0005) / (2 * (1 - f1)), (mae + 0.0005) / (2 * (1 - f1)))
+        for _, mae, f1 in TABLE_1.values()
+    ]
+    low, high = max(low for low, _ in bounds), min(high for _, high in bounds)
+    assert (round(low, 4), round(high, 4)) == (0.0041, 0.0047)
+    # A network that says so for every pixel: -s log s - (1 - s) log(1 - s) = 0.029.
+    share = 0.0045
+    constant = -share * np.log(share) - (1 - share) * np.log(1 - share)
+    assert round(constant, 3) == 0.029
+    assert constant < min(loss for loss, _, _ in TABLE_1.values())
+
+
+def test_tables_and_expectations_name_variants_that_are_run():
+    rows = {row.measured for table in EXPERIMENT.tables for row in table.rows if row.measured}
+    assert rows == {name for profile in EXPERIMENT.profiles.values() for name in profile.variants}
+    for profile in EXPERIMENT.profiles.values():
+        assert {name for pair in profile.comparisons for name in pair} <= set(profile.variants)
+    for entry in EXPERIMENT.expected:
+        assert entry.variant in EXPERIMENT.profiles[entry.profile].variants
+
+
+@pytest.mark.parametrize(("profile", "variant"), VARIANTS)
+def test_every_variant_can_be_trained_by_the_recipe(profile, variant):
+    chosen = EXPERIMENT.profiles[profile]
+    run = recipe.override(RECIPE, (*chosen.changes, *chosen.variants[variant]))
+    pipeline.check_recipe(run, channels=1)
+
+
+def test_the_paper_profile_is_the_papers_recipe():
+    assert PAPER.changes == ()
+    assert PAPER.variants["res_csam_unet"] == ()
+
+
+@pytest.mark.parametrize(
+    ("variant", "field"), [("literal", "variant"), ("without_csam", "csam_place")]
+)
+def test_every_variant_changes_what_its_row_names(variant, field):
+    changed = recipe.differences(RECIPE, recipe.override(RECIPE, PAPER.variants[variant]))
+    assert changed.keys() == {f"model.overrides.{field}"}
+
+
+def test_learning_rate_of_the_paper():
+    """2e-5 in epochs 1 to 300, which are numbered from 0; a tenth from the 301st on."""
+    found = [training._steps(RECIPE.train, epoch) for epoch in (0, 299, 300, 499)]
+    assert found == pytest.approx([2e-5, 2e-5, 2e-6, 2e-6])
+
+
+def test_the_quick_profile_lowers_the_rate_after_the_same_part_of_the_epochs():
+    quick = recipe.override(RECIPE, EXPERIMENT.profiles["quick"].changes).train
+    [after] = quick.schedule_options["after"]
+    assert after / quick.epochs == 300 / 500
+
+
+def test_masks_of_several_grey_values_keep_the_name_of_the_class():
+    """The README's command: the class keeps its name, so Table 1 finds its scores."""
+    run = recipe.override(RECIPE, ["data.classes={'ligament':(153,)}"])
+    assert run.data.classes == {"ligament": (153,)}
+    assert pipeline.family(run).targets(run) == {"ligament": (1,)}
+
+
+def _tiny(name, input_shape, classes):
+    """One 1x1 convolution and a sigmoid: small enough to be differentiated by hand."""
+    image = keras.Input(input_shape)
+    output = keras.layers.Conv2D(classes, 1, activation="sigmoid")(image)
+    return keras.Model(image, output, name=name)
+
+
+def test_one_step_agrees_with_numpy(monkeypatch):
+    """Loss and weights after one and two steps of PyTorch's Adam on equation (2)."""
+    monkeypatch.setattr(registry, "build", _tiny)
+    run = recipe.override(RECIPE, ("model.overrides={}", "data.size=(5,4)"))
+    _, model = training.compile_network(run, ("ligament",), channels=1)
+    rng = np.random.default_rng(1)
+    x, y = rng.random((2, 5, 4)), rng.random((2, 5, 4)) > 0.8
+    weights = np.float64([w.item() for w in model.get_weights()])  # kernel, bias
+    first, second = np.zeros(2), np.zeros(2)
+    for step in (1, 2):
+        p = 1 / (1 + np.exp(-(weights[0] * x + weights[1])))
+        loss = -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
+        batch = np.float32(x[..., None]), np.float32(y[..., None])
+        found = model.train_on_batch(*batch, return_dict=True)
+        assert found["loss"] == pytest.approx(loss, rel=1e-5)
+        gradient = np.array([np.mean((p - y) * x), np.mean(p - y)])
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        unbiased = first / (1 - 0.9**step), second / (1 - 0.999**step)
+        weights = weights - 2e-5 * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
+        # A step is 2e-5; weights are of the order of 1.
+        ours = [w.item() for w in model.get_weights()]
+        np.testing.assert_allclose(ours, weights, atol=2e-7)
+        model.reset_metrics()

@@ -1,0 +1,174 @@
+"""What only this paper needs."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import experiment
+from experiments.iacnn.recipe import EXPERIMENTS, RECIPE
+from keras_medseg import pipeline, recipe, registry, report, training
+from keras_medseg.data import images, phantom_pictures, splits
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "iacnn"
+CVC, ISIC = EXPERIMENTS["cvc"], EXPERIMENTS["isic"]
+VARIANTS = [(name, variant) for name, chosen in CVC.profiles.items() for variant in chosen.variants]
+
+# Typed anew from the paper: Dice, IoU, precision, sensitivity.
+TABLE_1 = {
+    "U-Net": (87.92, 80.52, 87.49, 88.35),
+    "Att-UNet": (88.01, 80.82, 87.64, 89.34),
+    "ResUNet": (88.42, 81.25, 88.57, 89.28),
+    "Swin-UNet": (88.73, 81.96, 89.24, 89.87),
+    "UNeXt": (86.19, 78.36, 88.35, 89.65),
+    "Ours": (89.72, 82.93, 90.52, 90.81),
+}
+TABLE_2 = {
+    "U-Net": (87.61, 80.25, 89.46, 87.65),
+    "Att-UNet": (88.32, 81.13, 89.23, 88.50),
+    "ResUNet": (88.12, 80.82, 88.32, 87.43),
+    "Swin-UNet": (88.64, 81.03, 88.97, 89.72),
+    "UNeXt": (88.83, 81.74, 89.21, 90.21),
+    "Ours": (89.86, 82.05, 90.73, 91.03),
+}
+
+
+@pytest.mark.parametrize(
+    ("run", "id", "expected"), [(ISIC, "Table 1", TABLE_1), (CVC, "Table 2", TABLE_2)]
+)
+def test_published_tables_are_those_of_the_paper(run, id, expected):
+    published = report.read_published(FOLDER / "published.csv")
+    cells = published[published["table"] == id]
+    [table] = run.tables
+    columns = [column.metric for column in table.columns]
+    found = cells.pivot(index="row", columns="metric", values="value")[columns]
+    assert {name: tuple(row) for name, row in found.T.items()} == expected
+    assert (table.id, [row.label for row in table.rows]) == (id, list(expected))
+
+
+def test_the_gain_of_the_text_does_not_fit_table_2():
+    """Section 2.3 names 2.35 points of Dice over U-Net on CVC-ClinicDB, and 1.80 on ISIC 2018."""
+    assert TABLE_2["Ours"][0] - TABLE_2["U-Net"][0] == pytest.approx(2.25)
+    assert TABLE_1["Ours"][0] - TABLE_1["U-Net"][0] == pytest.approx(1.80)
+
+
+def test_the_two_experiments_differ_in_their_data_alone():
+    assert list(EXPERIMENTS) == ["cvc", "isic"]  # the first is the default
+    assert CVC.paper.recipe == ISIC.paper.recipe == RECIPE
+    assert CVC.profiles == ISIC.profiles
+    assert [run.paper.data for run in EXPERIMENTS.values()] == [images.CVC, images.ISIC]
+    assert {run.phantom_layout for run in EXPERIMENTS.values()} <= phantom_pictures.LAYOUTS.keys()
+
+
+@pytest.mark.parametrize("run", EXPERIMENTS.values(), ids=EXPERIMENTS)
+def test_tables_and_expectations_name_variants_that_are_run(run):
+    rows = {row.measured for table in run.tables for row in table.rows if row.measured}
+    assert rows == {name for profile in run.profiles.values() for name in profile.variants}
+    for profile in run.profiles.values():
+        assert {name for pair in profile.comparisons for name in pair} <= set(profile.variants)
+    for entry in run.expected:
+        assert entry.variant in run.profiles[entry.profile].variants
+
+
+@pytest.mark.parametrize(("profile", "variant"), VARIANTS)
+def test_every_variant_can_be_trained_by_the_recipe(profile, variant):
+    chosen = CVC.profiles[profile]
+    run = recipe.override(RECIPE, (*chosen.changes, *chosen.variants[variant]))
+    pipeline.check_recipe(run, channels=3)
+
+
+def test_the_paper_profile_is_the_papers_recipe():
+    assert CVC.profiles["paper"].changes == ()
+    assert CVC.profiles["paper"].variants == {"iacnn": ()}
+
+
+def test_rivals_differ_from_the_recipe_in_the_network_alone():
+    for changes in CVC.profiles["paper-compare"].variants.values():
+        changed = recipe.differences(RECIPE, recipe.override(RECIPE, changes))
+        assert {name.split(".")[0] for name in changed} <= {"model"}
+
+
+def test_the_u_net_of_the_cpu_profile_has_the_same_widths():
+    """16 to 256, in five stages with four halvings; the paper's network halves five times."""
+    own, unet = (
+        recipe.override(RECIPE, changes) for changes in CVC.profiles["cpu"].variants.values()
+    )
+    assert own.model.overrides["filters"] == unet.model.overrides["filters"] == 16
+    assert unet.model.name == "unet"
+
+
+def test_the_published_split_is_that_of_the_recipe(tmp_path):
+    """The recipe's seed on the 29 sequences of the original's 612 frames, without their pixels."""
+    for folder in ("Original", "Ground Truth"):
+        (tmp_path / folder).mkdir()
+        for frame in range(1, 613):
+            (tmp_path / folder / f"{frame}.tif").touch()
+    frames = images.find_cases(tmp_path)
+    assert len({frame.group for frame in frames}) == 29
+    published = splits.read_split(FOLDER / "splits" / "cvc.csv", frames)
+    data = RECIPE.data
+    drawn = splits.split_by(frames, data.held_out, RECIPE.train.seed, data.split)
+    assert [set(side) for side in published] == [set(side) for side in drawn]
+    assert splits.torn_groups(*published) == []
+    groups = pd.read_csv(FOLDER / "splits" / "cvc.csv", dtype=str).set_index("case")["group"]
+    assert groups.to_dict() == {frame.id: frame.group for frame in frames}
+
+
+def _tiny(name, input_shape, classes):
+    """One 1x1 convolution and a sigmoid: small enough to be differentiated by hand."""
+    image = keras.Input(input_shape)
+    output = keras.layers.Conv2D(classes, 1, activation="sigmoid")(image)
+    return keras.Model(image, output, name=name)
+
+
+def _loss_and_gradients(x, y, kernel, bias):
+    """Equation (11) and its slope, in float64: the mean over pixels of the cross entropy, and
+    1 - 2 sum(p y) / (sum(p + y) + lambda) over the batch."""
+    p = 1 / (1 + np.exp(-(x @ kernel + bias)))
+    overlap, sizes = np.sum(p * y), np.sum(p + y) + 1e-7
+    loss = -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)) + 1 - 2 * overlap / sizes
+    by_p = (p - y) / (p * (1 - p)) / p.size - 2 * y / sizes + 2 * overlap / sizes**2
+    by_z = by_p * p * (1 - p)
+    return loss, [np.einsum("nhwc,nhw->c", x, by_z), by_z.sum()]
+
+
+def test_one_step_agrees_with_numpy(monkeypatch):
+    """Loss and weights after one and two steps of PyTorch's Adam with weight_decay=1e-5."""
+    monkeypatch.setattr(registry, "build", _tiny)
+    run = recipe.override(RECIPE, ("model.overrides={}", "data.size=(5,4)"))
+    _, model = training.compile_network(run, ("tumour",), channels=3)
+    rng = np.random.default_rng(1)
+    # Dark pictures: their slopes are smaller than 1e-5 w, so that the decay decides the direction.
+    x, y = 1e-6 * rng.standard_normal((2, 5, 4, 3)), rng.random((2, 5, 4)) > 0.6
+    weights = [np.array([3.0, -2.0, 2.5]), -1.0]
+    model.set_weights([np.float32(weights[0]).reshape(1, 1, 3, 1), np.float32([-1.0])])
+    first, second = [0.0, 0.0], [0.0, 0.0]
+    for step in (1, 2):
+        loss, gradients = _loss_and_gradients(x, y, *weights)
+        found = model.train_on_batch(np.float32(x), np.float32(y[..., None]), return_dict=True)
+        assert found["loss"] == pytest.approx(loss, rel=1e-5)
+        for index, gradient in enumerate(gradients):
+            gradient = gradient + 1e-5 * weights[index]
+            first[index] = 0.9 * first[index] + 0.1 * gradient
+            second[index] = 0.999 * second[index] + 0.001 * gradient**2
+            unbiased = first[index] / (1 - 0.9**step), second[index] / (1 - 0.999**step)
+            weights[index] = weights[index] - 1e-4 * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
+        for ours, expected in zip(model.get_weights(), weights):
+            # A step is 1e-4; float32 numbers near 3 are 2e-7 apart.
+            np.testing.assert_allclose(ours.ravel(), np.ravel(expected), atol=5e-7)
+        model.reset_metrics()
+
+
+def test_a_run_draws_attention_and_the_masks_of_all_networks(tmp_path):
+    phantom_pictures.write_pictures(tmp_path / "frames", cases=18, size=(64, 80))
+    small = ["data.size=(32,32)", "model.overrides.filters=4", "train.epochs=1"]
+    common = {"work": tmp_path, "profile": "cpu", "assignments": small, "command": "test"}
+    out = tmp_path / "run"
+    assert experiment.run(CVC, folder=tmp_path / "frames", out=out, **common)
+    drawn = {path.name for path in (out / "figures").iterdir()}
+    assert {"attention.png", "networks.png", "case_worst.png"} <= drawn
+    page = (out / "report.html").read_text()
+    assert "Masks of all networks" in page
+    assert "What the attention modules make of a picture" in page
