@@ -24,8 +24,9 @@ import nibabel as nib
 import numpy as np
 
 from keras_medseg.data import brats, phantom
-from keras_medseg.data.batches import SliceBatches, py_dataset, tf_dataset
+from keras_medseg.data.batches import py_dataset, tf_dataset
 from keras_medseg.data.cases import Case
+from keras_medseg.data.slices import SliceBatches
 from keras_medseg.data.store import Store, StoredCase, open_store, prepare
 from keras_medseg.data.transforms import window_origin
 

@@ -434,8 +434,8 @@ for panel, (name, (picture, across, up, a, b, origin)) in zip(panels, cuts.items
 rows_of_table = {}
 for name, case in data.store.cases.items():
     window = transforms.window(case.full_shape, (88, 88, 64))
-    labels = pipeline.full_labels(case)
-    masks = {"brain": pipeline.full_image(case).any(axis=-1), "tumour": labels > 0}
+    labels = case.full_labels()
+    masks = {"brain": case.full_image().any(axis=-1), "tumour": labels > 0}
     share = {what: mask[window].sum() / mask.sum() for what, mask in masks.items()}
     rows_of_table[name] = {f"{what} outside, %": 100 * (1 - s) for what, s in share.items()}
     rows_of_table[name]["best Dice, %"] = 200 * share["tumour"] / (share["tumour"] + 1)
@@ -469,6 +469,7 @@ variants = {
     name: recipe.override(short, changes)
     for name, changes in EXPERIMENT.profiles["paper"].variants.items()
 }
+pipeline.claim(run_folder, short, data, variants)
 for name, variant in variants.items():
     pipeline.train_variant(name, variant, data, run_folder)
 
@@ -497,7 +498,7 @@ figures.learning_curves(logs)
 
 # %%
 trained = pipeline.load_network(run_folder, "with_edge_loss", ("WT",))
-held_out = pipeline.slice_batches(short, data.store, data.held_out, ("WT",), training=False)
+held_out = pipeline.batches(short, data.store, data.held_out, ("WT",), training=False)
 batches = [held_out.batch(0, step) for step in range(held_out.steps_per_epoch)]
 images, labels = (np.concatenate(parts) for parts in zip(*batches))
 chosen = int(labels.sum(axis=(1, 2, 3)).argmax())
@@ -536,12 +537,12 @@ scores.set_index(["variant", "case"])[columns_of_table].map("{:.3f}".format)
 picked = figures.pick_cases(scores, "with_edge_loss")
 name = picked["median"]
 case = data.store.cases[name]
-truth, prediction = pipeline.read_result(run_folder, "with_edge_loss", data, name)
+path = pipeline.prediction(run_folder, short, "with_edge_loss", name)
 dice = scores.query("variant == 'with_edge_loss' and case == @name").set_index("region")["dice"]
 figures.case_overlay(
-    pipeline.full_image(case),
-    truth,
-    prediction,
+    case.full_image(),
+    case.full_labels(),
+    brats.read_labels(path, case.dataset),
     title=f"median case: {name}",
     dice=dict(dice),
     spacing_mm=case.spacing_mm,

@@ -1,0 +1,122 @@
+"""Table I of fmnet2023: what half precision and loading on the accelerator save.
+
+    python benchmarks/fmnet_loading.py [--data STORE] [--patch 128] [--filters 32] [--batch 4]
+
+Seconds per epoch of the paper's sample U-Net (four modalities, three dimensions) four times: with
+neither, with mixed precision ("AMP"), with the augmentation inside the training step ("DALI", whose
+counterpart it is), and with both; beside the paper's seconds on an RTX 3090. Ratios are to the
+first of the same run. Without --data synthetic cases are decoded first. On a CPU the default is a
+small patch and few filters, and float16 is emulated there: only the third column means anything.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PAPER = {"none": 1051, "AMP": 640, "DALI": 148, "DALI and AMP": 95}  # Table I, seconds
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    from keras_medseg.data import brats, phantom, store
+
+    with tempfile.TemporaryDirectory() as scratch:
+        if arguments.data:
+            decoded = store.open_store(arguments.data)
+        else:
+            folder = Path(scratch) / "cases"
+            size = (120, 120, 80)
+            phantom.write_brats(folder, cases=arguments.cases, layout="BraTS2021", shape=size)
+            found = brats.find_cases(folder)
+            decoded = store.prepare(found, brats.read_case, Path(scratch) / "store")
+        print_table(measure(decoded, arguments), arguments, len(decoded.cases))
+
+
+def measure(decoded, arguments: argparse.Namespace) -> dict[str, float]:
+    """Seconds per epoch of each configuration: the least of some epochs after a first one."""
+    configurations = {
+        "none": ("float32", False),
+        "AMP": ("mixed_float16", False),
+        "DALI": ("float32", True),
+        "DALI and AMP": ("mixed_float16", True),
+    }
+    epochs = {name: one_epoch(decoded, arguments, *c) for name, c in configurations.items()}
+    for run in epochs.values():
+        run()  # compiles
+    seconds = {name: [] for name in epochs}
+    for _ in range(arguments.repeat):  # in turn, so that a busy machine is busy for all
+        for name, run in epochs.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: min(values) for name, values in seconds.items()}
+
+
+def one_epoch(
+    decoded, arguments: argparse.Namespace, precision: str, on_device: bool
+) -> Callable[[], None]:
+    """A function that trains one epoch of one configuration."""
+    import keras
+
+    from keras_medseg import augmented, losses, optimizers, registry
+    from keras_medseg.data import augment_volumes, batches, patches
+
+    feed = patches.PatchBatches(
+        decoded,
+        sorted(decoded.cases),
+        targets={"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)},
+        patch=(arguments.patch,) * 3,
+        batch_size=arguments.batch,
+        augmentation={name: {} for name in augment_volumes.DEFAULTS},
+        augment=not on_device,
+    )
+    keras.config.set_dtype_policy(precision)
+    model = registry.build(
+        "fmnet",
+        input_shape=(*(arguments.patch,) * 3, 4),
+        attention=False,
+        supervision_heads=0,
+        bottleneck_blocks=0,
+        filters=arguments.filters,
+    )
+    keras.config.set_dtype_policy("float32")
+    if on_device:
+        model = augmented.AugmentedModel(model, feed.augmentation)
+    model.compile(
+        optimizers.OPTIMIZERS["nadam_pytorch"](3e-4),
+        losses.get("dice_and_focal", output_weights=(1.0,)),
+    )
+    if keras.backend.backend() == "tensorflow":
+        data = batches.tf_dataset(feed)
+        return lambda: model.fit(data, epochs=1, verbose=0)
+    return lambda: model.fit(batches.py_dataset(feed), epochs=1, verbose=0)
+
+
+def print_table(seconds: dict[str, float], arguments: argparse.Namespace, cases: int) -> None:
+    """The paper's seconds and ratios beside ours."""
+    import keras
+
+    size = f"{arguments.patch}^3, {arguments.filters} filters, batches of {arguments.batch}"
+    print(f"{keras.backend.backend()}, {cases} cases, {size}")
+    print(f"{'':14}{'paper, s':>10}{'ratio':>8}{'measured, s':>14}{'ratio':>8}")
+    for name, value in seconds.items():
+        paper = PAPER[name]
+        ratios = paper / PAPER["none"], value / seconds["none"]
+        print(f"{name:14}{paper:>10}{ratios[0]:>8.2f}{value:>14.2f}{ratios[1]:>8.2f}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="a prepared store (keras-medseg prepare)")
+    parser.add_argument("--cases", type=int, default=4, help="synthetic cases without --data")
+    parser.add_argument("--patch", type=int, default=32)
+    parser.add_argument("--filters", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--repeat", type=int, default=3)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

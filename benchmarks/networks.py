@@ -1,0 +1,226 @@
+"""Train step and inference of every network, beside the same network in plain PyTorch for three.
+
+    python benchmarks/networks.py [--quick] [--one-thread] [--only NAME ...] [--torch-python PATH]
+
+Each network at its paper's size, one image, float32 and bfloat16 (Keras' mixed_bfloat16, PyTorch's
+autocast); Adam on the mean squared error. Each engine is a process of its own; they take turns
+within a round, so what else the machine does falls on both. Shown are medians of milliseconds over
+the rounds, and of the rounds' ratios, ours / PyTorch. --quick takes small sizes. --one-thread is
+for a machine that is not idle: it counts the time that one thread computes, not that it waits.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+PRECISIONS = ("float32", "bfloat16")
+STEPS = ("train", "infer")
+THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+IN_TORCH = ("unet", "attention_unet", "fmnet")
+# Networks whose own size takes more than 20 GB in a train step, or another form that PyTorch has.
+SHAPES = {"nvidia_unet": (64, 64, 64, 5), "fmnet": (128, 128, 4)}
+OPTIONS = {"fmnet": {"dimensions": 2}}
+
+
+def keras_steps(name: str, shape: list[int], precision: str) -> tuple[int, dict[str, Callable]]:
+    """Trainable parameters and the steps, as functions without arguments."""
+    import keras
+    import numpy as np
+
+    from keras_medseg import registry
+
+    keras.backend.clear_session()
+    keras.config.set_dtype_policy("float32" if precision == "float32" else "mixed_bfloat16")
+    model = registry.build(name, input_shape=tuple(shape), **OPTIONS.get(name, {}))
+    model.compile(keras.optimizers.Adam(1e-4), "mse")
+    x = np.random.default_rng(0).standard_normal((1, *shape), "float32")
+    y = [np.zeros(y.shape, "float32") for y in keras.tree.flatten(model.predict_on_batch(x))]
+    steps = {
+        "train": partial(model.train_on_batch, x, y if len(y) > 1 else y[0]),
+        "infer": partial(model.predict_on_batch, x),
+    }
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights), steps
+
+
+def torch_steps(name: str, shape: list[int], precision: str) -> tuple[int, dict[str, Callable]]:
+    """The same in PyTorch."""
+    import torch
+    from torch_networks import NETWORKS
+
+    model = NETWORKS[name](shape[-1]).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+    x = torch.randn(1, shape[-1], *shape[:-1]).to(memory_format=torch.channels_last)
+    cast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=precision == "bfloat16")
+
+    def train() -> None:
+        model.train()
+        optimizer.zero_grad()
+        with cast():
+            y = model(x)
+        outputs = y if isinstance(y, list) else [y]
+        loss = sum(y.float().square().mean() for y in outputs)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    def infer() -> None:
+        model.eval()
+        with torch.inference_mode(), cast():
+            model(x)
+
+    steps = {"train": train, "infer": infer}
+    return sum(weight.numel() for weight in model.parameters()), steps
+
+
+ENGINES = {"keras": keras_steps, "torch": torch_steps}
+
+
+def serve(engine: str, clock: Callable[[], float]) -> None:
+    """Answer requests, one JSON object per line, until the input ends."""
+    steps: dict[str, Callable] = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "step" in request:
+            start = clock()
+            steps[request["step"]]()
+            answer = clock() - start
+        else:
+            steps.clear()
+            answer, steps = ENGINES[engine](**request)
+        print(json.dumps(answer), flush=True)
+
+
+class Worker:
+    """A process with one engine."""
+
+    def __init__(self, engine: str, python: str, one_thread: bool) -> None:
+        command = [python, __file__, "--serve", engine]
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        if one_thread:
+            command.append("--one-thread")
+            environment |= dict.fromkeys(THREADS, "1")
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def ask(self, **request) -> float:
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{request}: the process ended, expected an answer.")
+        return json.loads(line)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def measure(workers: list[Worker], rounds: int, **network) -> Iterator[list[list[float]]]:
+    """For each step, seconds of every worker in every round; the first call pays for compiling."""
+    counts = [worker.ask(**network) for worker in workers]
+    if len(set(counts)) > 1:
+        raise RuntimeError(f"{network}: found {counts} parameters, expected the same network.")
+    for step in STEPS:
+        for worker in workers:
+            worker.ask(step=step)
+            worker.ask(step=step)
+        yield [[worker.ask(step=step) for worker in workers] for _ in range(rounds)]
+
+
+def sizes(only: list[str], quick: bool) -> dict[str, tuple[int, ...]]:
+    """The networks to measure, with their input shapes."""
+    from keras_medseg import registry
+
+    shapes = {}
+    for name in only or registry.list_models():
+        shape = SHAPES.get(name, registry.card(name).input_shape)
+        shapes[name] = small(name, shape) if quick else shape
+    return shapes
+
+
+def small(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The first valid shape from 64 pixels on (32 voxels in 3-D)."""
+    from keras_medseg import registry
+
+    for size in range(64 if len(shape) == 3 else 32, 513):
+        candidate = (*(size,) * (len(shape) - 1), shape[-1])
+        try:
+            registry.build(name, input_shape=candidate, **OPTIONS.get(name, {}))
+        except ValueError:
+            continue
+        return candidate
+    raise ValueError(f"{name}: builds at no size up to 512.")
+
+
+def row(name: str, shape: tuple[int, ...], precision: str, seconds: list) -> str:
+    """One line of the table: ours, PyTorch's, and the ratio, per step."""
+    cells = [name, "x".join(map(str, shape)), precision]
+    for rounds in seconds:
+        ours = statistics.median(times[0] for times in rounds)
+        cells.append(f"{1000 * ours:.0f}")
+        if len(rounds[0]) == 2:
+            theirs = statistics.median(times[1] for times in rounds)
+            ratio = statistics.median(times[0] / times[1] for times in rounds)
+            cells += [f"{1000 * theirs:.0f}", f"{ratio:.2f}"]
+        else:
+            cells += ["", ""]
+    return f"| {' | '.join(cells)} |"
+
+
+def versions(torch_python: str | None) -> str:
+    """What was measured with, without naming the machine."""
+    from importlib.metadata import version
+
+    found = [f"{name} {version(name)}" for name in ("tensorflow", "keras")]
+    if torch_python:
+        command = [torch_python, "-c", "import torch; print('torch', torch.__version__)"]
+        found.append(subprocess.run(command, capture_output=True, text=True).stdout.strip())
+    return f"Python {platform.python_version()}, {', '.join(found)}; {os.cpu_count()} CPU cores"
+
+
+def has_torch(python: str) -> bool:
+    return not subprocess.run([python, "-c", "import torch"], capture_output=True).returncode
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--one-thread", action="store_true", help="for a machine that is not idle")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter with torch")
+    parser.add_argument("--serve", choices=ENGINES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    one_thread = arguments.one_thread
+    if arguments.serve:
+        serve(arguments.serve, time.process_time if one_thread else time.perf_counter)
+        return
+    python = arguments.torch_python if has_torch(arguments.torch_python) else None
+    what = "Milliseconds of one thread" if one_thread else "Milliseconds"
+    print(f"{versions(python)}. {what} for one image, {arguments.rounds} rounds.\n")
+    print("| network | input | precision | train | PyTorch | ratio | inference | PyTorch | ratio |")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    for name, shape in sizes(arguments.only, arguments.quick).items():
+        for precision in PRECISIONS:
+            workers = [Worker("keras", sys.executable, one_thread)]
+            if python and name in IN_TORCH:
+                workers.append(Worker("torch", python, one_thread))
+            network = {"name": name, "shape": shape, "precision": precision}
+            seconds = list(measure(workers, arguments.rounds, **network))
+            print(row(name, shape, precision, seconds), flush=True)
+            for worker in workers:
+                worker.close()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()
