@@ -39,13 +39,30 @@ def models(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     """List all problems of a folder of cases or pictures; exit code 1 where there are any."""
-    from keras_medseg import pipeline
+    from keras_medseg import pictures, pipeline
     from keras_medseg.progress import bar
 
+    kind = pipeline.family_of(arguments.data)
+    options = {"classes": _classes(arguments.classes)} if arguments.classes else {}
+    if options and kind is not pictures:
+        raise ValueError(f"--classes: found volumes in {arguments.data}, expected pictures.")
     with bar("checking") as progress:
-        report = pipeline.family_of(arguments.data).check(arguments.data, progress=progress)
+        report = kind.check(arguments.data, progress=progress, **options)
     print(report.text)
     return 0 if report.ok else 1
+
+
+def _classes(assignments: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """{"bone": (51, 102)} of ["bone=51,102"]."""
+    classes = {}
+    for assignment in assignments:
+        name, _, codes = assignment.partition("=")
+        try:
+            classes[name] = tuple(int(code) for code in codes.split(","))
+        except ValueError as error:
+            expected = "NAME=CODE,CODE with grey values"
+            raise ValueError(f"--classes: found {assignment!r}, expected {expected}.") from error
+    return classes
 
 
 def prepare(arguments: argparse.Namespace) -> None:
@@ -143,6 +160,13 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add(check)
     sub.add_argument("data", type=Path)
+    sub.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME=CODE,CODE",
+        help="grey values of each class in masks of several; those that do not matter: "
+        "background=51,102",
+    )
 
     sub = add(prepare)
     sub.add_argument("data", type=Path)

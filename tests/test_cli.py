@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from keras_medseg import cli
+from keras_medseg.data import phantom_pictures
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("models", "check", "prepare", "train", "predict", "score", "export", "phantom")
@@ -56,6 +57,18 @@ def test_check_lists_all_problems_and_exits_with_1(tmp_path, capsys):
     assert cli.main(["check", str(tmp_path)]) == 1
     printed = capsys.readouterr().out
     assert all(volume.name in printed for volume in volumes[:2])
+
+
+def test_check_takes_the_grey_codes_of_a_masks_classes(tmp_path, capsys):
+    phantom_pictures.write_pictures(tmp_path, cases=2, layout="knee", size=(64, 64))
+    named = ["ligament=204", "background=51,102,153,255"]
+    assert cli.main(["check", str(tmp_path)]) == 1
+    assert "check: --classes" in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["check", str(tmp_path), "--classes", *named]) == 0
+    assert cli.main(["check", str(tmp_path), "--classes", named[0]]) == 1
+    capsys.readouterr()
+    assert cli.main(["check", str(tmp_path), "--classes", "ligament"]) == 1
+    assert "found 'ligament', expected NAME=CODE" in capsys.readouterr().err
 
 
 def test_a_mistake_is_one_line_and_exit_code_1(tmp_path):

@@ -95,7 +95,10 @@ def labels_of_object(
     between = counts[(values >= 32) & (values <= 223)].sum() / codes.size
     both_ends = values[0] < 32 and values[-1] > 223
     if not both_ends or between > _GREY_EDGES or len(values) < fewest_greys:
-        remedy = "Name the classes and their grey codes, or save a binary mask."
+        remedy = (
+            "Name the classes and their grey codes (check: --classes; a recipe: data.classes), "
+            "or save a binary mask."
+        )
         found, expected = f"grey values {_listed(codes)}", "0 and one other"
         raise DataError(path, found=found, expected=expected, remedy=remedy)
     remark = f"{path}: found {len(values)} grey values, expected 0 and one other. "
