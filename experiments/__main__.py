@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     profile = arguments.profile or ("paper" if arguments.data else "quick")
     profile += "-compare" if arguments.compare else ""
-    name = experiment.store_name(arguments.data) if arguments.data else "phantom"
+    name = experiment.folder_name(arguments.data) if arguments.data else "phantom"
     parts = (arguments.paper, arguments.dataset, profile, name)
     out = arguments.out or arguments.work / "-".join(filter(None, parts))
     try:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from experiments import provenance
 from keras_medseg import pipeline, progress, recipe, report
+from keras_medseg.data import store
 from keras_medseg.files import locked
 
 
@@ -91,7 +92,7 @@ def run(
     changes = (*chosen.changes, *of_data, *assignments)
     base = recipe.override(experiment.paper.recipe, changes)
     folder = folder or make_phantom(experiment, work)
-    data = pipeline.load_data(folder, work / "stores" / store_name(folder), base)
+    data = pipeline.load_data(folder, store_folder(work, folder, base), base)
     base = pipeline.settle(base, data)
     variants = {name: recipe.override(base, changes) for name, changes in chosen.variants.items()}
     for variant in variants.values():
@@ -249,10 +250,24 @@ def _data_notes(data: pipeline.Cohort) -> list[str]:
     return notes
 
 
-def store_name(folder: Path) -> str:
+def folder_name(folder: Path) -> str:
     """A name for what is made from `folder`: its own, and a part that tells equal names apart."""
     path = folder.resolve()
-    return f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    return f"{path.name}-{_short(str(path))}"
+
+
+def store_folder(work: Path, folder: Path, run: recipe.Recipe) -> Path:
+    """Where the cases of `folder` are kept as this recipe decodes them (size, fit, classes).
+
+    One folder for each way of decoding: in a common one, runs with two of them by turns would
+    decode everything again each time, and two at once would change each other's pictures.
+    """
+    reader = store.reader_name(pipeline.family(run).reader(run))
+    return work / "stores" / f"{folder_name(folder)}-{_short(reader)}"
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _folder(experiment: Experiment) -> Path:

@@ -163,7 +163,7 @@ def prepare(
         _remove_unfinished(folder)
         entries: dict[str, dict[str, Any]] = {}
         report = partial(_report, progress, entries, len(cases))
-        reader = _name(read)
+        reader = reader_name(read)
         for case, entry in _in_threads(partial(_sound_entry, folder, reader), cases):
             if entry is not None:
                 report(case.id, entry)
@@ -201,11 +201,11 @@ def open_store(folder: Path | str) -> Store:
     return Store(folder, entries)
 
 
-def _name(read: Reader) -> str:
+def reader_name(read: Reader) -> str:
     """A reader's name; of one with options set, `functools.partial`, those too."""
     if isinstance(read, partial):
         options = ", ".join(f"{key}={value!r}" for key, value in sorted(read.keywords.items()))
-        return f"{_name(read.func)}({options})"
+        return f"{reader_name(read.func)}({options})"
     return f"{read.__module__}.{read.__qualname__}"
 
 

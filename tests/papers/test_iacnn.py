@@ -172,3 +172,19 @@ def test_a_run_draws_attention_and_the_masks_of_all_networks(tmp_path):
     page = (out / "report.html").read_text()
     assert "Masks of all networks" in page
     assert "What the attention modules make of a picture" in page
+
+
+def test_recipes_that_decode_alike_share_a_store_and_no_run_takes_that_of_another(tmp_path):
+    frames = tmp_path / "frames"
+    phantom_pictures.write_pictures(frames, cases=8, size=(64, 80))
+    small, large = (recipe.override(RECIPE, [f"data.size={size}"]) for size in ((32, 32), (48, 48)))
+    again = recipe.override(small, ["train.seed=1", "data.flips=()"])
+    stores, written = [], []
+    for run in (small, large, again):
+        where = experiment.store_folder(tmp_path, frames, run)
+        data = pipeline.load_data(frames, where, run)
+        assert {case.full_shape[:2] for case in data.store.cases.values()} == {run.data.size}
+        stores.append(where)
+        written.append({path.name: path.stat().st_mtime_ns for path in where.glob("*.npy")})
+    assert stores[0] == stores[2] != stores[1]
+    assert written[0] == written[2] != {}
