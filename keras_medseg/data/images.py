@@ -18,6 +18,7 @@ What a single file may be is the table of raster.py. Beyond that:
 | picture of one value only | error |
 | mask that is not binary | table of masks.py; no warning for the 138 in CVC-ClinicDB |
 | mask without any object, or nothing but object | warning |
+| mask that lacks the classes named, but not all | none |
 | other files in the folders | warning; texts, tables and masks of other tasks are passed over |
 | frame that no sequence of README.txt has, or two | error |
 | CVC-ClinicDB without README.txt, or without its table | the table of the original's 612 frames |
@@ -545,7 +546,8 @@ def _labels(
         labels, remark = masks.labels_of_object(codes, path)
     if remark:
         remarks.append((path, remark))
-    for wrong, what in ((not labels.any(), "no object"), (labels.all(), "nothing but object")):
+    empty = not (labels if table is None else codes).any()
+    for wrong, what in ((empty, "no object"), (labels.all(), "nothing but object")):
         if wrong:
             text = f"{path}: found {what} in the mask, expected some of both."
             remarks.append((path, f"{text} Leave the picture out if that is not so."))

@@ -1,6 +1,7 @@
 """images.py: every layout, whole and damaged, on pictures of a few pixels."""
 
 import os
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -396,6 +397,12 @@ class TestWhatTheFilesHold:
         np.testing.assert_array_equal(labels[1:], (mask[1:] == 102))
         assert images.check(tmp_path, classes=named).ok
         assert not images.check(tmp_path).ok
+
+    def test_a_slice_may_lack_the_classes_that_are_named(self, tmp_path):
+        case = self.case(tmp_path, corpus.grey(), corpus.disc(102))
+        with warnings.catch_warnings(action="error"):
+            arrays = images.read_case(case, classes={"ligament": (204,), "background": (102,)})
+        assert not arrays.labels.any()
 
     def test_size_and_fit(self, tmp_path):
         case = self.case(tmp_path, corpus.colour(), corpus.disc())
