@@ -62,6 +62,23 @@ def load_latest(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | 
     return None
 
 
+def load(folder: Path, epoch: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and record of the checkpoint of one epoch.
+
+    Raises:
+        DataError: when there is none, or it is damaged.
+    """
+    path = folder / f"epoch_{epoch:04d}.npz"
+    if path not in _archives(folder):
+        raise DataError(
+            path,
+            found="no whole checkpoint",
+            expected="the state after this epoch",
+            remedy="Delete this network's folder to train it from the start.",
+        )
+    return _read(path)
+
+
 def _archives(folder: Path) -> list[Path]:
     """Newest first; an archive whose checksum was not written yet does not count."""
     paths = sorted(folder.glob("epoch_*.npz"), reverse=True)

@@ -26,6 +26,7 @@ def predict_case(
     *,
     window: tuple[int, int, int] = (176, 176, 128),
     normalisation: str = "z_score",
+    channels: tuple[int, ...] | None = None,
     batch_size: int = 32,
     threshold: float = 0.5,
 ) -> np.ndarray:
@@ -37,7 +38,7 @@ def predict_case(
             their regions in its name, in the channels' order: "WT+TC+ET".
         window: voxels of the centre window that the networks see. What lies outside is
             background in the label map, so a tumour there counts as missed.
-        normalisation: as in training, see `transforms`.
+        normalisation, channels: as in training, see `transforms.scaling`.
         batch_size: slices that a network sees at once; does not change the result.
         threshold: a voxel belongs to a region when its probability is above it.
 
@@ -54,6 +55,7 @@ def predict_case(
             stored_case,
             window=window,
             normalisation=normalisation,
+            channels=channels,
             batch_size=batch_size,
         )
         probabilities |= _by_region(names, predicted)
@@ -67,6 +69,7 @@ def predict_case_by_patches(
     *,
     patch: tuple[int, int, int],
     normalisation: str,
+    channels: tuple[int, ...] | None = None,
     overlap: float,
     test_time_flips: bool,
 ) -> np.ndarray:
@@ -74,12 +77,13 @@ def predict_case_by_patches(
 
     Args:
         networks: as in `predict_case`, (N, *patch, C) -> (N, *patch, R).
+        normalisation, channels: as in training, see `transforms.scaling`.
         overlap, test_time_flips: see `sliding.predict_volume`.
 
     Raises:
         ValueError: as `sliding.predict_volume` and `merge_regions`.
     """
-    volume = transforms.read_volume(stored_case, normalisation)
+    volume = transforms.read_volume(stored_case, normalisation, channels)
     probabilities = {}
     for names, network in networks.items():
         options = dict(overlap=overlap, test_time_flips=test_time_flips)
@@ -103,6 +107,7 @@ def predict_window(
     *,
     window: tuple[int, int, int],
     normalisation: str,
+    channels: tuple[int, ...] | None = None,
     batch_size: int,
 ) -> np.ndarray:
     """Probabilities of a 2-D network for every axial slice of the centre window.
@@ -113,6 +118,7 @@ def predict_window(
     Args:
         model: (N, H, W, C) -> (N, H, W, R) with H = x and W = y.
         window: (x, y, z) voxels.
+        channels: which of the image's channels the network sees; by default all.
 
     Returns:
         (x, y, z, R) float32.
@@ -124,8 +130,8 @@ def predict_window(
     if batch_size < 1:
         raise ValueError(f"batch_size: found {batch_size}, expected 1 or more.")
     width, height, depth = window
-    scaling = transforms.scaling(stored_case.statistics, normalisation)
-    batch = np.zeros((batch_size, width, height, stored_case.image.shape[-1]), np.float32)
+    scaling = transforms.scaling(stored_case.statistics, normalisation, channels)
+    batch = np.zeros((batch_size, width, height, len(scaling.channels)), np.float32)
     probabilities = None
     for start in range(0, depth, batch_size):
         count = min(batch_size, depth - start)
@@ -146,19 +152,21 @@ def predict_slice(
     *,
     window: tuple[int, int, int],
     normalisation: str,
+    channels: tuple[int, ...] | None = None,
 ) -> np.ndarray:
     """Probabilities of a 2-D network for one axial slice of the full grid; 0 outside the window.
 
     Args:
         model: as in `predict_window`, or one with several outputs: theirs follow one another.
         z: number of the slice, which lies within the window.
+        channels: as in `predict_window`.
 
     Returns:
         (X, Y, R) float32.
     """
     first = transforms.window_origin(stored_case.full_shape, window)[2]
-    scaling = transforms.scaling(stored_case.statistics, normalisation)
-    image = np.zeros((1, *window[:2], stored_case.image.shape[-1]), np.float32)
+    scaling = transforms.scaling(stored_case.statistics, normalisation, channels)
+    image = np.zeros((1, *window[:2], len(scaling.channels)), np.float32)
     transforms.read_slice(stored_case, z - first, window, scaling, image[0])
     predicted = model.predict_on_batch(image)
     outputs = predicted if isinstance(predicted, list | tuple) else [predicted]

@@ -18,6 +18,7 @@ from keras_medseg import __version__, pictures, recipe, run_folder, volumes
 from keras_medseg.choices import require_choice
 from keras_medseg.data import cases, splits, store
 from keras_medseg.data.batches import Batches
+from keras_medseg.data.brats import MODALITIES
 from keras_medseg.data.phantom_folder import is_phantom
 from keras_medseg.errors import DataError
 from keras_medseg.files import write_atomic, write_json
@@ -165,6 +166,8 @@ def _refuse_other_run(
 def check_recipe(run: recipe.Recipe, channels: int) -> None:
     """Build what the recipe names, so that a mistake in it is met before anything is written.
 
+    channels: of the cases.
+
     Raises:
         ValueError: naming the field.
     """
@@ -174,7 +177,8 @@ def check_recipe(run: recipe.Recipe, channels: int) -> None:
 
     _check_fields(run)
     for regions in {len(names): names for names in run.model.networks}.values():
-        network, model = training.compile_network(run, regions, channels=channels)
+        seen = recipe.input_channels(run, channels)
+        network, model = training.compile_network(run, regions, channels=seen)
         targets = len(regions) + len(run.model.auxiliary)
         training.check_loss(run, network, model, targets)
         complexity.multiply_adds(network)
@@ -192,12 +196,21 @@ def _check_fields(run: recipe.Recipe) -> None:
         require_choice("model.networks", name, kind.regions(run))
     for name in run.model.auxiliary:
         require_choice("model.auxiliary", name, kind.targets(run))
+    if not isinstance(run.data, recipe.Pictures):
+        _check_modalities(run.data.modalities)
     field, axes = recipe.SIZES[type(run.data)]
     size = getattr(run.data, field)
     if len(size) != axes or min(size) < 1:
         raise ValueError(f"data.{field}: found {size}, expected {axes} sizes of 1 or more.")
     if min(run.train.epochs, run.train.batch_size) < 1:
         raise ValueError("train.epochs, train.batch_size: expected 1 or more.")
+
+
+def _check_modalities(names: Sequence[str]) -> None:
+    for name in names:
+        require_choice("data.modalities", name, MODALITIES)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"data.modalities: found {names}, expected one or more, each once.")
 
 
 def check_batches(run: recipe.Recipe, data: Cohort) -> None:

@@ -7,10 +7,15 @@ A paper's recipe is written once in `experiments/<paper>/recipe.py`; a profile, 
 import ast
 import dataclasses
 import difflib
+import inspect
 import json
+import types
+import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+from keras_medseg.data.brats import MODALITIES
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,7 @@ class Slices:
     flips: axes, of "x" and "y", along which a training slice is mirrored with probability 1/2.
     held_out: the part of the patients that is not trained on.
     slice_step: every so many-th slice of the window is used in training.
+    modalities: what the network sees, its channels in this order.
     """
 
     window: tuple[int, int, int]
@@ -28,6 +34,7 @@ class Slices:
     flips: tuple[str, ...]
     held_out: float
     slice_step: int = 1
+    modalities: tuple[str, ...] = MODALITIES
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -44,6 +51,7 @@ class Patches:
     augment_on_device: whether they are done within the training step, on the accelerator.
     overlap: the part by which neighbouring windows overlap when a whole volume is predicted.
     test_time_flips: whether predictions of the mirrored volume are averaged in.
+    modalities: what the network sees, its channels in this order.
     """
 
     patch: tuple[int, int, int]
@@ -54,6 +62,7 @@ class Patches:
     augment_on_device: bool = False
     overlap: float = 0.5
     test_time_flips: bool = False
+    modalities: tuple[str, ...] = MODALITIES
 
     @property
     def input_size(self) -> tuple[int, int, int]:
@@ -111,7 +120,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Train:
-    """How one network is fitted."""
+    """How one network is fitted.
+
+    keep: the weights of the "last" epoch, or of that with the "best" (lowest) validation loss, the
+        first of equals.
+    """
 
     epochs: int
     batch_size: int
@@ -124,6 +137,7 @@ class Train:
     optimizer_options: dict[str, Any] = field(default_factory=dict)
     loss_options: dict[str, Any] = field(default_factory=dict)
     schedule_options: dict[str, Any] = field(default_factory=dict)
+    keep: str = "last"
 
 
 @dataclass(frozen=True)
@@ -154,6 +168,11 @@ SIZES = {Slices: ("window", 3), Patches: ("patch", 3), Pictures: ("size", 2)}
 KINDS = {kind.__name__: kind for kind in (Slices, Patches, Pictures)}
 
 
+def input_channels(recipe: Recipe, stored: int) -> int:
+    """How many channels the network sees, of `stored` in a case."""
+    return stored if isinstance(recipe.data, Pictures) else len(recipe.data.modalities)
+
+
 def fields(recipe: Recipe) -> dict[str, Any]:
     """The recipe as {"train.epochs": 20, "train.loss_options.edge_weight": 1.0, ...}."""
 
@@ -171,6 +190,9 @@ def fields(recipe: Recipe) -> dict[str, Any]:
 
 def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
     """Apply `a.b=value` assignments; values are Python literals, anything else is a string.
+
+    `data={'kind': 'Slices', 'window': (128, 128, 128), ...}` puts other data in the place of the
+    recipe's, in the form that they have in JSON.
 
     Raises:
         ValueError: for an assignment without "=", an unknown field (the nearest is named) or a
@@ -205,11 +227,9 @@ def from_json(text: str) -> Recipe:
     """
     try:
         tree = json.loads(text)
-        kind = KINDS[tree["data"].pop("kind", "Slices")]
-        parts = {"data": kind, "model": Model, "train": Train}
-        built = {name: cls(**_tuples(tree[name])) for name, cls in parts.items()}
-        predict = Predict(**tree.get("predict", {}))
-        return Recipe(paper=tree["paper"], predict=predict, **built)
+        data = _data({"kind": "Slices", **_tuples(tree["data"])})
+        model, train = Model(**_tuples(tree["model"])), Train(**_tuples(tree["train"]))
+        return Recipe(tree["paper"], data, model, train, Predict(**tree.get("predict", {})))
     except (KeyError, TypeError) as error:
         raise ValueError(f"recipe: {error}. Expected the fields that to_json writes.") from error
 
@@ -231,10 +251,47 @@ def _replace(node: Any, name: str, path: list[str], value: Any) -> Any:
         near = difflib.get_close_matches(head, known, n=1) or known
         raise ValueError(f"--set {name}: no field {head!r}. Did you mean {' or '.join(near)}?")
     current = getattr(node, head)
+    if name == "data" and isinstance(value, dict):
+        return dataclasses.replace(node, data=_data(value))
     if rest and not (dataclasses.is_dataclass(current) or isinstance(current, dict)):
         raise ValueError(f"--set {name}: {head!r} is a value, not a group of fields.")
     new = _replace(current, name, rest, value) if rest else _typed(current, name, value)
     return dataclasses.replace(node, **{head: new})
+
+
+def _data(values: dict[str, Any]) -> Slices | Patches | Pictures:
+    """The data of a recipe from {"kind": "Slices", "window": (...), ...}.
+
+    Raises:
+        ValueError: for an unknown kind, and a field that is unknown, missing or of another type.
+    """
+    values = dict(values)
+    kind = KINDS.get(found := values.pop("kind", None))
+    if kind is None:
+        raise ValueError(f"data.kind: found {found!r}, expected one of {', '.join(KINDS)}.")
+    for part in dataclasses.fields(kind):
+        if part.name in values:
+            values[part.name] = _of_type(part.type, f"data.{part.name}", values[part.name])
+    try:
+        return kind(**values)
+    except TypeError as error:
+        names = ", ".join(part.name for part in dataclasses.fields(kind))
+        raise ValueError(f"data: {error}. The fields of {found} are {names}.") from error
+
+
+def _of_type(expected: Any, name: str, value: Any) -> Any:
+    options = typing.get_args(expected) if isinstance(expected, types.UnionType) else (expected,)
+    if expected is float and type(value) is int:
+        return float(value)
+    if any(_fits(option, value) for option in options):
+        return value
+    raise ValueError(f"{name}: found {value!r}, expected {inspect.formatannotation(expected)}.")
+
+
+def _fits(expected: Any, value: Any) -> bool:
+    if typing.get_origin(expected) is tuple:
+        return isinstance(value, tuple) and {*map(type, value)} <= {*typing.get_args(expected)}
+    return type(value) is (typing.get_origin(expected) or expected)
 
 
 def _typed(current: Any, name: str, value: Any) -> Any:

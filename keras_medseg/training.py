@@ -40,8 +40,8 @@ def fit(
 ) -> None:
     """Train one network of the recipe for `regions`, or go on where its checkpoint ends.
 
-    Writes into `folder`: `checkpoint/`, `log.csv`, `tensorboard/` (where TensorFlow is installed)
-    and, at the end, `model.keras`.
+    Writes into `folder`: `checkpoint/`, `best/` where the best weights are kept, `log.csv`,
+    `tensorboard/` (where TensorFlow is installed) and, at the end, `model.keras`.
 
     Raises:
         DataError: when `folder` holds a training of another recipe or data, or only damaged
@@ -58,14 +58,15 @@ def fit(
     if len(log) == run.train.epochs and path.exists():
         return
     case = training.store.cases[training.case_ids[0]]
-    network, model = compile_network(run, regions, channels=case.image.shape[-1])
+    channels = recipe.input_channels(run, case.image.shape[-1])
+    network, model = compile_network(run, regions, channels=channels)
     if arrays:
         _restore(model, arrays)
     if len(log) < run.train.epochs:
         callbacks = [
             ReseedDropout(run.train.seed),
             *_schedule(run.train, log),
-            Checkpoint(folder, identity, log),
+            Checkpoint(folder, identity, log, best=run.train.keep == "best"),
             *_tensorboard(folder),
             Progress("+".join(regions), run.train.epochs),
             RefuseDivergence(),
@@ -82,6 +83,8 @@ def fit(
                 shuffle=False,
                 verbose=0,
             )
+    if run.train.keep == "best":
+        _restore_best(model, folder / "best", log)
     _save_model(network, path)
 
 
@@ -98,6 +101,7 @@ def compile_network(
             outputs that the network does not have.
     """
     require_choice("train.optimizer", run.train.optimizer, OPTIMIZERS)
+    require_choice("train.keep", run.train.keep, ("last", "best"))
     check_schedule(run.train)
     make_deterministic(run.train.seed)
     policy = keras.config.dtype_policy()
@@ -234,13 +238,20 @@ class ResumedPlateau(keras.callbacks.ReduceLROnPlateau):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """At each epoch's end: state and log to disk, then `log.csv`."""
+    """At each epoch's end: state and log to disk, then `log.csv`.
 
-    def __init__(self, folder: Path, identity: dict, log: list[dict]) -> None:
+    best: whether weights that are better than those of all epochs before go into `best/` first. A
+    kill in between leaves them there for nothing: which epoch is the best one follows from the log.
+    """
+
+    def __init__(
+        self, folder: Path, identity: dict, log: list[dict], *, best: bool = False
+    ) -> None:
         super().__init__()
         self.folder = folder
         self.identity = identity
         self.log = log
+        self.best = best
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.started = time.monotonic()
@@ -252,10 +263,19 @@ class Checkpoint(keras.callbacks.Callback):
         self.log.append(
             {"epoch": epoch + 1, "learning_rate": self.learning_rate, **row, "seconds": seconds}
         )
+        state = _state(self.model)
+        if self.best and best_epoch(self.log) == epoch + 1:
+            weights = {name: array for name, array in state.items() if name.startswith("weights/")}
+            checkpoint.save(self.folder / "best", epoch + 1, weights, {})
         record = {"identity": self.identity, "log": self.log}
-        checkpoint.save(self.folder / "checkpoint", epoch + 1, _state(self.model), record)
+        checkpoint.save(self.folder / "checkpoint", epoch + 1, state, record)
         table = pd.DataFrame(self.log).to_csv(index=False)
         write_atomic(self.folder / "log.csv", table.encode())
+
+
+def best_epoch(log: list[dict]) -> int:
+    """The first epoch with the lowest validation loss, counted from 1."""
+    return min(log, key=lambda row: np.nan_to_num(row["val_loss"], nan=np.inf))["epoch"]
 
 
 class Progress(keras.callbacks.Callback):
@@ -421,9 +441,18 @@ def _find_checkpoint(folder: Path, identity: dict) -> tuple[dict[str, np.ndarray
 
 def _restore(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
     model.optimizer.build(model.trainable_variables)
-    for kind, group in {"weights": model.weights, "optimizer": model.optimizer.variables}.items():
-        for index, variable in enumerate(group):
-            variable.assign(arrays[f"{kind}/{index:04d}"])
+    _assign("weights", model.weights, arrays)
+    _assign("optimizer", model.optimizer.variables, arrays)
+
+
+def _restore_best(model: keras.Model, folder: Path, log: list[dict]) -> None:
+    arrays, _ = checkpoint.load(folder, best_epoch(log))
+    _assign("weights", model.weights, arrays)
+
+
+def _assign(kind: str, variables: list, arrays: dict[str, np.ndarray]) -> None:
+    for index, variable in enumerate(variables):
+        variable.assign(arrays[f"{kind}/{index:04d}"])
 
 
 def _difference(found: dict, expected: dict) -> str:

@@ -64,6 +64,11 @@ def targets(run: Recipe) -> dict[str, tuple[int, ...]]:
     return brats.TARGETS
 
 
+def channels(run: Recipe) -> tuple[int, ...]:
+    """Which of a case's channels the network sees, in its order."""
+    return tuple(brats.MODALITIES.index(name) for name in run.data.modalities)
+
+
 def batches(
     run: Recipe, decoded: Store, case_ids: Sequence[str], names: Sequence[str], *, training: bool
 ) -> Batches:
@@ -74,6 +79,7 @@ def batches(
         batch_size=run.train.batch_size,
         seed=run.train.seed,
         normalisation=run.data.normalisation,
+        channels=channels(run),
         shuffle=training,
     )
     if isinstance(run.data, Slices):
@@ -104,22 +110,19 @@ def predict(networks: Mapping[str, "keras.Model"], case: StoredCase, run: Recipe
     """
     from keras_medseg import inference, postprocess
 
+    read = dict(normalisation=run.data.normalisation, channels=channels(run))
     if isinstance(run.data, Slices):
         labels = inference.predict_case(
-            networks,
-            case,
-            window=run.data.window,
-            normalisation=run.data.normalisation,
-            batch_size=run.train.batch_size,
+            networks, case, window=run.data.window, batch_size=run.train.batch_size, **read
         )
     else:
         labels = inference.predict_case_by_patches(
             networks,
             case,
             patch=run.data.patch,
-            normalisation=run.data.normalisation,
             overlap=run.data.overlap,
             test_time_flips=run.data.test_time_flips,
+            **read,
         )
     return postprocess.drop_small_components(labels, run.predict.smallest_component)
 
@@ -166,8 +169,15 @@ def overlay(
         title=title,
         dice=dice,
         spacing_mm=case.spacing_mm,
+        backgrounds=_backgrounds(run.data.modalities),
     )
     return drawn, "the slice with the largest annotated tumour."
+
+
+def _backgrounds(seen: Sequence[str]) -> tuple[str, ...]:
+    """FLAIR where the network saw it, else the first modality; and T1ce where it saw that."""
+    first = "flair" if "flair" in seen else seen[0]
+    return tuple(dict.fromkeys((first, *(name for name in seen if name == "t1ce"))))
 
 
 def _check_grid(path: Path, reference: Path) -> None:

@@ -1,6 +1,8 @@
 """Trains and scores a tiny network with Dropout and flips; the tests start it as a process.
 
-usage: run_tiny_training.py FOLDER [--die-at-step N]   (SIGKILL at the N-th training step)
+usage: run_tiny_training.py FOLDER [--die-at-step N | --die-after-best N]
+
+SIGKILL at the N-th training step, or between the best weights and the checkpoint of epoch N.
 """
 
 import argparse
@@ -11,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_medseg import pipeline, recipe, registry, training
+from keras_medseg import checkpoint, pipeline, recipe, registry, training
 from keras_medseg.data import cases, store
 
 
@@ -98,6 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--die-at-step", type=int)
+    parser.add_argument("--die-after-best", type=int)
     parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args()
     if arguments.die_at_step:
@@ -110,6 +113,15 @@ def main() -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         training.Progress.on_train_batch_end = die
+    if arguments.die_after_best:
+        save = checkpoint.save
+
+        def save_and_die(folder, epoch, *rest):
+            save(folder, epoch, *rest)
+            if (folder.name, epoch) == ("best", arguments.die_after_best):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        checkpoint.save = save_and_die
     run = recipe.override(RECIPE, arguments.set)
     found = [cases.Case(f"case{i}", "BraTS2021", (), None, f"case{i}") for i in range(3)]
     decoded = store.prepare(found, read, arguments.folder / "store", workers=1)

@@ -46,3 +46,14 @@ def test_only_damaged_checkpoints_are_refused(folder):
 def test_a_checkpoint_without_checksum_is_a_killed_write(folder):
     (folder / "epoch_0003.npz.sha256").unlink()
     assert checkpoint.load_latest(folder)[1]["epoch"] == 2
+
+
+def test_the_checkpoint_of_one_epoch_comes_back_or_is_missed(folder):
+    arrays, record = checkpoint.load(folder, 2)
+    assert record["epoch"] == 2
+    np.testing.assert_array_equal(arrays["weights/0000"], np.float32([2, 2, 2, 2]))
+    with pytest.raises(DataError, match=r"epoch_0001\.npz: found no whole checkpoint"):
+        checkpoint.load(folder, 1)
+    (folder / "epoch_0003.npz.sha256").unlink()
+    with pytest.raises(DataError, match=r"epoch_0003\.npz: found no whole checkpoint"):
+        checkpoint.load(folder, 3)

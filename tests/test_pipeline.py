@@ -286,6 +286,9 @@ def test_a_phantom_is_called_one_wherever_its_folder_is_entered(finished, folder
         ("train.loss_options={'edge': 1}", "option of cross_entropy: found 'edge'"),
         ("train.optimizer_options={'beta': 1}", r"train\.optimizer_options: .*beta"),
         ("model.overrides.filters='many'", "model: "),
+        ("data.modalities=('flair','t1c')", "data.modalities: found 't1c'"),
+        ("data.modalities=()", r"data.modalities: found \(\), expected one or more"),
+        ("data.modalities=('t1','t1')", "each once"),
         ("model.overrides.residual_block=plane", "plain"),
     ],
 )

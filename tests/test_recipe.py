@@ -50,9 +50,45 @@ def test_lists_anywhere_come_back_from_json_as_they_were_set(recipe):
     assert r.from_json(r.to_json(new)) == new
 
 
+PATCHES = "data={'kind': 'Patches', 'patch': [8, 8, 4], 'normalisation': 'none', "
+
+
+def test_other_data_can_take_the_place_of_a_recipes(recipe):
+    rest = "'foreground_probability': 0, 'held_out': 0.25, 'modalities': ('t2',)}"
+    new = r.override(recipe, [PATCHES + rest, "data.overlap=0.25", "train.epochs=5"])
+    expected = r.Patches((8, 8, 4), "none", 0.0, 0.25, overlap=0.25, modalities=("t2",))
+    assert new.data == expected
+    assert type(new.data.foreground_probability) is float
+    assert (new.train.epochs, new.model) == (5, recipe.model)
+    assert r.from_json(r.to_json(new)) == new
+
+
+def test_data_of_the_same_kind_begin_with_the_defaults(recipe):
+    other = "{'kind': 'Slices', 'window': (4, 4, 2), 'normalisation': 'none', 'flips': ()"
+    changes = ["data.slice_step=3", f"data={other}, 'held_out': 0.5}}"]
+    assert r.override(recipe, changes).data == r.Slices((4, 4, 2), "none", (), 0.5)
+
+
+def test_the_network_sees_the_chosen_modalities(recipe):
+    assert r.input_channels(recipe, 4) == 4
+    assert r.input_channels(r.override(recipe, ["data.modalities=t1ce"]), 4) == 1
+    pictures = "data={'kind': 'Pictures', 'size': (8, 8), 'classes': {}, 'normalisation': 'none'"
+    assert r.input_channels(r.override(recipe, [pictures + ", 'held_out': 0.5}"]), 3) == 3
+
+
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
+        ("data={'kind': 'Slice'}", "data.kind: found 'Slice', expected one of Slices, Patches"),
+        ("data={'window': (1, 1, 1)}", "data.kind: found None"),
+        (PATCHES + "'held_out': 0.5}", "missing .*foreground_probability.* The fields of Patches"),
+        (PATCHES + "'window': (1, 1, 1)}", "unexpected .*'window'"),
+        (PATCHES + "'held_out': 'half'}", "data.held_out: found 'half', expected float"),
+        (PATCHES + "'modalities': 't2'}", r"data.modalities: found 't2', expected tuple\[str"),
+        (PATCHES + "'modalities': (1,)}", "data.modalities: found"),
+        (PATCHES + "'augment_on_device': 1}", "data.augment_on_device: found 1, expected bool"),
+        ("data=Slices", "found 'Slices', expected Slices"),
+        ("train={'epochs': 2}", "expected Train"),
         ("train.epoch=2", "epochs"),
         ("train.epochs", "FIELD=VALUE"),
         ("train.epochs=many", "expected int"),

@@ -110,6 +110,59 @@ def test_resume_is_exact_with_auxiliary_outputs_and_a_rule_of_the_epoch(tmp_path
     assert network.output_shape == [(None, 16, 16, 1)] * 3
 
 
+# At this rate the validation loss is 1.95, 0.47, 0.49, 0.59.
+KEEP_BEST = (
+    "train.keep=best",
+    "train.learning_rate=1.0",
+    "train.schedule=constant",
+    "train.schedule_options={}",
+)
+
+
+@pytest.fixture(scope="module")
+def best_kept(tmp_path_factory):
+    """An unbroken run that keeps the weights of its second epoch of four."""
+    folder = tmp_path_factory.mktemp("best")
+    done = start(folder, *(part for field in KEEP_BEST for part in ("--set", field)))
+    assert done.returncode == 0, done.stderr
+    assert outcome(folder)[1]["val_loss"].idxmin() == 1
+    return folder
+
+
+def kept(folder: Path) -> list[np.ndarray]:
+    return keras.saving.load_model(folder / "training/main-WT/model.keras").get_weights()
+
+
+def test_the_network_is_that_of_the_best_epoch(best_kept):
+    """Another run that ends with the second epoch has these weights as its last ones."""
+    short = best_kept / "short"
+    settings = (*KEEP_BEST[1:], "train.epochs=2")
+    done = start(short, *(part for field in settings for part in ("--set", field)))
+    assert done.returncode == 0, done.stderr
+    for ours, theirs in zip(kept(best_kept), kept(short), strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+    last = outcome(best_kept)[0]
+    assert any(w.tobytes() != last[f"weights/{i:04d}"].tobytes() for i, w in enumerate(kept(short)))
+
+
+@pytest.mark.parametrize("death", [("--die-at-step", "7"), ("--die-after-best", "2")])
+def test_resume_is_exact_where_the_best_weights_are_kept(best_kept, tmp_path, death):
+    """Killed long after the best epoch, and in it: between the best weights and the checkpoint."""
+    settings = [part for field in KEEP_BEST for part in ("--set", field)]
+    assert start(tmp_path, *settings, *death).returncode == -signal.SIGKILL
+    resumed = start(tmp_path, *settings)
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_bits(best_kept, tmp_path)
+    for ours, theirs in zip(kept(best_kept), kept(tmp_path), strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+
+
+def test_the_best_epoch_is_the_first_of_the_lowest_validation_losses():
+    losses = (np.nan, 0.5, 0.25, 0.25, np.inf)
+    log = [{"epoch": epoch, "val_loss": loss} for epoch, loss in enumerate(losses, 1)]
+    assert [training.best_epoch(log[:n]) for n in range(1, 6)] == [1, 2, 3, 3, 3]
+
+
 def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(unbroken, tmp_path):
     for name, seed in (("same", 3), ("other", 4)):
         done = start(tmp_path / name, "--set", f"train.seed={seed}")
@@ -172,6 +225,7 @@ def test_an_interrupt_that_is_heard_after_the_last_step_is_not_lost():
         ("train.optimizer=sdg", "train.optimizer: found 'sdg'"),
         ("train.schedule=poly", "train.schedule: found 'poly'"),
         ("train.loss=dise", "found 'dise'"),
+        ("train.keep=first", "train.keep: found 'first'"),
     ],
 )
 def test_a_recipe_that_cannot_be_trained_is_named(assignment, words, tmp_path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_medseg import pipeline
+from keras_medseg import pipeline, volumes
 from keras_medseg.data import brats
 from keras_medseg.data.store import StoredCase
 from keras_medseg.recipe import Recipe
@@ -52,7 +52,12 @@ def _probabilities(out: Path, variant: str, run: Recipe, case: StoredCase, z: in
 
     network = pipeline.load_network(out, variant, WHOLE_TUMOUR)
     maps = inference.predict_slice(
-        network, case, z, window=run.data.window, normalisation=run.data.normalisation
+        network,
+        case,
+        z,
+        window=run.data.window,
+        normalisation=run.data.normalisation,
+        channels=volumes.channels(run),
     )
     return maps[..., 0]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_medseg import pipeline
+from keras_medseg import pipeline, volumes
 from keras_medseg.data import brats
 from keras_medseg.data.store import StoredCase
 from keras_medseg.recipe import Recipe
@@ -51,6 +51,11 @@ def _outputs(out: Path, case: StoredCase, run: Recipe, z: int) -> list[np.ndarra
 
     network = pipeline.load_network(out, VARIANT, run.model.networks[0], auxiliary=True)
     maps = inference.predict_slice(
-        network, case, z, window=run.data.window, normalisation=run.data.normalisation
+        network,
+        case,
+        z,
+        window=run.data.window,
+        normalisation=run.data.normalisation,
+        channels=volumes.channels(run),
     )
     return list(np.moveaxis(maps, -1, 0))

@@ -34,6 +34,7 @@ class PatchBatches:
         crops: "random", see `place_crop`, or "centre" of the box.
         augment: False leaves the augmentation to the training step: x is then (crops, parameters),
             what `augmented.AugmentedModel` takes.
+        channels: which of the image's channels are read, in this order; by default all.
 
     Raises:
         ValueError: for arguments that fit neither each other nor the store.
@@ -51,6 +52,7 @@ class PatchBatches:
     shuffle: bool = True
     crops: str = "random"
     augment: bool = True
+    channels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.case_ids:
@@ -96,7 +98,7 @@ class PatchBatches:
         if not 0 <= step < self.steps_per_epoch:
             raise IndexError(f"step: found {step}, expected 0 to {self.steps_per_epoch - 1}.")
         chosen = self.order(epoch)[step * self.batch_size :][: self.batch_size]
-        channels = self._cases[0].image.shape[3]
+        channels = len(self._scalings[0].channels)
         x = batches.memory.array((len(chosen), *self.patch, channels))
         y = batches.memory.array((len(chosen), *self.patch, len(self.targets)))
         for row, index in enumerate(chosen.tolist()):
@@ -149,7 +151,8 @@ class PatchBatches:
 
     @cached_property
     def _scalings(self) -> list[transforms.Scaling]:
-        return [transforms.scaling(case.statistics, self.normalisation) for case in self._cases]
+        options = self.normalisation, self.channels
+        return [transforms.scaling(case.statistics, *options) for case in self._cases]
 
 
 def find_objects(case: StoredCase) -> list[list[Box]]:

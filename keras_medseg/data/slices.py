@@ -24,6 +24,7 @@ class SliceBatches:
         flips: axes, of "x" and "y", along which a sample is mirrored with probability 1/2.
         shuffle: a new order of slices in every epoch; otherwise by case and slice.
         slice_step: take every so many-th slice of the window.
+        channels: which of the image's channels are read, in this order; by default all.
 
     Raises:
         ValueError: for arguments that fit neither each other nor the store.
@@ -39,6 +40,7 @@ class SliceBatches:
     flips: tuple[str, ...] = ()
     shuffle: bool = True
     slice_step: int = 1
+    channels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.case_ids:
@@ -84,7 +86,7 @@ class SliceBatches:
         if not 0 <= step < self.steps_per_epoch:
             raise IndexError(f"step: found {step}, expected 0 to {self.steps_per_epoch - 1}.")
         chosen = self.order(epoch)[step * self.batch_size :][: self.batch_size]
-        channels = self._cases[0].image.shape[3]
+        channels = len(self._scalings[0].channels)
         x = batches.memory.array((len(chosen), *self.window[:2], channels))
         y = batches.memory.array((len(chosen), *self.window[:2], len(self.targets)))
         flips = augment.flips(self.seed, epoch, self.slices)[chosen]
@@ -111,4 +113,5 @@ class SliceBatches:
 
     @cached_property
     def _scalings(self) -> list[transforms.Scaling]:
-        return [transforms.scaling(case.statistics, self.normalisation) for case in self._cases]
+        options = self.normalisation, self.channels
+        return [transforms.scaling(case.statistics, *options) for case in self._cases]

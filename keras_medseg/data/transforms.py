@@ -44,28 +44,39 @@ class Scaling:
 
     scale, shift: (width * C,), one pixel's values repeated.
     masked: background, exactly 0 in the image, stays exactly 0.
+    channels: which of the image's channels these C are, in this order.
     """
 
     scale: np.ndarray
     shift: np.ndarray
     masked: bool
+    channels: tuple[int, ...]
 
 
 def scaling(
-    statistics: Sequence[dict[str, float]], normalisation: str, width: int = 2048
+    statistics: Sequence[dict[str, float]],
+    normalisation: str,
+    channels: tuple[int, ...] | None = None,
+    width: int = 2048,
 ) -> Scaling:
     """How to normalise a case with these statistics, `width` pixels at a time.
+
+    channels: which of the image's channels are read, in this order; by default all.
 
     z_score: zero mean and unit standard deviation over the non-zero voxels of each channel of the
     volume; background stays 0. min_max: each channel of the volume, background included, to
     [0, 1]. none: the stored numbers. A channel of one value only becomes 0.
 
     Raises:
-        ValueError: for another name.
+        ValueError: for another name, and for channels that the image does not have.
     """
-    pairs = [_scale_and_shift(channel, normalisation) for channel in statistics]
+    everything = tuple(range(len(statistics)))
+    channels = everything if channels is None else tuple(channels)
+    if not channels or not set(channels) <= set(everything):
+        raise ValueError(f"channels: found {channels}, expected some of {everything}.")
+    pairs = [_scale_and_shift(statistics[channel], normalisation) for channel in channels]
     scale, shift = (np.tile(np.array(values, np.float32), width) for values in zip(*pairs))
-    return Scaling(scale, shift, masked=normalisation == "z_score")
+    return Scaling(scale, shift, normalisation == "z_score", channels)
 
 
 def _scale_and_shift(channel: dict[str, float], normalisation: str) -> tuple[float, float]:
@@ -171,15 +182,20 @@ def read_box_targets(
     out[inside] = belongs[np.moveaxis(case.labels[stored], 0, 2)]
 
 
-def read_volume(case: StoredCase, normalisation: str) -> np.ndarray:
+def read_volume(
+    case: StoredCase, normalisation: str, channels: tuple[int, ...] | None = None
+) -> np.ndarray:
     """(X', Y', Z', C) float32: the whole stored box of a case, normalised.
 
+    channels: as in `scaling`.
+
     Raises:
-        ValueError: for a normalisation that does not exist.
+        ValueError: as `scaling`.
     """
-    depth, width, height, channels = case.image.shape
-    out = np.empty((width, height, depth, channels), np.float32)
-    read_box(case, (0, 0, 0), scaling(case.statistics, normalisation), out)
+    depth, width, height = case.image.shape[:3]
+    how = scaling(case.statistics, normalisation, channels)
+    out = np.empty((width, height, depth, len(how.channels)), np.float32)
+    read_box(case, (0, 0, 0), how, out)
     return out
 
 
@@ -204,6 +220,8 @@ def _meeting(
 
 
 def _scaled(image: np.ndarray, scaling: Scaling) -> np.ndarray:
+    if scaling.channels != tuple(range(image.shape[-1])):
+        image = image[..., scaling.channels]
     # In blocks of one long row: NumPy's inner loop over the rows of an image costs twice the time.
     count, length = image.size, scaling.scale.size
     flat = np.empty(-(-count // length) * length, np.float32)

@@ -51,6 +51,13 @@ def test_shapes_steps_and_a_last_batch_that_is_smaller(made):
     assert x.dtype == y.dtype == np.float32
 
 
+def test_chosen_channels_are_those_of_all(made):
+    swapped = replace(made, channels=(1, 0))
+    for (x, y), (everything, targets) in zip(_all(swapped, 1), _all(made, 1)):
+        np.testing.assert_array_equal(x, everything[..., ::-1])
+        np.testing.assert_array_equal(y, targets)
+
+
 def test_each_slice_comes_once_in_an_epoch_with_its_own_labels(made):
     plain = replace(made, flips=(), normalisation="none")
     x, y = (np.concatenate(part) for part in zip(*_all(plain, 3)))

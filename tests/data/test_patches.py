@@ -117,6 +117,14 @@ def test_batches_are_normalised_as_the_case_is(made):
     np.testing.assert_array_equal(fixed.batch(0, 0)[0][1], volume[0:4, 1:4, 0:4])
 
 
+def test_chosen_channels_are_those_of_all(made):
+    one = replace(made, channels=(1,), augmentation={"zoom": {"probability": 1.0}})
+    both = replace(one, channels=None)
+    for (x, y), (everything, targets) in zip(_all(one, 0), _all(both, 0)):
+        np.testing.assert_array_equal(x, everything[..., 1:])
+        np.testing.assert_array_equal(y, targets)
+
+
 # Where crops lie
 
 

@@ -36,6 +36,26 @@ def _targets(case, z, size, targets, flip=(False, False)):
     return out
 
 
+def test_chosen_channels_are_read_in_their_order(stored):
+    image = np.arange(1, 4 * 3 * 2 * 4 + 1).reshape(4, 3, 2, 4)
+    case = stored(image)
+    everything = transforms.read_volume(case, "z_score")
+    for channels in ((2,), (3, 0), (0, 1, 3), (0, 1, 2, 3)):
+        chosen = transforms.read_volume(case, "z_score", channels)
+        np.testing.assert_array_equal(chosen, everything[..., channels])
+        scaling = transforms.scaling(case.statistics, "none", channels)
+        out = np.full((4, 3, len(channels)), np.nan, np.float32)
+        transforms.read_slice(case, 1, (4, 3, 2), scaling, out)
+        np.testing.assert_array_equal(out, image[:, :, 1, channels])
+
+
+@pytest.mark.parametrize("channels", [(), (4,), (-1,)])
+def test_channels_that_are_not_there_are_refused(stored, channels):
+    case = stored(np.ones((2, 2, 2, 4)))
+    with pytest.raises(ValueError, match="channels: found"):
+        transforms.scaling(case.statistics, "none", channels)
+
+
 def test_window_of_the_paper():
     # (240 - 176) // 2 = 32, (155 - 128) // 2 = 13.
     assert transforms.window_origin((240, 240, 155), (176, 176, 128)) == (32, 32, 13)
