@@ -367,8 +367,10 @@ def _distinct(texts: Iterable[str]) -> list[str]:
 
 
 def _cell_view(line: pd.Series, marks: Mapping[str, str]) -> dict[str, Any]:
+    names = ("published", "measured", "std", "ci_low", "ci_high")
+    shown = {name: _number(line[name], line["unit"]) for name in names}
     view = {
-        "published": "–" if pd.isna(line["published"]) else f"{line['published']:.2f}",
+        "published": shown["published"],
         "mark": marks.get(line["note"], ""),
         "status": line["status"],
         "measured": "",
@@ -376,10 +378,17 @@ def _cell_view(line: pd.Series, marks: Mapping[str, str]) -> dict[str, Any]:
     }
     if line["status"] == MEASURED:
         one = line["n"] == 1
-        view["measured"] = f"{line['measured']:.2f}" + ("" if one else f" ± {line['std']:.2f}")
-        interval = f"{line['ci_low']:.2f} to {line['ci_high']:.2f}, n = {line['n']:.0f}"
+        view["measured"] = shown["measured"] + ("" if one else f" ± {shown['std']}")
+        interval = f"{shown['ci_low']} to {shown['ci_high']}, n = {line['n']:.0f}"
         view["detail"] = "one case, no interval" if one else interval
     return view
+
+
+def _number(value: float, unit: str) -> str:
+    # Without a unit: fractions such as an MAE of 0.003, of which two decimals would leave nothing.
+    if pd.isna(value):
+        return "–"
+    return f"{value:.2f}" if unit else f"{value:.4g}"
 
 
 def _expected_view(entry: Mapping[str, Any]) -> dict[str, str | bool]:

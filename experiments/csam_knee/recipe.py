@@ -127,10 +127,13 @@ EXPERIMENT = Experiment(
             ),
         ),
     ),
-    # To be set a little below what the first quick run gives.
+    # The first run gave a Dice of 0.893 and an MAE of 0.0025; the literal reading 0.724 and 0.0053.
+    # Nothing but background has 0.188, for 6 of the 32 pictures have no ligament, and 0.0105.
     expected=(
-        Expected("phantom", "quick", "res_csam_unet", "ligament", "dice", minimum=0.60),
-        Expected("phantom", "quick", "res_csam_unet", "ligament", "mae", minimum=0.0, maximum=0.05),
+        Expected("phantom", "quick", "res_csam_unet", "ligament", "dice", minimum=0.82),
+        Expected(
+            "phantom", "quick", "res_csam_unet", "ligament", "mae", minimum=0.0, maximum=0.005
+        ),
     ),
     notes=(
         "The paper's 300 images are private: its numbers and those measured here are of different "

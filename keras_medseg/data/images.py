@@ -18,7 +18,7 @@ What a single file may be is the table of raster.py. Beyond that:
 | picture of one value only | error |
 | mask that is not binary | table of masks.py; no warning for the 138 in CVC-ClinicDB |
 | mask without any object, or nothing but object | warning |
-| mask that lacks the classes named, but not all | none |
+| mask with codes of other classes alone | no warning |
 | other files in the folders | warning; texts, tables and masks of other tasks are passed over |
 | frame that no sequence of README.txt has, or two | error |
 | CVC-ClinicDB without README.txt, or without its table | the table of the original's 612 frames |
