@@ -30,6 +30,11 @@ def conv(
     Likewise (N, X, Y, Z, C). `options` are those of keras.layers.Conv2D; padding="valid" pads
     nothing.
     """
+    if kernel_size == 1 and strides > 1:
+        # The pixels that it sees, and then all of these: with 8 channels or fewer, the gradient of
+        # a strided 1x1 convolution writes beyond its memory (TensorFlow 2.21 with oneDNN on a CPU).
+        pick = layer_class("AveragePooling{}D", x)
+        x, strides = pick(1, strides=strides, name=f"{name}_pick")(x), 1
     if padding == "same" and strides > 1 and stack.symmetric_padding:
         x = layer_class("ZeroPadding{}D", x)(kernel_size // 2, name=f"{name}_pad")(x)
         padding = "valid"
