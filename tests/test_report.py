@@ -354,6 +354,18 @@ def test_markdown_and_csv_hold_the_same_table(tmp_path):
     )
 
 
+def test_a_metric_without_a_unit_keeps_digits_that_two_decimals_would_lose(tmp_path):
+    small = PUBLISHED.replace("77.50,%", "0.0035,").replace("76.15,%", "0.004,")
+    small = small.replace("dice,,%", "dice,,").replace(",ET,dice,", ",ET,mae,")
+    scores = score_table().assign(mae=lambda table: table["dice"] / 200)
+    run = write_run(tmp_path / "run", scores=scores)
+    spec = replace(TABLE, columns=(report.Column("WT"), report.Column("ET", "mae")))
+    published = write_published(tmp_path, small)
+    report.write_report(run, paper=PAPER, tables=[spec], published=published)
+    # ET of edge: Dice 0.5, 0.7, 0.6, a two hundredth of which is 0.003 +- 0.0005.
+    assert "| 0.0035 [3] | 0.003 ± 0.0005 (" in (run / "table.md").read_text()
+
+
 def test_one_case_has_neither_deviation_nor_interval(tmp_path):
     scores = score_table().query("case == 'one' and variant == 'edge'")
     run = write_run(tmp_path / "run", scores=scores)
