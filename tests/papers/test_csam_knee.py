@@ -88,8 +88,9 @@ def test_learning_rate_of_the_paper():
     assert found == pytest.approx([2e-5, 2e-5, 2e-6, 2e-6])
 
 
-def test_the_quick_profile_lowers_the_rate_after_the_same_part_of_the_epochs():
-    quick = recipe.override(RECIPE, EXPERIMENT.profiles["quick"].changes).train
+@pytest.mark.parametrize("name", ["quick", "quick-compare"])
+def test_shortened_runs_lower_the_rate_after_the_same_part_of_the_epochs(name):
+    quick = recipe.override(RECIPE, EXPERIMENT.profiles[name].changes).train
     [after] = quick.schedule_options["after"]
     assert after / quick.epochs == 300 / 500
 
