@@ -258,12 +258,13 @@ def write_report(
     ledger: Path | str | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write table.csv, table.md and the self-contained report.html into the run folder.
+    """Write table.csv, tests.csv, table.md and the self-contained report.html into the run folder.
 
     published: the paper's published.csv.
     expected: {metric, region, variant, minimum, maximum (None: no limit) or (expected, tolerance),
         measured, passed}.
-    comparisons: (baseline, variant) pairs of scores.csv for the paired test on Dice.
+    comparisons: (baseline, variant) pairs of scores.csv for the paired tests, on every metric of
+        the tables that single cases have.
     costs: from `pipeline.network_costs`.
     further_scores: rows for the tables that are no single case's.
     notes: what a reader of the tables must know besides, e.g. contradictions in the paper.
@@ -280,6 +281,10 @@ def write_report(
     built = [build_table(spec, cells, run.scores, further_scores) for spec in tables]
     for table in built:
         table.loc[table["status"] == MEASURED, "comparable"] = "no" if reasons else "yes"
+    columns = pd.concat(built) if built else pd.DataFrame(columns=list(TABLE_COLUMNS))
+    units = dict(zip(columns["metric"], columns["unit"]))
+    metrics = [name for name in units if name in run.scores]
+    tests = {pair: _paired_tests(run.scores, metrics, *pair) for pair in comparisons}
     view = {
         "paper": paper,
         "run": run,
@@ -288,7 +293,7 @@ def write_report(
         "left_out": _left_out(built),
         "changed": departures(run, paper),
         "expected": [_expected_view(entry) for entry in expected],
-        "tests": [_test_view(run.scores, *pair) for pair in comparisons],
+        "tests": [_test_view(table, units, *pair) for pair, table in tests.items()],
         "costs": [] if costs is None else [_cost_view(row) for row in costs.to_dict("records")],
         "figures": [_figure_view(figure) for figure in figures],
         "cases": _cases_view(run.scores),
@@ -296,8 +301,10 @@ def write_report(
         "notes": list(notes),
         "provenance": _flat(run.provenance),
     }
-    csv = pd.concat(built).to_csv(index=False) if built else ",".join(TABLE_COLUMNS) + "\n"
-    write_atomic(run.folder / "table.csv", csv.encode())
+    write_atomic(run.folder / "table.csv", columns.to_csv(index=False).encode())
+    if tests:
+        csv = pd.concat(tests, names=["baseline_variant", "compared_variant"]).droplevel(2)
+        write_atomic(run.folder / "tests.csv", csv.to_csv().encode())
     write_atomic(run.folder / "table.md", _render("table.md", view))
     write_atomic(run.folder / "report.html", _render("report.html", view))
     return run.folder / "report.html"
@@ -411,19 +418,33 @@ def _spaced(variant: str) -> str:
     return variant.replace("_", " ")
 
 
-def _test_view(scores: pd.DataFrame, baseline: str, variant: str) -> dict[str, Any]:
-    view = {"baseline": _spaced(baseline), "variant": _spaced(variant), "rows": [], "remark": ""}
+def _paired_tests(
+    scores: pd.DataFrame, metrics: Sequence[str], baseline: str, variant: str
+) -> pd.DataFrame:
+    """`stats.compare` for each metric; p_holm is corrected for all rows. Empty: one was not run."""
     of = {
         name: set(scores.loc[scores["variant"] == name, "region"]) for name in (baseline, variant)
     }
     both = scores[scores["region"].isin(of[baseline] & of[variant])]
-    if both.empty:
+    if both.empty or not metrics:
+        return pd.DataFrame()
+    table = pd.concat([stats.compare(both, baseline, variant, metric) for metric in metrics])
+    return table.assign(p_holm=stats.holm(table["p"]))
+
+
+def _test_view(
+    table: pd.DataFrame, units: Mapping[str, str], baseline: str, variant: str
+) -> dict[str, Any]:
+    view = {"baseline": _spaced(baseline), "variant": _spaced(variant), "rows": [], "remark": ""}
+    if table.empty:
         return view | {"remark": f"No paired test: one of the two was {NOT_RUN}."}
-    table = stats.compare(both, baseline, variant)
     for line in table.to_dict("records"):
-        points = {k: 100 * line[k] for k in ("baseline", "variant", "difference", "low", "high")}
+        unit = units[line["metric"]]
+        names = ("baseline", "variant", "difference", "low", "high")
+        points = {name: SCALES[unit] * line[name] for name in names}
         interval = "–" if pd.isna(line["low"]) else "{low:+.2f} to {high:+.2f}".format(**points)
-        view["rows"].append(line | points | {"interval": interval})
+        metric = METRIC_NAMES.get(line["metric"], line["metric"]) + (f" ({unit})" if unit else "")
+        view["rows"].append(line | points | {"interval": interval, "metric": metric})
     fewest = int(table["n"].min())
     if fewest < stats.FEWEST_PAIRS:
         view["remark"] = (

@@ -381,3 +381,24 @@ def test_a_report_is_written_again_in_place_and_without_traces(tmp_path):
     before = {path.name for path in run.iterdir()}
     whole_report(tmp_path)
     assert {path.name for path in run.iterdir()} == before
+
+
+def test_paired_tests_are_of_every_metric_of_the_tables_and_corrected_together(tmp_path):
+    scores = score_table().assign(hd95_mm=lambda t: t["dice"].where(t["variant"] == "edge", 9.0))
+    run = write_run(tmp_path / "run", scores=scores)
+    spec = replace(TABLE, columns=(report.Column("WT"), report.Column("WT", "hd95_mm")))
+    published = write_published(tmp_path, PUBLISHED + "Table II,Ours,with,WT,hd95_mm,4,mm,p. 1,\n")
+    report.write_report(
+        run, paper=PAPER, tables=[spec], published=published, comparisons=[("plain", "edge")]
+    )
+    table = pd.read_csv(run / "tests.csv").set_index("metric")
+    assert table["baseline_variant"].unique().tolist() == ["plain"]
+    assert table["compared_variant"].unique().tolist() == ["edge"]
+    # Dice differs by 0.05, 0 and 0.1: two signs alike, p = 2 / 2^2. HD95 is (0.9, 0.8, 0.7) - 9,
+    # three signs alike, p = 2 / 2^3; times 2, for it is the smaller of two.
+    assert table.loc["dice", ["p", "p_holm"]].tolist() == pytest.approx([0.5, 0.5])
+    assert table.loc["hd95_mm", ["p", "p_holm"]].tolist() == pytest.approx([0.25, 0.5])
+    assert table.loc["hd95_mm", "difference"] == pytest.approx(-8.2)
+    assert "| edge - plain | HD95 | WT | 3 | -8.20 (" in (run / "table.md").read_text().replace(
+        "HD95 (mm)", "HD95"
+    )
