@@ -27,8 +27,10 @@ def attention_figure(
     names = run.model.networks[0]
     prepared, _ = pipeline.batches(run, data.store, (name,), names, training=False).batch(0, 0)
     network = pipeline.load_network(out, variant, names)
-    picture = data.store.cases[name].full_image()[:, :, 0]
-    drawn = figures.attention_grid(picture, attention_maps.attention_maps(network, prepared[0]))
+    case = data.store.cases[name]
+    picture, truth = case.full_image()[:, :, 0], case.full_labels()[:, :, 0] > 0
+    maps = attention_maps.attention_maps(network, prepared[0])
+    drawn = figures.attention_grid(picture, maps, truth)
     path = figures.save(drawn, out / "figures" / "attention.png")
     return [Figure(title, f"Median held-out picture, {name}. {caption}", path)]
 

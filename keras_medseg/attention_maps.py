@@ -18,7 +18,7 @@ def attention_maps(model: keras.Model, image: np.ndarray) -> dict[str, np.ndarra
     A module that weights pixels shows its weights, in [0, 1]; where it weights each channel on its
     own, their mean. Of SA and CA (iacnn) it is what they add to a map, x alpha or X beta, and of
     SFA, which adds nothing, its output: the mean of their absolute values over the channels. A map
-    of lower resolution comes with each value repeated.
+    of lower resolution comes with each value repeated; the finest come first.
 
     Args:
         model: built by `keras_medseg.build`.
@@ -27,7 +27,8 @@ def attention_maps(model: keras.Model, image: np.ndarray) -> dict[str, np.ndarra
     Raises:
         ValueError: the network has no such module.
     """
-    shown = dict(filter(None, map(_shown, model.layers)))
+    found = filter(None, map(_shown, model.layers))
+    shown = dict(sorted(found, key=lambda item: -(item[1].shape[1] or 0)))
     if not shown:
         raise ValueError(
             f"model: found no attention module in {model.name}, expected a network with CSAM, "

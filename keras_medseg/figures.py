@@ -168,7 +168,8 @@ def score_boxes(scores: "pd.DataFrame", metric: str = "dice") -> "Figure":
 def pick_cases(scores: "pd.DataFrame", variant: str) -> dict[str, str]:
     """{"best": case, "median": case, "worst": case} by the mean Dice over the regions.
 
-    Two cases have no median, and a single one is {"only": case}.
+    Two cases have no median, and a single one is {"only": case}. A case without any object, whose
+    Dice is 1 for an empty answer, is neither the best nor the median where others have one.
 
     Raises:
         ValueError: when `variant` has no scores.
@@ -181,8 +182,10 @@ def pick_cases(scores: "pd.DataFrame", variant: str) -> dict[str, str]:
     ranked = sorted(means.index, key=lambda case: (-means[case], case))
     if len(ranked) == 1:
         return {"only": ranked[0]}
-    middle = {"median": ranked[len(ranked) // 2]} if len(ranked) > 2 else {}
-    return {"best": ranked[0], **middle, "worst": ranked[-1]}
+    sizes = of_variant.filter(regex="^truth_").sum(axis=1).groupby(of_variant["case"]).sum()
+    shown = [case for case in ranked if sizes[case] > 0] or ranked
+    middle = {"median": shown[len(shown) // 2]} if len(ranked) > 2 else {}
+    return {"best": shown[0], **middle, "worst": ranked[-1]}
 
 
 def largest_slice(truth: np.ndarray, prediction: np.ndarray) -> int:
@@ -330,19 +333,25 @@ def picture_overlay(
 
 
 @_styled
-def attention_grid(picture: np.ndarray, maps: Mapping[str, np.ndarray]) -> "Figure":
+def attention_grid(
+    picture: np.ndarray, maps: Mapping[str, np.ndarray], truth: np.ndarray
+) -> "Figure":
     """A picture and what the attention modules make of it, one panel per module.
 
     Each map has a scale of its own, whose ends stand above it: modules differ by powers of ten.
 
     picture: (H, W, C) uint8, C 1 or 3. maps: {module: (H, W)}, see `attention_maps`.
+    truth: (H, W) annotation, outlined in the picture.
     """
-    figure, axes = _grid(-(-(1 + len(maps)) // 4), min(1 + len(maps), 4), picture.shape, extra=0.4)
+    panels = 1 + len(maps)
+    columns = panels if panels <= 5 else 4
+    figure, axes = _grid(-(-panels // columns), columns, picture.shape, extra=0.5, gap=0.45)
     _draw_picture(axes.flat[0], picture)
-    axes.flat[0].set_title("picture")
+    _outline(axes.flat[0], truth, ANNOTATION_LINE)
+    axes.flat[0].set_title("picture\nand annotation")
     for panel, (name, values) in zip(axes.flat[1:], maps.items()):
         panel.imshow(values, cmap="viridis")
-        panel.set_title(f"{name}\n{values.min():.3g} to {values.max():.3g}")
+        panel.set_title(f"{name.replace('_', ' ')}\n{values.min():.2g} to {values.max():.2g}")
     for panel in axes.flat[1 + len(maps) :]:
         panel.set_axis_off()
     return figure
@@ -354,20 +363,22 @@ def mask_grid(
 ) -> "Figure":
     """Pictures below each other, each beside its annotation and the masks of all networks.
 
-    The annotation's outline is drawn on the masks too (iacnn, Figures 5 and 6, has bare ones).
+    The annotation's outline is drawn on the networks' masks (iacnn, Figures 5 and 6, has bare
+    ones).
 
     cases: {case: ((H, W, C) uint8, (H, W) annotation, {network: (H, W) mask})}, the same networks
         for every case.
     """
     shown = [{"picture": p, "annotation": a, **masks} for p, a, masks in cases.values()]
     first = shown[0]
-    figure, axes = _grid(len(shown), len(first), first["picture"].shape, extra=0.6)
+    figure, axes = _grid(len(shown), len(first), first["picture"].shape, extra=0.6, gap=0.05)
     for line, name, case in zip(axes, cases, shown):
         _draw_picture(line[0], case["picture"])
         line[0].set_ylabel(name)
-        for panel, mask in zip(line[1:], [*case.values()][1:]):
+        for panel, (what, mask) in zip(line[1:], [*case.items()][1:]):
             panel.imshow(mask > 0, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            _outline(panel, case["annotation"], ANNOTATION_LINE)
+            if what != "annotation":
+                _outline(panel, case["annotation"], ANNOTATION_LINE)
     for panel, name in zip(axes[0], first):
         panel.set_title(name.replace("_", " "))
     axes[0, 0].plot([], [], **ANNOTATION_LINE)
@@ -376,14 +387,17 @@ def mask_grid(
 
 
 def _grid(
-    rows: int, columns: int, shape: Sequence[int], extra: float
+    rows: int, columns: int, shape: Sequence[int], extra: float, gap: float
 ) -> tuple["Figure", np.ndarray]:
-    """Panels without axes for pictures of one shape; extra: inches for titles and legend."""
+    """Panels without axes for pictures of one shape.
+
+    extra, gap: inches for titles and legend, and between rows.
+    """
     from matplotlib.figure import Figure
 
     width = max(1.4, min(2.4, 11 / columns))
-    height = width * shape[0] / shape[1] + (0.4 if rows > 1 else 0)
-    figure = Figure(figsize=(width * columns, height * rows + extra))
+    height = rows * width * shape[0] / shape[1] + (rows - 1) * gap
+    figure = Figure(figsize=(width * columns, height + extra))
     figure.set_layout_engine("compressed")
     axes = figure.subplots(rows, columns, squeeze=False)
     for panel in axes.flat:

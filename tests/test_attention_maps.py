@@ -74,6 +74,11 @@ def test_values_of_a_small_map_are_repeated():
     np.testing.assert_array_equal(values, np.kron(small, np.ones((8, 8))))
 
 
+def test_the_finest_maps_come_first():
+    model = _build("res_csam_unet")
+    assert [*attention_maps(model, _image(model))] == [f"Skip{n}_CSAM" for n in (1, 2, 3, 4)]
+
+
 def test_ca_shows_what_it_adds():
     # Without its second layer the MLP gives 0, so beta is 1/2: half of every channel is added.
     model = _build("integrated_attention_cnn")

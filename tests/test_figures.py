@@ -130,6 +130,15 @@ def test_pick_cases_by_mean_dice_over_the_regions():
         figures.pick_cases(scores, "w")
 
 
+def test_empty_cases_are_shown_where_the_answer_is_wrong_and_not_where_it_is_trivial():
+    dice, truth = (1.0, 1.0, 0.9, 0.7, 0.2, 0.0), (0, 0, 50, 60, 70, 0)
+    cases = {"case": [*"abcdef"], "dice": dice, "truth_pixels": truth}
+    scores = pd.DataFrame({"variant": "v", "region": "polyp", **cases})
+    assert figures.pick_cases(scores, "v") == {"best": "c", "median": "d", "worst": "f"}
+    empty = scores[scores["truth_pixels"] == 0]
+    assert figures.pick_cases(empty, "v") == {"best": "a", "median": "b", "worst": "f"}
+
+
 def test_largest_slice_prefers_the_annotation():
     truth, prediction = np.zeros((2, 4, 4, 7), np.uint8)
     assert figures.largest_slice(truth, prediction) == 3
@@ -201,15 +210,19 @@ def test_every_output_has_its_annotation_and_its_probabilities():
 
 
 def test_attention_maps_have_scales_of_their_own():
-    picture = np.full((8, 16, 3), 200, np.uint8)
+    picture, truth = np.full((8, 16, 3), 200, np.uint8), np.zeros((8, 16), bool)
+    truth[2:5, 3:9] = True
     weak, strong = np.linspace(0.25, 0.5, 128).reshape(8, 16), np.full((8, 16), 3.0)
     strong[0, 0] = 1000.0
-    figure = figures.attention_grid(picture, {"SA3": weak, "SA5": strong, "CA3": weak, "CA5": weak})
+    maps = {"SA3": weak, "Skip5_CSAM": strong, "CA3": weak, "CA5": weak, "SFA": weak}
+    figure = figures.attention_grid(picture, maps, truth)
     drawn = {panel.get_title(): panel for panel in figure.axes if panel.images}
-    assert [*drawn][:3] == ["picture", "SA3\n0.25 to 0.5", "SA5\n3 to 1e+03"]
-    assert drawn["SA5\n3 to 1e+03"].images[0].get_clim() == (3.0, 1000.0)
-    assert (len(drawn), len(figure.axes)) == (5, 8)  # two rows of four
-    assert not any(panel.axison for panel in figure.axes[5:])
+    first = ["picture\nand annotation", "SA3\n0.25 to 0.5", "Skip5 CSAM\n3 to 1e+03"]
+    assert [*drawn][:3] == first
+    assert drawn[first[2]].images[0].get_clim() == (3.0, 1000.0)
+    assert len(drawn[first[0]].collections) == 1  # the annotation's outline
+    assert (len(drawn), len(figure.axes)) == (6, 8)  # two rows of four
+    assert not any(panel.axison for panel in figure.axes[6:])
 
 
 def test_masks_of_all_networks_stand_beside_the_annotation():
@@ -222,7 +235,8 @@ def test_masks_of_all_networks_stand_beside_the_annotation():
     assert [figure.axes[0].get_ylabel(), figure.axes[4].get_ylabel()] == ["12", "7"]
     assert [panel.images[0].get_array().sum() for panel in figure.axes[1:4]] == [18, 18, 0]
     assert len(figure.axes[3].collections) == 1  # the annotation's outline, on an empty mask too
-    assert len(figure.axes[0].collections) == 0
+    assert len(figure.axes[2].collections) == 1  # and on one that equals it
+    assert len(figure.axes[0].collections) == len(figure.axes[1].collections) == 0
     assert pixels(figure).shape[2] == 3
 
 
