@@ -98,7 +98,7 @@ def run(
     for variant in variants.values():
         pipeline.check_recipe(variant, data.channels)
         pipeline.check_batches(variant, data)
-    notes = [*experiment.notes, *_data_notes(data)]
+    notes = [*experiment.notes, *data_notes(data)]
     # With --set it is no longer the recipe that the expectations speak of.
     expected = () if assignments else experiment.expected
     if assignments:
@@ -233,11 +233,12 @@ def _announce(data: pipeline.Cohort, experiment: Experiment, profile: str) -> No
         f"out; profile: {profile}",
         flush=True,
     )
-    for note in _data_notes(data):
+    for note in data_notes(data):
         print(note)
 
 
-def _data_notes(data: pipeline.Cohort) -> list[str]:
+def data_notes(data: pipeline.Cohort) -> list[str]:
+    """What a reader of the scores must know of these cases and their split."""
     notes = []
     if data.duplicates:
         pairs = ", ".join(f"{name} = {kept}" for name, kept in data.duplicates.items())
@@ -246,6 +247,12 @@ def _data_notes(data: pipeline.Cohort) -> list[str]:
         notes.append(
             f"The split leaks: {len(data.torn_groups)} groups (patients, video sequences) have "
             "cases on both sides, so the held-out scores are too good."
+        )
+    held_out = [data.store.cases[name] for name in data.held_out]
+    if empty := sum(not case.labels.any() for case in held_out):
+        notes.append(
+            f"{empty} of {len(held_out)} held-out cases have no object: there an empty answer has "
+            "a Dice of 1, and any other 0. Read means of Dice beside this share."
         )
     return notes
 

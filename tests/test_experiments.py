@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -128,6 +129,18 @@ def test_the_report_names_what_was_left_out_and_why_it_is_not_comparable(finishe
         assert words in page
     assert "not run in this profile" in again.stdout
     assert 'src="http' not in page
+
+
+def test_a_reader_is_told_of_leaks_and_of_cases_without_an_object():
+    labels = {"a": [[0, 1]], "b": [[0, 0]], "c": [[2, 0]], "d": [[0, 0]]}
+    stored = {name: SimpleNamespace(labels=np.array(values)) for name, values in labels.items()}
+    of_cases = {"store": SimpleNamespace(cases=stored), "duplicates": {}, "torn_groups": ()}
+    seen = SimpleNamespace(held_out=("a", "c"), **of_cases)
+    assert experiment.data_notes(seen) == []
+    seen = SimpleNamespace(held_out=("a", "b", "c", "d"), **of_cases | {"torn_groups": ("x",)})
+    leak, empty = experiment.data_notes(seen)
+    assert leak.startswith("The split leaks: 1 groups")
+    assert empty.startswith("2 of 4 held-out cases have no object")
 
 
 def test_judging_by_hand():
