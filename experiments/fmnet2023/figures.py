@@ -63,7 +63,8 @@ def head_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[Figure]
         for title, output in zip(titles, outputs)
     }
     seen = base.data.modalities
-    drawn = figures.output_maps(x[0, :, :, z, seen.index("flair") if "flair" in seen else 0], maps)
+    picture = x[0, :, :, z, seen.index("flair") if "flair" in seen else 0]
+    drawn = figures.output_maps(picture - picture.min(), maps)  # normalised, so around 0
     path = figures.save(drawn, out / "figures" / "supervision.png")
     return [Figure("What the supervised stages see", CAPTION, path)]
 

@@ -1,0 +1,89 @@
+"""What FM-Net takes at full size: seconds and peak memory of training steps and of a whole case.
+
+    python benchmarks/fmnet_full_size.py BRATS --out FOLDER [--steps 4] [--set FIELD=VALUE ...]
+
+The recipe of fmnet2023 (crops of 128x128x128, 32 filters), one crop at a time, in float32, with
+gradient checkpointing. A first process takes some training steps on the cases that are not held
+out; a second one predicts a held-out case on its full grid by windows, writes the label map and
+scores it. Peaks are those of the two processes, framework and all.
+"""
+
+import argparse
+import resource
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+CHANGES = (
+    "train.batch_size=1",
+    "train.precision=float32",
+    "model.overrides.checkpointing=True",
+)
+GIB = 2**30 if sys.platform == "darwin" else 2**20  # of what getrusage counts in
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="a folder of BraTS cases, two or more patients")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--set", action="append", default=[])
+    arguments = parser.parse_args()
+    for phase in (train, predict):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            process.submit(measured, phase, arguments).result()
+
+
+def measured(phase, arguments: argparse.Namespace) -> None:
+    """Run a phase and print what this process has held at most."""
+    from experiments.fmnet2023.recipe import RECIPE
+    from keras_medseg import pipeline, recipe
+
+    run = recipe.override(RECIPE, (*CHANGES, *arguments.set))
+    data = pipeline.load_data(arguments.data, arguments.out / "store", run)
+    phase(run, data, arguments)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIB
+    print(f"{phase.__name__}: peak {peak:.1f} GiB", flush=True)
+
+
+def train(run, data, arguments: argparse.Namespace) -> None:
+    """Some steps, each timed; the network as it then is goes to model.keras."""
+    from keras_medseg import pipeline, training
+
+    (regions,) = run.model.networks
+    network, model = training.compile_network(run, regions, channels=data.channels)
+    feed = pipeline.batches(run, data.store, data.training, regions, training=True)
+    for number in range(arguments.steps):
+        epoch, step = divmod(number, feed.steps_per_epoch)
+        started = time.perf_counter()
+        loss = model.train_on_batch(*feed.batch(epoch, step), return_dict=True)["loss"]
+        seconds = time.perf_counter() - started
+        print(f"step {number + 1}: loss {float(loss):.3f}, {seconds:.1f} s", flush=True)
+    network.save(arguments.out / "model.keras")
+
+
+def predict(run, data, arguments: argparse.Namespace) -> None:
+    """One held-out case: label map, seconds, Dice."""
+    import keras
+
+    from keras_medseg import inference, registry, volumes
+
+    registry.import_layers()
+    network = keras.saving.load_model(arguments.out / "model.keras", compile=False)
+    networks = {"+".join(run.model.networks[0]): inference.main_output(network)}
+    case = data.store.cases[data.held_out[0]]
+    started = time.perf_counter()
+    labels = volumes.predict(networks, case, run)
+    seconds = time.perf_counter() - started
+    volumes.write(arguments.out / f"{case.id}.nii.gz", labels, run, case)
+    dice = ", ".join(
+        f"{row['region']} {row['dice']:.2f}" for row in volumes.score(labels, case, run)
+    )
+    size = "x".join(map(str, labels.shape))
+    print(f"{case.id}, {size} voxels: {seconds:.0f} s; Dice {dice}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
