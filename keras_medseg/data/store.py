@@ -17,6 +17,7 @@ import re
 import shutil
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -464,6 +465,8 @@ def _worker_died(suspects: Sequence[Case]) -> DataError:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What is odd about a file is one line to a user, without this module's path and source.
+    warnings.formatwarning = lambda message, *_: f"{message}\n"
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
