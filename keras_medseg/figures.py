@@ -351,7 +351,7 @@ def attention_grid(
     axes.flat[0].set_title("picture\nand annotation")
     for panel, (name, values) in zip(axes.flat[1:], maps.items()):
         panel.imshow(values, cmap="viridis")
-        panel.set_title(f"{name.replace('_', ' ')}\n{values.min():.2g} to {values.max():.2g}")
+        panel.set_title(f"{name.replace('_', ' ')}\n{values.min():.3g} to {values.max():.3g}")
     for panel in axes.flat[1 + len(maps) :]:
         panel.set_axis_off()
     return figure
