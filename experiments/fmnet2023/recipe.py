@@ -118,15 +118,15 @@ MODALITY_VARIANTS = {
     **{f"binary_{name}": (*BINARY, f"data.modalities=('{name}',)") for name in MODALITIES},
 }
 
-# 128 along every axis takes a GPU. What ten minutes on two CPU cores allow: cases of a third of the
-# size, a tenth of the patch, a quarter of the filters, 430 steps at a higher rate.
+# 128 along every axis takes a GPU. What ten minutes on two CPU cores allow: cases of two fifths of
+# the resolution with crops to match, a quarter of the filters, 432 steps at the text's rate.
 QUICK = (
-    "data.patch=(64, 64, 48)",
+    "data.patch=(48, 48, 32)",
     "data.augment_on_device=False",
     "model.overrides.filters=8",
     "train.batch_size=2",
     "train.epochs=36",
-    "train.learning_rate=1e-3",
+    "train.learning_rate=3e-3",
     "train.precision=float32",
 )
 
