@@ -230,7 +230,8 @@ EXPERIMENT = Experiment(
             ),
         ),
     ),
-    expected=(Expected("phantom", "quick", "fmnet", "WT", "dice", minimum=0.5),),
+    # The run on synthetic cases gave 0.750; the best single threshold gives 0.56.
+    expected=(Expected("phantom", "quick", "fmnet", "WT", "dice", minimum=0.65),),
     notes=(
         "The paper's Dice is the authors' own score: soft, pooled over a batch, of random, "
         "augmented crops that hold a tumour more often than chance. It stands beside the same "
