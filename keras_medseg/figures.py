@@ -350,8 +350,12 @@ def attention_grid(
     _outline(axes.flat[0], truth, ANNOTATION_LINE)
     axes.flat[0].set_title("picture\nand annotation")
     for panel, (name, values) in zip(axes.flat[1:], maps.items()):
-        panel.imshow(values, cmap="viridis")
-        panel.set_title(f"{name.replace('_', ' ')}\n{values.min():.3g} to {values.max():.3g}")
+        low, high = values.min(), values.max()
+        ends = f"{low:.3g} to {high:.3g}"
+        if high - low < 1e-3 * high:  # rounding is not to be drawn as if it were a pattern
+            low, high, ends = 0, 2 * high, f"{high:.3g} everywhere"
+        panel.imshow(values, cmap="viridis", vmin=low, vmax=high)
+        panel.set_title(f"{name.replace('_', ' ')}\n{ends}")
     for panel in axes.flat[1 + len(maps) :]:
         panel.set_axis_off()
     return figure

@@ -214,13 +214,16 @@ def test_attention_maps_have_scales_of_their_own():
     truth[2:5, 3:9] = True
     weak, strong = np.linspace(0.25, 0.5, 128).reshape(8, 16), np.full((8, 16), 3.0)
     strong[0, 0] = 1000.0
-    maps = {"SA3": weak, "Skip5_CSAM": strong, "CA3": weak, "CA5": weak, "SFA": weak}
+    flat = np.full((8, 16), 0.5)
+    flat[0, 0] += 1e-6
+    maps = {"SA3": weak, "Skip5_CSAM": strong, "CA3": weak, "CA5": weak, "SFA": flat}
     figure = figures.attention_grid(picture, maps, truth)
     drawn = {panel.get_title(): panel for panel in figure.axes if panel.images}
     first = ["picture\nand annotation", "SA3\n0.25 to 0.5", "Skip5 CSAM\n3 to 1e+03"]
     assert [*drawn][:3] == first
     assert drawn[first[2]].images[0].get_clim() == (3.0, 1000.0)
     assert len(drawn[first[0]].collections) == 1  # the annotation's outline
+    assert drawn["SFA\n0.5 everywhere"].images[0].get_clim() == pytest.approx((0, 1), abs=1e-5)
     assert (len(drawn), len(figure.axes)) == (6, 8)  # two rows of four
     assert not any(panel.axison for panel in figure.axes[6:])
 
