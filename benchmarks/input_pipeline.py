@@ -158,7 +158,9 @@ def main() -> int:
             phantom.write_brats(data, cases=arguments.cases)
         cases = brats.find_cases(data)
         store = time_store(cases, Path(folder, "store"))
-        batches = SliceBatches(store, list(store.cases), {"WT": (1, 2, 3)}, flips=("x", "y"))
+        shape = {"window": (176, 176, 128), "batch_size": 32, "normalisation": "z_score"}
+        targets = {"WT": brats.REGIONS["WT"]}
+        batches = SliceBatches(store, list(store.cases), targets, **shape, flips=("x", "y"))
         print(f"{len(cases)} cases, batches of 32 at 176x176x4, {os.cpu_count()} cores")
         return 0 if report(measure(batches, cases, arguments.batches)) else 1
 

@@ -24,10 +24,10 @@ def predict_case(
     networks: Mapping[str, "keras.Model"],
     stored_case: StoredCase,
     *,
-    window: tuple[int, int, int] = (176, 176, 128),
-    normalisation: str = "z_score",
+    window: tuple[int, int, int],
+    normalisation: str,
     channels: tuple[int, ...] | None = None,
-    batch_size: int = 32,
+    batch_size: int,
     threshold: float = 0.5,
 ) -> np.ndarray:
     """Label map of one case by 2-D networks; no segmentation is needed.

@@ -121,8 +121,8 @@ class PictureBatches:
     case_ids: Sequence[str]
     targets: Mapping[str, tuple[int, ...]]
     preparation: Preparation
-    size: tuple[int, int] = (256, 256)
-    batch_size: int = 16
+    size: tuple[int, int]
+    batch_size: int
     seed: int = 0
     flips: tuple[str, ...] = ()
     brightness: float = 0.0

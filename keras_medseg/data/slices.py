@@ -21,6 +21,7 @@ class SliceBatches:
         case_ids: the cases, in any order.
         targets: name -> label codes; one channel of y each, in this order.
         window: (x, y, z) of the centre window; it may reach beyond the grid.
+        normalisation: "z_score" or another, see `transforms.scaling`.
         flips: axes, of "x" and "y", along which a sample is mirrored with probability 1/2.
         shuffle: a new order of slices in every epoch; otherwise by case and slice.
         slice_step: take every so many-th slice of the window.
@@ -33,10 +34,10 @@ class SliceBatches:
     store: Store
     case_ids: Sequence[str]
     targets: Mapping[str, tuple[int, ...]]
-    window: tuple[int, int, int] = (176, 176, 128)
-    batch_size: int = 32
+    window: tuple[int, int, int]
+    batch_size: int
+    normalisation: str
     seed: int = 0
-    normalisation: str = "z_score"
     flips: tuple[str, ...] = ()
     shuffle: bool = True
     slice_step: int = 1

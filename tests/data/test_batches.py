@@ -24,8 +24,8 @@ def made(tmp_path, monkeypatch):
 
     cases = toy_cases.write_cases(tmp_path / "source", 3)
     store = prepare(cases, toy_cases.read, tmp_path / "store", workers=1)
-    options = {"window": (6, 6, 5), "batch_size": 4, "seed": 11, "flips": ("x", "y")}
-    return SliceBatches(store, list(store.cases), TARGETS, **options)
+    shape = {"window": (6, 6, 5), "batch_size": 4, "normalisation": "z_score"}
+    return SliceBatches(store, list(store.cases), TARGETS, **shape, seed=11, flips=("x", "y"))
 
 
 def _digest(made, epoch, step):

@@ -47,8 +47,9 @@ IDS = [str(n) for n in range(7)]
 
 
 def _batches(store, **options) -> PictureBatches:
-    defaults = {"targets": TARGETS, "preparation": UNIT, "size": SIZE, "batch_size": 3}
-    return PictureBatches(store, IDS, **{**defaults, **options})
+    shape = {"size": SIZE, "batch_size": 3}
+    defaults = {"case_ids": IDS, "targets": TARGETS, "preparation": UNIT, **shape}
+    return PictureBatches(store, **{**defaults, **options})
 
 
 class TestPreparation:
@@ -196,7 +197,7 @@ class TestPictureBatches:
         np.testing.assert_array_equal(y, same)
 
     def test_no_targets_for_unlabelled_pictures(self, store):
-        batches = PictureBatches(store, ["9"], {}, UNIT, size=SIZE)
+        batches = PictureBatches(store, ["9"], {}, UNIT, SIZE, batch_size=1)
         assert batches.batch(0, 0)[1].shape == (1, *SIZE, 0)
 
     @pytest.mark.parametrize("step", [-1, 3])
@@ -220,9 +221,8 @@ class TestPictureBatches:
         ],
     )
     def test_mistakes(self, options, message, store):
-        defaults = {"case_ids": IDS, "targets": TARGETS, "preparation": UNIT, "size": SIZE}
         with pytest.raises(ValueError, match=message):
-            PictureBatches(store, **{**defaults, **options})
+            _batches(store, **options)
 
 
 def test_brightness_is_uniform_and_depends_on_the_index_alone():
