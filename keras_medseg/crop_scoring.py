@@ -21,11 +21,9 @@ SMOOTH = 1e-5  # MONAI's DiceLoss, above and below
 def score_crops(
     network: "keras.Model",
     batches: Batches,
-    *,
-    epoch: int = 0,
-    loss: Callable[[np.ndarray, np.ndarray], float] | None = None,
+    loss: Callable[[np.ndarray, np.ndarray], float],
 ) -> dict[str, float]:
-    """Mean over the batches of an epoch, weighted by their samples, of each target's soft Dice.
+    """Mean over the first epoch's batches, weighted by samples, of each target's soft Dice.
 
     A batch's Dice is (2 sum p q + 1e-5) / (sum p + sum q + 1e-5) over all its voxels, on the main
     output alone.
@@ -37,18 +35,17 @@ def score_crops(
         loss: of targets and all outputs side by side, such as `losses.get(...)`.
 
     Returns:
-        Target -> Dice, and "loss" where one is given.
+        Target -> Dice, and "loss".
     """
     sums: dict[str, float] = {}
     samples = 0
     for step in range(batches.steps_per_epoch):
-        x, y = batches.batch(epoch, step)
+        x, y = batches.batch(0, step)
         outputs = network.predict_on_batch(x)
         outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
         predicted = np.concatenate([np.float32(output) for output in outputs], axis=-1)
         values = dict(zip(batches.targets, soft_dice(y, predicted[..., : y.shape[-1]])))
-        if loss is not None:
-            values["loss"] = float(loss(y, predicted))
+        values["loss"] = float(loss(y, predicted))
         samples += len(y)
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(y)

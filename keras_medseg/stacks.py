@@ -20,7 +20,6 @@ class Stack:
     bias_initializer: "zeros" or "fan_in_uniform".
     norm_momentum: weight of the old moving average (PyTorch's momentum m is 1 - m here).
     norm_epsilon: added to the variance.
-    adam_epsilon: added to the root of the second moment.
     upsampling: interpolation of a 2x up-sampling layer without arguments.
     symmetric_padding: whether a 3x3 stride-2 convolution pads both sides of an even size; if not,
         it pads (0, 1) as "same" does.
@@ -32,7 +31,6 @@ class Stack:
     bias_initializer: str
     norm_momentum: float
     norm_epsilon: float
-    adam_epsilon: float
     upsampling: str
     symmetric_padding: bool
     plateau_factor: float
@@ -55,7 +53,6 @@ KERAS_2_2 = Stack(
     bias_initializer="zeros",
     norm_momentum=0.99,
     norm_epsilon=1e-3,
-    adam_epsilon=1e-7,
     upsampling="nearest",
     symmetric_padding=False,
     plateau_factor=0.1,
@@ -75,7 +72,6 @@ PYTORCH = Stack(
     bias_initializer="fan_in_uniform",
     norm_momentum=0.9,
     norm_epsilon=1e-5,
-    adam_epsilon=1e-8,
     upsampling="nearest",
     symmetric_padding=True,
     plateau_factor=0.1,

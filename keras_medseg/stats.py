@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-METRICS = ("dice", "sensitivity", "specificity", "hd95_mm")
 CONFIDENCE = 0.95
 RESAMPLES = 9999
 # 2 / 2^6 = 0.031: fewer pairs cannot reach p < 0.05 whatever the scores are.
@@ -27,34 +26,27 @@ class PairedTest(NamedTuple):
     note: str
 
 
-def summarise(
-    scores: pd.DataFrame,
-    by: Sequence[str] = ("variant", "region"),
-    metrics: Sequence[str] = METRICS,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Figures over the cases of each group and metric.
+def summarise(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Figures over the cases of each variant, region and metric.
 
     Args:
-        scores: one row per case within each group, with the columns `case`, `by` and `metrics`
-            (scores.csv).
-        by: the columns that make a group; groups keep the order of their first row.
-        seed: of the bootstrap; every group uses the same.
+        scores: scores.csv: the columns variant, case, region and `metrics`.
 
     Returns:
-        One row per group and metric: the columns `by`, metric, n (cases), mean, std (ddof 1,
-        NaN for one case), median, low and high (`bootstrap_interval` of the mean).
+        One row per variant, region and metric, in the order of their first rows: the columns
+        variant, region, metric, n (cases), mean, std (ddof 1, NaN for one case), median, low and
+        high (`bootstrap_interval` of the mean).
 
     Raises:
-        ValueError: for missing columns, a case twice in a group, or a score that is not finite.
+        ValueError: for missing columns, a case twice, or a score that is not finite.
     """
-    by, metrics = list(by), list(metrics)
+    by, metrics = ["variant", "region"], list(metrics)
     _check_scores(scores, by, metrics)
     rows = []
     for group, members in scores.groupby(by, sort=False):
         for metric in metrics:
             values = members[metric].to_numpy(float)
-            low, high = bootstrap_interval(values, seed=seed)
+            low, high = bootstrap_interval(values)
             rows.append(
                 {
                     **dict(zip(by, group)),
@@ -143,14 +135,13 @@ def paired_wilcoxon(a: Sequence[float], b: Sequence[float]) -> PairedTest:
 
 
 def compare(
-    scores: pd.DataFrame, baseline: str, variant: str, metric: str = "dice", seed: int = 0
+    scores: pd.DataFrame, baseline: str, variant: str, metric: str = "dice"
 ) -> pd.DataFrame:
     """Paired comparison of two variants on the same cases, one row per region.
 
     Args:
         scores: scores.csv: the columns variant, case, region and `metric`.
         baseline, variant: values of the column `variant`.
-        seed: of the bootstrap.
 
     Returns:
         The columns region, metric, n, baseline and variant (means), difference (mean of
@@ -172,7 +163,7 @@ def compare(
     for region, members in chosen.groupby("region", sort=False):
         pairs = _pairs(members, baseline, variant, metric, region)
         differences = (pairs[variant] - pairs[baseline]).to_numpy()
-        low, high = bootstrap_interval(differences, seed=seed)
+        low, high = bootstrap_interval(differences)
         test = paired_wilcoxon(pairs[variant], pairs[baseline])
         rows.append(
             {

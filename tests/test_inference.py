@@ -257,15 +257,16 @@ def test_file_to_prediction_overlays_voxel_by_voxel(tmp_path, axes):
     )
     source = np.random.default_rng(5).integers(0, 2, shape, dtype=np.int16)
     nifti.write_volume(tmp_path / "in.nii.gz", source, AFFINES[axes])
-    array, affine = nifti.read_volume(tmp_path / "in.nii.gz")
-    case = stored_case(tmp_path, nifti.reorient(array, affine)[..., None], axes=axes)
+    volume = nifti.load(tmp_path / "in.nii.gz")
+    affine = volume.header.affine
+    case = stored_case(tmp_path, nifti.reorient(volume.array, affine)[..., None], axes=axes)
     labels = inference.predict_case(
         {"WT": FirstChannel()}, case, window=FULL_SHAPE, normalisation="none", batch_size=8
     )
     inference.write_prediction(tmp_path / "out.nii.gz", labels, case)
-    written, written_affine = nifti.read_volume(tmp_path / "out.nii.gz")
-    np.testing.assert_array_equal(written, source * 2)
-    np.testing.assert_allclose(written_affine, affine)
+    written = nifti.load(tmp_path / "out.nii.gz")
+    np.testing.assert_array_equal(written.array, source * 2)
+    np.testing.assert_allclose(written.header.affine, affine)
 
 
 def test_prediction_must_be_on_the_full_grid(tmp_path):

@@ -67,11 +67,6 @@ def test_one_case_and_equal_cases_are_defined_without_warnings():
     assert (ones["mean"], ones["std"], ones["low"], ones["high"]) == (1, 0, 1, 1)
 
 
-def test_summary_by_one_column():
-    scores = scores_of({("edge", "WT"): [0.2, 0.4]})
-    assert list(stats.summarise(scores, by=["region"], metrics=["dice"])["region"]) == ["WT"]
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,6 +1,6 @@
 """Strict NIfTI: nibabel for the format, and the checks that it leaves out.
 
-A damaged file is a NiftiError, an odd one a NiftiWarning; both name the file, the field, what was
+A damaged file is a NiftiError, an odd one has remarks; both name the file, the field, what was
 found, what was expected and what to do. Read are single-file NIfTI-1 and NIfTI-2 images (.nii,
 .nii.gz) of either byte order with integers or floats of up to 64 bits. Refused are .hdr/.img pairs,
 RGB, complex and bit types, lengths not in millimetres, and files larger than LIMIT_BYTES. A flipped
@@ -10,7 +10,6 @@ bit among the voxels of a plain .nii cannot be noticed: the format has no checks
 import gzip
 import os
 import stat
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,10 +52,6 @@ _CONVERT = "Convert it to an integer or float image with the tool that wrote it.
 
 class NiftiError(DataError):
     """A NIfTI file that cannot be trusted."""
-
-
-class NiftiWarning(UserWarning):
-    """A NIfTI file that can be read but is odd."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +101,14 @@ def read_header(path: Path | str) -> Header:
 
 
 def load(path: Path | str, *, dimensions: int = 3) -> Volume:
-    """Like `read_volume`, with the remarks returned instead of given as warnings."""
+    """Read a volume to the last byte, checksum included.
+
+    Args:
+        dimensions: number of axes asked for; further axes of length 1 are dropped.
+
+    Raises:
+        NiftiError: damaged, of a kind that is not read, or with voxels that are not finite.
+    """
     with _open(Path(path)) as stream:
         header = _read_header(stream)
         shape = _drop_axes_of_one(header, dimensions)
@@ -114,29 +116,6 @@ def load(path: Path | str, *, dimensions: int = 3) -> Volume:
     flat = _scale(raw, header)
     remarks = header.remarks + _check_voxels(flat, header)
     return Volume(flat.reshape(shape, order="F"), header, remarks)
-
-
-def read_volume(path: Path | str, *, dimensions: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Read a volume to the last byte, checksum included.
-
-    Args:
-        dimensions: number of axes asked for; further axes of length 1 are dropped.
-
-    Returns:
-        The array (X, Y, Z) or (X, Y, Z, C) in the file's order, Fortran-contiguous and in native
-        byte order: of the type on disk, or float32 when the header scales it; and the affine
-        (4, 4), voxel -> mm.
-
-    Raises:
-        NiftiError: damaged, of a kind that is not read, or with voxels that are not finite.
-
-    Warns:
-        NiftiWarning: all voxels are equal, or the header contradicts itself about the orientation.
-    """
-    volume = load(path, dimensions=dimensions)
-    for remark in volume.remarks:
-        warnings.warn(remark, NiftiWarning, stacklevel=2)
-    return volume.array, volume.header.affine
 
 
 def write_volume(
@@ -175,9 +154,9 @@ def axis_codes(affine: np.ndarray) -> tuple[str, str, str]:
     return tuple(aff2axcodes(affine))
 
 
-def reorient(array: np.ndarray, affine: np.ndarray, target: str = "LPS") -> np.ndarray:
-    """Flip and permute the first three axes to `target`; further axes stay. May be a view."""
-    return _reorder(array, axis_codes(affine), tuple(target))
+def reorient(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Flip and permute the first three axes to LPS; further axes stay. May be a view."""
+    return _reorder(array, axis_codes(affine), ("L", "P", "S"))
 
 
 def restore(array: np.ndarray, axis_codes: tuple[str, str, str]) -> np.ndarray:

@@ -1,18 +1,12 @@
-"""Who is trained on and who is held out, written to a file that can be published.
+"""Who is trained on and who is held out."""
 
-The file is CSV with the columns case, group and split.
-"""
-
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from keras_medseg.data.cases import Case, split_cases
-from keras_medseg.data.manifest import HELD_OUT, TRAINING, check_side, read_rows
+from keras_medseg.data.manifest import HELD_OUT, TRAINING
 from keras_medseg.errors import DataError
-from keras_medseg.files import write_atomic
 
 WAYS = ("group", "random")
 
@@ -43,34 +37,6 @@ def split_by(cases: Sequence[Case], held_out: float, seed: int, way: str = "grou
 def torn_groups(training: Sequence[Case], held_out: Sequence[Case]) -> list[str]:
     """Groups on both sides, sorted: where a split leaks."""
     return sorted({case.group for case in training} & {case.group for case in held_out})
-
-
-def write_split(path: Path, training: Sequence[Case], held_out: Sequence[Case]) -> None:
-    """Write who is trained on and who is not, one row per case: case, group, split."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["case", "group", "split"])
-    for side, cases in ((TRAINING, training), (HELD_OUT, held_out)):
-        writer.writerows([case.id, case.group, side] for case in cases)
-    write_atomic(path, file.getvalue().encode())
-
-
-def read_split(path: Path, cases: Sequence[Case]) -> Sides:
-    """(training, held-out) of `cases`, in their order, as a file of `write_split` says.
-
-    Raises:
-        DataError: a damaged file, a case listed twice, one that is not among `cases`, or one of
-            `cases` that is not listed.
-    """
-    sides: dict[str, str] = {}
-    for line, row in read_rows(path, ("case", "group", "split")):
-        where, id = f"{path}, line {line}", row["case"]
-        if id in sides:
-            found, expected = f"case {id} again", "each case once"
-            raise DataError(where, found=found, expected=expected, remedy="Mend the row.")
-        check_side(where, row["split"])
-        sides[id] = row["split"]
-    return assign(path, sides, cases)
 
 
 def assign(where: Path | str, sides: Mapping[str, str], cases: Sequence[Case]) -> Sides:

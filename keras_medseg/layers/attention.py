@@ -76,17 +76,16 @@ def spatial_gate(
     *,
     stack: Stack,
     name: str,
-    kernel_size: int = 7,
     batch_norm: bool = False,
 ) -> keras.KerasTensor:
     """Weight each pixel by sigmoid(conv([maximum over C, mean over C])).
 
-    Woo et al. 2018 (CBAM), equation (3); the convolution has no bias, and its output is normalised
-    if `batch_norm`. (N, H, W, C) -> (N, H, W, C).
+    Woo et al. 2018 (CBAM), equation (3); the 7x7 convolution has no bias, and its output is
+    normalised if `batch_norm`. (N, H, W, C) -> (N, H, W, C).
     """
     pooled = [ops.max(x, axis=-1, keepdims=True), ops.mean(x, axis=-1, keepdims=True)]
     pooled = layers.Concatenate(name=f"{name}_pool")(pooled)
-    logits = conv(pooled, 1, kernel_size, stack=stack, name=f"{name}_conv", use_bias=False)
+    logits = conv(pooled, 1, 7, stack=stack, name=f"{name}_conv", use_bias=False)
     if batch_norm:
         logits = norm(logits, stack=stack, name=f"{name}_bn")
     weights = layers.Activation("sigmoid", name=f"{name}_sigmoid")(logits)
@@ -99,7 +98,6 @@ def cbam(
     stack: Stack,
     name: str,
     ratio: int = 16,
-    kernel_size: int = 7,
     batch_norm: bool = False,
 ) -> keras.KerasTensor:
     """Convolutional block attention module: the channel gate, then the spatial gate.
@@ -108,6 +106,4 @@ def cbam(
     gate's map, which the article does not mention: `batch_norm`. (N, H, W, C) -> (N, H, W, C).
     """
     x = channel_gate(x, stack=stack, name=f"{name}_channel", ratio=ratio)
-    return spatial_gate(
-        x, stack=stack, name=f"{name}_spatial", kernel_size=kernel_size, batch_norm=batch_norm
-    )
+    return spatial_gate(x, stack=stack, name=f"{name}_spatial", batch_norm=batch_norm)

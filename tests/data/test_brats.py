@@ -127,7 +127,7 @@ def test_decathlon_is_turned_to_lps_and_its_modalities_kept_in_order(tmp_path):
     assert np.array_equal(arrays.labels, _labels())
     assert arrays.axis_codes == ("R", "A", "S")
     restored = nifti.restore(arrays.labels, arrays.axis_codes)
-    on_disk = nifti.read_volume(case.labels)[0]
+    on_disk = nifti.load(case.labels).array
     assert np.array_equal(brats.to_dataset_labels(restored, "Decathlon"), on_disk)
 
 

@@ -4,7 +4,6 @@ import errno
 import gzip
 import os
 import tracemalloc
-import warnings
 from pathlib import Path
 
 import nibabel as nib
@@ -28,7 +27,7 @@ def _put(folder: Path, name: str, content: bytes) -> Path:
 def _verdict(path: Path) -> str:
     """What became of a file: refused, changed or equal to the undamaged one."""
     try:
-        array, _ = nifti.read_volume(path)
+        array = nifti.load(path).array
     except nifti.NiftiError:
         return "refused"
     return "equal" if np.array_equal(array, voxels()) else "changed"
@@ -45,7 +44,7 @@ def test_damaged_file_is_refused_by_name_with_remedy(bad, tmp_path):
     bad.make(path)
     before = os.listdir(tmp_path)
     with pytest.raises(nifti.NiftiError) as caught:
-        nifti.read_volume(path)
+        nifti.load(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: found ")
     assert bad.says in caught.value.found + caught.value.expected
@@ -55,15 +54,13 @@ def test_damaged_file_is_refused_by_name_with_remedy(bad, tmp_path):
 
 
 @pytest.mark.parametrize("bad", WARNED, ids=lambda bad: bad.name)
-def test_odd_file_is_read_with_a_named_warning(bad, tmp_path):
+def test_odd_file_is_read_with_a_remark(bad, tmp_path):
     path = tmp_path / bad.file
     bad.make(path)
-    with pytest.warns(nifti.NiftiWarning) as caught:
-        array, affine = nifti.read_volume(path)
-    assert array.shape == SHAPE
-    assert np.isfinite(affine).all()
-    message = str(caught[0].message)
-    assert len(caught) == 1
+    volume = nifti.load(path)
+    assert volume.array.shape == SHAPE
+    assert np.isfinite(volume.header.affine).all()
+    [message] = volume.remarks
     assert message.startswith(f"{path}: found ")
     assert bad.says in message
     assert bad.remedy in message
@@ -75,7 +72,7 @@ def test_no_permission(tmp_path):
     if os.access(path, os.R_OK):
         pytest.skip("this user may read everything")
     with pytest.raises(nifti.NiftiError, match="chmod"):
-        nifti.read_volume(path)
+        nifti.load(path)
 
 
 def test_every_flipped_byte_of_the_gzip_stream_is_refused(tmp_path):
@@ -104,7 +101,6 @@ def test_every_cut_is_refused(tmp_path):
             assert _verdict(_put(tmp_path, name, content[:length])) == "refused", (name, length)
 
 
-@pytest.mark.filterwarnings("ignore::keras_medseg.data.nifti.NiftiWarning")
 @pytest.mark.parametrize("mask", [0xFF, 0x80, 0x01])
 def test_damaged_header_raises_nothing_but_nifti_errors(mask, tmp_path):
     path = tmp_path / "header.nii"
@@ -119,7 +115,7 @@ def _peak_bytes(path: Path) -> int:
     tracemalloc.start()
     try:
         with pytest.raises(nifti.NiftiError):
-            nifti.read_volume(path)
+            nifti.load(path)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -164,7 +160,8 @@ def test_read_header_is_checked_without_reading_voxels(tmp_path):
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
 def test_both_byte_orders_as_nibabel_reads_them(order, dtype, tmp_path):
     path = _put(tmp_path, "a.nii", nifti_bytes(voxels(dtype=dtype), order=order))
-    array, affine = nifti.read_volume(path)
+    volume = nifti.load(path)
+    array, affine = volume.array, volume.header.affine
     assert array.dtype == np.dtype(dtype)
     assert array.dtype.isnative
     assert np.array_equal(array, voxels(dtype=dtype))
@@ -175,7 +172,7 @@ def test_both_byte_orders_as_nibabel_reads_them(order, dtype, tmp_path):
 @pytest.mark.parametrize("slope", [0, 1, float("nan")])
 def test_integers_stay_integers_without_scaling(slope, tmp_path):
     content = nifti_bytes(voxels(), scl_slope=slope, scl_inter=0)
-    array, _ = nifti.read_volume(_put(tmp_path, "a.nii", content))
+    array = nifti.load(_put(tmp_path, "a.nii", content)).array
     assert array.dtype == np.int16
 
 
@@ -183,7 +180,7 @@ def test_integers_stay_integers_without_scaling(slope, tmp_path):
 def test_scaled_voxels_are_float32(slope, intercept, tmp_path):
     content = nifti_bytes(voxels(), scl_slope=slope, scl_inter=intercept)
     path = _put(tmp_path, "a.nii.gz", gzip.compress(content))
-    array, _ = nifti.read_volume(path)
+    array = nifti.load(path).array
     assert array.dtype == np.float32
     assert np.array_equal(array, voxels() * slope + intercept)
     assert np.array_equal(array, nib.load(path).get_fdata())
@@ -191,12 +188,12 @@ def test_scaled_voxels_are_float32(slope, intercept, tmp_path):
 
 def test_axes_of_one_are_dropped_and_channels_kept(tmp_path):
     flat = _put(tmp_path, "flat.nii", nifti_bytes(voxels((4, 3, 2, 1))))
-    assert nifti.read_volume(flat)[0].shape == (4, 3, 2)
-    assert nifti.read_volume(flat, dimensions=4)[0].shape == (4, 3, 2, 1)
+    assert nifti.load(flat).array.shape == (4, 3, 2)
+    assert nifti.load(flat, dimensions=4).array.shape == (4, 3, 2, 1)
     deep = _put(tmp_path, "deep.nii", nifti_bytes(voxels((4, 3, 2, 5))))
-    assert np.array_equal(nifti.read_volume(deep, dimensions=4)[0], voxels((4, 3, 2, 5)))
+    assert np.array_equal(nifti.load(deep, dimensions=4).array, voxels((4, 3, 2, 5)))
     with pytest.raises(nifti.NiftiError, match="3 dimensions"):
-        nifti.read_volume(_put(tmp_path, "a.nii", GOOD), dimensions=4)
+        nifti.load(_put(tmp_path, "a.nii", GOOD), dimensions=4)
 
 
 def test_several_gzip_members_are_one_file(tmp_path):
@@ -228,7 +225,8 @@ def test_round_trip_keeps_voxels_and_affine_to_the_bit(name, dtype, tmp_path):
         [[-1.0, -0.0, 0.0, -0.0], [0.0, -1.0, -0.0, 239.0], [-0.0, 0.0, 1.0, 0.0], [0, 0, 0, 1.0]]
     )
     nifti.write_volume(tmp_path / name, voxels(dtype=dtype), affine)
-    array, found = nifti.read_volume(tmp_path / name)
+    volume = nifti.load(tmp_path / name)
+    array, found = volume.array, volume.header.affine
     assert array.dtype == np.dtype(dtype)
     assert np.array_equal(array, voxels(dtype=dtype))
     assert found.tobytes() == affine.tobytes()
@@ -255,9 +253,9 @@ def test_sheared_affine_is_kept_without_a_contradicting_qform(tmp_path):
     affine = np.eye(4)
     affine[0, 1] = 0.5
     nifti.write_volume(tmp_path / "a.nii", voxels(), affine)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert np.array_equal(nifti.read_volume(tmp_path / "a.nii")[1], affine)
+    volume = nifti.load(tmp_path / "a.nii")
+    assert np.array_equal(volume.header.affine, affine)
+    assert volume.remarks == ()
 
 
 def test_equal_arrays_give_equal_bytes(tmp_path):
@@ -270,13 +268,11 @@ def test_equal_arrays_give_equal_bytes(tmp_path):
 
 def test_channels_booleans_and_dtype_are_written(tmp_path):
     nifti.write_volume(tmp_path / "a.nii", voxels((4, 3, 2, 5)), LPS)
-    assert np.array_equal(
-        nifti.read_volume(tmp_path / "a.nii", dimensions=4)[0], voxels((4, 3, 2, 5))
-    )
+    assert np.array_equal(nifti.load(tmp_path / "a.nii", dimensions=4).array, voxels((4, 3, 2, 5)))
     nifti.write_volume(tmp_path / "b.nii", voxels() > 99, LPS)
     assert nifti.read_header(tmp_path / "b.nii").dtype == np.uint8
     nifti.write_volume(tmp_path / "c.nii", voxels(dtype="float64"), LPS, dtype="uint8")
-    assert np.array_equal(nifti.read_volume(tmp_path / "c.nii")[0], voxels(dtype="uint8"))
+    assert np.array_equal(nifti.load(tmp_path / "c.nii").array, voxels(dtype="uint8"))
 
 
 @pytest.mark.parametrize(
@@ -375,7 +371,8 @@ def test_corner_distance():
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real cases are not here")
 def test_real_case_as_nibabel_reads_it():
-    array, affine = nifti.read_volume(REAL)
+    volume = nifti.load(REAL)
+    array, affine = volume.array, volume.header.affine
     other = nib.load(REAL)
     assert array.shape == (240, 240, 155)
     assert np.array_equal(array, np.asanyarray(other.dataobj))

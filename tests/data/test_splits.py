@@ -1,15 +1,9 @@
-"""splits.py: by group, at random, and as published."""
+"""splits.py: by group, at random, and as a manifest says."""
 
 import pytest
 
 from keras_medseg.data.cases import Case
-from keras_medseg.data.splits import (
-    assign,
-    read_split,
-    split_by,
-    torn_groups,
-    write_split,
-)
+from keras_medseg.data.splits import assign, split_by, torn_groups
 from keras_medseg.errors import DataError
 
 CASES = [Case(str(n), "toy", (), None, f"sequence_{n // 5}") for n in range(50)]
@@ -47,44 +41,19 @@ def test_unknown_way():
         split_by(CASES, 0.2, 0, "frame")
 
 
-def test_published_file_gives_the_same_sides(tmp_path):
-    path = tmp_path / "splits/toy.csv"
-    sides = split_by(CASES, 0.2, 3)
-    write_split(path, *sides)
-    lines = path.read_text().splitlines()
-    assert lines[0] == "case,group,split"
-    assert lines[1] == "0,sequence_0,training"
-    assert lines[-1].endswith(",held_out")
-    training, held_out = read_split(path, CASES)
-    assert (set(training), set(held_out)) == tuple(map(set, sides))
-    assert _ids(training) == sorted(_ids(training), key=int)  # the order of the cases given
-
-
-@pytest.mark.parametrize(
-    ("change", "verdict"),
-    [
-        (lambda text: text.replace("held_out", "test"), "line .*: found split 'test'"),
-        (lambda text: text + "0,sequence_0,training\n", "found case 0 again"),
-        (lambda text: text + "99,x,training\n", r"1 cases that only the split has \(99"),
-        (lambda text: text.replace("0,sequence_0,training\n", "", 1), "that only the data has"),
-        (lambda text: text.replace("held_out", "training"), "all cases on one side"),
-        (lambda text: text.replace("case,", "id,"), "the columns id,group,split"),
-    ],
-)
-def test_damaged_file(change, verdict, tmp_path):
-    path = tmp_path / "toy.csv"
-    write_split(path, *split_by(CASES, 0.2, 3))
-    path.write_text(change(path.read_text()))
-    with pytest.raises(DataError, match=verdict) as caught:
-        read_split(path, CASES)
-    assert str(path) in str(caught.value)
-
-
-def test_missing_file(tmp_path):
-    with pytest.raises(DataError, match=r"none\.csv: found no CSV"):
-        read_split(tmp_path / "none.csv", CASES)
-
-
 def test_assign():
     sides = assign("here", {"0": "training", "1": "held_out"}, CASES[:2])
     assert [_ids(side) for side in sides] == [["0"], ["1"]]
+
+
+@pytest.mark.parametrize(
+    ("sides", "verdict"),
+    [
+        ({"0": "training", "1": "held_out", "x": "training"}, r"that only the split has \(x"),
+        ({"0": "held_out"}, r"that only the data has \(1"),
+        ({"0": "training", "1": "training"}, "all cases on one side"),
+    ],
+)
+def test_assign_to_other_cases_or_to_one_side(sides, verdict):
+    with pytest.raises(DataError, match=f"here: found .*{verdict}"):
+        assign("here", sides, CASES[:2])
