@@ -391,11 +391,10 @@ def _cell_view(line: pd.Series, marks: Mapping[str, str]) -> dict[str, Any]:
     return view
 
 
-def _number(value: float, unit: str) -> str:
+def _number(value: float, unit: str, sign: str = "") -> str:
     # Without a unit: fractions such as an MAE of 0.003, of which two decimals would leave nothing.
-    if pd.isna(value):
-        return "–"
-    return f"{value:.2f}" if unit else f"{value:.4g}"
+    decimals = 2 if unit or abs(value) >= 10 else 4
+    return "–" if pd.isna(value) else f"{value:{sign}.{decimals}f}"
 
 
 def _expected_view(entry: Mapping[str, Any]) -> dict[str, str | bool]:
@@ -440,9 +439,9 @@ def _test_view(
         return view | {"remark": f"No paired test: one of the two was {NOT_RUN}."}
     for line in table.to_dict("records"):
         unit = units[line["metric"]]
-        names = ("baseline", "variant", "difference", "low", "high")
-        points = {name: SCALES[unit] * line[name] for name in names}
-        interval = "–" if pd.isna(line["low"]) else "{low:+.2f} to {high:+.2f}".format(**points)
+        signs = {"baseline": "", "variant": "", "difference": "+", "low": "+", "high": "+"}
+        points = {k: _number(SCALES[unit] * line[k], unit, sign) for k, sign in signs.items()}
+        interval = "–" if pd.isna(line["low"]) else "{low} to {high}".format(**points)
         metric = METRIC_NAMES.get(line["metric"], line["metric"]) + (f" ({unit})" if unit else "")
         view["rows"].append(line | points | {"interval": interval, "metric": metric})
     fewest = int(table["n"].min())

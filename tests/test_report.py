@@ -363,7 +363,7 @@ def test_a_metric_without_a_unit_keeps_digits_that_two_decimals_would_lose(tmp_p
     published = write_published(tmp_path, small)
     report.write_report(run, paper=PAPER, tables=[spec], published=published)
     # ET of edge: Dice 0.5, 0.7, 0.6, a two hundredth of which is 0.003 +- 0.0005.
-    assert "| 0.0035 [3] | 0.003 ± 0.0005 (" in (run / "table.md").read_text()
+    assert "| 0.0035 [3] | 0.0030 ± 0.0005 (" in (run / "table.md").read_text()
 
 
 def test_one_case_has_neither_deviation_nor_interval(tmp_path):
