@@ -4,6 +4,7 @@ python -m notebooks.execute [NAME ...]
 """
 
 import os
+import re
 import sys
 import tempfile
 import time
@@ -41,10 +42,13 @@ def read_source(path: Path) -> "nbformat.NotebookNode":
     return notebook
 
 
-def execute(path: Path) -> "nbformat.NotebookNode":
+def execute(path: Path, epochs: int | None = None) -> "nbformat.NotebookNode":
     """Run a source from top to bottom in the repository root, by this very interpreter.
 
+    epochs: of its training, for a test that has no time for the source's own number.
+
     Raises:
+        ValueError: with `epochs`, for a source that does not set "train.epochs=..." in one place.
         nbclient.exceptions.CellExecutionError: with the traceback of the cell that failed.
         nbclient.exceptions.CellTimeoutError: for a cell that takes longer than CELL_TIMEOUT_S.
     """
@@ -53,6 +57,8 @@ def execute(path: Path) -> "nbformat.NotebookNode":
     from jupyter_client.kernelspec import KernelSpecManager
 
     notebook = read_source(path)
+    if epochs:
+        _shorten(notebook, epochs)
     # Without folders of kernels to search, "python3" is the ipykernel of this interpreter.
     native = KernelSpecManager(kernel_dirs=[])
     with tempfile.TemporaryDirectory() as folder:
@@ -74,6 +80,17 @@ def execute(path: Path) -> "nbformat.NotebookNode":
         client.execute(env=os.environ | quiet, cleanup_kc=True)
     _forget_the_machine(notebook)
     return notebook
+
+
+def _shorten(notebook: "nbformat.NotebookNode", epochs: int) -> None:
+    setting = re.compile(r'"train\.epochs=\d+"')
+    found = 0
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.source, count = setting.subn(f'"train.epochs={epochs}"', cell.source)
+            found += count
+    if found != 1:
+        raise ValueError(f'notebook: found "train.epochs=..." {found} times, expected it once.')
 
 
 def _forget_the_machine(notebook: "nbformat.NotebookNode") -> None:
