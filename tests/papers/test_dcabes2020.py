@@ -42,18 +42,6 @@ def test_the_gain_of_the_text_fits_table_iii():
     assert gains.tolist() == pytest.approx([2.15, 0.34, 2.02])
 
 
-@pytest.mark.parametrize("profile", EXPERIMENT.profiles)
-def test_every_profile_is_a_list_of_overrides(profile):
-    chosen = EXPERIMENT.profiles[profile]
-    base = recipe.override(RECIPE, chosen.changes)
-    for changes in chosen.variants.values():
-        recipe.override(base, changes)
-
-
-def test_the_paper_profile_is_the_papers_recipe():
-    assert EXPERIMENT.profiles["paper"].changes == ()
-
-
 def test_the_variants_differ_in_the_edge_loss_alone():
     variants = EXPERIMENT.profiles["paper"].variants
     with_edge, without = (recipe.override(RECIPE, changes) for changes in variants.values())

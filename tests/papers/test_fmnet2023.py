@@ -30,15 +30,6 @@ def data(tmp_path_factory):
     return pipeline.Cohort("test", decoded, (first,), tuple(others), {})
 
 
-def test_every_printed_row_is_published():
-    """Not printed are the seconds of Table I, which are no scores."""
-    published = report.read_published(ROOT / "experiments" / "fmnet2023" / "published.csv")
-    printed = set(zip(published["table"], published["row"]))
-    ours = {(table.id, row.label) for table in EXPERIMENT.tables for row in table.rows}
-    assert ours <= printed
-    assert {name for name, _ in printed - ours} == {"Table I"}
-
-
 def test_the_recipe_is_that_of_the_code():
     """configs of fuat-arslan/MRI-Segmentation: 0.0003, 70 epochs, batches of 4; its trainer keeps
     the weights of the lowest validation loss."""

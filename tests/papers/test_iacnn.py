@@ -14,7 +14,6 @@ from keras_medseg.data import images, phantom_pictures, splits
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "iacnn"
 CVC, ISIC = EXPERIMENTS["cvc"], EXPERIMENTS["isic"]
-VARIANTS = [(name, variant) for name, chosen in CVC.profiles.items() for variant in chosen.variants]
 
 # Typed anew from the paper: Dice, IoU, precision, sensitivity.
 TABLE_1 = {
@@ -60,28 +59,6 @@ def test_the_two_experiments_differ_in_their_data_alone():
     assert CVC.profiles == ISIC.profiles
     assert [run.paper.data for run in EXPERIMENTS.values()] == [images.CVC, images.ISIC]
     assert {run.phantom_layout for run in EXPERIMENTS.values()} <= phantom_pictures.LAYOUTS.keys()
-
-
-@pytest.mark.parametrize("run", EXPERIMENTS.values(), ids=EXPERIMENTS)
-def test_tables_and_expectations_name_variants_that_are_run(run):
-    rows = {row.measured for table in run.tables for row in table.rows if row.measured}
-    assert rows == {name for profile in run.profiles.values() for name in profile.variants}
-    for profile in run.profiles.values():
-        assert {name for pair in profile.comparisons for name in pair} <= set(profile.variants)
-    for entry in run.expected:
-        assert entry.variant in run.profiles[entry.profile].variants
-
-
-@pytest.mark.parametrize(("profile", "variant"), VARIANTS)
-def test_every_variant_can_be_trained_by_the_recipe(profile, variant):
-    chosen = CVC.profiles[profile]
-    run = recipe.override(RECIPE, (*chosen.changes, *chosen.variants[variant]))
-    pipeline.check_recipe(run, channels=3)
-
-
-def test_the_paper_profile_is_the_papers_recipe():
-    assert CVC.profiles["paper"].changes == ()
-    assert CVC.profiles["paper"].variants == {"iacnn": ()}
 
 
 def test_rivals_differ_from_the_recipe_in_the_network_alone():

@@ -25,47 +25,6 @@ def test_no_value_is_published_that_the_text_lost():
     assert set(published["table"]) == {f"Table {number}" for number in (1, 3, 4, 5, 6)}
 
 
-def test_every_table_has_its_rows_in_the_published_file():
-    published = report.read_published(PUBLISHED)
-    printed = set(zip(published["table"], published["row"], published["variant"]))
-    ours = {
-        (table.id, row.label, row.variant)
-        for table in EXPERIMENT.tables
-        for row in table.rows
-        if row.measured != "before_postprocessing"  # a row of ours
-    }
-    assert printed == ours
-
-
-def test_tables_and_expectations_name_variants_that_are_run():
-    rows = {row.measured for table in EXPERIMENT.tables for row in table.rows if row.measured}
-    assert rows == {name for profile in EXPERIMENT.profiles.values() for name in profile.variants}
-    for profile in EXPERIMENT.profiles.values():
-        assert {name for pair in profile.comparisons for name in pair} <= set(profile.variants)
-    for entry in EXPERIMENT.expected:
-        assert entry.variant in EXPERIMENT.profiles[entry.profile].variants
-
-
-@pytest.mark.parametrize("profile", EXPERIMENT.profiles)
-def test_every_profile_is_a_list_of_overrides(profile):
-    chosen = EXPERIMENT.profiles[profile]
-    base = recipe.override(RECIPE, chosen.changes)
-    for changes in chosen.variants.values():
-        recipe.override(base, changes)
-
-
-@pytest.mark.parametrize("name", EXPERIMENT.profiles["quick-compare"].variants)
-def test_every_rival_can_be_trained_by_the_recipe(name):
-    chosen = EXPERIMENT.profiles["quick-compare"]
-    run = recipe.override(RECIPE, (*chosen.changes, *chosen.variants[name]))
-    pipeline.check_recipe(run, channels=4)
-
-
-def test_the_paper_profile_is_the_papers_recipe():
-    assert PAPER.changes == ()
-    assert VARIANTS["mtds"] == RECIPE
-
-
 NETWORK = "model.overrides"
 SUPERVISION = {f"{NETWORK}.supervision", "model.auxiliary", "train.loss_options.output_weights"}
 

@@ -1,0 +1,115 @@
+"""What every paper's recipe must be; a paper is tested because its folder is there."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from experiments.__main__ import PAPERS
+from keras_medseg import pipeline, recipe, report
+from keras_medseg.data import brats, phantom_pictures
+
+FOLDER = Path(__file__).parents[2] / "experiments"
+EXPERIMENTS = {
+    f"{paper}-{dataset}": experiment
+    for paper in PAPERS
+    for dataset, experiment in importlib.import_module(
+        f"experiments.{paper}.recipe"
+    ).EXPERIMENTS.items()
+}
+
+
+def _runs() -> dict[str, tuple[recipe.Recipe, int]]:
+    """Every recipe that is run, once, with the channels of its cases."""
+    runs = {}
+    for name, experiment in EXPERIMENTS.items():
+        for profile, chosen in experiment.profiles.items():
+            for variant, changes in chosen.variants.items():
+                run = recipe.override(experiment.paper.recipe, (*chosen.changes, *changes))
+                if run not in [known for known, _ in runs.values()]:
+                    runs[f"{name}-{profile}-{variant}"] = run, _channels(experiment)
+    return runs
+
+
+def _channels(experiment) -> int:
+    if not isinstance(experiment.paper.recipe.data, recipe.Pictures):
+        return len(brats.MODALITIES)
+    draw, _ = phantom_pictures.LAYOUTS[experiment.phantom_layout]
+    picture, _ = draw(0, 0, (64, 64))
+    return picture.shape[2] if picture.ndim == 3 else 1
+
+
+RUNS = _runs()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_variant_of_every_profile_can_be_trained(name):
+    pipeline.check_recipe(*RUNS[name])
+
+
+@pytest.fixture(params=EXPERIMENTS)
+def experiment(request):
+    return EXPERIMENTS[request.param]
+
+
+@pytest.fixture
+def published(experiment):
+    return report.read_published(FOLDER / experiment.paper.recipe.paper / "published.csv")
+
+
+def test_the_paper_profile_is_the_papers_recipe(experiment):
+    profile = experiment.profiles["paper"]
+    assert profile.changes == ()
+    assert next(iter(profile.variants.values())) == ()
+
+
+def test_comparisons_name_variants_of_their_profile(experiment):
+    for profile in experiment.profiles.values():
+        assert {name for pair in profile.comparisons for name in pair} <= profile.variants.keys()
+
+
+def test_every_measured_row_names_a_variant(experiment):
+    variants = {name for profile in experiment.profiles.values() for name in profile.variants}
+    measured = {row.measured for table in experiment.tables for row in table.rows}
+    assert measured - {None} <= variants
+
+
+def test_tables_and_published_file_have_the_same_rows(experiment, published):
+    """No row that is neither printed nor measured; no printed row or column is left out."""
+    for table in experiment.tables:
+        printed = published[published["table"] == table.id]
+        assert len(printed), f"{table.id} is not in published.csv"
+        rows = {(row.label, row.variant): row.measured for row in table.rows}
+        in_file = set(zip(printed["row"], printed["variant"]))
+        assert in_file <= rows.keys()
+        assert {row for row, measured in rows.items() if measured is None} <= in_file
+        columns = {(column.region, column.metric) for column in table.columns}
+        assert set(zip(printed["region"], printed["metric"])) <= columns
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_only_what_no_run_measures_is_published_and_not_shown(paper):
+    """Such as seconds per epoch on the authors' machine."""
+    tables = [
+        table
+        for experiment in EXPERIMENTS.values()
+        if experiment.paper.recipe.paper == paper
+        for table in experiment.tables
+    ]
+    published = report.read_published(FOLDER / paper / "published.csv")
+    hidden = published[~published["table"].isin([table.id for table in tables])]
+    measured = {column.metric for table in tables for column in table.columns}
+    assert measured.isdisjoint(hidden["metric"])
+
+
+def test_every_expectation_speaks_of_a_score_that_its_run_has(experiment):
+    metrics = {column.metric for table in experiment.tables for column in table.columns}
+    assert experiment.expected
+    for entry in experiment.expected:
+        profile = experiment.profiles[entry.profile]
+        changes = (*profile.changes, *profile.variants[entry.variant])
+        run = recipe.override(experiment.paper.recipe, changes)
+        assert entry.region in {name for names in run.model.networks for name in names}
+        assert entry.metric in metrics
+        assert entry.data in ("phantom", experiment.paper.data)
+        assert entry.maximum is None or entry.minimum < entry.maximum
