@@ -24,7 +24,7 @@ install: $(READY)
 $(READY): setup.cfg setup.py
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or later not found as '$(PYTHON)'. Install it, or name it: make PYTHON=/path/to/python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"found Python {v[0]}.{v[1]}, expected 3.11 or later. Name another: make PYTHON=/path/to/python3.12 ...")'
-	@echo "Setting up $(VENV) (about a minute, 2.5 GB) ..."
+	@echo "Setting up $(VENV) (about a minute, 3.2 GB) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
 	@touch $@

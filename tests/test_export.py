@@ -4,42 +4,58 @@ import pytest
 
 from keras_medseg import export, registry
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "model.keras"
-    registry.build("residual_attention_unet", input_shape=(16, 16, 4), filters=4).save(path)
-    return path
+SCALE = 1000.0
 
 
-def test_savedmodel_computes_the_same(model, tmp_path):
-    assert "largest difference" in export.export(model, tmp_path / "saved", "savedmodel")
-
-
-def test_onnx_computes_the_same(model, tmp_path):
-    for package in ("tf2onnx", "onnx", "onnxruntime"):
-        pytest.importorskip(package)
-    assert "largest difference" in export.export(model, tmp_path / "model.onnx", "onnx")
-
-
-def test_auxiliary_outputs_are_left_out(tmp_path):
-    network = registry.build("mtds_r2unet", input_shape=(16, 16, 4), filters=4)
+@pytest.fixture
+def model(tmp_path):
+    """SCALE times the image, so that outputs reach thousands, as logits can."""
+    network = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(1, 1)])
+    network.set_weights([np.full((1, 1, 1, 1), SCALE, "float32"), np.zeros(1, "float32")])
     network.save(tmp_path / "model.keras")
-    assert "largest difference" in export.export(tmp_path / "model.keras", tmp_path / "saved")
+    return tmp_path / "model.keras"
 
 
-def test_another_result_is_refused(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        export, "_run_savedmodel", lambda out, batch: np.zeros((1, 16, 16, 1), np.float32)
-    )
-    with pytest.raises(ValueError, match=r"expected 0\.0001"):
-        export.export(model, tmp_path / "saved", "savedmodel")
+@pytest.fixture
+def exported_as(monkeypatch):
+    """What the exported network seems to put out, as a function of the batch."""
+
+    def use(run):
+        write, _ = export.FORMATS["savedmodel"]
+        monkeypatch.setitem(export.FORMATS, "savedmodel", (write, lambda out, batch: run(batch)))
+
+    return use
+
+
+@pytest.mark.parametrize("format", export.FORMATS)
+def test_auxiliary_outputs_are_left_out(tmp_path, format):
+    network = registry.build("mtds_r2unet", input_shape=(16, 16, 4), filters=4)
+    assert len(network.outputs) == 4
+    network.save(tmp_path / "model.keras")
+    export.export(tmp_path / "model.keras", tmp_path / "exported", format)
+    batch = np.random.default_rng(1).random((3, 16, 16, 4), "float32")
+    _, run = export.FORMATS[format]
+    main = keras.ops.convert_to_numpy(network(batch, training=False)[0])
+    np.testing.assert_allclose(run(tmp_path / "exported", batch), main, atol=1e-5)
+
+
+def test_the_difference_is_measured_in_parts_of_the_largest_output(model, tmp_path, exported_as):
+    """Of a thousand and more, 0.05 is within 1e-4 and 5 % is not."""
+    exported_as(lambda batch: SCALE * batch + 0.05)
+    line = export.export(model, tmp_path / "saved")
+    assert "savedmodel, largest difference 0.05 where outputs reach" in line
+    exported_as(lambda batch: SCALE * batch * 1.05)
+    with pytest.raises(ValueError, match=r"expected at most 0\.0001 times the largest output"):
+        export.export(model, tmp_path / "saved")
+
+
+@pytest.mark.parametrize("wrong", [lambda y: y[:1], lambda y: y[..., 0], lambda y: y * np.nan])
+def test_another_shape_or_no_number_is_refused(model, tmp_path, exported_as, wrong):
+    exported_as(lambda batch: wrong(SCALE * batch))
+    with pytest.raises(ValueError, match="found"):
+        export.export(model, tmp_path / "saved")
 
 
 def test_an_unknown_format_is_refused(model, tmp_path):
-    with pytest.raises(ValueError, match="savedmodel"):
+    with pytest.raises(ValueError, match="savedmodel, onnx"):
         export.export(model, tmp_path / "x", "onyx")
-
-
-def test_the_model_file_opens_with_keras_alone(model):
-    assert keras.saving.load_model(model, compile=False).output_shape == (None, 16, 16, 1)

@@ -20,7 +20,6 @@ from keras_medseg.layers.interpolation import adaptive_average_pool, resize_alig
 from keras_medseg.registry import Card, register
 
 RATES = (6, 12, 18)
-MIDDLE_UNITS = 16
 
 
 @register(
@@ -43,6 +42,7 @@ def deeplabv3plus(
     input_shape: tuple[int, int, int] = (513, 513, 3),
     classes: int = 21,
     filters: int = 32,
+    middle_units: int = 16,
     activation: str = "linear",
     stack: str | stacks.Stack = "tensorflow_2",
 ) -> keras.Model:
@@ -52,6 +52,7 @@ def deeplabv3plus(
         input_shape: (H, W, C), any size; with 16 k + 1 pixels the corners of all maps coincide.
         classes: output channels.
         filters: channels of the first convolution; all others keep their ratio to it.
+        middle_units: of Xception's middle flow; the code's Xception-41 has 8.
         activation: of the output: "linear" for the original's logits, "sigmoid" or "softmax" for
             probabilities, which this package's losses and inference take.
         stack: name of the framework whose initialisers and momentum apply, or a Stack.
@@ -67,7 +68,7 @@ def deeplabv3plus(
     backbone = replace(stacks.get(stack), norm_epsilon=1e-3, symmetric_padding=True)
     head = replace(backbone, norm_epsilon=1e-5)
     image = keras.Input(input_shape, name="Input")
-    x, low_level = _xception(image, filters, backbone)
+    x, low_level = _xception(image, filters, middle_units, backbone)
     x = _atrous_pyramid(x, _width(256, filters), head)
     x = _decode(x, low_level, filters, head)
     x = conv(x, classes, 1, stack=head, name="logits", dtype="float32")
@@ -82,7 +83,7 @@ def _width(channels: int, filters: int) -> int:
 
 
 def _xception(
-    x: keras.KerasTensor, filters: int, stack: stacks.Stack
+    x: keras.KerasTensor, filters: int, middle_units: int, stack: stacks.Stack
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """The map at stride 16, and the low-level features at stride 4."""
 
@@ -95,7 +96,7 @@ def _xception(
     x, _ = module(x, [128] * 3, "entry_block1", strides=2)
     x, low_level = module(x, [256] * 3, "entry_block2", strides=2)
     x, _ = module(x, [728] * 3, "entry_block3", strides=2)
-    for unit in range(1, MIDDLE_UNITS + 1):
+    for unit in range(1, middle_units + 1):
         x, _ = module(x, [728] * 3, f"middle_unit{unit}", shortcut="identity")
     x, _ = module(x, [728, 1024, 1024], "exit_block1")
     x, _ = module(x, [1536, 1536, 2048], "exit_block2", shortcut=None, rate=2)
