@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from keras_medseg.layers.convolution import conv
+from keras_medseg.layers.resampling import require_multiple
 from keras_medseg.stacks import Stack
 
 
@@ -47,18 +48,27 @@ def conv_in_leaky(
     return layers.LeakyReLU(slope, name=f"{name}_leaky")(x)
 
 
-def require_more_than_one(input_shape: Sequence[int | None], stride: int) -> None:
-    """Check that maps `stride` times smaller than the input have more than one voxel.
+def require_more_than_one(
+    input_shape: Sequence[int | None], stride: int, *, dimensions: int = 2
+) -> None:
+    """Check that maps `stride` times smaller than the input exist and have more than one voxel.
 
     The instance norm of a single one is 0, whatever it was; PyTorch refuses it as well.
 
+    Args:
+        input_shape: (H, W, C), or (X, Y, Z, C) where `dimensions` is 3; sizes may be None.
+
     Raises:
-        ValueError: naming a larger shape that fits.
+        ValueError: a size that `stride` does not divide, or one voxel; naming the next larger shape
+            that fits.
     """
     *sizes, channels = input_shape
-    if all(size == stride for size in sizes):
-        fitting = (*(2 * size for size in sizes), channels)
+    if len(sizes) == dimensions and all(size is not None and size <= stride for size in sizes):
+        fitting = (2 * stride, *[stride] * (dimensions - 1), channels)
         raise ValueError(
-            f"input_shape: found {tuple(input_shape)}, expected more than one voxel at 1/{stride} "
-            f"of its size, for an instance norm makes 0 of one. The next valid shape is {fitting}."
+            f"input_shape: found {tuple(input_shape)}, expected sizes divisible by {stride} and "
+            f"more than one voxel at 1/{stride} of them, for an instance norm makes 0 of one. The "
+            f"next valid shape is {fitting}."
         )
+    # One size at least is larger, so that its next multiple has two voxels or more.
+    require_multiple(input_shape, stride, dimensions=dimensions)

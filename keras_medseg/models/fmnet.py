@@ -45,7 +45,7 @@ from keras_medseg.layers.gates import attention_gate
 from keras_medseg.layers.interpolation import resize_aligned
 from keras_medseg.layers.normalisation import conv_in_leaky, require_more_than_one
 from keras_medseg.layers.rematerialisation import plain, rematerialised
-from keras_medseg.layers.resampling import require_multiple, transposed_conv
+from keras_medseg.layers.resampling import transposed_conv
 from keras_medseg.registry import Card, register
 
 SLOPE = 0.02
@@ -299,8 +299,7 @@ def _checked_shape(
     input_shape: tuple[int | None, ...] | None, dimensions: int, heads: int
 ) -> tuple[int | None, ...]:
     shape = tuple(input_shape or (*(128,) * dimensions, 4))
-    require_multiple(shape, 16, dimensions=dimensions)
-    require_more_than_one(shape, 16)
+    require_more_than_one(shape, 16, dimensions=dimensions)
     if heads and None in shape:
         raise ValueError(
             f"input_shape: found {shape}, expected a size for every axis, to which the heads are "

@@ -15,7 +15,7 @@ from keras_medseg.layers.convolution import conv
 from keras_medseg.layers.initialization import he_normal
 from keras_medseg.layers.normalisation import conv_in_leaky, require_more_than_one
 from keras_medseg.layers.rematerialisation import plain, rematerialised
-from keras_medseg.layers.resampling import require_multiple, transposed_conv
+from keras_medseg.layers.resampling import transposed_conv
 from keras_medseg.registry import Card, register
 
 SLOPE = 0.01
@@ -86,8 +86,7 @@ def nvidia_unet(
             out of its range.
     """
     _check_options(levels, supervision_heads)
-    require_multiple(input_shape, 2 ** (levels - 1), dimensions=3)
-    require_more_than_one(input_shape, 2 ** (levels - 1))
+    require_more_than_one(input_shape, 2 ** (levels - 1), dimensions=3)
     stack = he_normal(stacks.get(stack), "fan_in", SLOPE)
     block = partial(rematerialised if checkpointing else plain, double_conv, stack=stack)
     image = keras.Input(input_shape, name="Input")

@@ -89,11 +89,28 @@ def test_convolution_norm_and_slope():
     np.testing.assert_allclose(np.ravel(apply(model, x)), [-0.5, 1], rtol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(32, 16, 16, 4), (16, 17, 4), (None, 16, 16, 4)])
+@pytest.mark.parametrize("shape", [(32, 16, 16, 4), (16, 32, 4), (None, 16, 16, 4)])
 def test_more_than_one_voxel_passes(shape):
-    require_more_than_one(shape, 16)
+    require_more_than_one(shape, 16, dimensions=len(shape) - 1)
 
 
-def test_one_voxel_is_refused():
-    with pytest.raises(ValueError, match=r"found \(16, 16, 4\).*shape is \(32, 32, 4\)"):
-        require_more_than_one((16, 16, 4), 16)
+@pytest.mark.parametrize(
+    ("shape", "valid"),
+    [
+        ((16, 16, 4), (32, 16, 4)),
+        ((1, 1, 1, 4), (32, 16, 16, 4)),
+        ((16, 17, 4), (16, 32, 4)),
+        ((17, 33, 20, 5), (32, 48, 32, 5)),
+        ((None, 17, 4), (None, 32, 4)),
+    ],
+)
+def test_one_voxel_is_refused_with_the_next_valid_shape(shape, valid):
+    with pytest.raises(ValueError, match="next valid shape is") as error:
+        require_more_than_one(shape, 16, dimensions=len(shape) - 1)
+    assert str(error.value).endswith(f"next valid shape is {valid}.")
+    require_more_than_one(valid, 16, dimensions=len(valid) - 1)
+
+
+def test_one_voxel_of_another_rank_is_refused_for_its_rank():
+    with pytest.raises(ValueError, match=r"expected \(x, y, z, channels\)"):
+        require_more_than_one((16, 16, 4), 16, dimensions=3)

@@ -128,7 +128,7 @@ def test_golden_is_what_monai_computes(read_golden):
     ("options", "message"),
     [
         ({"input_shape": (128, 160, 128, 5)}, r"divisible by 64.*\(128, 192, 128, 5\)"),
-        ({"input_shape": (64, 64, 64, 5)}, r"more than one voxel.*\(128, 128, 128, 5\)"),
+        ({"input_shape": (17, 33, 20, 5)}, r"more than one voxel.*\(128, 64, 64, 5\)"),
         ({"levels": 8}, "levels: found 8, expected 3 to 7"),
         ({"supervision_heads": 6}, "supervision_heads: found 6, expected 0 to 5"),
     ],
