@@ -13,7 +13,7 @@ is named by its path, "Block1/qkv". Names of tensors within a module follow from
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ TENSOR_NAMES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
+# Registered beside the weights, but counted in training or computed from the options.
+NOT_WEIGHTS = ("num_batches_tracked", "relative_position_index", "attn_mask")
 
 
 def load_state_dict(
@@ -40,7 +42,8 @@ def load_state_dict(
 ) -> None:
     """Set every weight of `model` from the tensors of its original; all of them, or none.
 
-    `num_batches_tracked` and the tensors of modules that are never called are left out.
+    NOT_WEIGHTS and the tensors of modules that are never called are left out, and so is what
+    wrappers put before every name: "module." of DataParallel, "swin_unet." of Swin-Unet's code.
 
     Args:
         model: as registry.build gives it, with the options of the original.
@@ -58,8 +61,8 @@ def load_state_dict(
     unused = tuple(f"{module}." for module in never_called)
     arrays = {
         name: _array(tensor)
-        for name, tensor in state_dict.items()
-        if not name.endswith("num_batches_tracked") and not name.startswith(unused)
+        for name, tensor in _unwrapped(state_dict, targets).items()
+        if name.rpartition(".")[2] not in NOT_WEIGHTS and not name.startswith(unused)
     }
     problems = _problems({name: target.shape for name, target in targets.items()}, arrays)
     if problems:
@@ -137,6 +140,15 @@ def _original(path: str, names: Mapping[str, str], model_name: str) -> str:
             f"original ({', '.join(found) or 'none'}), expected one."
         )
     return found[0]
+
+
+def _unwrapped(state_dict: Mapping[str, Any], expected: Iterable[str]) -> Mapping[str, Any]:
+    """The same tensors without the prefix that all names share, if what follows it is expected."""
+    first = next(iter(expected))
+    for prefix in (name.removesuffix(first) for name in state_dict if name.endswith(f".{first}")):
+        if all(name.startswith(prefix) for name in state_dict):
+            return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items()}
+    return state_dict
 
 
 def _array(tensor: Any) -> np.ndarray:

@@ -34,6 +34,29 @@ def test_counters_and_unused_modules_are_left_out(unet, state_dict):
     assert all((keras.ops.convert_to_numpy(weight) == 1).all() for weight in unet.weights)
 
 
+def test_buffers_that_swin_unet_computes_are_left_out():
+    model = registry.build("swin_unet", input_shape=(32, 32, 1), filters=4, window=2)
+    state_dict = {name: np.ones(shape) for name, shape in expected_shapes(model).items()}
+    # As SwinTransformerSys registers them; a block that does not shift has no mask.
+    state_dict["layers.0.blocks.1.attn.relative_position_index"] = np.zeros((4, 4), int)
+    state_dict["layers.0.blocks.1.attn_mask"] = np.zeros((16, 4, 4))
+    load_state_dict(model, state_dict)
+    assert all((keras.ops.convert_to_numpy(weight) == 1).all() for weight in model.weights)
+    state_dict["layers.0.blocks.1.other_mask"] = np.zeros((16, 4, 4))
+    with pytest.raises(ValueError, match=r"surplus layers\.0\.blocks\.1\.other_mask\. "):
+        load_state_dict(model, state_dict)
+
+
+def test_prefix_of_a_wrapper_is_left_out(unet, state_dict):
+    wrapped = {f"module.net.{name}": 3 * array for name, array in state_dict.items()}
+    load_state_dict(unet, wrapped)
+    assert all((keras.ops.convert_to_numpy(weight) == 3).all() for weight in unet.weights)
+    # One name without it: nothing is cut off.
+    wrapped["aux"] = np.zeros(3)
+    with pytest.raises(ValueError, match=r"surplus module\.net\.Conv1.*, aux\. "):
+        load_state_dict(unet, wrapped)
+
+
 def test_wrong_tensors_are_named_and_nothing_is_loaded(unet, state_dict):
     before = [keras.ops.convert_to_numpy(weight) for weight in unet.weights]
     del state_dict["Up5.up.1.bias"]
