@@ -11,6 +11,7 @@ from keras_medseg import stacks
 from keras_medseg.layers.convolution import conv, norm
 from keras_medseg.layers.initialization import he_normal
 from keras_medseg.layers.interpolation import adaptive_average_pool, resize_aligned
+from keras_medseg.layers.resampling import require_multiple
 from keras_medseg.registry import Card, register
 
 BINS = (1, 2, 3, 6)
@@ -60,10 +61,15 @@ def pspnet(
         stack: name of the framework whose silent defaults apply, or a Stack.
 
     Raises:
-        ValueError: a size that does not fit (the message gives the next valid shape), or an unknown
-            stack.
+        ValueError: a size that does not fit (the message gives the next valid shape) or is left
+            open, or an unknown stack.
     """
-    _require_size(input_shape)
+    require_multiple(input_shape, 8, offset=1)
+    if None in input_shape:
+        raise ValueError(
+            f"input_shape: found {tuple(input_shape)}, expected a size for every axis: the network "
+            f"interpolates to it. Give 8 k + 1 pixels, such as 713."
+        )
     stack = stacks.get(stack)
     image = keras.Input(input_shape, name="Input")
     x = _resnet(image, filters, depths, he_normal(stack, "fan_out"))
@@ -74,20 +80,6 @@ def pspnet(
     x = resize_aligned(x, input_shape[:2], name="resize", dtype="float32")
     x = layers.Activation(activation, name="Output", dtype="float32")(x)
     return keras.Model(image, x, name="pspnet")
-
-
-def _require_size(input_shape: tuple[int, int, int]) -> None:
-    fitting = input_shape
-    if len(input_shape) == 3 and None not in input_shape[:2]:
-        fitting = (
-            *(8 * max(1, -(-(size - 1) // 8)) + 1 for size in input_shape[:2]),
-            input_shape[2],
-        )
-    if len(input_shape) != 3 or None in input_shape[:2] or fitting != tuple(input_shape):
-        raise ValueError(
-            f"input_shape: found {tuple(input_shape)}, expected (height, width, channels) with "
-            f"height - 1 and width - 1 divisible by 8. The next valid shape is {fitting}."
-        )
 
 
 def _resnet(

@@ -18,13 +18,21 @@ def test_resnet_has_stride_eight_and_dilates():
 
 
 @pytest.mark.parametrize(
-    ("shape", "valid"), [((712, 713, 3), r"\(713, 713, 3\)"), ((1, 10, 1), r"\(9, 17, 1\)")]
+    ("shape", "valid"), [((712, 713, 3), r"\(713, 713, 3\)"), ((1, 10, 1), r"\(1, 17, 1\)")]
 )
 def test_wrong_size_names_the_next_valid_one(shape, valid):
     with pytest.raises(ValueError, match=f"next valid shape is {valid}"):
         registry.build("pspnet", input_shape=shape)
 
 
-def test_open_size_is_refused():
-    with pytest.raises(ValueError, match="input_shape: found"):
-        registry.build("pspnet", input_shape=(None, None, 3))
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((32, 48), r"expected \(height, width, channels\)\.$"),
+        ((None, None, 3), "expected a size for every axis"),
+        ((None, 33, 3), "expected a size for every axis"),
+    ],
+)
+def test_wrong_rank_and_open_size_are_refused(shape, expected):
+    with pytest.raises(ValueError, match=expected):
+        registry.build("pspnet", input_shape=shape)
