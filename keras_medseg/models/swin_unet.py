@@ -20,6 +20,7 @@ from keras_medseg.layers.windows import WindowAttention, expand_patches, merge_p
 from keras_medseg.registry import Card, register
 
 PATCH = 4
+HEAD = 32  # channels, in all sizes of the original
 Stage = Callable[[keras.KerasTensor, int, str], keras.KerasTensor]  # map, level, name
 ORIGINAL_NAMES = {
     "patch_embed_proj": "patch_embed.proj",
@@ -84,7 +85,8 @@ def swin_unet(
         classes: output channels.
         filters: channels of the first stage ("embed dim"); each stage doubles them.
         depths: blocks of each stage, the same number down and up.
-        heads: of each stage; None gives every head 32 channels, as in the original.
+        heads: of each stage; None gives every head 32 channels, as in the original; with fewer
+            than 32 filters the first stage has one head, and each stage doubles them.
         window: height and width of a window in patches.
         drop_path: rate at which a sample skips the last encoder block; from 0 in the first block it
             grows with depth, and the decoder mirrors it.
@@ -93,8 +95,9 @@ def swin_unet(
         stack: name of the framework whose silent defaults apply, or a Stack.
 
     Raises:
-        ValueError: a size that does not fit (the message gives the next valid shape), heads that
-            do not divide the channels, or an unknown stack.
+        ValueError: a size that does not fit (the message gives the next valid shape), more than 32
+            filters that are no multiple of it (the next valid width), heads that do not divide the
+            channels, or an unknown stack.
     """
     heads = _heads(heads, filters, depths)
     _require_windows(input_shape, len(depths), window)
@@ -178,14 +181,22 @@ def _add(x: keras.KerasTensor, y: keras.KerasTensor, rate: float, name: str) -> 
 
 
 def _heads(heads: tuple[int, ...] | None, filters: int, depths: tuple[int, ...]) -> tuple[int, ...]:
-    widths = [filters * 2**stage for stage in range(len(depths))]
-    heads = heads or tuple(max(1, filters // 32) * 2**stage for stage in range(len(depths)))
+    stages = range(len(depths))
+    if heads is None:
+        if filters > HEAD and filters % HEAD:
+            raise ValueError(
+                f"filters: found {filters}, expected a multiple of {HEAD}, the channels of a head, "
+                f"or fewer. The next valid width is {-(-filters // HEAD) * HEAD}; for another one "
+                f"give heads."
+            )
+        return tuple(max(1, filters // HEAD) * 2**stage for stage in stages)
+    widths = tuple(filters * 2**stage for stage in stages)
     if len(heads) != len(depths) or any(width % number for width, number in zip(widths, heads)):
         raise ValueError(
             f"heads: found {tuple(heads)}, expected one number per stage that divides its channels "
-            f"{tuple(widths)}."
+            f"{widths}."
         )
-    return heads
+    return tuple(heads)
 
 
 def _require_windows(input_shape: tuple[int, int, int], stages: int, window: int) -> None:

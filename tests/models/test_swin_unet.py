@@ -71,6 +71,18 @@ def test_wrong_size_names_the_next_valid_one(shape, window, valid):
     assert model.output_shape == (None, *valid[:2], 9)
 
 
+def test_width_that_is_no_multiple_of_a_heads_channels_names_the_next_valid_one():
+    shape = {"input_shape": (32, 32, 1), "window": 2, "depths": (1, 1, 1, 1)}
+    for filters in (48, 33, 100):
+        with pytest.raises(ValueError, match=f"filters: found {filters}.*width is") as error:
+            registry.build("swin_unet", filters=filters, **shape)
+        assert f"width is {128 if filters == 100 else 64};" in str(error.value)
+    for filters, heads, expected in ((64, None, 2), (24, None, 1), (48, (3, 6, 12, 24), 3)):
+        model = registry.build("swin_unet", filters=filters, heads=heads, **shape)
+        assert model.get_layer("layers0_0_attn").heads == expected
+        assert model.get_layer("layers3_0_attn").heads == 8 * expected
+
+
 def test_heads_that_do_not_divide_the_channels_are_refused():
     with pytest.raises(ValueError, match=r"heads: found \(3, 6, 12, 24\)"):
         registry.build("swin_unet", filters=32, heads=(3, 6, 12, 24))
