@@ -10,10 +10,11 @@ import inspect
 import os
 import pkgutil
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -99,6 +100,9 @@ def build(name: str, **overrides) -> "keras.Model":
     accepted = options(name)
     for option in overrides:
         require_choice(f"option of {name}", option, accepted)
+    # A default may be None.
+    if "input_shape" in overrides and overrides["input_shape"] is not accepted["input_shape"]:
+        _require_shape(overrides["input_shape"], card(name).input_shape)
     return _find(name).builder(**overrides)
 
 
@@ -217,6 +221,17 @@ def check_versions() -> None:
                 f"{package}: found version {found}, expected {bound} or newer. "
                 f"Run: python -m pip install --upgrade '{package}>={bound}'"
             )
+
+
+def _require_shape(found: object, example: tuple[int, ...]) -> None:
+    """Check what no builder could make sense of; rank and sizes are theirs to check."""
+    numbers = list(found) if isinstance(found, Sequence) else []
+    whole = all(size is None or isinstance(size, Integral) for size in numbers)
+    if not numbers or not whole or numbers[-1] is None or numbers[-1] < 1:
+        raise ValueError(
+            f"input_shape: found {found!r}, expected whole numbers, the last one 1 channel or "
+            f"more, such as {example}."
+        )
 
 
 def _place(builder: Callable) -> str:
