@@ -65,6 +65,12 @@ def deeplabv3plus(
             f"input_shape: found {tuple(input_shape)}, expected (height, width, channels), all "
             f"given: the network interpolates to these sizes."
         )
+    if min(input_shape[:2]) < 1:
+        raise ValueError(
+            f"input_shape: found {tuple(input_shape)}, expected height and width of one pixel or "
+            f"more. The next valid shape is "
+            f"{(*(max(1, size) for size in input_shape[:2]), input_shape[2])}."
+        )
     backbone = replace(stacks.get(stack), norm_epsilon=1e-3, symmetric_padding=True)
     head = replace(backbone, norm_epsilon=1e-5)
     image = keras.Input(input_shape, name="Input")

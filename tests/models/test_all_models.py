@@ -90,6 +90,16 @@ def test_card_and_options_are_documented(name):
     assert [option for option in options if f"\n    {option}: " not in text] == []
 
 
+def test_what_is_no_shape_is_refused(name):
+    *sizes, _ = registry.card(name).input_shape
+    wrong = [5, (), "abc", (None,) * 5, (*sizes, 0), (*sizes, -1), (*sizes, 1.5), (2.5, 32, 1)]
+    if registry.options(name)["input_shape"] is not None:
+        wrong.append(None)
+    for shape in wrong:
+        with pytest.raises(ValueError, match=r"^input_shape: found .*expected whole numbers"):
+            registry.build(name, input_shape=shape)
+
+
 def _assert_outputs_are_of_use(model: keras.Model, kind: str) -> None:
     for y in _outputs(model, _input(model, 2)):
         assert y.shape[0] == 2

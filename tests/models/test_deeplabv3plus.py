@@ -41,3 +41,8 @@ def test_rates_and_epsilons(narrow):
 def test_open_size_is_refused():
     with pytest.raises(ValueError, match="input_shape: found"):
         registry.build("deeplabv3plus", input_shape=(None, None, 3))
+
+
+def test_size_of_no_pixel_names_the_next_valid_one():
+    with pytest.raises(ValueError, match=r"found \(0, 16, 3\).*valid shape is \(1, 16, 3\)"):
+        registry.build("deeplabv3plus", input_shape=(0, 16, 3))
