@@ -3,6 +3,9 @@
 Futrega, Milesi, Marcinkiewicz, Ribalta 2021 (arXiv 2110.03352), as their repository builds it from
 MONAI's DynUNet: seven levels, down by convolutions of stride 2, affine instance norms, up by 2x2x2
 transposed convolutions, concatenation [up, skip]. The fifth input channel is 1 where the brain is.
+
+The repository builds it in two dimensions as well (`--dim 2`), for data other than BraTS and with
+strides and kernels that follow from their spacing. Here they are those of BraTS in both cases.
 """
 
 from functools import partial
@@ -11,7 +14,7 @@ import keras
 from keras import layers
 
 from keras_medseg import stacks
-from keras_medseg.layers.convolution import conv
+from keras_medseg.layers.convolution import conv, layer_class
 from keras_medseg.layers.initialization import he_normal
 from keras_medseg.layers.normalisation import conv_in_leaky, require_more_than_one
 from keras_medseg.layers.rematerialisation import plain, rematerialised
@@ -44,7 +47,7 @@ NEVER_CALLED = ("skip_layers",)
     Card(
         name="nvidia_unet",
         paper="futrega2021",
-        title="NVIDIA's optimized U-Net of BraTS 2021",
+        title="NVIDIA's optimized U-Net of BraTS 2021, in 3-D or 2-D",
         input_shape=(128, 128, 128, 5),
         parameters=50_838_665,
         dimensions=3,
@@ -52,12 +55,14 @@ NEVER_CALLED = ("skip_layers",)
         source="NVIDIA/DeepLearningExamples, PyTorch/Segmentation/nnUNet; MONAI, DynUNet",
         parity="golden",
         compared_in=("fmnet2023",),
-        notes="outputs: main, then the heads from the finest on; supervision_heads=0: only it",
+        notes="outputs: main, then the heads from the finest on; supervision_heads=0: only it. As "
+        "the code has it; 2-D, where the code takes strides from spacings, with those of BraTS",
     )
 )
 def nvidia_unet(
-    input_shape: tuple[int | None, int | None, int | None, int] = (128, 128, 128, 5),
+    input_shape: tuple[int | None, ...] | None = None,
     classes: int = 3,
+    dimensions: int = 3,
     levels: int = 7,
     supervision_heads: int = 2,
     filters: int = 64,
@@ -65,14 +70,16 @@ def nvidia_unet(
     checkpointing: bool = False,
     stack: str | stacks.Stack = "pytorch",
 ) -> keras.Model:
-    """Logits in float32 from patches (N, X, Y, Z, C).
+    """Logits in float32 from patches (N, X, Y, Z, C) or slices (N, H, W, C).
 
     Outputs are a list, each (N, X, Y, Z, classes): the main one, then those of the heads, the
     finest first. Without heads it is the one tensor alone; the other layers stay as they are.
 
     Args:
-        input_shape: (X, Y, Z, C); sizes divisible by 2 ** (levels - 1), or None for any such size.
+        input_shape: (X, Y, Z, C) or (H, W, C); sizes divisible by 2 ** (levels - 1), or None
+            for any such size. By default 128 along every axis and five channels.
         classes: output channels; the original's three are the regions WT, TC, ET.
+        dimensions: 3 for patches, 2 for slices.
         levels: of resolution, 3 to 7.
         supervision_heads: on the decoder's second, third, ... finest stage, 0 to levels - 2.
         filters: channels of the first level; 64 grow to 512 at the bottom.
@@ -85,11 +92,12 @@ def nvidia_unet(
         ValueError: a size that does not fit (the message gives the next valid shape), or an option
             out of its range.
     """
-    _check_options(levels, supervision_heads)
-    require_more_than_one(input_shape, 2 ** (levels - 1), dimensions=3)
+    _check_options(dimensions, levels, supervision_heads)
+    shape = tuple(input_shape or (*(128,) * dimensions, 5))
+    require_more_than_one(shape, 2 ** (levels - 1), dimensions=dimensions)
     stack = he_normal(stacks.get(stack), "fan_in", SLOPE)
     block = partial(rematerialised if checkpointing else plain, double_conv, stack=stack)
-    image = keras.Input(input_shape, name="Input")
+    image = keras.Input(shape, name="Input")
     x, skips = image, []
     for level, width in enumerate(WIDTHS[:levels], 1):
         name = f"Encode{level}" if level < levels else "Bottleneck"
@@ -113,7 +121,7 @@ def double_conv(
 ) -> keras.KerasTensor:
     """Twice 3x3x3 convolution, affine instance norm, leaky ReLU; `strides` of the first.
 
-    (N, X, Y, Z, C) -> (N, X / strides, Y / strides, Z / strides, filters).
+    (N, X, Y, Z, C) -> (N, X / strides, Y / strides, Z / strides, filters), likewise (N, H, W, C).
     """
     options = dict(slope=SLOPE, stack=stack, affine=True, use_bias=False)
     x = conv_in_leaky(x, filters, 3, name=f"{name}_conv1", strides=strides, **options)
@@ -131,16 +139,17 @@ def output(
 ) -> keras.KerasTensor:
     """1x1x1 convolution, up by nearest neighbour, activation.
 
-    (N, X, Y, Z, C) -> (N, scale * X, scale * Y, scale * Z, classes).
+    (N, X, Y, Z, C) -> (N, scale * X, scale * Y, scale * Z, classes), likewise (N, H, W, C).
     """
     x = conv(x, classes, 1, stack=stack, name=f"{name}_conv")
     if scale > 1:
-        x = layers.UpSampling3D(scale, name=f"{name}_up")(x)
+        x = layer_class("UpSampling{}D", x)(scale, name=f"{name}_up")(x)
     return layers.Activation(activation, dtype="float32", name=name)(x)
 
 
-def _check_options(levels: int, heads: int) -> None:
+def _check_options(dimensions: int, levels: int, heads: int) -> None:
     for what, value, least, most in (
+        ("dimensions", dimensions, 2, 3),
         ("levels", levels, 3, len(WIDTHS)),
         ("supervision_heads", heads, 0, levels - 2),
     ):

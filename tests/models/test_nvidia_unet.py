@@ -28,6 +28,24 @@ def test_parameters(model):
     assert four.count_params() == 50_836_937 == 50_838_665 - 27 * 64
 
 
+@pytest.mark.parametrize(("dimensions", "expected"), [(2, 17_470_985), (3, 50_838_665)])
+def test_parameters_by_hand(dimensions, expected):
+    def block(inputs, filters):
+        # Two convolutions without bias; scale and shift of the norm after each.
+        return 3**dimensions * (inputs + filters) * filters + 4 * filters
+
+    widths = (64, 96, 128, 192, 256, 384, 512)
+    encoder = sum(block(i, o) for i, o in zip((5, *widths), widths))
+    up = sum(2**dimensions * i * o + o for i, o in zip(widths[1:], widths))
+    decoder = sum(block(2 * width, width) for width in widths[:-1])
+    heads = 3 * (64 + 96 + 128) + 3 * 3
+    assert encoder + up + decoder + heads == expected
+    model = registry.build(NAME, dimensions=dimensions)
+    assert model.count_params() == expected
+    assert model.input_shape == (None, *(128,) * dimensions, 5)
+    assert model.output_shape == [(None, *(128,) * dimensions, 3)] * 3
+
+
 def test_seven_levels_from_128_to_2(model):
     for level, width in enumerate((64, 96, 128, 192, 256, 384), 1):
         shape = model.get_layer(f"Encode{level}_conv2_leaky").output.shape
@@ -95,18 +113,19 @@ def test_checkpointing_changes_no_output():
         np.testing.assert_array_equal(before, after)
 
 
-def test_golden_is_what_monai_computes(read_golden):
-    """The golden was made for this package; here is how."""
+@pytest.mark.parametrize(("name", "dimensions"), [(f"{NAME}_small", 3), (f"{NAME}_2d_small", 2)])
+def test_golden_is_what_monai_computes(read_golden, name, dimensions):
+    """The goldens were made for this package; here is how."""
     torch = pytest.importorskip("torch")
     nets = pytest.importorskip("monai.networks.nets")
-    golden = read_golden("nvidia_unet_small")
+    golden = read_golden(name)
     network = nets.DynUNet(
-        spatial_dims=3,
+        spatial_dims=dimensions,
         in_channels=5,
         out_channels=3,
-        kernel_size=[3] * 4,
-        strides=[1, 2, 2, 2],
-        upsample_kernel_size=[2] * 3,
+        kernel_size=[[3] * dimensions] * 4,
+        strides=[[step] * dimensions for step in (1, 2, 2, 2)],
+        upsample_kernel_size=[[2] * dimensions] * 3,
         filters=[16, 24, 32, 48],
         norm_name=("INSTANCE", {"affine": True}),
         act_name=("leakyrelu", {"inplace": True, "negative_slope": 0.01}),
@@ -129,6 +148,9 @@ def test_golden_is_what_monai_computes(read_golden):
     [
         ({"input_shape": (128, 160, 128, 5)}, r"divisible by 64.*\(128, 192, 128, 5\)"),
         ({"input_shape": (17, 33, 20, 5)}, r"more than one voxel.*\(128, 64, 64, 5\)"),
+        ({"input_shape": (64, 64, 5), "dimensions": 2}, r"shape is \(128, 64, 5\)"),
+        ({"input_shape": (128, 128, 5)}, r"expected \(x, y, z, channels\)"),
+        ({"dimensions": 4}, "dimensions: found 4, expected 2 to 3"),
         ({"levels": 8}, "levels: found 8, expected 3 to 7"),
         ({"supervision_heads": 6}, "supervision_heads: found 6, expected 0 to 5"),
     ],

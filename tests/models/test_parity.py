@@ -38,6 +38,7 @@ GOLDENS = {
     ),
     "oktay_attention_unet": ("oktay_attention_unet", {}),
     "nvidia_unet_small": ("nvidia_unet", {"levels": 4, "filters": 16}),
+    "nvidia_unet_2d_small": ("nvidia_unet", {"dimensions": 2, "levels": 4, "filters": 16}),
 }
 
 
