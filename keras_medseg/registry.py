@@ -10,6 +10,7 @@ import inspect
 import os
 import pkgutil
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -149,7 +150,15 @@ def describe(name: str) -> str:
         f"  compared in  {', '.join(facts.compared_in) or '-'}",
     ]
     if facts.notes:
-        lines.append(f"  notes        {facts.notes}")
+        label = "  notes        "
+        lines.append(
+            textwrap.fill(
+                label + facts.notes,
+                width=100,
+                subsequent_indent=" " * len(label),
+                break_on_hyphens=False,
+            )
+        )
     lines += ["", "options"]
     lines += [f"  {option} = {default!r}" for option, default in options(name).items()]
     return "\n".join([*lines, "", inspect.getdoc(entry.builder) or ""]).rstrip()

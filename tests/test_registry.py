@@ -149,6 +149,17 @@ def test_registered_builder_is_built_and_described(entries):
         assert part in text
 
 
+@pytest.mark.parametrize("name", registry.list_models())
+def test_every_card_says_which_reading_was_followed(name):
+    """It is printed; what only the docstring of the file says is not."""
+    notes = registry.card(name).notes
+    assert notes
+    assert "the module" not in notes
+    text = registry.describe(name)
+    assert notes in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 100
+
+
 def test_minimum_versions_are_those_of_setup_cfg():
     parser = configparser.ConfigParser()
     parser.read(SETUP)

@@ -26,6 +26,9 @@ ORIGINAL_NAMES = LEEJUNHYUN_NAMES
         source="LeeJunHyun/Image_Segmentation, AttU_Net",
         parity="golden",
         compared_in=("iacnn",),
+        notes="Follows LeeJunHyun's code where it differs from the article: a gate's signal is the "
+        "decoder's own map at the skip's resolution; the article's is one level below. The "
+        "article's network is oktay_attention_unet.",
     )
 )
 def attention_unet(

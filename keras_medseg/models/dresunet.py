@@ -57,7 +57,9 @@ def dilated_centre(
         source="abstract, doi 10.1109/IGARSS.2019.8898392, and D-LinkNet; no public code",
         parity="rebuilt",
         compared_in=("mtds2021",),
-        notes="rates and form of the centre are argued in the module",
+        notes="The abstract, all that could be read, gives neither form nor rates of the centre. "
+        "Built is D-LinkNet's cascade with rates 1, 2, 4, 8, but with norm and ReLU before each "
+        "convolution; all else is as in resunet.",
     )
 )
 def dresunet(

@@ -47,7 +47,9 @@ NEVER_CALLED = ("block1_2.fuse", "block2_2.fuse", "block3_1.fuse", "block40.fuse
         source="lseventeen/FR-UNet, FR_UNet; doi 10.1109/JBHI.2022.3188710",
         parity="golden",
         compared_in=("csam_knee",),
-        notes="1,654,726 parameters that the original registers but never calls are left out",
+        notes="Follows the released code, which has no residual blocks, though the paper's section "
+        "III.B describes them; residual=True has them, as a later version of the code. 1,654,726 "
+        "parameters that the original registers but never calls are left out.",
     )
 )
 def frunet(

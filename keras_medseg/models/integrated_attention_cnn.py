@@ -142,7 +142,9 @@ def channel_attention(
         source="iacnn, section 1.1, Figures 1 to 4, equations (1) to (8)",
         parity="rebuilt",
         compared_in=("iacnn",),
-        notes="widths, blocks and places are not given; the choices are argued in the module",
+        notes="The drawings are lost. Silent, and chosen: widths of 16 to 256, twice 3x3 "
+        "convolution, norm and ReLU per stage, SFA at the encoder's bottom, SA and CA on the three "
+        "deeper skips, and which products SA's x x^T are (spatial_reading).",
     )
 )
 def integrated_attention_cnn(

@@ -98,7 +98,10 @@ ENCODER_BLOCKS = {block.__name__: block for block in (apr, residual, plain)}
         source="Front. Oncol. 11:704850 (2021), sections 2.1 to 2.3, doi 10.3389/fonc.2021.704850",
         parity="rebuilt",
         compared_in=("mtds2021",),
-        notes="outputs: whole tumour, then enhancing, necrotic, edema; supervision='none': only it",
+        notes="Outputs: whole tumour, then enhancing, necrotic, edema; supervision='none': only "
+        "it. Silent, and chosen: heads on the encoder's first three levels, gates of one weight "
+        "per pixel, SE's ratio of 16. No recurrent convolution appears in the text, whatever its "
+        "title says.",
     )
 )
 def mtds_r2unet(

@@ -63,7 +63,10 @@ ORIGINAL_NAMES = {
         output="logits",
         source="ozan-oktay/Attention-Gated-Networks, unet_CT_multi_att_dsv_3D",
         parity="golden",
-        notes="the golden was made with today's PyTorch, which does not align corners",
+        notes="Follows the code where the article is silent: kernels from N(0, 2 / fan-in), and "
+        "convolutions and norms in a gate and behind it. The norms' scales start at 1, though; the "
+        "code draws them from N(1, 0.02). The golden was made with today's PyTorch, which does not "
+        "align corners.",
     )
 )
 def oktay_attention_unet(

@@ -24,6 +24,8 @@ ORIGINAL_NAMES = LEEJUNHYUN_NAMES
         output="logits",
         source="LeeJunHyun/Image_Segmentation, R2AttU_Net",
         parity="golden",
+        notes="Has no article of its own; follows LeeJunHyun's code: recurrent weights shared with "
+        "the feed-forward ones as in r2unet, gates as in attention_unet.",
     )
 )
 def r2attention_unet(

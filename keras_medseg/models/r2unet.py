@@ -24,6 +24,9 @@ ORIGINAL_NAMES = LEEJUNHYUN_NAMES
         output="logits",
         source="LeeJunHyun/Image_Segmentation, R2U_Net",
         parity="golden",
+        notes="Follows LeeJunHyun's code where it differs from the article: one convolution serves "
+        "both as feed-forward and as recurrent weights, which the article keeps apart. t=2 is the "
+        "article's; the code's script sets 3.",
     )
 )
 def r2unet(

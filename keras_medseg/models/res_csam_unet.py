@@ -113,7 +113,9 @@ BLOCKS = {
         source="csam_knee, sections 2.2 and 2.3",
         parity="rebuilt",
         compared_in=("csam_knee",),
-        notes="the text contradicts itself: variant='consistent' or 'literal', see the module",
+        notes="The text contradicts itself: variant='consistent' is the U-Net that it wants to "
+        "improve, 'literal' has the layers that it lists and no other. Silent, and chosen: CSAM on "
+        "the skips, ratio 16, no norm.",
     )
 )
 def res_csam_unet(

@@ -53,7 +53,10 @@ from keras_medseg.registry import Card, register
         source="DCABES 2020, Table I and section II, doi 10.1109/DCABES50732.2020.00048",
         parity="count",
         compared_in=("dcabes2020",),
-        notes="one network per region (WT, TC, ET); open choices are argued in the module",
+        notes="One network per region (WT, TC, ET). The residual block is named but not drawn: a "
+        "separable 3x3 convolution beside a 1x1 shortcut, the reading whose count is the paper's "
+        '"about 570,000". Silent, and chosen: max pooling, nearest neighbour, CBAM\'s ratio of '
+        "16.",
     )
 )
 def residual_attention_unet(

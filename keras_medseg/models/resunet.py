@@ -58,7 +58,10 @@ ORIGINAL_NAMES = {
         source="arXiv 1711.10684, figure 2 and table I; no public code of the authors",
         parity="rebuilt",
         compared_in=("iacnn",),
-        notes="the unofficial form with 3x3 shortcuts is tied to its code by a golden",
+        notes="Chosen where the article is silent: a 1x1 convolution as every shortcut, the "
+        "up-sampling of Keras (nearest neighbour), concatenation [up, skip]. There is a golden, "
+        "but of an unofficial implementation, rishikksh20/ResUnet: shortcut='3x3', "
+        "upsampling='transposed_conv', stack='pytorch'.",
     )
 )
 def resunet(

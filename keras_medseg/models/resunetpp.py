@@ -90,7 +90,10 @@ ORIGINAL_NAMES = (
         source="DebeshJha/ResUNetPlusPlus, m_resunet.py",
         parity="golden",
         compared_in=("mtds2021",),
-        notes="default as in the authors' Keras code; the golden is of their PyTorch code",
+        notes="Follows the authors' two codes where they differ from figure 2: the attention map "
+        "passes no sigmoid, the ASPP's branches are added and one has dilation 1, "
+        "squeeze-and-excitation closes every unit. The default is their Keras code; the golden is "
+        "of their PyTorch code.",
     )
 )
 def resunetpp(

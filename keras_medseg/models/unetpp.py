@@ -28,6 +28,8 @@ LEVELS = 5
         source="MrGiovanni/UNetPlusPlus, keras/segmentation_models, Nest_Net",
         parity="count",
         compared_in=("csam_knee",),
+        notes="Follows the authors' Keras code: no norms; Dropout and an L2 penalty instead. The "
+        "article's 9.04 M parameters are its, with one input channel and one head.",
     )
 )
 def unetpp(

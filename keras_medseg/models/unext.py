@@ -47,7 +47,9 @@ ORIGINAL_NAMES = {
         source="jeya-maria-jose/UNeXt-pytorch, UNext; arXiv 2203.04967",
         parity="golden",
         compared_in=("iacnn",),
-        notes="UNeXt-S: filters=8, growth=(1, 2, 4, 8, 16)",
+        notes="Follows the code where it differs from the paper's figure 2: ReLU comes after the "
+        "pooling or the up-sampling, and a fifth up-sampling returns to the size of the image. "
+        "UNeXt-S: filters=8, growth=(1, 2, 4, 8, 16).",
     )
 )
 def unext(
