@@ -31,8 +31,10 @@ def cross_entropy(
 
     Probabilities are clipped to [lowest, 1 - lowest] and the channels averaged, with 1e-7 as in
     Keras 2.2.4 (backend epsilon). A clipped pixel has no gradient: a network that has come to say
-    less than that of every pixel never learns again. PyTorch, which takes logits, clips nothing;
-    1e-37, the lowest that float32 holds, is the like of it. (N, ..., C) twice -> (N, ...).
+    less than that of every pixel never learns again. PyTorch takes logits and clips nothing, nor
+    does TensorFlow 2 where a sigmoid comes before (`binary_crossentropy` of its Keras). 1e-37, the
+    lowest that float32 holds, is the like of it, down to logits of -85. (N, ..., C) twice ->
+    (N, ...).
     """
     return -ops.mean(_log_likelihood(y_true, y_pred, lowest), axis=-1)
 
@@ -166,8 +168,7 @@ class CrossEntropy(keras.losses.Loss):
         self, *, lowest: float = LOWEST_PROBABILITY, name: str = "cross_entropy", **options
     ) -> None:
         super().__init__(name=name, **options)
-        if not 1e-37 <= lowest < 0.5:
-            raise ValueError(f"lowest: found {lowest}, expected a probability from 1e-37 to 0.5.")
+        _require_lowest(lowest)
         self.lowest = lowest
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
@@ -246,6 +247,7 @@ class CrossEntropyAndDice(keras.losses.Loss):
     dice_weight, squared, per: 1, squares and sums over the batch, equation (9) of mtds2021 as it
         stands.
     smooth: see `dice_loss`.
+    lowest: see `cross_entropy`.
 
     Raises:
         ValueError: an option out of its range.
@@ -259,11 +261,13 @@ class CrossEntropyAndDice(keras.losses.Loss):
         squared: bool = True,
         per: str = "batch",
         smooth: float = 1e-7,
+        lowest: float = LOWEST_PROBABILITY,
         name: str = "cross_entropy_and_dice",
         **options,
     ) -> None:
         super().__init__(name=name, **options)
         require_choice("per", per, DICE_SUMS)
+        _require_lowest(lowest)
         if min(dice_weight, smooth, *output_weights) < 0:
             found = f"{dice_weight}, {smooth} and {tuple(output_weights)}"
             raise ValueError(
@@ -272,6 +276,7 @@ class CrossEntropyAndDice(keras.losses.Loss):
         self.output_weights = tuple(output_weights)
         self.dice_weight = dice_weight
         self.dice_options = dict(squared=squared, per=per, smooth=smooth)
+        self.lowest = lowest
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         if y_true.shape[-1] < y_pred.shape[-1]:
@@ -283,12 +288,13 @@ class CrossEntropyAndDice(keras.losses.Loss):
 
     def _terms(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """(C,)"""
-        entropy = -ops.mean(_log_likelihood(y_true, y_pred), axis=_all_but_channels(y_pred))
+        per_pixel = _log_likelihood(y_true, y_pred, self.lowest)
+        entropy = -ops.mean(per_pixel, axis=_all_but_channels(y_pred))
         return entropy + self.dice_weight * dice_loss(y_true, y_pred, **self.dice_options)
 
     def get_config(self) -> dict:
         own = {"output_weights": list(self.output_weights), "dice_weight": self.dice_weight}
-        return {**super().get_config(), **own, **self.dice_options}
+        return {**super().get_config(), **own, **self.dice_options, "lowest": self.lowest}
 
 
 @keras.saving.register_keras_serializable("keras_medseg")
@@ -389,6 +395,11 @@ def _require_weights(weights: Sequence[float], outputs: float) -> None:
 
 def _all_but_channels(maps: keras.KerasTensor) -> tuple[int, ...]:
     return tuple(range(len(maps.shape) - 1))
+
+
+def _require_lowest(lowest: float) -> None:
+    if not 1e-37 <= lowest < 0.5:
+        raise ValueError(f"lowest: found {lowest}, expected a probability from 1e-37 to 0.5.")
 
 
 def _clipped(y_pred: keras.KerasTensor, lowest: float = LOWEST_PROBABILITY) -> keras.KerasTensor:

@@ -31,16 +31,18 @@ def test_cross_entropy_clips_at_the_epsilon_of_keras_2_2():
     np.testing.assert_allclose(loss[2:], 1.19e-7, atol=3e-8)
 
 
-def test_a_network_that_is_sure_and_wrong_learns_only_without_the_clip():
-    """With logits of -20, 1e-9 as a probability, the slope of an object's pixel is p - 1 = -1."""
+@pytest.mark.parametrize(("name", "dice"), [("cross_entropy", 0), ("cross_entropy_and_dice", 1)])
+def test_a_network_that_is_sure_and_wrong_learns_only_without_the_clip(name, dice):
+    """With logits of -20, 2e-9 as a probability, the slope of an object's pixel is p - 1 = -1. The
+    Dice loss, 1 here, has a slope of 2e-9."""
     slopes = {}
     for lowest in (1e-7, 1e-37):
         layer = keras.layers.Dense(1, activation="sigmoid", bias_initializer="zeros")
         model = keras.Sequential([keras.Input((1, 1, 1)), layer])
-        model.compile(keras.optimizers.SGD(1.0), losses.get("cross_entropy", lowest=lowest))
+        model.compile(keras.optimizers.SGD(1.0), losses.get(name, lowest=lowest))
         layer.set_weights([np.zeros((1, 1)), np.array([-20.0])])
         ones = np.ones((4, 1, 1, 1), "float32")
-        expected = min(-np.log(lowest), 20.0)
+        expected = min(-np.log(lowest), 20.0) + dice
         assert model.train_on_batch(ones, ones) == pytest.approx(expected, rel=1e-5)
         slopes[lowest] = -20.0 - float(layer.get_weights()[1][0])
     assert slopes == {1e-7: 0.0, 1e-37: pytest.approx(-1.0)}
@@ -51,8 +53,9 @@ def test_cross_entropy_without_the_clip_is_finite_at_both_ends():
     both = _maps([[1, 0, 1, 0]]), _maps([[0, 1, 1, 0]])
     loss = _numpy(losses.cross_entropy(*both, lowest=1e-37))[0, 0]
     np.testing.assert_allclose(loss, [85.19565, 16.635532, 6e-8, 0], rtol=1e-6, atol=1e-8)
-    with pytest.raises(ValueError, match="lowest: found 0"):
-        losses.get("cross_entropy", lowest=0.0)
+    for name in ("cross_entropy", "cross_entropy_and_dice"):
+        with pytest.raises(ValueError, match="lowest: found 0"):
+            losses.get(name, lowest=0.0)
 
 
 def test_cross_entropy_averages_channels():

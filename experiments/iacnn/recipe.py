@@ -54,6 +54,7 @@ RECIPE = Recipe(
             "squared": False,
             "per": "batch",
             "smooth": 1e-7,
+            "lowest": 1e-37,
         },
         schedule="constant",
         precision="float32",
