@@ -35,7 +35,10 @@ RATES = (6, 12, 18)
         "arXiv 1802.02611",
         parity="count",
         compared_in=("mtds2021",),
-        notes="published results start from ImageNet, COCO or JFT weights",
+        notes="as the TensorFlow code has it: epsilon 1e-3 in Xception and 1e-5 elsewhere, "
+        "strided convolutions that pad both sides; but the norms' momentum is the stack's, "
+        "for the code's belongs to long schedules that start from ImageNet, COCO or JFT "
+        "weights, as published results do",
     )
 )
 def deeplabv3plus(

@@ -224,7 +224,10 @@ def output(
         source="fuat-arslan/MRI-Segmentation, AttU_Net, U_Net; variant='paper': text and Figure 6",
         parity="golden",
         compared_in=("fmnet2023",),
-        notes="outputs: main, then the heads from the coarsest on; supervision_heads=0: only it",
+        notes="outputs: main, then the heads from the coarsest on; supervision_heads=0: only it. "
+        "The code, which gave the paper's numbers, is followed; variant='paper' follows V-E "
+        "and Figure 6, which part with it in blocks, pooling, gates and heads, and fills "
+        "their gaps",
     )
 )
 def fmnet(

@@ -38,7 +38,9 @@ NEVER_CALLED = ("aux.0", "aux.1", "aux.4")
         source="hszhao/semseg, PSPNet(layers=50, zoom_factor=8); arXiv 1612.01105",
         parity="golden",
         compared_in=("mtds2021",),
-        notes="published results start from ImageNet weights; the training-only head is left out",
+        notes="as the PyTorch code has it: a stem of three 3x3 convolutions, sizes of 8 k + 1 "
+        "pixels, resizing with aligned corners; the head that only training uses is left "
+        "out. Published results start from ImageNet weights",
     )
 )
 def pspnet(

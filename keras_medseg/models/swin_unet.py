@@ -1,8 +1,9 @@
 """Swin-Unet (tiny), in the structure of the authors' code.
 
 Four stages of window attention down and, mirrored, up; patches of 4x4 pixels. A stage whose map is
-not larger than a window attends to all of it. The code differs from figure 1 of the paper in that
-the lowest stage is the encoder's fourth, and that expansion at the end is fourfold at once.
+not larger than a window attends to all of it. As in the code, the bottleneck is the encoder's
+fourth stage, with a norm after it, and the last expansion is fourfold at once. The decoder mirrors
+the encoder: the code's settings name depths of its own for it, (2, 2, 2, 1), and never use them.
 """
 
 from collections.abc import Callable
@@ -63,7 +64,10 @@ ORIGINAL_NAMES = {
         source="HuCaoFighting/Swin-Unet, SwinTransformerSys; arXiv 2105.05537",
         parity="golden",
         compared_in=("iacnn",),
-        notes="published results start from the ImageNet weights of Swin-T, in both halves",
+        notes="as the code has it: the bottleneck is the encoder's fourth stage with a norm after "
+        "it; the decoder mirrors the encoder, for the settings' decoder depths (2, 2, 2, 1) "
+        "are never used. Published results start from the ImageNet weights of Swin-T, in "
+        "both halves",
     )
 )
 def swin_unet(
