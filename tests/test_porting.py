@@ -8,6 +8,8 @@ from keras import layers
 from keras_medseg import registry
 from keras_medseg.porting import expected_shapes, load_state_dict
 
+from .models.test_parity import GOLDENS
+
 
 @pytest.fixture(scope="module")
 def unet():
@@ -70,6 +72,33 @@ def test_wrong_tensors_are_named_and_nothing_is_loaded(unet, state_dict):
     assert "Conv_1x1.weight has shape (1, 1, 3, 3), expected (1, 1, 1, 1)" in message
     for weight, old in zip(unet.weights, before):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), old)
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_wrong_tensors_of_every_original_are_named(name, read_golden):
+    golden, (network, options) = read_golden(name), GOLDENS[name]
+    model = registry.build(network, input_shape=golden.image().shape[1:], **options)
+    zeros = {key: np.broadcast_to(np.float32(0), shape) for key, shape in golden.keys}
+    counters = {f"{key.rpartition('.')[0]}.num_batches_tracked": np.array(7) for key in zeros}
+    unused = tuple(f"{module}." for module in golden.never_called)
+    called = [key for key in zeros if not key.startswith(unused)]
+    missing, misshapen = called[len(called) // 3], called[len(called) // 2]
+    wrong = {**zeros, **counters, "spare.weight": np.zeros(3)}
+    del wrong[missing]
+    wrong[misshapen] = np.zeros((2, *zeros[misshapen].shape))
+    before = [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+    with pytest.raises(ValueError, match=r"^state_dict: ") as error:
+        load_state_dict(model, wrong)
+    assert str(error.value).split("; ") == [
+        f"state_dict: found no fit for {network}: missing {missing}",
+        "surplus spare.weight",
+        f"{misshapen} has shape {wrong[misshapen].shape}, expected {zeros[misshapen].shape}. Build "
+        "the network with the options of the original.",
+    ]
+    for weight, old in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), old)
+    load_state_dict(model, {**zeros, **counters})
+    assert not any(keras.ops.convert_to_numpy(weight).any() for weight in model.weights)
 
 
 def test_network_without_an_original_is_refused():
