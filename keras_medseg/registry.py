@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 # As in setup.cfg; a test compares them.
 MINIMUM_VERSIONS = {"keras": (3, 12), "tensorflow": (2, 20)}
+# What ties a network to its original, in the words of `describe`.
+PARITIES = {
+    "golden": "golden: the code named as source puts out the same for the same weights",
+    "count": "count: as many parameters as the paper, or its authors' code, has",
+    "rebuilt": "rebuilt from the paper: no code of the authors to compare with",
+}
 TABLE_MARKS = ("<!-- networks: keras-medseg models --write README.md -->", "<!-- networks end -->")
 
 
@@ -37,12 +43,13 @@ class Card:
     paper: short name of the reproduced paper, or of the article that introduced the network.
     input_shape: (..., C) of the paper, the builder's default.
     parameters: of the default build, moving statistics included.
+    moving_statistics: how many of them are those of batch norms, which no gradient changes.
     dimensions: 2 or 3 spatial axes.
     output: what the last layer gives.
     source: where the structure was read.
-    parity: what ties it to the original: "golden" (authors' weights give the authors' output),
-        "count" (a published parameter count is met), "rebuilt" (from the text alone).
+    parity: what ties it to the original, one of PARITIES.
     compared_in: short names of the papers whose tables list it.
+    notes: which reading was followed where the original is silent or contradicts its paper.
     """
 
     name: str
@@ -54,8 +61,14 @@ class Card:
     output: Literal["sigmoid", "softmax", "logits"]
     source: str
     parity: Literal["golden", "count", "rebuilt"]
+    moving_statistics: int = 0
     compared_in: tuple[str, ...] = ()
     notes: str = ""
+
+    @property
+    def trainable(self) -> int:
+        """Parameters without moving statistics, as PyTorch and most articles count them."""
+        return self.parameters - self.moving_statistics
 
 
 @dataclass(frozen=True)
@@ -145,8 +158,8 @@ def describe(name: str) -> str:
         f"  source       {facts.source}",
         f"  input        {'x'.join(map(str, facts.input_shape))} ({facts.dimensions}-D)",
         f"  output       {facts.output}",
-        f"  parameters   {facts.parameters:,}",
-        f"  fidelity     {facts.parity}",
+        f"  parameters   {facts.parameters:,}, of which {facts.trainable:,} are trainable",
+        f"  fidelity     {PARITIES[facts.parity]}",
         f"  compared in  {', '.join(facts.compared_in) or '-'}",
     ]
     if facts.notes:
@@ -171,7 +184,7 @@ def table() -> str:
         ImportError: Keras or TensorFlow is too old.
     """
     check_versions()
-    rows = [("network", "paper", "input", "parameters", "parity", "compared in")]
+    rows = [("network", "paper", "input", "trainable", "parameters", "parity", "compared in")]
     broken = []
     for name in list_models():
         try:
@@ -180,8 +193,9 @@ def table() -> str:
             broken.append(str(error))
             continue
         size = f"{'x'.join(map(str, facts.input_shape))} ({facts.dimensions}-D)"
+        counts = f"{facts.trainable:,}", f"{facts.parameters:,}"
         papers = ", ".join(facts.compared_in) or "-"
-        rows.append((name, facts.paper, size, f"{facts.parameters:,}", facts.parity, papers))
+        rows.append((name, facts.paper, size, *counts, facts.parity, papers))
     widths = [max(map(len, column)) for column in zip(*rows)]
     rows.insert(1, tuple("-" * width for width in widths))
     lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]

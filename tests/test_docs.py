@@ -82,10 +82,12 @@ def test_network_of_contributing_is_what_its_card_says(tmp_path):
     [(_, code)] = blocks(ROOT / "CONTRIBUTING.md", "python")
     asked = (
         "from keras_medseg import registry\n"
-        "print(registry.build('two_layers').count_params(), registry.card('two_layers').parameters)"
+        "model, card = registry.build('two_layers'), registry.card('two_layers')\n"
+        "trainable = sum(weight.numpy().size for weight in model.trainable_weights)\n"
+        "print(model.count_params(), card.parameters, trainable, card.trainable)"
     )
-    built, stated = run_python("-c", f"{code}\n{asked}", cwd=tmp_path).split()[-2:]
-    assert built == stated
+    *_, built, stated, train, claimed = run_python("-c", f"{code}\n{asked}", cwd=tmp_path).split()
+    assert (built, train) == (stated, claimed)
 
 
 def test_excerpts_of_contributing_are_those_of_the_paper():

@@ -19,7 +19,8 @@ CARD = registry.Card(
     paper="test",
     title="a test",
     input_shape=(8, 8, 1),
-    parameters=0,
+    parameters=9,
+    moving_statistics=2,
     dimensions=2,
     output="logits",
     source="here",
@@ -142,7 +143,8 @@ def test_registered_builder_is_built_and_described(entries):
     for part in (
         "test_net: a test",
         "8x8x1 (2-D)",
-        "rebuilt",
+        "parameters   9, of which 7 are trainable",
+        "fidelity     rebuilt from the paper",
         "width = 3",
         "Words of the builder.",
     ):
@@ -192,11 +194,13 @@ def test_tensorflow_does_not_matter_on_another_backend(monkeypatch):
 def test_table_has_a_row_per_network():
     lines = registry.table().splitlines()
     header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    assert header == ["network", "paper", "input", "parameters", "parity", "compared in"]
+    counts = ["trainable", "parameters"]
+    assert header == ["network", "paper", "input", *counts, "parity", "compared in"]
     assert [row[0] for row in rows] == registry.list_models()
     row = rows[registry.list_models().index("unet")]
     papers = "mtds2021, csam_knee, iacnn"
-    assert row[1:] == ["ronneberger2015", "224x224x3 (2-D)", "34,540,737", "golden", papers]
+    counts = ["34,527,041", "34,540,737"]
+    assert row[1:] == ["ronneberger2015", "224x224x3 (2-D)", *counts, "golden", papers]
 
 
 def test_table_of_the_readme_is_the_one_that_is_printed(tmp_path):

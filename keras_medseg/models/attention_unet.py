@@ -21,6 +21,7 @@ ORIGINAL_NAMES = LEEJUNHYUN_NAMES
         title="U-Net with attention gates on the skips",
         input_shape=(224, 224, 3),
         parameters=34_894_197,
+        moving_statistics=15_624,
         dimensions=2,
         output="logits",
         source="LeeJunHyun/Image_Segmentation, AttU_Net",

@@ -29,6 +29,7 @@ RATES = (6, 12, 18)
         title="DeepLabv3+ on Xception-65",
         input_shape=(513, 513, 3),
         parameters=41_258_213,
+        moving_statistics=202_800,
         dimensions=2,
         output="logits",
         source="tensorflow/models, research/deeplab (xception_65, output stride 16); "

@@ -52,6 +52,7 @@ def dilated_centre(
         title="deep residual U-Net with dilated convolutions in its centre",
         input_shape=(224, 224, 3),
         parameters=17_674_817,
+        moving_statistics=10_496,
         dimensions=2,
         output="sigmoid",
         source="abstract, doi 10.1109/IGARSS.2019.8898392, and D-LinkNet; no public code",

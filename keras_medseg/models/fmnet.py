@@ -219,6 +219,7 @@ def output(
         title="attention U-Net with bottleneck and deep supervision, in 3-D or 2-D",
         input_shape=(128, 128, 128, 4),
         parameters=54_289_101,
+        moving_statistics=968,
         dimensions=3,
         output="sigmoid",
         source="fuat-arslan/MRI-Segmentation, AttU_Net, U_Net; variant='paper': text and Figure 6",

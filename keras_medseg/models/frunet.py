@@ -42,6 +42,7 @@ NEVER_CALLED = ("block1_2.fuse", "block2_2.fuse", "block3_1.fuse", "block40.fuse
         title="full-resolution U-Net for vessels",
         input_shape=(48, 48, 1),
         parameters=5_728_645,
+        moving_statistics=9_024,
         dimensions=2,
         output="logits",
         source="lseventeen/FR-UNet, FR_UNet; doi 10.1109/JBHI.2022.3188710",

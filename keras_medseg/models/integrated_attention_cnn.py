@@ -137,6 +137,7 @@ def channel_attention(
         title="CNN with scale features, spatial and channel attention",
         input_shape=(256, 256, 3),
         parameters=5_960_269,
+        moving_statistics=3_968,
         dimensions=2,
         output="sigmoid",
         source="iacnn, section 1.1, Figures 1 to 4, equations (1) to (8)",

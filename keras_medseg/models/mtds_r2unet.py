@@ -93,6 +93,7 @@ ENCODER_BLOCKS = {block.__name__: block for block in (apr, residual, plain)}
         title="attention R2U-Net with multi-task deep supervision",
         input_shape=(144, 176, 4),
         parameters=2_012_228,
+        moving_statistics=3_208,
         dimensions=2,
         output="sigmoid",
         source="Front. Oncol. 11:704850 (2021), sections 2.1 to 2.3, doi 10.3389/fonc.2021.704850",

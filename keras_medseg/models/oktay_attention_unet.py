@@ -59,6 +59,7 @@ ORIGINAL_NAMES = {
         title="3-D U-Net with grid attention gates and deep supervision",
         input_shape=(160, 160, 96, 1),
         parameters=6_478_122,
+        moving_statistics=4_800,
         dimensions=3,
         output="logits",
         source="ozan-oktay/Attention-Gated-Networks, unet_CT_multi_att_dsv_3D",

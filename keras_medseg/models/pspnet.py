@@ -33,6 +33,7 @@ NEVER_CALLED = ("aux.0", "aux.1", "aux.4")
         title="pyramid scene parsing network on ResNet-50",
         input_shape=(713, 713, 3),
         parameters=46_773_971,
+        moving_statistics=58_624,
         dimensions=2,
         output="logits",
         source="hszhao/semseg, PSPNet(layers=50, zoom_factor=8); arXiv 1612.01105",

@@ -20,6 +20,7 @@ ORIGINAL_NAMES = LEEJUNHYUN_NAMES
         title="recurrent residual U-Net with attention gates on the skips",
         input_shape=(224, 224, 3),
         parameters=39_458_549,
+        moving_statistics=15_624,
         dimensions=2,
         output="logits",
         source="LeeJunHyun/Image_Segmentation, R2AttU_Net",

@@ -20,6 +20,7 @@ ORIGINAL_NAMES = LEEJUNHYUN_NAMES
         title="recurrent residual U-Net",
         input_shape=(224, 224, 3),
         parameters=39_105_089,
+        moving_statistics=13_696,
         dimensions=2,
         output="logits",
         source="LeeJunHyun/Image_Segmentation, R2U_Net",

@@ -48,6 +48,7 @@ from keras_medseg.registry import Card, register
         title="residual-attention U-Net with CBAM on the skips",
         input_shape=(176, 176, 4),
         parameters=570_265,
+        moving_statistics=2_496,
         dimensions=2,
         output="sigmoid",
         source="DCABES 2020, Table I and section II, doi 10.1109/DCABES50732.2020.00048",

@@ -53,6 +53,7 @@ ORIGINAL_NAMES = {
         title="deep residual U-Net, pre-activation units",
         input_shape=(224, 224, 3),
         parameters=8_227_393,
+        moving_statistics=6_400,
         dimensions=2,
         output="sigmoid",
         source="arXiv 1711.10684, figure 2 and table I; no public code of the authors",

@@ -85,6 +85,7 @@ ORIGINAL_NAMES = (
         title="residual U-Net with squeeze-and-excitation, ASPP and attention",
         input_shape=(256, 256, 3),
         parameters=4_070_385,
+        moving_statistics=7_392,
         dimensions=2,
         output="sigmoid",
         source="DebeshJha/ResUNetPlusPlus, m_resunet.py",

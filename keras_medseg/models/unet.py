@@ -26,6 +26,7 @@ ORIGINAL_NAMES = LEEJUNHYUN_NAMES
         title="U-Net, zero-padded with batch norm, or as in 2015",
         input_shape=(224, 224, 3),
         parameters=34_540_737,
+        moving_statistics=13_696,
         dimensions=2,
         output="logits",
         source="LeeJunHyun/Image_Segmentation, U_Net; form='valid': arXiv 1505.04597, figure 1",

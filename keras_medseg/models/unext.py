@@ -42,6 +42,7 @@ ORIGINAL_NAMES = {
         title="U-shaped network of convolutions and shifted MLPs",
         input_shape=(512, 512, 3),
         parameters=1_472_945,
+        moving_statistics=1_024,
         dimensions=2,
         output="logits",
         source="jeya-maria-jose/UNeXt-pytorch, UNext; arXiv 2203.04967",

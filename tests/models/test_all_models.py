@@ -77,6 +77,8 @@ def _outputs(model: keras.Model, x: np.ndarray) -> list[np.ndarray]:
 def test_default_build_agrees_with_card(name):
     card, model = registry.card(name), registry.build(name)
     assert model.count_params() == card.parameters
+    trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    assert trainable == card.trainable
     assert model.input_shape == (None, *card.input_shape)
     assert len(card.input_shape) == card.dimensions + 1
 
