@@ -211,6 +211,20 @@ def test_table_of_the_readme_is_the_one_that_is_printed(tmp_path):
     assert page.read_text() == (ROOT / "README.md").read_text(), remedy
 
 
+def test_readme_counts_the_networks_as_their_cards_do():
+    cards = [registry.card(name) for name in registry.list_models()]
+    others = [card for card in cards if card.paper not in card.compared_in]
+    assert len([card for card in others if card.compared_in]) == 12
+    assert len(others) == 12 + 3
+    assert len([card for card in others if card.parity != "rebuilt"]) == 13
+    assert len([card for card in others if card.parity == "golden"]) == 11
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert "Twelve networks that the papers compare" in text
+    assert "and three of their kin" in text
+    assert "Thirteen of the fifteen" in text
+    assert "eleven other networks" in text
+
+
 def test_table_is_put_between_its_marks_only(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("above\n{}\nold\n{}\nbelow\n".format(*registry.TABLE_MARKS))
