@@ -42,15 +42,22 @@ def attention_unet(
     """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
 
     Args:
-        input_shape: (H, W, C); H and W divisible by 16, or None for any such size.
+        input_shape: (H, W, C); H and W divisible by 16, or None for any such size. For volumes
+            there is `oktay_attention_unet`.
         classes: output channels.
         filters: channels of the first level; 64 grow to 1024 at the bottom.
         activation: of the output; "linear" for the original's logits, "sigmoid", or "softmax".
         stack: name of the framework whose silent defaults apply, or a Stack.
 
     Raises:
-        ValueError: H or W not divisible by 16; the message gives the next valid shape.
+        ValueError: H or W not divisible by 16 (the message gives the next valid shape), or the
+            shape of a volume.
     """
+    if len(input_shape) == 4:
+        raise ValueError(
+            f"input_shape: found {tuple(input_shape)}, expected (height, width, channels). For "
+            "volumes build 'oktay_attention_unet'."
+        )
     return leejunhyun_unet(
         "attention_unet", input_shape, classes, filters, activation, stack, gates=True
     )

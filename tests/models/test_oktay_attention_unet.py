@@ -50,6 +50,12 @@ def test_corners_are_aligned_on_request():
     assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
 
 
+def test_the_network_for_pictures_points_at_it():
+    words = r"found \(160, 160, 96, 1\), .* For volumes build 'oktay_attention_unet'\."
+    with pytest.raises(ValueError, match=words):
+        registry.build("attention_unet", input_shape=(160, 160, 96, 1))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
