@@ -162,7 +162,8 @@ def integrated_attention_cnn(
     """Probabilities (N, H, W, classes) in float32 from images (N, H, W, C); iacnn, section 1.1.
 
     Args:
-        input_shape: (H, W, C); H and W divisible by 32, or None for any such size.
+        input_shape: (H, W, C); H and W divisible by 32. None, for any such size, goes with the
+            spatial readings "channels" and "rows", not with the default.
         classes: output channels.
         sfa_place: SFA at the "bottom" of the encoder, on all its "stages", or "none".
         attention_place: SA and CA on the three deeper "skips"; "split" for CA after the
@@ -175,7 +176,7 @@ def integrated_attention_cnn(
 
     Raises:
         ValueError: H or W not divisible by 32 (the message gives the next valid shape), too large
-            for "positions", or an unknown choice.
+            for "positions" or unknown to it, or an unknown choice.
     """
     require_multiple(input_shape, 2**STAGES)
     require_choice("sfa_place", sfa_place, SFA_PLACES)
