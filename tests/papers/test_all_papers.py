@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import PAPERS
-from keras_medseg import pipeline, recipe, report
+from keras_medseg import pipeline, recipe, registry, report
 from keras_medseg.data import brats, phantom_pictures
 
 FOLDER = Path(__file__).parents[2] / "experiments"
@@ -39,12 +39,22 @@ def _channels(experiment) -> int:
     return picture.shape[2] if picture.ndim == 3 else 1
 
 
+def _compares(experiment) -> bool:
+    return any(profile.endswith("-compare") for profile in experiment.profiles)
+
+
 RUNS = _runs()
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_every_variant_of_every_profile_can_be_trained(name):
     pipeline.check_recipe(*RUNS[name])
+
+
+@pytest.mark.parametrize("name", registry.list_models())
+def test_a_card_names_the_papers_that_train_its_network(name):
+    papers = {run.paper for run, _ in RUNS.values() if run.model.name == name}
+    assert set(registry.card(name).compared_in) == papers
 
 
 @pytest.fixture(params=EXPERIMENTS)
@@ -61,6 +71,20 @@ def test_the_paper_profile_is_the_papers_recipe(experiment):
     profile = experiment.profiles["paper"]
     assert profile.changes == ()
     assert next(iter(profile.variants.values())) == ()
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if _compares(EXPERIMENTS[name])])
+def test_the_small_comparison_is_of_the_same_networks_as_the_large_one(name):
+    profiles = EXPERIMENTS[name].profiles
+    base = EXPERIMENTS[name].paper.recipe
+    large, small = (
+        {
+            variant: recipe.override(base, changes).model.name
+            for variant, changes in profiles[profile].variants.items()
+        }
+        for profile in ("paper-compare", "quick-compare")
+    )
+    assert small == large
 
 
 def test_comparisons_name_variants_of_their_profile(experiment):
