@@ -66,7 +66,8 @@ def _chosen(paper: str, dataset: str | None, profile: str) -> "Experiment":
     require_choice("--dataset", dataset, declared)
     if profile not in declared[dataset].profiles:
         known = ", ".join(declared[dataset].profiles)
-        raise ValueError(f"profile: found {profile!r}, expected one of: {known}.")
+        compare = " (--compare adds -compare)" if profile.endswith("-compare") else ""
+        raise ValueError(f"profile: found {profile!r}{compare}, expected one of: {known}.")
     return declared[dataset]
 
 

@@ -37,6 +37,7 @@ NOT_PUBLISHED = "not in the paper"
 SCALES = {"%": 100.0, "mm": 1.0, "": 1.0}
 
 _COLUMN = ["region", "metric"]
+_COSTS = ["parameters", "multiply_adds", "milliseconds"]
 _CASES_LISTED = 20
 
 
@@ -67,12 +68,13 @@ class Column:
 class Row:
     """One printed row: `label` and `variant` as in published.csv.
 
-    measured: the variant of scores.csv that answers it; None for a rival that is not retrained.
+    measured: the variant of scores.csv that answers it. otherwise: without one, why there is none.
     """
 
     label: str
     variant: str = ""
     measured: str | None = None
+    otherwise: str = NOT_RETRAINED
 
 
 @dataclass(frozen=True)
@@ -285,16 +287,18 @@ def write_report(
     units = dict(zip(columns["metric"], columns["unit"]))
     metrics = [name for name in units if name in run.scores]
     tests = {pair: _paired_tests(run.scores, metrics, *pair) for pair in comparisons}
+    lines = [] if costs is None else costs.to_dict("records")
+    prices = {line["variant"]: _cost_view(line) for line in lines}
     view = {
         "paper": paper,
         "run": run,
-        "tables": [_table_view(spec, table) for spec, table in zip(tables, built)],
+        "tables": [_table_view(spec, table, prices) for spec, table in zip(tables, built)],
         "reasons": reasons,
         "left_out": _left_out(built),
         "changed": departures(run, paper),
         "expected": [_expected_view(entry) for entry in expected],
         "tests": [_test_view(table, units, *pair) for pair, table in tests.items()],
-        "costs": [] if costs is None else [_cost_view(row) for row in costs.to_dict("records")],
+        "costs": list(prices.values()),
         "figures": [_figure_view(figure) for figure in figures],
         "cases": _cases_view(run.scores),
         "ledger": _ledger_view(Path(ledger)) if ledger else None,
@@ -328,7 +332,7 @@ def _published_cell(cell: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _measured_cell(row: Row, found: Mapping[str, Any] | None, scale: float) -> dict[str, Any]:
     if found is None:
-        return {"status": NOT_RUN if row.measured else NOT_RETRAINED}
+        return {"status": NOT_RUN if row.measured else row.otherwise}
     names = {"measured": "mean", "ci_low": "low", "ci_high": "high", "std": "std"}
     scaled = {name: scale * found[source] for name, source in names.items()}
     return {"status": MEASURED, "n": int(found["n"]), **scaled}
@@ -349,16 +353,26 @@ def _row_title(label: str, variant: str) -> str:
     return f"{label}, {variant}" if variant else label
 
 
-def _table_view(spec: TableSpec, table: pd.DataFrame) -> dict[str, Any]:
+def _table_view(
+    spec: TableSpec, table: pd.DataFrame, prices: Mapping[str, dict[str, str]]
+) -> dict[str, Any]:
+    """prices: of a variant, as `_cost_view` has them."""
+    measured = {(row.label, row.variant): row.measured for row in spec.rows}
     marks = {note: str(number) for number, note in enumerate(_distinct(table["note"]), 1)}
     rows = []
     for (label, variant), lines in table.groupby(["row", "variant"], sort=False):
         cells = [_cell_view(line, marks) for _, line in lines.iterrows()]
         own = any(cell["measured"] for cell in cells)
-        rows.append({"title": _row_title(label, variant), "cells": cells, "own": own})
+        price = prices.get(measured[label, variant]) if own else None
+        cost = [price[name] if price else "" for name in _COSTS]
+        title = _row_title(label, variant)
+        rows.append({"title": title, "cells": cells, "own": own, "cost": cost})
     units = dict(zip(table["metric"], table["unit"]))
     headings = [_heading(column, spec, units[column.metric]) for column in spec.columns]
-    return {"spec": spec, "headings": headings, "rows": rows, "footnotes": marks}
+    priced = any(any(row["cost"]) for row in rows)
+    return {
+        "spec": spec, "headings": headings, "rows": rows, "footnotes": marks, "priced": priced,
+    }  # fmt: skip
 
 
 def _heading(column: Column, spec: TableSpec, unit: str) -> str:

@@ -141,6 +141,30 @@ def test_scores_that_are_no_cases_fill_the_cells_of_their_own_metric(tmp_path):
     assert row["n"].tolist() == [3, 1]
 
 
+def test_a_row_may_say_why_it_is_not_measured(tmp_path):
+    rows = (report.Row("Rival", otherwise="not described"), *TABLE.rows[1:])
+    published = report.read_published(write_published(tmp_path))
+    table = cells(report.build_table(replace(TABLE, rows=rows), published, score_table()))
+    assert table["Rival", "", "WT"]["status"] == "not described"
+    assert table["Ours", "without", "ET"]["status"] == "not run in this profile"
+
+
+def test_costs_stand_beside_the_scores_of_their_variant(tmp_path):
+    def row(of, start):
+        line = next(line for line in of.splitlines() if line.startswith(start))
+        return [cell.strip() for cell in line.split("|")][-4:-1]
+
+    cost = {"networks": 1, "parameters": 1234567, "multiply_adds": 2_500_000_000}
+    costs = pd.DataFrame([{"variant": "edge", **cost, "seconds_per_input": 0.0314}])
+    run, page = whole_report(tmp_path / "with", costs=costs)
+    table = (run / "table.md").read_text()
+    assert row(table, "| |") == ["parameters", "multiply-adds (10^9)", "ms per input"]
+    assert row(table, "| Ours, with |") == ["1,234,567", "2.50", "31"]
+    assert row(table, "| Ours, without |") == row(table, "| Rival |") == [""] * 3
+    assert page.text.count("1,234,567") == 2  # and in the table of the costs alone
+    assert "parameters" not in whole_report(tmp_path / "without")[1].text
+
+
 def test_tables_of_several_metrics_without_region_keep_their_units(tmp_path):
     text = (
         "table,row,variant,region,metric,value,unit,source,note\n"

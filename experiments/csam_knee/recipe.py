@@ -126,7 +126,7 @@ EXPERIMENT = Experiment(
             rows=(
                 Row("U-Net", measured="unet"),
                 Row("U-Net++", measured="unetpp"),
-                Row("Res-Net"),
+                Row("Res-Net", otherwise="not described"),
                 Row("FR-UNet", measured="frunet"),
                 Row("Ours", measured="res_csam_unet"),
                 Row("Ours", "literal reading", measured="literal"),

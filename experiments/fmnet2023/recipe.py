@@ -138,6 +138,8 @@ LOSS = Column("", "loss")
 CROPS = tuple(Column(region, "crop_dice") for region in ("WT", "TC", "ET"))
 CASES = tuple(Column(region) for region in ("WT", "TC", "ET"))
 
+OF_THE_TEXT = "the text's range"
+
 EXPERIMENT = Experiment(
     paper=Paper(
         title="FM-Net: 3-D attention U-Net with deep supervision (2023)",
@@ -207,14 +209,14 @@ EXPERIMENT = Experiment(
             "One modality against all four, in two dimensions: the ranges of the text, and each",
             columns=(Column("WT", "dice_loss"),),
             rows=(
-                Row("One modality", "from"),
-                Row("One modality", "to"),
+                Row("One modality", "from", otherwise=OF_THE_TEXT),
+                Row("One modality", "to", otherwise=OF_THE_TEXT),
                 *(
                     Row("One modality", f"{MODALITY_NAMES[name]} alone", f"binary_{name}")
                     for name in MODALITIES
                 ),
-                Row("All four", "from"),
-                Row("All four", "to"),
+                Row("All four", "from", otherwise=OF_THE_TEXT),
+                Row("All four", "to", otherwise=OF_THE_TEXT),
                 Row("All four", measured="binary_all_four"),
             ),
         ),
