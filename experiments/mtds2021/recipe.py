@@ -154,8 +154,8 @@ PROFILES = with_comparison(
     rivals={"paper": RIVALS, "quick": QUICK_RIVALS},
 )
 # Six networks instead of two, so half of the slices, in as many steps: moving statistics take 300
-# to forget their start. At the paper's rate, for at 3e-4 D-ResUNet comes to call everything background
-# within the first epoch, and its sigmoid never leaves 0 again.
+# to forget their start. At the paper's rate: at 3e-4 D-ResUNet calls everything background within
+# the first epoch, and its sigmoid never leaves 0 again.
 FEWER_SLICES = ("data.slice_step=8", "train.batch_size=4", "train.learning_rate=1e-4")
 PROFILES["quick-compare"] = replace(PROFILES["quick-compare"], changes=(*QUICK, *FEWER_SLICES))
 

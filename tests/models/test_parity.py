@@ -1,4 +1,4 @@
-"""Authors' weights in our networks give the authors' outputs."""
+"""The same weights in our networks and in their originals give the same outputs."""
 
 import keras
 import numpy as np
