@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import keras
@@ -14,9 +15,15 @@ from keras_medseg import export, losses, registry
 NAMES = registry.list_models()
 PACKAGE = Path(keras_medseg.__file__).parent
 PORTABLE = [PACKAGE / "losses.py", *PACKAGE.glob("layers/*.py"), *PACKAGE.glob("models/*.py")]
-# Small without a part of the structure missing: two blocks, so that the second one of a stage is
-# there, and windows that fit into a small image. As far as a network has such options.
-SMALL = {"filters": 4, "levels": 4, "depths": (2, 2, 2, 2), "window": 2, "t": 1, "middle_units": 1}
+# Small without a part of the structure missing: two blocks in one stage, so that a second one is
+# there, and windows that fit into a small image. As far as a network has such options. Compiling
+# and exporting, which take nearly all of the time, take as long as the network is deep.
+SMALL = {"filters": 4, "levels": 4, "depths": (2, 1, 1, 1), "window": 2, "t": 1, "middle_units": 1}
+# For train steps. At ratio 16 a channel attention has two units, dead under most draws of signs; a
+# penalty would move a kernel that no gradient reaches. Sizes at which the deepest map has more than
+# one pixel: gradients explode in a norm over two values.
+TRAINED = {"activation": "sigmoid", "ratio": 4, "l2": 0.0}
+TRAINED_SIZE = {2: 33, 3: 17}
 
 
 @pytest.fixture(autouse=True)
@@ -52,15 +59,19 @@ def model(name):
     return network
 
 
+def _build(name: str, shape: tuple[int, ...], **wanted) -> keras.Model:
+    """The network with SMALL and `wanted`, as far as it has such options."""
+    options = registry.options(name)
+    wanted = {option: value for option, value in {**SMALL, **wanted}.items() if option in options}
+    return registry.build(name, input_shape=shape, **wanted)
+
+
 def _small(name: str, at_least: int = 16, **wanted) -> keras.Model:
     """The network at its first valid size from `at_least` on, with SMALL and `wanted`."""
     card = registry.card(name)
-    wanted = {**SMALL, **wanted}
-    options = {option: wanted[option] for option in registry.options(name) if option in wanted}
     for size in range(at_least, 1025):
-        shape = (*(size,) * card.dimensions, card.input_shape[-1])
         try:
-            return registry.build(name, input_shape=shape, **options)
+            return _build(name, (*(size,) * card.dimensions, card.input_shape[-1]), **wanted)
         except ValueError as error:
             assert "input_shape" in str(error)  # noqa: PT017
     raise AssertionError(f"{name} builds at no size up to 1024.")
@@ -100,6 +111,30 @@ def test_what_is_no_shape_is_refused(name):
     for shape in wrong:
         with pytest.raises(ValueError, match=r"^input_shape: found .*expected whole numbers"):
             registry.build(name, input_shape=shape)
+
+
+@pytest.mark.parametrize(("sizes", "channels"), [((1, 1, 1), 5), ((19, 35, 21), 1)])
+def test_suggested_size_is_the_next_one_and_builds(name, sizes, channels):
+    """Or the size is valid. With other channels and classes than the card's."""
+    wrong = shape = (*sizes[: registry.card(name).dimensions], channels)
+    try:
+        model = _build(name, wrong, classes=3)
+    except ValueError as error:
+        found = re.search(r"^input_shape: .* next valid shape is (\(.*\))\.$", str(error))
+        shape = ast.literal_eval(found[1])
+        model = _build(name, shape, classes=3)
+    for axis, (least, size) in enumerate(zip(wrong[:-1], shape)):
+        for smaller in range(least, size):
+            with pytest.raises(ValueError, match=r"^input_shape: "):
+                _build(name, (*shape[:axis], smaller, *shape[axis + 1 :]), classes=3)
+    assert model.input_shape == (None, *shape)
+    assert shape[-1] == channels
+    outputs = _outputs(model, _input(model, 1))
+    assert outputs[0].shape[-1] == 3
+    for y in outputs:
+        assert y.shape[:-1] == (1, *shape[:-1])
+        assert np.isfinite(y).all()
+        assert y.std() > 0
 
 
 def _assert_outputs_are_of_use(model: keras.Model, kind: str) -> None:
@@ -178,17 +213,36 @@ def _assert_steps_reach_every_kernel(model: keras.Model, **how: bool) -> None:
 
 
 def test_outputs_and_gradients_at_two_sizes(name):
-    # Sizes at which the deepest map has more than one pixel: gradients explode in a norm over two
-    # values. At ratio 16 a channel attention has two units, dead under most draws of signs.
-    smallest = {2: 33, 3: 17}[registry.card(name).dimensions]
-    options = {"activation": "sigmoid", "ratio": 4}
     is_torch = keras.backend.backend() == "torch"  # XLA is not its compiler
-    model = _small(name, smallest, **options)
+    size = TRAINED_SIZE[registry.card(name).dimensions]
+    model = _small(name, size, **TRAINED)
     _assert_outputs_are_of_use(model, "sigmoid")
     _assert_steps_reach_every_kernel(model, jit_compile=not is_torch)
-    larger = _small(name, model.input_shape[1] + 1, **options)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    larger = _small(name, model.input_shape[1] + 1, **TRAINED)
     _assert_outputs_are_of_use(larger, "sigmoid")
     _assert_steps_reach_every_kernel(larger, jit_compile=False, run_eagerly=True)
+    assert {weight.dtype for weight in larger.weights} == {"float32"}
+
+
+def test_train_step_in_float16(name):
+    keras.config.set_dtype_policy("mixed_float16")
+    model = _small(name, TRAINED_SIZE[registry.card(name).dimensions], **TRAINED)
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+    # At the default's first scale the step may overflow, and is then left out.
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=16.0)
+    model.compile(optimizer, losses.get("cross_entropy"), jit_compile=False, run_eagerly=True)
+    generator = np.random.default_rng(1)
+    shapes = [output.shape for output in model.outputs]
+    y = [np.float32(generator.random((1, *shape[1:])) > 0.5) for shape in shapes]
+    kernels = [weight for weight in model.trainable_weights if len(weight.shape) > 1]
+    before = [keras.ops.convert_to_numpy(kernel) for kernel in kernels]
+    loss = model.train_on_batch(_input(model, 1), y if len(y) > 1 else y[0])
+    assert np.isfinite(loss).all()
+    after = [keras.ops.convert_to_numpy(kernel) for kernel in kernels]
+    assert all(np.isfinite(kernel).all() for kernel in after)
+    moved = sum(not np.array_equal(*pair) for pair in zip(before, after))
+    assert moved > len(kernels) / 2
 
 
 @pytest.mark.skipif(
