@@ -1,12 +1,14 @@
 """Train step and inference of every network, beside the same network in plain PyTorch for three.
 
-    python benchmarks/networks.py [--quick] [--one-thread] [--only NAME ...] [--torch-python PATH]
+    python benchmarks/networks.py [--quick] [--one-thread] [--only NAME ...] [--without-norms]
+        [--torch-python PATH]
 
 Each network at its paper's size, one image, float32 and bfloat16 (Keras' mixed_bfloat16, PyTorch's
 autocast); Adam on the mean squared error. Each engine is a process of its own; they take turns
 within a round, so what else the machine does falls on both. Shown are medians of milliseconds over
 the rounds, and of the rounds' ratios, ours / PyTorch. --quick takes small sizes. --one-thread is
 for a machine that is not idle: it counts the time that one thread computes, not that it waits.
+--without-norms leaves the batch norms out of both engines, to see what they take.
 """
 
 import argparse
@@ -30,7 +32,9 @@ SHAPES = {"nvidia_unet": (64, 64, 64, 5), "fmnet": (128, 128, 4)}
 OPTIONS = {"fmnet": {"dimensions": 2}}
 
 
-def keras_steps(name: str, shape: list[int], precision: str) -> tuple[int, dict[str, Callable]]:
+def keras_steps(
+    name: str, shape: list[int], precision: str, norms: bool
+) -> tuple[int, dict[str, Callable]]:
     """Trainable parameters and the steps, as functions without arguments."""
     import keras
     import numpy as np
@@ -39,6 +43,8 @@ def keras_steps(name: str, shape: list[int], precision: str) -> tuple[int, dict[
 
     keras.backend.clear_session()
     keras.config.set_dtype_policy("float32" if precision == "float32" else "mixed_bfloat16")
+    if not norms:
+        keras.layers.BatchNormalization = lambda name, **_: keras.layers.Identity(name=name)
     model = registry.build(name, input_shape=tuple(shape), **OPTIONS.get(name, {}))
     model.compile(keras.optimizers.Adam(1e-4), "mse")
     x = np.random.default_rng(0).standard_normal((1, *shape), "float32")
@@ -50,11 +56,15 @@ def keras_steps(name: str, shape: list[int], precision: str) -> tuple[int, dict[
     return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights), steps
 
 
-def torch_steps(name: str, shape: list[int], precision: str) -> tuple[int, dict[str, Callable]]:
+def torch_steps(
+    name: str, shape: list[int], precision: str, norms: bool
+) -> tuple[int, dict[str, Callable]]:
     """The same in PyTorch."""
     import torch
     from torch_networks import NETWORKS
 
+    if not norms:
+        torch.nn.BatchNorm2d = torch.nn.Identity
     model = NETWORKS[name](shape[-1]).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
     x = torch.randn(1, shape[-1], *shape[:-1]).to(memory_format=torch.channels_last)
@@ -196,6 +206,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--one-thread", action="store_true", help="for a machine that is not idle")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME")
+    parser.add_argument("--without-norms", action="store_true", help="no batch norms")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--torch-python", default=sys.executable, help="an interpreter with torch")
     parser.add_argument("--serve", choices=ENGINES, help=argparse.SUPPRESS)
@@ -215,6 +226,7 @@ def main() -> None:
             if python and name in IN_TORCH:
                 workers.append(Worker("torch", python, one_thread))
             network = {"name": name, "shape": shape, "precision": precision}
+            network["norms"] = not arguments.without_norms
             seconds = list(measure(workers, arguments.rounds, **network))
             print(row(name, shape, precision, seconds), flush=True)
             for worker in workers:
