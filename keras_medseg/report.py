@@ -305,13 +305,19 @@ def write_report(
         "notes": list(notes),
         "provenance": _flat(run.provenance),
     }
-    write_atomic(run.folder / "table.csv", columns.to_csv(index=False).encode())
+    _write_tables(run.folder, columns, tests)
+    for name in ("table.md", "report.html"):
+        write_atomic(run.folder / name, _render(name, view))
+    return run.folder / "report.html"
+
+
+def _write_tables(
+    folder: Path, cells: pd.DataFrame, tests: Mapping[tuple[str, str], pd.DataFrame]
+) -> None:
+    write_atomic(folder / "table.csv", cells.to_csv(index=False).encode())
     if tests:
         csv = pd.concat(tests, names=["baseline_variant", "compared_variant"]).droplevel(2)
-        write_atomic(run.folder / "tests.csv", csv.to_csv().encode())
-    write_atomic(run.folder / "table.md", _render("table.md", view))
-    write_atomic(run.folder / "report.html", _render("report.html", view))
-    return run.folder / "report.html"
+        write_atomic(folder / "tests.csv", csv.to_csv().encode())
 
 
 def _unit_changes(published: pd.DataFrame) -> pd.Series:
