@@ -33,6 +33,7 @@ PARITIES = {
     "count": "count: as many parameters as the paper, or its authors' code, has",
     "rebuilt": "rebuilt from the paper: no code of the authors to compare with",
 }
+COUNTS = {"classes", "filters"}  # options that every builder counts with
 TABLE_MARKS = ("<!-- networks: keras-medseg models --write README.md -->", "<!-- networks end -->")
 
 
@@ -117,6 +118,11 @@ def build(name: str, **overrides) -> "keras.Model":
     # A default may be None.
     if "input_shape" in overrides and overrides["input_shape"] is not accepted["input_shape"]:
         _require_shape(overrides["input_shape"], card(name).input_shape)
+    for option in sorted(COUNTS & overrides.keys()):
+        if not isinstance(overrides[option], Integral) or overrides[option] < 1:
+            raise ValueError(
+                f"{option}: found {overrides[option]!r}, expected a whole number from 1 on."
+            )
     return _find(name).builder(**overrides)
 
 

@@ -119,6 +119,13 @@ def test_unknown_override_answers_with_the_accepted():
         keras_medseg.build("residual_attention_unet", filter=8)
 
 
+@pytest.mark.parametrize("option", ["classes", "filters"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, None, "2"])
+def test_a_number_of_channels_is_one(option, value):
+    with pytest.raises(ValueError, match=f"^{option}: found {value!r}, expected a whole number"):
+        keras_medseg.build("unet", **{option: value})
+
+
 def test_duplicate_name_is_an_error(entries):
     @registry.register(CARD)
     def first():
