@@ -36,7 +36,7 @@ reproduce-%:
 	@echo "No paper '$*'. There are: $(PAPERS)"; exit 2
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -124,6 +124,8 @@ def compile_network(
         with _naming("train.loss"):
             loss = losses.get(run.train.loss, **run.train.loss_options)
         model.compile(optimizer=optimizer, loss=loss, metrics=[MainAccuracy(len(regions))])
+        # Not within the first step: TensorFlow traces a step that makes variables twice.
+        model.optimizer.build(model.trainable_variables)
     finally:
         keras.config.set_dtype_policy(policy)
     return network, model
@@ -440,7 +442,6 @@ def _find_checkpoint(folder: Path, identity: dict) -> tuple[dict[str, np.ndarray
 
 
 def _restore(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
-    model.optimizer.build(model.trainable_variables)
     _assign("weights", model.weights, arrays)
     _assign("optimizer", model.optimizer.variables, arrays)
 

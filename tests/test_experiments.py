@@ -21,6 +21,8 @@ SMALL = (
     "data.window=(48,48,24)",
     "data.slice_step=6",
     "model.overrides.filters=4",
+    "model.overrides.attention=False",
+    "model.overrides.residual_block=plain_single",
     "train.epochs=2",
     "train.batch_size=4",
 )

@@ -40,7 +40,7 @@ def test_there_are_notebooks():
 
 @notebook_of_each_source
 def test_runs_from_top_to_bottom(path):
-    notebook = execute.execute(path, epochs=2)
+    notebook = execute.execute(path, epochs=1)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert len(scores(notebook)) == len(scores(committed(path)))

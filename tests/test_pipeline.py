@@ -17,7 +17,11 @@ from keras_medseg.errors import DataError
 RUN = recipe.Recipe(
     paper="test",
     data=recipe.Slices((48, 48, 24), "z_score", (), 0.3, slice_step=6),
-    model=recipe.Model("residual_attention_unet", (("WT",), ("TC",), ("ET",)), {"filters": 4}),
+    model=recipe.Model(
+        "residual_attention_unet",
+        (("WT",), ("TC",), ("ET",)),
+        {"filters": 4, "attention": False, "residual_block": "plain_single"},
+    ),
     train=recipe.Train(1, 8, "adam", 0.01, "cross_entropy", "constant", "float32", 0),
 )
 SHAPE = (60, 60, 39)
