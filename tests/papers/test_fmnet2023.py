@@ -86,8 +86,7 @@ def test_all_four_modalities_are_read(data):
 @pytest.mark.parametrize("on_device", [False, True])
 def test_a_run_goes_from_crops_to_scores(data, tmp_path, on_device):
     """Training, a whole volume by windows, the authors' score and the figure."""
-    optimizer = () if on_device else PLAIN
-    settings = (*SMALL, *optimizer, "train.epochs=1", f"data.augment_on_device={on_device}")
+    settings = (*SMALL, *PLAIN, "train.epochs=1", f"data.augment_on_device={on_device}")
     run = recipe.override(RECIPE, settings)
     pipeline.check_recipe(run, channels=4)
     pipeline.claim(tmp_path, run, data, {"fmnet": run})
