@@ -189,15 +189,31 @@ def test_the_polynomial_rule_by_hand(tmp_path):
     np.testing.assert_allclose(outcome(tmp_path)[1]["learning_rate"], expected, rtol=1e-6)
 
 
+def _one_convolution(name, input_shape, classes):
+    image = keras.Input(input_shape)
+    return keras.Model(image, keras.layers.Conv2D(classes, 1, activation="sigmoid")(image))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow traces")
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "nadam"])
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_a_training_step_is_traced_once(monkeypatch, optimizer, precision):
+    """Tracing is most of what a short training takes; variables made in it would double it."""
+    monkeypatch.setattr(registry, "build", _one_convolution)
+    changes = ["model.overrides={}", "data.window=(4,3,2)", f"train.precision={precision}"]
+    run = recipe.override(RECIPE, [*changes, f"train.optimizer={optimizer}"])
+    model = training.compile_network(run, ("WT",), channels=2)[1]
+    traced = []
+    step = type(model).train_step
+    monkeypatch.setattr(model, "train_step", lambda data: traced.append(1) or step(model, data))
+    model.fit(np.zeros((4, 4, 3, 2)), np.zeros((4, 4, 3, 1)), batch_size=2, epochs=2, verbose=0)
+    assert traced == [1]
+
+
 def test_one_step_of_gradient_descent_by_hand(monkeypatch):
     """w - 0.005 * gradient, twice, and nothing else: no momentum, no decay. The network is one
     number per channel, so the gradient of the cross entropy is the mean of (p - q) x."""
-
-    def one_convolution(name, input_shape, classes):
-        image = keras.Input(input_shape)
-        return keras.Model(image, keras.layers.Conv2D(classes, 1, activation="sigmoid")(image))
-
-    monkeypatch.setattr(registry, "build", one_convolution)
+    monkeypatch.setattr(registry, "build", _one_convolution)
     small = ("model.overrides={}", "data.window=(4,3,2)", *NO_EDGE_LOSS)
     model = training.compile_network(recipe.override(RECIPE, small), ("WT",), channels=2)[1]
     rng = np.random.default_rng(0)
