@@ -2,9 +2,9 @@
 
     python benchmarks/convolution.py [--torch-python PATH]
 
-What is left of the ratios of benchmarks/networks.py where neither norms nor Keras take part. One
-image, channels last, as many channels out as in; medians of milliseconds over 25 calls. Run it
-under ONEDNN_VERBOSE=1 to see which filter layout either hands to oneDNN.
+How much of the ratios of benchmarks/networks.py a bare convolution explains. One image, channels
+last, as many channels out as in; medians of milliseconds over 25 calls. The engines take turns,
+three times; shown are medians of the turns and of their ratios.
 """
 
 import argparse
@@ -14,7 +14,9 @@ import sys
 import time
 from collections.abc import Callable
 
-SIZES = ((224, 64), (56, 256), (28, 512), (14, 1024), (8, 512))  # pixels along an edge, channels
+# Pixels along an edge, channels: levels of `unet` at 224x224, and of `fmnet` at 128x128.
+SIZES = ((224, 64), (56, 256), (28, 512), (14, 1024), (128, 32), (64, 64), (8, 512))
+TURNS = 3
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -68,12 +70,16 @@ def main() -> None:
         for case in cases:
             print("ms", ENGINES[arguments.engine](*case))
         return
-    ours = measured("tensorflow", sys.executable)
-    theirs = measured("torch", arguments.torch_python)
+    ours, theirs = [], []
+    for _ in range(TURNS):
+        ours.append(measured("tensorflow", sys.executable))
+        theirs.append(measured("torch", arguments.torch_python))
     print("| input | precision | TensorFlow | PyTorch | ratio |")
     print("|---|---|---|---|---|")
-    for (size, channels, precision), a, b in zip(cases, ours, theirs):
-        print(f"| {size}x{size}x{channels} | {precision} | {a:.1f} | {b:.1f} | {a / b:.2f} |")
+    for (size, channels, precision), a, b in zip(cases, zip(*ours), zip(*theirs)):
+        ratio = statistics.median(x / y for x, y in zip(a, b))
+        times = f"{statistics.median(a):.1f} | {statistics.median(b):.1f}"
+        print(f"| {size}x{size}x{channels} | {precision} | {times} | {ratio:.2f} |")
 
 
 if __name__ == "__main__":

@@ -96,10 +96,10 @@ def one_epoch(
     keras.config.set_dtype_policy("float32")
     if on_device:
         model = augmented.AugmentedModel(model, feed.augmentation)
-    model.compile(
-        optimizers.OPTIMIZERS["nadam_pytorch"](3e-4),
-        losses.get("dice_and_focal", output_weights=(1.0,)),
-    )
+    optimizer = optimizers.OPTIMIZERS["nadam_pytorch"](3e-4)
+    if precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(optimizer, losses.get("dice_and_focal", output_weights=(1.0,)))
     if keras.backend.backend() == "tensorflow":
         data = batches.tf_dataset(feed)
         return lambda: model.fit(data, epochs=1, shuffle=False, verbose=0)

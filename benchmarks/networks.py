@@ -8,7 +8,7 @@ autocast); Adam on the mean squared error. Each engine is a process of its own; 
 within a round, so what else the machine does falls on both. Shown are medians of milliseconds over
 the rounds, and of the rounds' ratios, ours / PyTorch. --quick takes small sizes. --one-thread is
 for a machine that is not idle: it counts the time that one thread computes, not that it waits.
---without-norms leaves the batch norms out of both engines, to see what they take.
+--without-norms leaves batch and instance norms out of both engines, to see what they take.
 """
 
 import argparse
@@ -44,7 +44,8 @@ def keras_steps(
     keras.backend.clear_session()
     keras.config.set_dtype_policy("float32" if precision == "float32" else "mixed_bfloat16")
     if not norms:
-        keras.layers.BatchNormalization = lambda name, **_: keras.layers.Identity(name=name)
+        for norm in ("BatchNormalization", "GroupNormalization"):
+            setattr(keras.layers, norm, lambda name, **_: keras.layers.Identity(name=name))
     model = registry.build(name, input_shape=tuple(shape), **OPTIONS.get(name, {}))
     model.compile(keras.optimizers.Adam(1e-4), "mse")
     x = np.random.default_rng(0).standard_normal((1, *shape), "float32")
@@ -64,7 +65,7 @@ def torch_steps(
     from torch_networks import NETWORKS
 
     if not norms:
-        torch.nn.BatchNorm2d = torch.nn.Identity
+        torch.nn.BatchNorm2d = torch.nn.InstanceNorm2d = torch.nn.Identity
     model = NETWORKS[name](shape[-1]).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
     x = torch.randn(1, shape[-1], *shape[:-1]).to(memory_format=torch.channels_last)
@@ -206,7 +207,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--one-thread", action="store_true", help="for a machine that is not idle")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME")
-    parser.add_argument("--without-norms", action="store_true", help="no batch norms")
+    parser.add_argument("--without-norms", action="store_true", help="no batch or instance norms")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--torch-python", default=sys.executable, help="an interpreter with torch")
     parser.add_argument("--serve", choices=ENGINES, help=argparse.SUPPRESS)
@@ -216,6 +217,8 @@ def main() -> None:
         serve(arguments.serve, time.process_time if one_thread else time.perf_counter)
         return
     python = arguments.torch_python if has_torch(arguments.torch_python) else None
+    if not python:
+        print(f"{arguments.torch_python}: found no torch, so nothing beside ours.", file=sys.stderr)
     what = "Milliseconds of one thread" if one_thread else "Milliseconds"
     print(f"{versions(python)}. {what} for one image, {arguments.rounds} rounds.\n")
     print("| network | input | precision | train | PyTorch | ratio | inference | PyTorch | ratio |")

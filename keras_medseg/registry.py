@@ -119,10 +119,9 @@ def build(name: str, **overrides) -> "keras.Model":
     if "input_shape" in overrides and overrides["input_shape"] is not accepted["input_shape"]:
         _require_shape(overrides["input_shape"], card(name).input_shape)
     for option in sorted(COUNTS & overrides.keys()):
-        if not isinstance(overrides[option], Integral) or overrides[option] < 1:
-            raise ValueError(
-                f"{option}: found {overrides[option]!r}, expected a whole number from 1 on."
-            )
+        count = overrides[option]
+        if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+            raise ValueError(f"{option}: found {count!r}, expected a whole number from 1 on.")
     return _find(name).builder(**overrides)
 
 

@@ -121,6 +121,9 @@ def compile_network(
             optimizer = OPTIMIZERS[run.train.optimizer](
                 run.train.learning_rate, **run.train.optimizer_options
             )
+        if run.train.precision == "mixed_float16":
+            # Keras would add it by the policy of the model, which is float32 for AugmentedModel.
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         with _naming("train.loss"):
             loss = losses.get(run.train.loss, **run.train.loss_options)
         model.compile(optimizer=optimizer, loss=loss, metrics=[MainAccuracy(len(regions))])

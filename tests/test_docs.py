@@ -22,6 +22,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *(ROOT / "docs").glob("*.md"),
     *(paper / "README.md" for paper in PAPERS),
+    ROOT / "benchmarks" / "README.md",
 ]
 PYTHON = [*(ROOT / "keras_medseg").glob("**/*.py"), *(ROOT / "experiments").glob("**/*.py")]
 SOURCE = "".join(path.read_text() for path in PYTHON)

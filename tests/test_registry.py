@@ -120,7 +120,7 @@ def test_unknown_override_answers_with_the_accepted():
 
 
 @pytest.mark.parametrize("option", ["classes", "filters"])
-@pytest.mark.parametrize("value", [0, -1, 1.5, None, "2"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, None, "2", True])
 def test_a_number_of_channels_is_one(option, value):
     with pytest.raises(ValueError, match=f"^{option}: found {value!r}, expected a whole number"):
         keras_medseg.build("unet", **{option: value})
@@ -216,6 +216,16 @@ def test_table_of_the_readme_is_the_one_that_is_printed(tmp_path):
     registry.write_table(page)
     remedy = "run: keras-medseg models --write README.md"
     assert page.read_text() == (ROOT / "README.md").read_text(), remedy
+
+
+def test_speed_table_has_every_network_in_both_precisions():
+    """Its first table, which is printed by benchmarks/networks.py."""
+    page = (ROOT / "benchmarks" / "README.md").read_text()
+    table = page.partition("\n| network | input | precision |")[2].partition("\n\n")[0]
+    rows = [tuple(cell.strip() for cell in line.split("|")) for line in table.splitlines()[2:]]
+    found = [(row[1], row[3]) for row in rows]
+    precisions = ("float32", "bfloat16")
+    assert found == [(name, p) for name in registry.list_models() for p in precisions]
 
 
 def test_readme_counts_the_networks_as_their_cards_do():

@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -84,9 +85,21 @@ def test_all_four_modalities_are_read(data):
 
 
 @pytest.mark.parametrize("on_device", [False, True])
+def test_half_precision_has_a_loss_scale(on_device):
+    """As the GradScaler of the paper's framework; without it small gradients are 0 in float16."""
+    run = recipe.override(RECIPE, (*SMALL[:2], f"data.augment_on_device={on_device}"))
+    assert run.train.precision == "mixed_float16"
+    _, model = training.compile_network(run, ("WT", "TC", "ET"), channels=4)
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert type(model.optimizer.inner_optimizer).__name__ == "NadamPyTorch"
+
+
+@pytest.mark.parametrize("on_device", [False, True])
 def test_a_run_goes_from_crops_to_scores(data, tmp_path, on_device):
-    """Training, a whole volume by windows, the authors' score and the figure."""
-    settings = (*SMALL, *PLAIN, "train.epochs=1", f"data.augment_on_device={on_device}")
+    """Training, a whole volume by windows, the authors' score and the figure. On the device with
+    the recipe's own optimizer and precision."""
+    plain = () if on_device else (*SMALL[2:], *PLAIN)
+    settings = (*SMALL[:2], *plain, "train.epochs=1", f"data.augment_on_device={on_device}")
     run = recipe.override(RECIPE, settings)
     pipeline.check_recipe(run, channels=4)
     pipeline.claim(tmp_path, run, data, {"fmnet": run})
