@@ -25,6 +25,9 @@ class AugmentedModel(keras.Model):
         network: crops -> probabilities, its outputs joined along channels.
         augmentation: as in `PatchBatches`.
 
+    Its own policy is float32, so `compile` adds no loss scale for a float16 network: give it a
+    `keras.optimizers.LossScaleOptimizer`, as `training.compile_network` does.
+
     Raises:
         ValueError: as `augment_volumes.complete`.
     """

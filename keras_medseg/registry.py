@@ -33,7 +33,7 @@ PARITIES = {
     "count": "count: as many parameters as the paper, or its authors' code, has",
     "rebuilt": "rebuilt from the paper: no code of the authors to compare with",
 }
-COUNTS = {"classes", "filters"}  # options that every builder counts with
+COUNTS = {"classes", "filters"}  # numbers of channels, checked for all builders alike
 TABLE_MARKS = ("<!-- networks: keras-medseg models --write README.md -->", "<!-- networks end -->")
 
 
