@@ -39,10 +39,11 @@ def main() -> None:
 def measured(phase, arguments: argparse.Namespace) -> None:
     """Run a phase and print what this process has held at most."""
     from experiments.fmnet2023.recipe import RECIPE
-    from keras_medseg import pipeline, recipe
+    from keras_medseg import recipe
+    from keras_medseg.runs import steps
 
     run = recipe.override(RECIPE, (*CHANGES, *arguments.set))
-    data = pipeline.load_data(arguments.data, arguments.out / "store", run)
+    data = steps.load_data(arguments.data, arguments.out / "store", run)
     phase(run, data, arguments)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIB
     print(f"{phase.__name__}: peak {peak:.1f} GiB", flush=True)
@@ -50,11 +51,12 @@ def measured(phase, arguments: argparse.Namespace) -> None:
 
 def train(run, data, arguments: argparse.Namespace) -> None:
     """Some steps, each timed; the network as it then is goes to model.keras."""
-    from keras_medseg import pipeline, training
+    from keras_medseg.runs import steps
+    from keras_medseg.training import fit
 
     (regions,) = run.model.networks
-    network, model = training.compile_network(run, regions, channels=data.channels)
-    feed = pipeline.batches(run, data.store, data.training, regions, training=True)
+    network, model = fit.compile_network(run, regions, channels=data.channels)
+    feed = steps.batches(run, data.store, data.training, regions, training=True)
     for number in range(arguments.steps):
         epoch, step = divmod(number, feed.steps_per_epoch)
         started = time.perf_counter()
@@ -68,11 +70,13 @@ def predict(run, data, arguments: argparse.Namespace) -> None:
     """One held-out case: label map, seconds, Dice."""
     import keras
 
-    from keras_medseg import inference, registry, volumes
+    from keras_medseg import registry
+    from keras_medseg.inference import predict
+    from keras_medseg.tasks import volumes
 
     registry.import_layers()
     network = keras.saving.load_model(arguments.out / "model.keras", compile=False)
-    networks = {"+".join(run.model.networks[0]): inference.main_output(network)}
+    networks = {"+".join(run.model.networks[0]): predict.main_output(network)}
     case = data.store.cases[data.held_out[0]]
     started = time.perf_counter()
     labels = volumes.predict(networks, case, run)

@@ -23,7 +23,9 @@ def main() -> None:
     arguments = _parser().parse_args()
     import keras
 
-    from keras_medseg.data import brats, phantom, store
+    from keras_medseg.data import store
+    from keras_medseg.data.datasets import brats
+    from keras_medseg.phantoms import brats as phantom
 
     on_cpu = all(name.startswith("cpu") for name in keras.distribution.list_devices())
     patch, filters = SIZES["cpu" if on_cpu else "gpu"]
@@ -72,8 +74,10 @@ def one_epoch(
     """A function that trains one epoch of one configuration."""
     import keras
 
-    from keras_medseg import augmented, losses, optimizers, registry
-    from keras_medseg.data import augment_volumes, batches, patches
+    from keras_medseg import losses, optimizers, registry
+    from keras_medseg.data.batches import base, patches
+    from keras_medseg.data.transforms import augment_volumes
+    from keras_medseg.training import augmented_model
 
     feed = patches.PatchBatches(
         decoded,
@@ -95,15 +99,15 @@ def one_epoch(
     )
     keras.config.set_dtype_policy("float32")
     if on_device:
-        model = augmented.AugmentedModel(model, feed.augmentation)
+        model = augmented_model.AugmentedModel(model, feed.augmentation)
     optimizer = optimizers.OPTIMIZERS["nadam_pytorch"](3e-4)
     if precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(optimizer, losses.get("dice_and_focal", output_weights=(1.0,)))
     if keras.backend.backend() == "tensorflow":
-        data = batches.tf_dataset(feed)
+        data = base.tf_dataset(feed)
         return lambda: model.fit(data, epochs=1, shuffle=False, verbose=0)
-    return lambda: model.fit(batches.py_dataset(feed), epochs=1, shuffle=False, verbose=0)
+    return lambda: model.fit(base.py_dataset(feed), epochs=1, shuffle=False, verbose=0)
 
 
 def print_table(seconds: dict[str, float], arguments: argparse.Namespace, cases: int) -> None:

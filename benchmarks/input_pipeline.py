@@ -23,12 +23,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from keras_medseg.data import brats, phantom
-from keras_medseg.data.batches import py_dataset, tf_dataset
+from keras_medseg.data.batches.base import py_dataset, tf_dataset
+from keras_medseg.data.batches.slices import SliceBatches
 from keras_medseg.data.cases import Case
-from keras_medseg.data.slices import SliceBatches
+from keras_medseg.data.datasets import brats
 from keras_medseg.data.store import Store, StoredCase, open_store, prepare
-from keras_medseg.data.transforms import window_origin
+from keras_medseg.data.transforms.volumes import window_origin
+from keras_medseg.phantoms import brats as phantom
 
 ROUNDS = 6
 COPY, IMAGES = "raw int16 copy", "SliceBatches.batch, no masks"

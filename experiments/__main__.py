@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from experiments.experiment import Experiment
+    from keras_medseg.runs.experiment import Experiment
 
 HERE = Path(__file__).parent
 PAPERS = sorted(path.parent.name for path in HERE.glob("*/recipe.py"))
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no device chatter
     # After the arguments: --help must not wait for TensorFlow.
-    from experiments import experiment
+    from keras_medseg.runs import experiment
 
     profile = arguments.profile or ("paper" if arguments.data else "quick")
     profile += "-compare" if arguments.compare else ""
@@ -59,7 +59,7 @@ def _chosen(paper: str, dataset: str | None, profile: str) -> "Experiment":
     Raises:
         ValueError: the paper has no such data set or profile.
     """
-    from keras_medseg.choices import require_choice
+    from keras_medseg.errors import require_choice
 
     declared = importlib.import_module(f"experiments.{paper}.recipe").EXPERIMENTS
     dataset = dataset or next(iter(declared))

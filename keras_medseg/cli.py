@@ -39,12 +39,13 @@ def models(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     """List all problems of a folder of cases or pictures; exit code 1 where there are any."""
-    from keras_medseg import pictures, pipeline
     from keras_medseg.progress import bar
+    from keras_medseg.runs import steps
+    from keras_medseg.tasks import images
 
-    kind = pipeline.family_of(arguments.data)
+    kind = steps.family_of(arguments.data)
     options = {"classes": _classes(arguments.classes)} if arguments.classes else {}
-    if options and kind is not pictures:
+    if options and kind is not images:
         raise ValueError(f"--classes: found volumes in {arguments.data}, expected pictures.")
     with bar("checking") as progress:
         report = kind.check(arguments.data, progress=progress, **options)
@@ -67,11 +68,11 @@ def _classes(assignments: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 def prepare(arguments: argparse.Namespace) -> None:
     """Decode a folder of cases or pictures once into a verified store."""
-    from keras_medseg import pipeline
     from keras_medseg.data import store
     from keras_medseg.progress import bar
+    from keras_medseg.runs import steps
 
-    kind = pipeline.family_of(arguments.data)
+    kind = steps.family_of(arguments.data)
     cases = kind.find_cases(arguments.data, labelled=not arguments.unlabelled)
     with bar("decoding cases") as progress:
         made = store.prepare(
@@ -82,7 +83,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 def phantom(arguments: argparse.Namespace) -> None:
     """Write a synthetic data set in a real layout."""
-    from keras_medseg.data import phantom
+    from keras_medseg.phantoms import brats as phantom
     from keras_medseg.progress import bar
 
     with bar("synthetic cases") as progress:
@@ -99,41 +100,42 @@ def phantom(arguments: argparse.Namespace) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train the networks of a recipe on your data, predict and score held-out cases."""
-    from keras_medseg import pipeline, recipe, run_folder
+    from keras_medseg import recipe
     from keras_medseg.files import locked
+    from keras_medseg.runs import run_folder, steps
 
     run = recipe.override(run_folder.read_recipe(arguments.recipe), arguments.set)
-    data = pipeline.load_data(arguments.data, arguments.store or arguments.out / "store", run)
-    run = pipeline.settle(run, data)
-    pipeline.check_recipe(run, data.channels)
-    pipeline.check_batches(run, data)
+    data = steps.load_data(arguments.data, arguments.store or arguments.out / "store", run)
+    run = steps.settle(run, data)
+    steps.check_recipe(run, data.channels)
+    steps.check_batches(run, data)
     with locked(arguments.out, "writes into this run folder"):
-        pipeline.claim(arguments.out, run, data, {"main": run})
-        pipeline.train_variant("main", run, data, arguments.out)
-        pipeline.gather_logs(arguments.out)
-        pipeline.score_variant("main", run, data, arguments.out)
+        steps.claim(arguments.out, run, data, {"main": run})
+        steps.train_variant("main", run, data, arguments.out)
+        steps.gather_logs(arguments.out)
+        steps.score_variant("main", run, data, arguments.out)
 
 
 def predict(arguments: argparse.Namespace) -> None:
     """Write label maps (NIfTI) for a folder of cases with a run's networks."""
-    from keras_medseg import pipeline
+    from keras_medseg.runs import steps
 
-    print(pipeline.predict_folder(arguments.run, arguments.data, arguments.out, arguments.variant))
+    print(steps.predict_folder(arguments.run, arguments.data, arguments.out, arguments.variant))
 
 
 def score(arguments: argparse.Namespace) -> None:
     """Score a folder of predicted label maps against the cases' segmentations."""
-    from keras_medseg import pipeline
     from keras_medseg.files import write_atomic
+    from keras_medseg.runs import steps
 
-    table = pipeline.score_folder(arguments.predictions, arguments.data, arguments.regions)
+    table = steps.score_folder(arguments.predictions, arguments.data, arguments.regions)
     write_atomic(arguments.out, table.to_csv(index=False).encode())
     print(f"{arguments.out}: {len(table)} rows")
 
 
 def export(arguments: argparse.Namespace) -> None:
     """Export a trained network (model.keras) for use without this package."""
-    from keras_medseg import export
+    from keras_medseg.inference import export
 
     print(export.export(arguments.model, arguments.out, arguments.format))
 

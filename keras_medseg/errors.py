@@ -1,5 +1,7 @@
-"""One exception for everything a user can mend."""
+"""The errors that a user can mend, each in one line."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -19,6 +21,22 @@ class DataError(ValueError):
     def __reduce__(self):
         # Keyword-only arguments are lost by the default, and workers send errors to the parent.
         return _rebuild, (type(self), self.where, self.found, self.expected, self.remedy)
+
+
+def require_choice(what: str, value: object, known: Iterable[str]) -> None:
+    """Check that `value` is one of `known`.
+
+    Raises:
+        ValueError: naming `what`, the value, the nearest known words and all of them.
+    """
+    words = list(known)
+    if value in words:
+        return
+    near = get_close_matches(str(value), words, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise ValueError(
+        f"{what}: found {value!r}, expected one of: {', '.join(words) or 'none'}.{hint}"
+    )
 
 
 def _rebuild(cls, where, found, expected, remedy):

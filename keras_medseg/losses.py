@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_medseg.choices import require_choice
+from keras_medseg.errors import require_choice
 
 RESPONSES = ("xy", "magnitude")
 DICE_SUMS = ("batch", "sample")

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_medseg.data.brats import MODALITIES
+from keras_medseg.data.datasets.brats import MODALITIES
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from keras_medseg.choices import require_choice
+from keras_medseg.errors import require_choice
 from keras_medseg.files import write_atomic
 
 if TYPE_CHECKING:
@@ -267,8 +267,9 @@ def _place(builder: Callable) -> str:
 
 
 def _files(folder: str) -> set[str]:
-    """Names of the package's modules in a folder."""
-    return {module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / folder)])}
+    """Names of the package's modules in a folder; those with an underscore are shared parts."""
+    modules = pkgutil.iter_modules([str(Path(__file__).parent / folder)])
+    return {module.name for module in modules if not module.name.startswith("_")}
 
 
 def _find(name: str) -> _Entry:

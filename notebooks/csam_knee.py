@@ -41,11 +41,15 @@ from IPython.display import Image, Markdown
 import keras_medseg
 from experiments.csam_knee.figures import knee_figures
 from experiments.csam_knee.recipe import EXPERIMENT, RECIPE
-from keras_medseg import figures, pipeline, recipe, report, stats
-from keras_medseg.data import images, phantom_pictures
-from keras_medseg.data.pictures import Preparation
+from keras_medseg import recipe
+from keras_medseg.data.batches.images import Preparation
+from keras_medseg.data.datasets import image_folders
+from keras_medseg.evaluation import statistics
 from keras_medseg.layers import attention
 from keras_medseg.models import res_csam_unet
+from keras_medseg.phantoms import images
+from keras_medseg.reporting import figures, report
+from keras_medseg.runs import steps
 
 plt.rcParams.update({"figure.dpi": 72, "font.size": 9, "axes.titlesize": 10})
 pd.options.display.float_format = "{:.4f}".format
@@ -250,7 +254,7 @@ print(
 #
 # ## 5. The data
 #
-# The synthetic knees of `keras_medseg.data.phantom_pictures` are sagittal slices with bones, fat,
+# The synthetic knees of `keras_medseg.phantoms.images` are sagittal slices with bones, fat,
 # muscle, tendons and ligaments, in the shape of a real folder: grey pictures, and masks with a
 # grey code per structure, some of them with an alpha channel, some with blurred edges. One in four
 # has no patellar ligament. A recipe names the class that is meant, and the codes that are
@@ -272,20 +276,20 @@ short = recipe.override(
 )
 print(short.data.classes)
 folder = work / "phantom"
-_ = phantom_pictures.write_pictures(folder, cases=96, layout="knee", size=(128, 128))
+_ = images.write_pictures(folder, cases=96, layout="knee", size=(128, 128))
 
 # %% [markdown]
 # `keras-medseg check FOLDER --classes ...` reads every file to its end and lists what is wrong or
 # odd:
 
 # %%
-checked = images.check(folder, classes=short.data.classes)
+checked = image_folders.check(folder, classes=short.data.classes)
 lines = checked.text.replace(f"{work}/", "").splitlines()
 print(*lines[:12], "...", lines[-1], sep="\n")
 
 # %%
-data = pipeline.load_data(folder, work / "store", short)
-short = pipeline.settle(short, data)
+data = steps.load_data(folder, work / "store", short)
+short = steps.settle(short, data)
 print(f"{data.name}: {len(data.training)} to train on, {len(data.held_out)} held out")
 
 # %% [markdown]
@@ -363,14 +367,14 @@ variants = {
     name: recipe.override(short, EXPERIMENT.profiles["paper"].variants[name])
     for name in ("res_csam_unet", "literal")
 }
-pipeline.claim(run_folder, short, data, variants)
+steps.claim(run_folder, short, data, variants)
 for name, variant in variants.items():
-    pipeline.train_variant(name, variant, data, run_folder)
+    steps.train_variant(name, variant, data, run_folder)
 
 # %%
 logs = {
     f"{name}-ligament": pd.read_csv(
-        pipeline.training_folder(run_folder, name, ("ligament",)) / "log.csv"
+        steps.training_folder(run_folder, name, ("ligament",)) / "log.csv"
     )
     for name in variants
 }
@@ -390,7 +394,7 @@ curves
 
 # %%
 scores = pd.concat(
-    [pipeline.score_variant(name, variant, data, run_folder) for name, variant in variants.items()],
+    [steps.score_variant(name, variant, data, run_folder) for name, variant in variants.items()],
     ignore_index=True,
 )
 METRICS = ["dice", "cross_entropy", "mae", "sensitivity"]
@@ -424,7 +428,7 @@ means("literal").map("{:.4f}".format)
 # little. The two readings on the same pictures:
 
 # %%
-compared = stats.compare(scores, "literal", "res_csam_unet")
+compared = statistics.compare(scores, "literal", "res_csam_unet")
 compared[["n", "baseline", "variant", "difference", "low", "high", "p"]]
 
 # %% [markdown]

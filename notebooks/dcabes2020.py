@@ -42,9 +42,14 @@ from scipy import ndimage
 import keras_medseg
 from experiments.dcabes2020 import figures as paper_figures
 from experiments.dcabes2020.recipe import EXPERIMENT, RECIPE
-from keras_medseg import figures, losses, pipeline, recipe, report, stats
-from keras_medseg.data import brats, phantom, transforms
+from keras_medseg import losses, recipe
+from keras_medseg.data.datasets import brats
+from keras_medseg.data.transforms import volumes
+from keras_medseg.evaluation import statistics
 from keras_medseg.layers import attention, residual
+from keras_medseg.phantoms import brats as phantom
+from keras_medseg.reporting import figures, report
+from keras_medseg.runs import steps
 
 plt.rcParams.update({"figure.dpi": 72, "font.size": 9, "axes.titlesize": 10})
 pd.options.display.float_format = "{:.2f}".format
@@ -223,7 +228,7 @@ pd.DataFrame(rows).set_index("skip joins")
 patient = phantom.brats_case(seed=0, index=1)
 whole = np.isin(patient.labels, brats.REGIONS["WT"])
 z = figures.largest_slice(patient.labels, patient.labels)
-x_window, y_window, z_window = transforms.window(whole.shape, RECIPE.data.window)
+x_window, y_window, z_window = volumes.window(whole.shape, RECIPE.data.window)
 label = whole[x_window, y_window, z].astype("float32")
 
 options = {"gaussian_size": 5, "gaussian_sigma": 1.0}
@@ -348,7 +353,7 @@ for panel in (upper, lower):
 # enhancing tumour. The scores speak of three nested regions: WT (all three), TC (without edema) and
 # ET (enhancing alone).
 #
-# Real patients cannot be shipped with a notebook. The synthetic ones of `keras_medseg.data.phantom`
+# Real patients cannot be shipped with a notebook. The synthetic ones of `keras_medseg.phantoms`
 # come in the same files with the same codes: contrasts of each modality, a bias field, noise,
 # scanner-dependent scales, and bright distractors that are no tumour. This one is seen in the
 # colours of the paper's Figure 3.
@@ -393,7 +398,7 @@ short = recipe.override(
     ],
 )
 phantom.write_brats(work / "phantom", cases=24, layout="BraTS2017", shape=(120, 120, 77))
-data = pipeline.load_data(work / "phantom", work / "store", short)
+data = steps.load_data(work / "phantom", work / "store", short)
 print(f"{data.name}: {len(data.training)} to train on, {len(data.held_out)} held out")
 
 means = pd.DataFrame(
@@ -433,7 +438,7 @@ for panel, (name, (picture, across, up, a, b, origin)) in zip(panels, cuts.items
 # %%
 rows_of_table = {}
 for name, case in data.store.cases.items():
-    window = transforms.window(case.full_shape, (88, 88, 64))
+    window = volumes.window(case.full_shape, (88, 88, 64))
     labels = case.full_labels()
     masks = {"brain": case.full_image().any(axis=-1), "tumour": labels > 0}
     share = {what: mask[window].sum() / mask.sum() for what, mask in masks.items()}
@@ -469,13 +474,13 @@ variants = {
     name: recipe.override(short, changes)
     for name, changes in EXPERIMENT.profiles["paper"].variants.items()
 }
-pipeline.claim(run_folder, short, data, variants)
+steps.claim(run_folder, short, data, variants)
 for name, variant in variants.items():
-    pipeline.train_variant(name, variant, data, run_folder)
+    steps.train_variant(name, variant, data, run_folder)
 
 # %%
 logs = {
-    f"{name}-WT": pd.read_csv(pipeline.training_folder(run_folder, name, ("WT",)) / "log.csv")
+    f"{name}-WT": pd.read_csv(steps.training_folder(run_folder, name, ("WT",)) / "log.csv")
     for name in variants
 }
 figures.learning_curves(logs)
@@ -497,8 +502,8 @@ figures.learning_curves(logs)
 # an explanation: a gate need not mark the tumour to be of use.
 
 # %%
-trained = pipeline.load_network(run_folder, "with_edge_loss", ("WT",))
-held_out = pipeline.batches(short, data.store, data.held_out, ("WT",), training=False)
+trained = steps.load_network(run_folder, "with_edge_loss", ("WT",))
+held_out = steps.batches(short, data.store, data.held_out, ("WT",), training=False)
 batches = [held_out.batch(0, step) for step in range(held_out.steps_per_epoch)]
 images, labels = (np.concatenate(parts) for parts in zip(*batches))
 chosen = int(labels.sum(axis=(1, 2, 3)).argmax())
@@ -523,7 +528,7 @@ for panel, gate in zip(panels[1:], maps):
 
 # %% tags=["scores"]
 scores = pd.concat(
-    [pipeline.score_variant(name, variant, data, run_folder) for name, variant in variants.items()],
+    [steps.score_variant(name, variant, data, run_folder) for name, variant in variants.items()],
     ignore_index=True,
 )
 columns_of_table = ["dice", "sensitivity", "specificity", "hd95_mm"]
@@ -537,7 +542,7 @@ scores.set_index(["variant", "case"])[columns_of_table].map("{:.3f}".format)
 picked = figures.pick_cases(scores, "with_edge_loss")
 name = picked["median"]
 case = data.store.cases[name]
-path = pipeline.prediction(run_folder, short, "with_edge_loss", name)
+path = steps.prediction(run_folder, short, "with_edge_loss", name)
 dice = scores.query("variant == 'with_edge_loss' and case == @name").set_index("region")["dice"]
 figures.case_overlay(
     case.full_image(),
@@ -596,7 +601,7 @@ Markdown("\n".join(f"* {reason}" for reason in reasons))
 # Nor can the two variants be told apart by so few patients, whichever is ahead:
 
 # %%
-compared = stats.compare(scores, "without_edge_loss", "with_edge_loss")
+compared = statistics.compare(scores, "without_edge_loss", "with_edge_loss")
 compared[["region", "n", "baseline", "variant", "difference", "p", "note"]].set_index("region")
 
 # %%

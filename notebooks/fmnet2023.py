@@ -38,10 +38,19 @@ import pandas as pd
 from IPython.display import Image, Markdown
 
 import keras_medseg
+from experiments.fmnet2023 import crop_scores
 from experiments.fmnet2023 import figures as paper_figures
 from experiments.fmnet2023.recipe import EXPERIMENT, RECIPE
-from keras_medseg import crop_scoring, figures, pipeline, recipe, report, sliding, training
-from keras_medseg.data import augment_volumes, brats, patches, phantom, store, transforms
+from keras_medseg import recipe
+from keras_medseg.data import store
+from keras_medseg.data.batches import patches
+from keras_medseg.data.datasets import brats
+from keras_medseg.data.transforms import augment_volumes, volumes
+from keras_medseg.inference import sliding_window
+from keras_medseg.phantoms import brats as phantom
+from keras_medseg.reporting import figures, report
+from keras_medseg.runs import steps
+from keras_medseg.training import fit
 
 plt.rcParams.update({"figure.dpi": 72, "font.size": 9, "axes.titlesize": 10})
 pd.options.display.float_format = "{:.3f}".format
@@ -288,7 +297,7 @@ found = brats.find_cases(work / "one")
 one = store.prepare(found, brats.read_case, work / "one_store")
 (case,) = one.cases.values()
 codes = {region: brats.REGIONS[region] for region in REGIONS}
-volume = transforms.read_volume(case, "z_score")
+volume = volumes.read_volume(case, "z_score")
 labels = case.full_labels()[tuple(slice(f, f + n) for f, n in zip(case.origin, volume.shape))]
 z = figures.largest_slice(labels, labels)
 FLAIR = brats.MODALITIES.index("flair")
@@ -394,12 +403,12 @@ table.T[["paper", "here"]].map(str)
 
 # %%
 phantom.write_brats(work / "phantom", cases=24, layout="BraTS2021", shape=(64, 64, 48))
-data = pipeline.load_data(work / "phantom", work / "store", short)
+data = steps.load_data(work / "phantom", work / "store", short)
 print(f"{data.name}: {len(data.training)} to train on, {len(data.held_out)} held out")
 run_folder = work / "run"
 variants = {"fmnet": short}
-pipeline.claim(run_folder, short, data, variants)
-pipeline.train_variant("fmnet", short, data, run_folder)
+steps.claim(run_folder, short, data, variants)
+steps.train_variant("fmnet", short, data, run_folder)
 
 # %% [markdown]
 # Every region costs a Dice loss and a focal loss; the three regions are summed, and the three
@@ -410,8 +419,8 @@ pipeline.train_variant("fmnet", short, data, run_folder)
 # little too good.
 
 # %%
-log = pd.read_csv(pipeline.training_folder(run_folder, "fmnet", REGIONS) / "log.csv")
-best = training.best_epoch(log.to_dict("records"))
+log = pd.read_csv(steps.training_folder(run_folder, "fmnet", REGIONS) / "log.csv")
+best = fit.best_epoch(log.to_dict("records"))
 figure, panel = plt.subplots(figsize=(6, 2.6), layout="constrained")
 panel.plot(log["epoch"], log["loss"], color=BLUE, label="augmented random crops, training")
 panel.plot(log["epoch"], log["val_loss"], color=BLUE, ls="--", label="centre crops, held out")
@@ -439,8 +448,8 @@ Image(picture.path.read_bytes(), width=850)
 # crops when nothing comes up into one stage (the maps below it are zero) while all else stays.
 
 # %%
-trained = pipeline.load_network(run_folder, "fmnet", REGIONS, auxiliary=True)
-held_out = pipeline.batches(short, data.store, data.held_out, REGIONS, training=False)
+trained = steps.load_network(run_folder, "fmnet", REGIONS, auxiliary=True)
+held_out = steps.batches(short, data.store, data.held_out, REGIONS, training=False)
 parts = [held_out.batch(0, step) for step in range(held_out.steps_per_epoch)]
 images, targets = (np.concatenate(part) for part in zip(*parts))
 BELOW = {1: "Bottleneck2_conv2_leaky", **{n: f"Decode{n - 1}_conv2_leaky" for n in (2, 3, 4)}}
@@ -454,7 +463,7 @@ def dice_without(stage):
         below = trained.get_layer(BELOW[stage]).output
         cut = keras.Model([trained.input, below], trained.outputs[0])
         predicted = cut([images, np.zeros((len(images), *below.shape[1:]), "float32")])
-    return crop_scoring.soft_dice(targets, keras.ops.convert_to_numpy(predicted))
+    return crop_scores.soft_dice(targets, keras.ops.convert_to_numpy(predicted))
 
 
 cuts = {"nothing": 0, **{f"into stage {stage}": stage for stage in BELOW}}
@@ -500,12 +509,12 @@ by_cut
 
 # %%
 case = data.store.cases[data.held_out[0]]
-volume = transforms.read_volume(case, short.data.normalisation)
+volume = volumes.read_volume(case, short.data.normalisation)
 patch, overlap = short.data.patch, short.data.overlap
-starts = sliding.window_starts(volume.shape[:3], patch, overlap)
+starts = sliding_window.window_starts(volume.shape[:3], patch, overlap)
 print(f"box {volume.shape[:3]} of {case.full_shape}: {len(starts)} windows of {patch}")
 first_of_axis = sorted({start[0] for start in starts})
-weights = sliding.importance_map((patch[0],), "gaussian")
+weights = sliding_window.importance_map((patch[0],), "gaussian")
 total = np.zeros(volume.shape[0])
 for start in first_of_axis:
     total[start : start + patch[0]] += weights
@@ -518,12 +527,12 @@ panel.legend(frameon=False)
 panel.spines[["top", "right"]].set_visible(False)
 
 # %%
-main = pipeline.load_network(run_folder, "fmnet", REGIONS)
-predicted = sliding.predict_volume(main, volume, patch=patch, overlap=overlap)
-in_threes = sliding.predict_volume(main, volume, patch=patch, overlap=overlap, batch_size=3)
+main = steps.load_network(run_folder, "fmnet", REGIONS)
+predicted = sliding_window.predict_volume(main, volume, patch=patch, overlap=overlap)
+in_threes = sliding_window.predict_volume(main, volume, patch=patch, overlap=overlap, batch_size=3)
 change = np.abs(predicted - in_threes).max()
 print(f"three windows at once instead of one: largest change {change:.1e}")
-scores = pipeline.score_variant("fmnet", short, data, run_folder)
+scores = steps.score_variant("fmnet", short, data, run_folder)
 
 
 # %% [markdown]
@@ -534,17 +543,17 @@ scores = pipeline.score_variant("fmnet", short, data, run_folder)
 # %%
 chosen = figures.pick_cases(scores, "fmnet")["median"]
 case = data.store.cases[chosen]
-volume = transforms.read_volume(case, short.data.normalisation)
+volume = volumes.read_volume(case, short.data.normalisation)
 inside = tuple(slice(f, f + n) for f, n in zip(case.origin, volume.shape))
 truth = case.full_labels()[inside]
-path = pipeline.prediction(run_folder, short, "fmnet", chosen)
+path = steps.prediction(run_folder, short, "fmnet", chosen)
 found = brats.read_labels(path, case.dataset)[inside]
-starts = sliding.window_starts(volume.shape[:3], patch, overlap)
+starts = sliding_window.window_starts(volume.shape[:3], patch, overlap)
 windows = [tuple(slice(f, f + n) for f, n in zip(start, patch)) for start in starts]
 window = max(windows, key=lambda window: np.count_nonzero(truth[window]))
 alone = np.full(volume.shape[:3], np.nan)
 alone[window] = main.predict_on_batch(volume[window][None])[0, ..., 0]
-together = sliding.predict_volume(main, volume, patch=patch, overlap=overlap)[..., 0]
+together = sliding_window.predict_volume(main, volume, patch=patch, overlap=overlap)[..., 0]
 z = figures.largest_slice(truth[window], truth[window]) + window[2].start
 
 

@@ -42,9 +42,13 @@ from IPython.display import Image, Markdown, display
 import keras_medseg
 from experiments.iacnn.figures import tumour_figures
 from experiments.iacnn.recipe import EXPERIMENT, RECIPE
-from keras_medseg import figures, losses, pipeline, recipe, report, stacks
-from keras_medseg.data import cases, phantom_pictures, raster, splits
+from keras_medseg import frameworks, losses, recipe
+from keras_medseg.data import cases, splits
+from keras_medseg.data.formats import image_files
 from keras_medseg.models import integrated_attention_cnn as iacnn
+from keras_medseg.phantoms import images
+from keras_medseg.reporting import figures, report
+from keras_medseg.runs import steps
 
 plt.rcParams.update({"figure.dpi": 72, "font.size": 9, "axes.titlesize": 10})
 pd.options.display.float_format = "{:.4f}".format
@@ -119,7 +123,7 @@ source(iacnn.scale_features)
 # %%
 channels, side = 6, 13
 image = keras.Input((side, side, channels))
-small = keras.Model(image, iacnn.scale_features(image, stack=stacks.get("pytorch"), name="SFA"))
+small = keras.Model(image, iacnn.scale_features(image, stack=frameworks.get("pytorch"), name="SFA"))
 pixels = np.zeros((channels, side, side, channels), "float32")
 pixels[np.arange(channels), side // 2, side // 2, np.arange(channels)] = 1
 bias = small(np.zeros((1, side, side, channels), "float32")).numpy()
@@ -294,9 +298,9 @@ short = recipe.override(
     ],
 )
 folder = work / "phantom"
-_ = phantom_pictures.write_pictures(folder, cases=120, layout="CVC-ClinicDB", size=(144, 192))
-data = pipeline.load_data(folder, work / "store", short)
-short = pipeline.settle(short, data)
+_ = images.write_pictures(folder, cases=120, layout="CVC-ClinicDB", size=(144, 192))
+data = steps.load_data(folder, work / "store", short)
+short = steps.settle(short, data)
 print(f"{data.name}: {len(data.training)} to train on, {len(data.held_out)} held out")
 
 # %%
@@ -356,11 +360,11 @@ table.drop(["data.mean", "data.std"])
 
 # %%
 run_folder = work / "run"
-pipeline.claim(run_folder, short, data, {"iacnn": short})
-pipeline.train_variant("iacnn", short, data, run_folder)
+steps.claim(run_folder, short, data, {"iacnn": short})
+steps.train_variant("iacnn", short, data, run_folder)
 
 # %%
-log = pd.read_csv(pipeline.training_folder(run_folder, "iacnn", ("tumour",)) / "log.csv")
+log = pd.read_csv(steps.training_folder(run_folder, "iacnn", ("tumour",)) / "log.csv")
 curves = figures.learning_curves({"iacnn-tumour": log})
 curves.set_figwidth(6)
 curves
@@ -369,7 +373,7 @@ curves
 # Scores of the held-out frames, the mean of every sequence:
 
 # %%
-scores = pipeline.score_variant("iacnn", short, data, run_folder)
+scores = steps.score_variant("iacnn", short, data, run_folder)
 METRICS = ["dice", "iou", "precision", "sensitivity"]
 groups = {name: data.store.cases[name].group for name in data.held_out}
 by_sequence = scores.assign(sequence=scores["case"].map(groups)).groupby("sequence")[METRICS].mean()
@@ -383,7 +387,7 @@ by_sequence.map("{:.4f}".format)
 # %%
 for which, name in figures.pick_cases(scores, "iacnn").items():
     case = data.store.cases[name]
-    mask = raster.read_mask(pipeline.prediction(run_folder, short, "iacnn", name))
+    mask = image_files.read_mask(steps.prediction(run_folder, short, "iacnn", name))
     drawn = figures.picture_overlay(
         case.full_image()[:, :, 0],
         case.full_labels()[:, :, 0] > 0,
@@ -407,8 +411,8 @@ Image(looks.path.read_bytes(), width=760)
 # And over all held-out frames, what SA and CA add, in multiples of what they get:
 
 # %%
-trained = pipeline.load_network(run_folder, "iacnn", ("tumour",))
-held_out = pipeline.batches(short, data.store, data.held_out, ("tumour",), training=False)
+trained = steps.load_network(run_folder, "iacnn", ("tumour",))
+held_out = steps.batches(short, data.store, data.held_out, ("tumour",), training=False)
 images = np.concatenate([held_out.batch(0, step)[0] for step in range(held_out.steps_per_epoch)])
 rows = {}
 for stage in iacnn.ATTENDED:

@@ -44,9 +44,14 @@ from scipy import ndimage
 import keras_medseg
 from experiments.mtds2021 import figures as paper_figures
 from experiments.mtds2021.recipe import EXPERIMENT, RECIPE
-from keras_medseg import figures, inference, losses, pipeline, postprocess, recipe, report
-from keras_medseg.data import brats, phantom, transforms
+from keras_medseg import losses, recipe
+from keras_medseg.data.datasets import brats
+from keras_medseg.data.transforms import volumes
+from keras_medseg.inference import postprocess, predict
 from keras_medseg.models import mtds_r2unet
+from keras_medseg.phantoms import brats as phantom
+from keras_medseg.reporting import figures, report
+from keras_medseg.runs import steps
 
 plt.rcParams.update({"figure.dpi": 72, "font.size": 9, "axes.titlesize": 10})
 pd.options.display.float_format = "{:.2f}".format
@@ -214,7 +219,7 @@ source(losses.dice_loss)
 # %%
 patient = phantom.brats_case(seed=0, index=1)
 z = figures.largest_slice(patient.labels, patient.labels)
-x_window, y_window, _ = transforms.window(patient.labels.shape, RECIPE.data.window)
+x_window, y_window, _ = volumes.window(patient.labels.shape, RECIPE.data.window)
 annotated = patient.labels[x_window, y_window, z]
 OUTPUTS = (*RECIPE.model.networks[0], *RECIPE.model.auxiliary)
 masks = {name: np.isin(annotated, brats.TARGETS[name]).astype("float32") for name in OUTPUTS}
@@ -288,7 +293,7 @@ panel.spines[["top", "right"]].set_visible(False)
 # modalities, and a label map. The years repeat each other (all of 2019 lies inside 2020), so cases
 # with equal voxels are used once; the ablations use 2020 alone.
 #
-# Real patients cannot be shipped with a notebook. The synthetic ones of `keras_medseg.data.phantom`
+# Real patients cannot be shipped with a notebook. The synthetic ones of `keras_medseg.phantoms`
 # come in the same files with the same codes: contrasts of each modality, a bias field, noise,
 # scanner-dependent scales, and bright distractors that are no tumour. Below, 24 of them at half the
 # resolution are written to disk in the files of BraTS 2020, found again, decoded once into a store,
@@ -307,7 +312,7 @@ short = recipe.override(
     ],
 )
 phantom.write_brats(work / "phantom", cases=24, layout="BraTS2020", shape=(120, 120, 77))
-data = pipeline.load_data(work / "phantom", work / "store", short)
+data = steps.load_data(work / "phantom", work / "store", short)
 print(f"{data.name}: {len(data.training)} to train on, {len(data.held_out)} held out")
 
 # %% [markdown]
@@ -377,7 +382,7 @@ table.agg(["min", "median", "max"])
 # %%
 rows_of_table = {}
 for name, case in data.store.cases.items():
-    inside = transforms.window(case.full_shape, short.data.window)
+    inside = volumes.window(case.full_shape, short.data.window)
     cut = {"brain": case.full_image().any(axis=-1), "tumour": case.full_labels() > 0}
     share = {what: mask[inside].sum() / mask.sum() for what, mask in cut.items()}
     rows_of_table[name] = {f"{what} outside, %": 100 * (1 - s) for what, s in share.items()}
@@ -400,11 +405,11 @@ variants = {
     name: recipe.override(short, EXPERIMENT.profiles["paper"].variants[name])
     for name in ("before_postprocessing", "mtds")
 }
-pipeline.claim(run_folder, short, data, variants)
-pipeline.train_variant("mtds", short, data, run_folder)
+steps.claim(run_folder, short, data, variants)
+steps.train_variant("mtds", short, data, run_folder)
 
 # %%
-log = pd.read_csv(pipeline.training_folder(run_folder, "mtds", ("WT",)) / "log.csv")
+log = pd.read_csv(steps.training_folder(run_folder, "mtds", ("WT",)) / "log.csv")
 off = np.abs(log["learning_rate"] / myronenko(short.train) - 1).max()
 print(f"largest departure of the logged learning rate from the formula: {off:.1e}")
 curves = figures.learning_curves({"mtds-WT": log})
@@ -423,8 +428,8 @@ curves
 # level is to see less of.
 
 # %%
-trained = pipeline.load_network(run_folder, "mtds", ("WT",), auxiliary=True)
-held_out = pipeline.batches(short, data.store, data.held_out, ("WT",), training=False)
+trained = steps.load_network(run_folder, "mtds", ("WT",), auxiliary=True)
+held_out = steps.batches(short, data.store, data.held_out, ("WT",), training=False)
 batches = [held_out.batch(0, step) for step in range(held_out.steps_per_epoch)]
 images, targets = (np.concatenate(parts) for parts in zip(*batches))
 chosen = int(targets[..., 1].sum(axis=(1, 2)).argmax())
@@ -476,7 +481,7 @@ panel.spines[["top", "right"]].set_visible(False)
 # %%
 scores = pd.concat(
     [
-        pipeline.score_variant(name, variant, data, run_folder, trained_as="mtds")
+        steps.score_variant(name, variant, data, run_folder, trained_as="mtds")
         for name, variant in variants.items()
     ],
     ignore_index=True,
@@ -498,14 +503,14 @@ joined = keras.Model(trained.input, keras.layers.Concatenate()(trained.outputs))
 probabilities, rows_of_table = {}, {}
 for name in data.held_out:
     case = data.store.cases[name]
-    predicted = inference.predict_window(
+    predicted = predict.predict_window(
         joined,
         case,
         window=short.data.window,
         normalisation=short.data.normalisation,
         batch_size=short.train.batch_size,
     )
-    probabilities[name] = transforms.paste(predicted, case.full_shape)
+    probabilities[name] = volumes.paste(predicted, case.full_shape)
     found, labels = probabilities[name] > 0.5, case.full_labels()
     rows_of_table[name] = {}
     for k, output in enumerate(OUTPUTS):
@@ -547,7 +552,7 @@ figures.case_overlay(
 masks_of = {}
 for name in data.held_out:
     case = data.store.cases[name]
-    paths = [pipeline.prediction(run_folder, short, variant, name) for variant in variants]
+    paths = [steps.prediction(run_folder, short, variant, name) for variant in variants]
     before, after = (brats.read_labels(path, case.dataset) > 0 for path in paths)
     masks_of[name] = before, after, case.full_labels() > 0
 name = max(masks_of, key=lambda name: masks_of[name][0].sum() - masks_of[name][1].sum())

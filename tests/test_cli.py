@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keras_medseg import cli
-from keras_medseg.data import phantom_pictures
+from keras_medseg.phantoms import images
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("models", "check", "prepare", "train", "predict", "score", "export", "phantom")
@@ -60,7 +60,7 @@ def test_check_lists_all_problems_and_exits_with_1(tmp_path, capsys):
 
 
 def test_check_takes_the_grey_codes_of_a_masks_classes(tmp_path, capsys):
-    phantom_pictures.write_pictures(tmp_path, cases=2, layout="knee", size=(64, 64))
+    images.write_pictures(tmp_path, cases=2, layout="knee", size=(64, 64))
     named = ["ligament=204", "background=51,102,153,255"]
     assert cli.main(["check", str(tmp_path)]) == 1
     assert "check: --classes" in " ".join(capsys.readouterr().out.split())

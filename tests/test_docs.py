@@ -198,14 +198,6 @@ def test_citation_and_changelog_have_the_packages_version():
     assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_architecture_lists_every_module():
-    modules = {
-        str(path.relative_to(PACKAGE)) for path in PACKAGE.glob("**/*.py") if path.stat().st_size
-    }
-    text = (ROOT / "docs/architecture.md").read_text().split("## Modules")[1]
-    assert set(re.findall(r"^\| `([\w/]+\.py)` \|", text, re.MULTILINE)) == modules
-
-
 IMPORTS = (ast.Import, ast.ImportFrom)
 
 
@@ -220,32 +212,6 @@ def imports(path):
     return [name for node in nodes for name in imported(node)]
 
 
-BASE = ("keras_medseg.stacks", "keras_medseg.choices")
-ARROWS = {
-    "data": ("data", "errors", "files", "__version__"),
-    "layers": ("layers", "stacks", "choices"),
-    "models": ("layers", "stacks", "choices", "registry"),
-}
-
-
-@pytest.mark.parametrize("folder", ARROWS)
-def test_arrows_of(folder):
-    allowed = tuple(f"keras_medseg.{name}" for name in ARROWS[folder])
-    for path in PACKAGE.glob(f"{folder}/*.py"):
-        ours = [name for name in imports(path) if name.startswith("keras_medseg")]
-        assert [name for name in ours if not name.startswith(allowed)] == [], path.name
-
-
-def test_losses_know_no_network():
-    ours = [name for name in imports(PACKAGE / "losses.py") if name.startswith("keras_medseg")]
-    assert [name for name in ours if not name.startswith(BASE)] == []
-
-
-def test_nothing_in_the_package_imports_experiments():
-    for path in PACKAGE.glob("**/*.py"):
-        assert [name for name in imports(path) if name.startswith("experiments")] == [], path.name
-
-
 def test_experiments_use_public_names_only():
     for path in (ROOT / "experiments").glob("**/*.py"):
         words = [name.split(".")[-1] for name in imports(path) if name.startswith("keras_medseg")]
@@ -255,7 +221,7 @@ def test_experiments_use_public_names_only():
 
 
 def test_data_imports_no_framework_at_module_level():
-    for path in PACKAGE.glob("data/*.py"):
+    for path in PACKAGE.glob("data/**/*.py"):
         top = [node for node in ast.parse(path.read_text()).body if isinstance(node, IMPORTS)]
         names = {name.split(".")[0] for node in top for name in imported(node)}
         assert names & {"tensorflow", "keras", "jax", "torch"} == set(), path.name

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from experiments.picture_figures import attention_figure, comparison_figure
-from keras_medseg import pipeline
+from experiments.image_figures import attention_figure, comparison_figure
 from keras_medseg.recipe import Recipe
-from keras_medseg.report import Figure
+from keras_medseg.reporting.report import Figure
+from keras_medseg.runs import steps
 
 CAPTION = "The weight of every pixel on each skip (section 2.3)."
 
 
-def knee_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[Figure]:
+def knee_figures(out: Path, data: steps.Cohort, base: Recipe) -> list[Figure]:
     """The spatial weights of every CSAM, and the masks of all networks of the run."""
     title = "Where CSAM looks"
     attention = attention_figure(out, data, "res_csam_unet", title=title, caption=CAPTION)

@@ -11,9 +11,9 @@ ledger.toml.
 from dataclasses import replace
 
 from experiments.csam_knee.figures import knee_figures
-from experiments.experiment import Expected, Experiment, Profile, with_comparison
 from keras_medseg.recipe import Model, Pictures, Recipe, Train
-from keras_medseg.report import Column, Paper, Row, TableSpec
+from keras_medseg.reporting.report import Column, Paper, Row, TableSpec
+from keras_medseg.runs.experiment import Expected, Experiment, Profile, with_comparison
 
 RECIPE = Recipe(
     paper="csam_knee",

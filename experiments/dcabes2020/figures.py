@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_medseg import pipeline, volumes
-from keras_medseg.data import brats
+from keras_medseg.data.datasets import brats
 from keras_medseg.data.store import StoredCase
 from keras_medseg.recipe import Recipe
-from keras_medseg.report import Figure
+from keras_medseg.reporting.report import Figure
+from keras_medseg.runs import steps
+from keras_medseg.tasks import volumes
 
 WHOLE_TUMOUR = ("WT",)
 CAPTION = (
@@ -17,15 +18,15 @@ CAPTION = (
 )
 
 
-def edge_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[Figure]:
+def edge_figures(out: Path, data: steps.Cohort, base: Recipe) -> list[Figure]:
     """Edge maps of annotation and prediction with and without the edge loss (section II.C).
 
     None where the whole tumour has no network of its own (another `model.networks`).
     """
-    from keras_medseg import figures
+    from keras_medseg.reporting import figures
 
-    scores = pipeline.read_scores(out)
-    recipes = {name: pipeline.read_variant(out, name).recipe for name in scores["variant"].unique()}
+    scores = steps.read_scores(out)
+    recipes = {name: steps.read_variant(out, name).recipe for name in scores["variant"].unique()}
     recipes = {name: run for name, run in recipes.items() if WHOLE_TUMOUR in run.model.networks}
     if not recipes:
         return []
@@ -48,10 +49,10 @@ def edge_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[Figure]
 
 def _probabilities(out: Path, variant: str, run: Recipe, case: StoredCase, z: int) -> np.ndarray:
     """(X, Y) of the whole tumour in slice z of the full grid."""
-    from keras_medseg import inference
+    from keras_medseg.inference import predict
 
-    network = pipeline.load_network(out, variant, WHOLE_TUMOUR)
-    maps = inference.predict_slice(
+    network = steps.load_network(out, variant, WHOLE_TUMOUR)
+    maps = predict.predict_slice(
         network,
         case,
         z,

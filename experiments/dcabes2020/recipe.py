@@ -9,10 +9,10 @@ its entry in ledger.toml.
 """
 
 from experiments.dcabes2020.figures import edge_figures
-from experiments.experiment import Expected, Experiment, Profile
+from keras_medseg.frameworks import KERAS_2_2
 from keras_medseg.recipe import Model, Recipe, Slices, Train
-from keras_medseg.report import Column, Paper, Row, TableSpec
-from keras_medseg.stacks import KERAS_2_2
+from keras_medseg.reporting.report import Column, Paper, Row, TableSpec
+from keras_medseg.runs.experiment import Expected, Experiment, Profile
 
 RECIPE = Recipe(
     paper="dcabes2020",

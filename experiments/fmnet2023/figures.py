@@ -7,10 +7,12 @@ import keras
 import numpy as np
 import pandas as pd
 
-from keras_medseg import crop_scoring, losses, pipeline
-from keras_medseg.data.batches import Batches
+from experiments.fmnet2023.crop_scores import score_crops
+from keras_medseg import losses
+from keras_medseg.data.batches.base import Batches
 from keras_medseg.recipe import Patches, Recipe
-from keras_medseg.report import Figure
+from keras_medseg.reporting.report import Figure
+from keras_medseg.runs import steps
 
 VARIANT = "fmnet"
 CAPTION = (
@@ -19,7 +21,7 @@ CAPTION = (
 )
 
 
-def crop_scores(out: Path, data: pipeline.Cohort, variants: dict[str, Recipe]) -> pd.DataFrame:
+def crop_scores(out: Path, data: steps.Cohort, variants: dict[str, Recipe]) -> pd.DataFrame:
     """The held-out cases by the authors' way: soft Dice of augmented random crops, and the loss.
 
     In two dimensions, of slices. Rows as in scores.csv, with the metrics crop_dice and dice_loss
@@ -28,10 +30,10 @@ def crop_scores(out: Path, data: pipeline.Cohort, variants: dict[str, Recipe]) -
     rows = []
     for name, run in variants.items():
         (regions,) = run.model.networks
-        network = pipeline.load_network(out, name, regions, auxiliary=True)
+        network = steps.load_network(out, name, regions, auxiliary=True)
         feed = _held_out(data, run, regions, as_in_training=True)
         loss = losses.get(run.train.loss, **run.train.loss_options)
-        found = crop_scoring.score_crops(
+        found = score_crops(
             network, feed, loss=lambda y, p, loss=loss: keras.ops.convert_to_numpy(loss(y, p))
         )
         of_variant = {"variant": name, "case": "augmented crops"}
@@ -45,14 +47,14 @@ def crop_scores(out: Path, data: pipeline.Cohort, variants: dict[str, Recipe]) -
     return table
 
 
-def head_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[Figure]:
+def head_figures(out: Path, data: steps.Cohort, base: Recipe) -> list[Figure]:
     """Main output and supervision heads beside the annotation, on one slice of one crop."""
-    from keras_medseg import figures
+    from keras_medseg.reporting import figures
 
     if not isinstance(base.data, Patches):
         return []
     (regions,) = base.model.networks
-    network = pipeline.load_network(out, VARIANT, regions, auxiliary=True)
+    network = steps.load_network(out, VARIANT, regions, auxiliary=True)
     x, y = _held_out(data, base, regions, as_in_training=False).batch(0, 0)
     z = figures.largest_slice(y[0, ..., 0], y[0, ..., 0])
     outputs = network.predict_on_batch(x[:1])
@@ -70,9 +72,9 @@ def head_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[Figure]
 
 
 def _held_out(
-    data: pipeline.Cohort, run: Recipe, regions: tuple[str, ...], *, as_in_training: bool
+    data: steps.Cohort, run: Recipe, regions: tuple[str, ...], *, as_in_training: bool
 ) -> Batches:
     """The held-out cases, cut, changed and shuffled as for training, or plain and in order."""
     if isinstance(run.data, Patches):
         run = replace(run, data=replace(run.data, augment_on_device=False))
-    return pipeline.batches(run, data.store, data.held_out, regions, training=as_in_training)
+    return steps.batches(run, data.store, data.held_out, regions, training=as_in_training)

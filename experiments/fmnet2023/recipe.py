@@ -3,18 +3,18 @@
     make reproduce-fmnet2023 DATA=/path/to/BraTS2021    the authors' recipe, ablations; wants a GPU
     make reproduce-fmnet2023                            synthetic data, quick profile
 
-Published (Table II), by a score of the authors' own, see crop_scoring.py: Dice WT 0.925, TC 0.914,
+Published (Table II), by a score of the authors' own, see crop_scores.py: Dice WT 0.925, TC 0.914,
 ET 0.893, loss 0.325. The recipe is that of the authors' code (fuat-arslan/MRI-Segmentation), which
 gave these numbers; the variant "paper" is what the text says instead. Every choice below has its
 entry in ledger.toml.
 """
 
-from experiments.experiment import Expected, Experiment, Profile, with_comparison
 from experiments.fmnet2023.figures import crop_scores, head_figures
-from keras_medseg.data.brats import MODALITIES
-from keras_medseg.figures import MODALITY_NAMES
+from keras_medseg.data.datasets.brats import MODALITIES
 from keras_medseg.recipe import Model, Patches, Recipe, Train
-from keras_medseg.report import Column, Paper, Row, TableSpec
+from keras_medseg.reporting.figures import MODALITY_NAMES
+from keras_medseg.reporting.report import Column, Paper, Row, TableSpec
+from keras_medseg.runs.experiment import Expected, Experiment, Profile, with_comparison
 
 RECIPE = Recipe(
     paper="fmnet2023",

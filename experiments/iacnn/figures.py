@@ -3,10 +3,10 @@ networks."""
 
 from pathlib import Path
 
-from experiments.picture_figures import attention_figure, comparison_figure
-from keras_medseg import pipeline
+from experiments.image_figures import attention_figure, comparison_figure
 from keras_medseg.recipe import Recipe
-from keras_medseg.report import Figure
+from keras_medseg.reporting.report import Figure
+from keras_medseg.runs import steps
 
 CAPTION = (
     "Mean absolute values over the channels: of SFA its output (equation 4), of SA and CA what "
@@ -14,7 +14,7 @@ CAPTION = (
 )
 
 
-def tumour_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[Figure]:
+def tumour_figures(out: Path, data: steps.Cohort, base: Recipe) -> list[Figure]:
     """Maps of SFA, SA and CA, and the masks of all networks of the run (Figures 5 and 6)."""
     title = "What the attention modules make of a picture"
     attention = attention_figure(out, data, "iacnn", title=title, caption=CAPTION)

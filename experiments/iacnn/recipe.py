@@ -11,10 +11,10 @@ images and phantom differ. Every choice below has its entry in ledger.toml.
 
 from dataclasses import dataclass, replace
 
-from experiments.experiment import Expected, Experiment, Profile, with_comparison
 from experiments.iacnn.figures import tumour_figures
 from keras_medseg.recipe import Model, Pictures, Recipe, Train
-from keras_medseg.report import Column, Paper, Row, TableSpec
+from keras_medseg.reporting.report import Column, Paper, Row, TableSpec
+from keras_medseg.runs.experiment import Expected, Experiment, Profile, with_comparison
 
 RECIPE = Recipe(
     paper="iacnn",

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_medseg import pipeline, volumes
-from keras_medseg.data import brats
+from keras_medseg.data.datasets import brats
 from keras_medseg.data.store import StoredCase
 from keras_medseg.recipe import Recipe
-from keras_medseg.report import Figure
+from keras_medseg.reporting.report import Figure
+from keras_medseg.runs import steps
+from keras_medseg.tasks import volumes
 
 VARIANT = "mtds"
 CAPTION = (
@@ -17,17 +18,17 @@ CAPTION = (
 )
 
 
-def supervision_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[Figure]:
+def supervision_figures(out: Path, data: steps.Cohort, base: Recipe) -> list[Figure]:
     """Main and auxiliary outputs of one slice beside what they were trained for (section 2.2).
 
     None where the run has no network of this paper, or one without auxiliary outputs.
     """
-    from keras_medseg import figures
+    from keras_medseg.reporting import figures
 
-    scores = pipeline.read_scores(out)
+    scores = steps.read_scores(out)
     if VARIANT not in set(scores["variant"]):
         return []
-    run = pipeline.read_variant(out, VARIANT).recipe
+    run = steps.read_variant(out, VARIANT).recipe
     if not run.model.auxiliary:
         return []
     picked = figures.pick_cases(scores, VARIANT)
@@ -47,10 +48,10 @@ def supervision_figures(out: Path, data: pipeline.Cohort, base: Recipe) -> list[
 
 def _outputs(out: Path, case: StoredCase, run: Recipe, z: int) -> list[np.ndarray]:
     """(X, Y) probabilities of every output for slice z of the full grid."""
-    from keras_medseg import inference
+    from keras_medseg.inference import predict
 
-    network = pipeline.load_network(out, VARIANT, run.model.networks[0], auxiliary=True)
-    maps = inference.predict_slice(
+    network = steps.load_network(out, VARIANT, run.model.networks[0], auxiliary=True)
+    maps = predict.predict_slice(
         network,
         case,
         z,

@@ -10,10 +10,10 @@ the ablations (Tables 1, 3 and 4). Every choice below has its entry in ledger.to
 
 from dataclasses import replace
 
-from experiments.experiment import Expected, Experiment, Profile, with_comparison
 from experiments.mtds2021.figures import supervision_figures
 from keras_medseg.recipe import Model, Predict, Recipe, Slices, Train
-from keras_medseg.report import Column, Paper, Row, TableSpec
+from keras_medseg.reporting.report import Column, Paper, Row, TableSpec
+from keras_medseg.runs.experiment import Expected, Experiment, Profile, with_comparison
 
 RECIPE = Recipe(
     paper="mtds2021",

@@ -31,7 +31,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """What `check` found. cases: those with all their files; trees: expected beside found."""
 
     folder: Path

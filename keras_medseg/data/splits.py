@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from keras_medseg.data.cases import Case, split_cases
-from keras_medseg.data.manifest import HELD_OUT, TRAINING
+from keras_medseg.data.formats.manifest import HELD_OUT, TRAINING
 from keras_medseg.errors import DataError
 
 WAYS = ("group", "random")

@@ -3,8 +3,8 @@
 import keras
 from keras import layers, ops
 
+from keras_medseg.frameworks import Stack
 from keras_medseg.layers.convolution import conv, norm
-from keras_medseg.stacks import Stack
 
 
 def channel_gate(

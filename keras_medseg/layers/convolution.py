@@ -6,7 +6,7 @@ Which of the two follows from the rank of the tensor: (N, H, W, C) or (N, X, Y, 
 import keras
 from keras import layers
 
-from keras_medseg.stacks import Stack
+from keras_medseg.frameworks import Stack
 
 
 def layer_class(kind: str, x: keras.KerasTensor) -> type[layers.Layer]:

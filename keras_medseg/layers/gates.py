@@ -3,9 +3,9 @@
 import keras
 from keras import layers
 
+from keras_medseg.frameworks import Stack
 from keras_medseg.layers.convolution import conv_bn_relu
 from keras_medseg.layers.resampling import up
-from keras_medseg.stacks import Stack
 
 
 def attention_gate(

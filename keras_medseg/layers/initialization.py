@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from keras_medseg.stacks import Stack
+from keras_medseg.frameworks import Stack
 
 
 def initialised(stack: Stack, initializer: str, **options) -> Stack:

@@ -3,8 +3,8 @@
 import keras
 from keras import layers
 
+from keras_medseg.frameworks import Stack
 from keras_medseg.layers.convolution import conv, conv_layer, norm_layer
-from keras_medseg.stacks import Stack
 
 
 def recurrent_conv(x: keras.KerasTensor, t: int, *, stack: Stack, name: str) -> keras.KerasTensor:

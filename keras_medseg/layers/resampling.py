@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_medseg.choices import require_choice
+from keras_medseg.errors import require_choice
+from keras_medseg.frameworks import Stack
 from keras_medseg.layers.convolution import conv, layer_class
-from keras_medseg.stacks import Stack
 
 DOWNSAMPLING = ("max_pool", "average_pool", "strided_conv")
 UPSAMPLING = ("nearest", "bilinear", "transposed_conv")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import keras
 from keras import layers, ops
 
+from keras_medseg.frameworks import Stack
 from keras_medseg.layers.convolution import (
     bn_relu_conv,
     conv,
@@ -15,7 +16,6 @@ from keras_medseg.layers.convolution import (
     norm,
     separable_conv,
 )
-from keras_medseg.stacks import Stack
 
 
 def bottleneck(x: keras.KerasTensor, filters: int, *, stack: Stack, name: str) -> keras.KerasTensor:

@@ -3,9 +3,9 @@
 import keras
 from keras import layers
 
+from keras_medseg.frameworks import Stack
 from keras_medseg.layers.initialization import he_normal, initialised
 from keras_medseg.layers.tokens import dense, gelu, layer_norm
-from keras_medseg.stacks import Stack
 
 GROUPS = 5
 

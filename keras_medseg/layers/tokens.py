@@ -5,7 +5,7 @@ from math import sqrt
 import keras
 from keras import layers, ops
 
-from keras_medseg.stacks import Stack
+from keras_medseg.frameworks import Stack
 
 
 def dense(

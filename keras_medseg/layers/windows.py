@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_medseg.frameworks import Stack
 from keras_medseg.layers.tokens import dense, layer_norm
-from keras_medseg.stacks import Stack
 
 
 @keras.saving.register_keras_serializable(package="keras_medseg")

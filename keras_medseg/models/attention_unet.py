@@ -7,8 +7,8 @@ al. 2018 (arXiv 1804.03999) take it one level below and resample the weights.
 
 import keras
 
-from keras_medseg import stacks
-from keras_medseg.layers.unet import LEEJUNHYUN_NAMES, leejunhyun_unet
+from keras_medseg import frameworks
+from keras_medseg.models._unets import LEEJUNHYUN_NAMES, leejunhyun_unet
 from keras_medseg.registry import Card, register
 
 ORIGINAL_NAMES = LEEJUNHYUN_NAMES
@@ -37,7 +37,7 @@ def attention_unet(
     classes: int = 1,
     filters: int = 64,
     activation: str = "linear",
-    stack: str | stacks.Stack = "pytorch",
+    stack: str | frameworks.Stack = "pytorch",
 ) -> keras.Model:
     """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 import keras
 from keras import layers
 
-from keras_medseg import stacks
+from keras_medseg import frameworks
 from keras_medseg.layers.convolution import conv, norm
 from keras_medseg.layers.interpolation import adaptive_average_pool, resize_aligned
 from keras_medseg.registry import Card, register
@@ -48,7 +48,7 @@ def deeplabv3plus(
     filters: int = 32,
     middle_units: int = 16,
     activation: str = "linear",
-    stack: str | stacks.Stack = "tensorflow_2",
+    stack: str | frameworks.Stack = "tensorflow_2",
 ) -> keras.Model:
     """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
 
@@ -75,7 +75,7 @@ def deeplabv3plus(
             f"more. The next valid shape is "
             f"{(*(max(1, size) for size in input_shape[:2]), input_shape[2])}."
         )
-    backbone = replace(stacks.get(stack), norm_epsilon=1e-3, symmetric_padding=True)
+    backbone = replace(frameworks.get(stack), norm_epsilon=1e-3, symmetric_padding=True)
     head = replace(backbone, norm_epsilon=1e-5)
     image = keras.Input(input_shape, name="Input")
     x, low_level = _xception(image, filters, middle_units, backbone)
@@ -93,7 +93,7 @@ def _width(channels: int, filters: int) -> int:
 
 
 def _xception(
-    x: keras.KerasTensor, filters: int, middle_units: int, stack: stacks.Stack
+    x: keras.KerasTensor, filters: int, middle_units: int, stack: frameworks.Stack
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """The map at stride 16, and the low-level features at stride 4."""
 
@@ -117,7 +117,7 @@ def _xception_module(
     x: keras.KerasTensor,
     widths: list[int],
     *,
-    stack: stacks.Stack,
+    stack: frameworks.Stack,
     name: str,
     strides: int = 1,
     rate: int = 1,
@@ -145,7 +145,7 @@ def _xception_module(
 def _separable(
     x: keras.KerasTensor,
     filters: int,
-    stack: stacks.Stack,
+    stack: frameworks.Stack,
     name: str,
     *,
     strides: int = 1,
@@ -172,7 +172,9 @@ def _separable(
     return layers.ReLU(name=f"{name}_pointwise_relu")(x) if relu else x
 
 
-def _atrous_pyramid(x: keras.KerasTensor, filters: int, stack: stacks.Stack) -> keras.KerasTensor:
+def _atrous_pyramid(
+    x: keras.KerasTensor, filters: int, stack: frameworks.Stack
+) -> keras.KerasTensor:
     """Image average, 1x1 and three dilated separable convolutions side by side, then 1x1."""
     pooled = adaptive_average_pool(x, (1, 1), name="image_pooling")
     pooled = _conv_norm_relu(pooled, filters, 1, stack, "image_pooling_conv")
@@ -188,7 +190,7 @@ def _atrous_pyramid(x: keras.KerasTensor, filters: int, stack: stacks.Stack) -> 
 
 
 def _decode(
-    x: keras.KerasTensor, low_level: keras.KerasTensor, filters: int, stack: stacks.Stack
+    x: keras.KerasTensor, low_level: keras.KerasTensor, filters: int, stack: frameworks.Stack
 ) -> keras.KerasTensor:
     """Beside 48 low-level features at their resolution, then two separable convolutions."""
     x = resize_aligned(x, low_level.shape[1:3], name="decoder_resize")
@@ -203,7 +205,7 @@ def _conv_norm_relu(
     x: keras.KerasTensor,
     filters: int,
     kernel_size: int,
-    stack: stacks.Stack,
+    stack: frameworks.Stack,
     name: str,
     strides: int = 1,
 ) -> keras.KerasTensor:

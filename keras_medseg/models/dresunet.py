@@ -22,14 +22,14 @@ from functools import partial
 import keras
 from keras import layers
 
-from keras_medseg import stacks
+from keras_medseg import frameworks
 from keras_medseg.layers.convolution import conv, norm
-from keras_medseg.layers.unet import residual_unet
+from keras_medseg.models._unets import residual_unet
 from keras_medseg.registry import Card, register
 
 
 def dilated_centre(
-    x: keras.KerasTensor, rates: tuple[int, ...], *, stack: stacks.Stack
+    x: keras.KerasTensor, rates: tuple[int, ...], *, stack: frameworks.Stack
 ) -> keras.KerasTensor:
     """x + f1(x) + f2(f1(x)) + ..., where f are norm, ReLU, 3x3 convolution dilated by `rates`.
 
@@ -70,7 +70,7 @@ def dresunet(
     upsampling: str | None = None,
     filters: int = 64,
     activation: str = "sigmoid",
-    stack: str | stacks.Stack = "keras_2_2",
+    stack: str | frameworks.Stack = "keras_2_2",
 ) -> keras.Model:
     """Probabilities (N, H, W, classes) in float32 from images (N, H, W, C).
 

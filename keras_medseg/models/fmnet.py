@@ -37,14 +37,14 @@ from functools import partial
 import keras
 from keras import layers
 
-from keras_medseg import stacks
-from keras_medseg.choices import require_choice
+from keras_medseg import frameworks
+from keras_medseg.errors import require_choice
 from keras_medseg.layers import resampling
 from keras_medseg.layers.convolution import conv
 from keras_medseg.layers.gates import attention_gate
 from keras_medseg.layers.interpolation import resize_aligned
-from keras_medseg.layers.normalisation import conv_in_leaky, require_more_than_one
-from keras_medseg.layers.rematerialisation import plain, rematerialised
+from keras_medseg.layers.normalization import conv_in_leaky, require_more_than_one
+from keras_medseg.layers.rematerialization import plain, rematerialised
 from keras_medseg.layers.resampling import transposed_conv
 from keras_medseg.registry import Card, register
 
@@ -76,7 +76,7 @@ def convolutions(
     *,
     count: int,
     last_norm: bool,
-    stack: stacks.Stack,
+    stack: frameworks.Stack,
     name: str,
 ) -> keras.KerasTensor:
     """`count` times 3x3x3 convolution, instance norm, leaky ReLU; `last_norm`: the last one too.
@@ -94,7 +94,7 @@ def convolutions(
 
 
 def up_conv(
-    x: keras.KerasTensor, filters: int, *, stack: stacks.Stack, name: str
+    x: keras.KerasTensor, filters: int, *, stack: frameworks.Stack, name: str
 ) -> keras.KerasTensor:
     """Nearest neighbour, then convolution, instance norm, leaky ReLU: the code's way up.
 
@@ -105,7 +105,7 @@ def up_conv(
 
 
 def up_transposed(
-    x: keras.KerasTensor, filters: int, *, stack: stacks.Stack, name: str
+    x: keras.KerasTensor, filters: int, *, stack: frameworks.Stack, name: str
 ) -> keras.KerasTensor:
     """Transposed 3x3x3 convolution, leaky ReLU: the paper's way up.
 
@@ -178,7 +178,7 @@ def join(
     attention: bool,
     parts: Variant,
     up: Callable[..., keras.KerasTensor],
-    stack: stacks.Stack,
+    stack: frameworks.Stack,
 ) -> keras.KerasTensor:
     """What a decoder stage takes: the skip and what comes up, one of them through a gate.
 
@@ -202,7 +202,7 @@ def output(
     size: tuple[int | None, ...],
     activation: str,
     *,
-    stack: stacks.Stack,
+    stack: frameworks.Stack,
     name: str,
 ) -> keras.KerasTensor:
     """Convolution, up to `size` where that is not reached, activation; (N, *size, classes)."""
@@ -242,7 +242,7 @@ def fmnet(
     filters: int = 32,
     activation: str = "sigmoid",
     checkpointing: bool = False,
-    stack: str | stacks.Stack = "pytorch",
+    stack: str | frameworks.Stack = "pytorch",
 ) -> keras.Model:
     """Probabilities in float32 from patches (N, X, Y, Z, C) or slices (N, H, W, C).
 
@@ -269,7 +269,7 @@ def fmnet(
     """
     _check_options(variant, dimensions, bottleneck_blocks, supervision_heads)
     shape = _checked_shape(input_shape, dimensions, supervision_heads)
-    parts, stack = VARIANTS[variant], stacks.get(stack)
+    parts, stack = VARIANTS[variant], frameworks.get(stack)
     keep = rematerialised if checkpointing else plain
     block = partial(keep, convolutions, last_norm=parts.last_norm, stack=stack)
     up = partial(keep, parts.up, stack=stack)

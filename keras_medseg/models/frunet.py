@@ -11,7 +11,7 @@ code that has none; a later version of it has them: `residual`.
 import keras
 from keras import layers
 
-from keras_medseg import stacks
+from keras_medseg import frameworks
 from keras_medseg.layers.convolution import conv, norm
 from keras_medseg.layers.initialization import he_normal
 from keras_medseg.layers.resampling import require_multiple, transposed_conv
@@ -59,7 +59,7 @@ def frunet(
     filters: int = 32,
     residual: bool = False,
     activation: str = "linear",
-    stack: str | stacks.Stack = "pytorch",
+    stack: str | frameworks.Stack = "pytorch",
 ) -> keras.Model:
     """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
 
@@ -77,7 +77,7 @@ def frunet(
             unknown stack.
     """
     require_multiple(input_shape, 2 ** (ROWS - 1))
-    stack = he_normal(stacks.get(stack), "fan_in", slope=0.01)
+    stack = he_normal(frameworks.get(stack), "fan_in", slope=0.01)
     image = keras.Input(input_shape, name="Input")
     nodes = {(1, 1 - ROWS): _block(image, filters, residual, stack, _name(1, 1 - ROWS))}
     for column in range(2 - ROWS, ROWS):
@@ -104,7 +104,7 @@ def _inputs(
     row: int,
     column: int,
     filters: int,
-    stack: stacks.Stack,
+    stack: frameworks.Stack,
 ) -> keras.KerasTensor:
     """Maps of the column before: row above (halved), own row, row below (doubled)."""
     width = 2 ** (row - 1) * filters
@@ -125,7 +125,7 @@ def _inputs(
 
 
 def _block(
-    x: keras.KerasTensor, filters: int, residual: bool, stack: stacks.Stack, name: str
+    x: keras.KerasTensor, filters: int, residual: bool, stack: frameworks.Stack, name: str
 ) -> keras.KerasTensor:
     """Feature aggregation where the width changes, then two normalised convolutions."""
     if x.shape[-1] != filters:
@@ -142,7 +142,9 @@ def _block(
     return x
 
 
-def _fuse(x: keras.KerasTensor, filters: int, stack: stacks.Stack, name: str) -> keras.KerasTensor:
+def _fuse(
+    x: keras.KerasTensor, filters: int, stack: frameworks.Stack, name: str
+) -> keras.KerasTensor:
     """Sum of 1x1, 3x3 and dilated 3x3 convolutions, normalised, without activation."""
     options = dict(stack=stack, use_bias=False)
     maps = [
@@ -153,5 +155,5 @@ def _fuse(x: keras.KerasTensor, filters: int, stack: stacks.Stack, name: str) ->
     return norm(layers.Add(name=f"{name}_add")(maps), stack=stack, name=f"{name}_norm")
 
 
-def _norm_activation(x: keras.KerasTensor, stack: stacks.Stack, name: str) -> keras.KerasTensor:
+def _norm_activation(x: keras.KerasTensor, stack: frameworks.Stack, name: str) -> keras.KerasTensor:
     return layers.LeakyReLU(0.1, name=f"{name}_relu")(norm(x, stack=stack, name=name))

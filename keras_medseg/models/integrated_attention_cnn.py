@@ -30,12 +30,12 @@ from functools import partial
 import keras
 from keras import layers, ops
 
-from keras_medseg import stacks
-from keras_medseg.choices import require_choice
+from keras_medseg import frameworks
+from keras_medseg.errors import require_choice
 from keras_medseg.layers.attention import channel_gate
 from keras_medseg.layers.convolution import conv
 from keras_medseg.layers.resampling import require_multiple, transposed_conv
-from keras_medseg.layers.unet import double_conv
+from keras_medseg.models._unets import double_conv
 from keras_medseg.registry import Card, register
 
 STAGES = 5
@@ -52,7 +52,9 @@ ATTENTION_PLACES = {
 }
 
 
-def scale_features(x: keras.KerasTensor, *, stack: stacks.Stack, name: str) -> keras.KerasTensor:
+def scale_features(
+    x: keras.KerasTensor, *, stack: frameworks.Stack, name: str
+) -> keras.KerasTensor:
     """SFA, equations (1) to (4): conv3(conv3(conv1(x))) + conv3(conv1(x)) + conv1(x).
 
     In spite of its name it has no attention weight. (N, H, W, C) -> (N, H, W, C).
@@ -121,7 +123,7 @@ READINGS = {"by_size": _by_size, "positions": _positions, "channels": _channels,
 
 
 def channel_attention(
-    x: keras.KerasTensor, *, ratio: int, stack: stacks.Stack, name: str
+    x: keras.KerasTensor, *, ratio: int, stack: frameworks.Stack, name: str
 ) -> keras.KerasTensor:
     """CA, equations (7) and (8): x + beta x with beta = sigmoid(MLP(max pool) + MLP(mean pool)).
 
@@ -157,7 +159,7 @@ def integrated_attention_cnn(
     ratio: int = 16,
     filters: int = 16,
     activation: str = "sigmoid",
-    stack: str | stacks.Stack = "pytorch",
+    stack: str | frameworks.Stack = "pytorch",
 ) -> keras.Model:
     """Probabilities (N, H, W, classes) in float32 from images (N, H, W, C); iacnn, section 1.1.
 
@@ -182,7 +184,7 @@ def integrated_attention_cnn(
     require_choice("sfa_place", sfa_place, SFA_PLACES)
     require_choice("attention_place", attention_place, ATTENTION_PLACES)
     require_choice("spatial_reading", spatial_reading, READINGS)
-    stack = stacks.get(stack)
+    stack = frameworks.get(stack)
     modules = {
         "SA": partial(spatial_attention, reading=spatial_reading),
         "CA": partial(channel_attention, ratio=ratio, stack=stack),
@@ -207,7 +209,7 @@ def integrated_attention_cnn(
 
 
 def _encoder(
-    x: keras.KerasTensor, filters: int, sfa_place: str, stack: stacks.Stack
+    x: keras.KerasTensor, filters: int, sfa_place: str, stack: frameworks.Stack
 ) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
     """(N, H, W, C) -> (N, H / 32, W / 32, 16 * filters), and the map of each stage."""
     skips = []

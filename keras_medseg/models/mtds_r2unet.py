@@ -29,8 +29,8 @@ from functools import partial
 import keras
 from keras import layers
 
-from keras_medseg import stacks
-from keras_medseg.choices import require_choice
+from keras_medseg import frameworks
+from keras_medseg.errors import require_choice
 from keras_medseg.layers.attention import squeeze_excitation
 from keras_medseg.layers.convolution import bn_relu_conv, conv
 from keras_medseg.layers.gates import attention_gate
@@ -43,7 +43,7 @@ SUPERVISION = ("encoder", "decoder", "none")
 
 
 def apr(
-    x: keras.KerasTensor, filters: int, *, gate: str, stack: stacks.Stack, name: str
+    x: keras.KerasTensor, filters: int, *, gate: str, stack: frameworks.Stack, name: str
 ) -> keras.KerasTensor:
     """Attention pre-activation residual module, section 2.3: x1 = x + F(x), then x1 * gate(x1).
 
@@ -59,21 +59,21 @@ def apr(
 
 
 def residual(
-    x: keras.KerasTensor, filters: int, *, gate: str, stack: stacks.Stack, name: str
+    x: keras.KerasTensor, filters: int, *, gate: str, stack: frameworks.Stack, name: str
 ) -> keras.KerasTensor:
     """APR without its gate."""
     return pre_activation(x, filters, stack=stack, name=name)
 
 
 def plain(
-    x: keras.KerasTensor, filters: int, *, gate: str, stack: stacks.Stack, name: str
+    x: keras.KerasTensor, filters: int, *, gate: str, stack: frameworks.Stack, name: str
 ) -> keras.KerasTensor:
     """APR without gate and shortcut."""
     return pre_activation_convolutions(x, filters, stack=stack, name=name)
 
 
 def pre_activation_convolutions(
-    x: keras.KerasTensor, filters: int, *, stack: stacks.Stack, name: str
+    x: keras.KerasTensor, filters: int, *, stack: frameworks.Stack, name: str
 ) -> keras.KerasTensor:
     """The decoder's block: norm, ReLU, 3x3 convolution, twice.
 
@@ -117,7 +117,7 @@ def mtds_r2unet(
     filters: int = 32,
     downsampling: str = "max_pool",
     upsampling: str | None = None,
-    stack: str | stacks.Stack = "tensorflow_2",
+    stack: str | frameworks.Stack = "tensorflow_2",
 ) -> keras.Model:
     """Probabilities in float32 from slices (N, H, W, C); mtds2021, sections 2.1 to 2.3.
 
@@ -147,7 +147,7 @@ def mtds_r2unet(
     require_choice("encoder_block", encoder_block, ENCODER_BLOCKS)
     require_choice("gate", gate, GATES)
     require_choice("supervision", supervision, SUPERVISION)
-    stack = stacks.get(stack)
+    stack = frameworks.get(stack)
     up_by = partial(up, kind=upsampling or stack.upsampling, stack=stack)
     down_by = partial(down, kind=downsampling, stack=stack)
     block = partial(ENCODER_BLOCKS[encoder_block], gate=gate, stack=stack)
@@ -187,7 +187,7 @@ def decoder(
     up_by: Callable[..., keras.KerasTensor],
     skip_gates: bool,
     *,
-    stack: stacks.Stack,
+    stack: frameworks.Stack,
 ) -> list[keras.KerasTensor]:
     """From the bottom up: doubled, joined with the skip, block, SE; three maps, finest first."""
     x, levels = encoded[3], []
@@ -210,7 +210,7 @@ def output(
     doublings: int,
     up_by: Callable[..., keras.KerasTensor],
     *,
-    stack: stacks.Stack,
+    stack: frameworks.Stack,
     name: str,
 ) -> keras.KerasTensor:
     """1x1 convolution, up to full resolution, sigmoid: (N, h, w, C) -> (N, H, W, classes)."""

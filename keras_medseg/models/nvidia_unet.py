@@ -13,11 +13,11 @@ from functools import partial
 import keras
 from keras import layers
 
-from keras_medseg import stacks
+from keras_medseg import frameworks
 from keras_medseg.layers.convolution import conv, layer_class
 from keras_medseg.layers.initialization import he_normal
-from keras_medseg.layers.normalisation import conv_in_leaky, require_more_than_one
-from keras_medseg.layers.rematerialisation import plain, rematerialised
+from keras_medseg.layers.normalization import conv_in_leaky, require_more_than_one
+from keras_medseg.layers.rematerialization import plain, rematerialised
 from keras_medseg.layers.resampling import transposed_conv
 from keras_medseg.registry import Card, register
 
@@ -68,7 +68,7 @@ def nvidia_unet(
     filters: int = 64,
     activation: str = "linear",
     checkpointing: bool = False,
-    stack: str | stacks.Stack = "pytorch",
+    stack: str | frameworks.Stack = "pytorch",
 ) -> keras.Model:
     """Logits in float32 from patches (N, X, Y, Z, C) or slices (N, H, W, C).
 
@@ -95,7 +95,7 @@ def nvidia_unet(
     _check_options(dimensions, levels, supervision_heads)
     shape = tuple(input_shape or (*(128,) * dimensions, 5))
     require_more_than_one(shape, 2 ** (levels - 1), dimensions=dimensions)
-    stack = he_normal(stacks.get(stack), "fan_in", SLOPE)
+    stack = he_normal(frameworks.get(stack), "fan_in", SLOPE)
     block = partial(rematerialised if checkpointing else plain, double_conv, stack=stack)
     image = keras.Input(shape, name="Input")
     x, skips = image, []
@@ -117,7 +117,7 @@ def nvidia_unet(
 
 
 def double_conv(
-    x: keras.KerasTensor, filters: int, *, stack: stacks.Stack, name: str, strides: int = 1
+    x: keras.KerasTensor, filters: int, *, stack: frameworks.Stack, name: str, strides: int = 1
 ) -> keras.KerasTensor:
     """Twice 3x3x3 convolution, affine instance norm, leaky ReLU; `strides` of the first.
 
@@ -134,7 +134,7 @@ def output(
     scale: int,
     activation: str,
     *,
-    stack: stacks.Stack,
+    stack: frameworks.Stack,
     name: str,
 ) -> keras.KerasTensor:
     """1x1x1 convolution, up by nearest neighbour, activation.

@@ -20,8 +20,8 @@ from functools import partial
 import keras
 from keras import layers
 
-from keras_medseg import stacks
-from keras_medseg.choices import require_choice
+from keras_medseg import frameworks
+from keras_medseg.errors import require_choice
 from keras_medseg.layers.convolution import conv, conv_bn_relu
 from keras_medseg.layers.initialization import he_normal
 from keras_medseg.layers.interpolation import Resize
@@ -77,7 +77,7 @@ def oktay_attention_unet(
     filters: int = 16,
     align_corners: bool = False,
     activation: str = "linear",
-    stack: str | stacks.Stack = "pytorch",
+    stack: str | frameworks.Stack = "pytorch",
 ) -> keras.Model:
     """Logits (N, X, Y, Z, classes) in float32 from volumes (N, X, Y, Z, C).
 
@@ -99,7 +99,7 @@ def oktay_attention_unet(
     if None in input_shape:
         raise ValueError(f"input_shape: found {input_shape}, expected a size for every axis.")
     require_choice("gates", gates, GATES)
-    stack = stacks.get(stack)
+    stack = frameworks.get(stack)
     stack = replace(he_normal(stack, "fan_in"), bias_initializer=stack.bias_initializer)
     enlarge = partial(_enlarge, method="aligned_bilinear" if align_corners else "bilinear")
 
@@ -132,7 +132,7 @@ def _enlarge(x: keras.KerasTensor, factor: int, *, method: str, name: str) -> ke
 
 
 def _block(
-    x: keras.KerasTensor, filters: int, *, stack: stacks.Stack, name: str
+    x: keras.KerasTensor, filters: int, *, stack: frameworks.Stack, name: str
 ) -> keras.KerasTensor:
     """Twice 3x3x3 convolution, batch norm, ReLU. (N, X, Y, Z, C) -> (N, X, Y, Z, filters)."""
     x = conv_bn_relu(x, filters, 3, stack=stack, name=f"{name}_conv1")
@@ -145,7 +145,7 @@ def _gated(
     count: int,
     enlarge: partial,
     *,
-    stack: stacks.Stack,
+    stack: frameworks.Stack,
     name: str,
 ) -> keras.KerasTensor:
     """The skip through `count` gates side by side; (N, X, Y, Z, C) -> (N, X, Y, Z, C).

@@ -7,7 +7,7 @@ authors' head on the third stage, which only training uses, is not built: 2,364,
 import keras
 from keras import layers
 
-from keras_medseg import stacks
+from keras_medseg import frameworks
 from keras_medseg.layers.convolution import conv, norm
 from keras_medseg.layers.initialization import he_normal
 from keras_medseg.layers.interpolation import adaptive_average_pool, resize_aligned
@@ -50,7 +50,7 @@ def pspnet(
     filters: int = 64,
     depths: tuple[int, int, int, int] = (3, 4, 6, 3),
     activation: str = "linear",
-    stack: str | stacks.Stack = "pytorch",
+    stack: str | frameworks.Stack = "pytorch",
 ) -> keras.Model:
     """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
 
@@ -73,7 +73,7 @@ def pspnet(
             f"input_shape: found {tuple(input_shape)}, expected a size for every axis: the network "
             f"interpolates to it. Give 8 k + 1 pixels, such as 713."
         )
-    stack = stacks.get(stack)
+    stack = frameworks.get(stack)
     image = keras.Input(input_shape, name="Input")
     x = _resnet(image, filters, depths, he_normal(stack, "fan_out"))
     x = _pyramid(x, stack)
@@ -86,7 +86,7 @@ def pspnet(
 
 
 def _resnet(
-    x: keras.KerasTensor, filters: int, depths: tuple[int, ...], stack: stacks.Stack
+    x: keras.KerasTensor, filters: int, depths: tuple[int, ...], stack: frameworks.Stack
 ) -> keras.KerasTensor:
     """Stride 8 and 32 * filters channels."""
     for number, (width, strides) in enumerate([(1, 2), (1, 1), (2, 1)]):
@@ -102,7 +102,12 @@ def _resnet(
 
 
 def _bottleneck(
-    x: keras.KerasTensor, width: int, strides: int, dilation: int, stack: stacks.Stack, name: str
+    x: keras.KerasTensor,
+    width: int,
+    strides: int,
+    dilation: int,
+    stack: frameworks.Stack,
+    name: str,
 ) -> keras.KerasTensor:
     """He et al. 2016, figure 5 (right), with the stride in the 3x3 convolution."""
     names = [(f"{name}_conv{number}", f"{name}_bn{number}") for number in (1, 2, 3)]
@@ -117,7 +122,7 @@ def _bottleneck(
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
 
 
-def _pyramid(x: keras.KerasTensor, stack: stacks.Stack) -> keras.KerasTensor:
+def _pyramid(x: keras.KerasTensor, stack: frameworks.Stack) -> keras.KerasTensor:
     """The map beside its averages over 1, 4, 9 and 36 windows; zhao2017, figure 3."""
     height, width, channels = x.shape[1:]
     maps = [x]
@@ -135,7 +140,7 @@ def _conv_norm_relu(
     kernel_size: int,
     name: str,
     norm_name: str,
-    stack: stacks.Stack,
+    stack: frameworks.Stack,
     **options,
 ) -> keras.KerasTensor:
     x = conv(x, filters, kernel_size, stack=stack, name=name, use_bias=False, **options)

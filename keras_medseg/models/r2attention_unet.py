@@ -6,8 +6,8 @@ with the gates of its Attention U-Net.
 
 import keras
 
-from keras_medseg import stacks
-from keras_medseg.layers.unet import LEEJUNHYUN_NAMES, leejunhyun_unet
+from keras_medseg import frameworks
+from keras_medseg.models._unets import LEEJUNHYUN_NAMES, leejunhyun_unet
 from keras_medseg.registry import Card, register
 
 ORIGINAL_NAMES = LEEJUNHYUN_NAMES
@@ -35,7 +35,7 @@ def r2attention_unet(
     t: int = 2,
     filters: int = 64,
     activation: str = "linear",
-    stack: str | stacks.Stack = "pytorch",
+    stack: str | frameworks.Stack = "pytorch",
 ) -> keras.Model:
     """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
 

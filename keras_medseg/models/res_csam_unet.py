@@ -34,8 +34,8 @@ from functools import partial
 import keras
 from keras import layers
 
-from keras_medseg import stacks
-from keras_medseg.choices import require_choice
+from keras_medseg import frameworks
+from keras_medseg.errors import require_choice
 from keras_medseg.layers.attention import cbam
 from keras_medseg.layers.convolution import conv
 from keras_medseg.layers.convolution import norm as batch_norm
@@ -54,7 +54,7 @@ NORMS = ("none", "batch")
 
 
 def residual_pair(
-    x: keras.KerasTensor, filters: int, *, norm: str, stack: stacks.Stack, name: str
+    x: keras.KerasTensor, filters: int, *, norm: str, stack: frameworks.Stack, name: str
 ) -> keras.KerasTensor:
     """relu(conv(relu(conv(x))) + x), both 3x3. (N, H, W, C) -> (N, H, W, filters)."""
     y = convolution(x, filters, 3, norm=norm, stack=stack, name=f"{name}_conv1")
@@ -70,7 +70,7 @@ def residual_single(
     *,
     kernel_size: int,
     norm: str,
-    stack: stacks.Stack,
+    stack: frameworks.Stack,
     name: str,
 ) -> keras.KerasTensor:
     """relu(conv(x)) + x. (N, H, W, C) -> (N, H, W, filters)."""
@@ -86,7 +86,7 @@ def convolution(
     kernel_size: int,
     *,
     norm: str,
-    stack: stacks.Stack,
+    stack: frameworks.Stack,
     name: str,
 ) -> keras.KerasTensor:
     """Convolution with bias, and batch normalisation if `norm` is "batch"."""
@@ -127,7 +127,7 @@ def res_csam_unet(
     norm: str = "none",
     filters: int = 64,
     activation: str = "sigmoid",
-    stack: str | stacks.Stack = "pytorch",
+    stack: str | frameworks.Stack = "pytorch",
 ) -> keras.Model:
     """Probabilities (N, H, W, classes) in float32 from images (N, H, W, C); csam_knee, section 2.2.
 
@@ -150,7 +150,7 @@ def res_csam_unet(
     require_choice("variant", variant, BLOCKS)
     require_choice("csam_place", csam_place, CSAM_PLACES)
     require_choice("norm", norm, NORMS)
-    stack = stacks.get(stack)
+    stack = frameworks.get(stack)
     encode, decode = BLOCKS[variant]
     gate = partial(cbam, stack=stack, ratio=ratio, batch_norm=norm == "batch")
 

@@ -32,8 +32,8 @@ Also open in the paper, and chosen here:
 import keras
 from keras import layers
 
-from keras_medseg import stacks
-from keras_medseg.choices import require_choice
+from keras_medseg import frameworks
+from keras_medseg.errors import require_choice
 from keras_medseg.layers.attention import cbam
 from keras_medseg.layers.convolution import conv, conv_bn_relu
 from keras_medseg.layers.resampling import down, require_multiple, up
@@ -68,7 +68,7 @@ def residual_attention_unet(
     filters: int = 32,
     downsampling: str = "max_pool",
     upsampling: str | None = None,
-    stack: str | stacks.Stack = "keras_2_2",
+    stack: str | frameworks.Stack = "keras_2_2",
 ) -> keras.Model:
     """Probabilities (N, H, W, classes) in float32 from slices (N, H, W, C); dcabes2020, Table I.
 
@@ -88,7 +88,7 @@ def residual_attention_unet(
     """
     require_multiple(input_shape, 16)
     require_choice("residual_block", residual_block, RESIDUAL_BLOCKS)
-    stack = stacks.get(stack)
+    stack = frameworks.get(stack)
     upsampling = upsampling or stack.upsampling
     residual = RESIDUAL_BLOCKS[residual_block]
 

@@ -14,9 +14,9 @@ shortcuts, transposed convolutions, PyTorch. It is
 
 import keras
 
-from keras_medseg import stacks
-from keras_medseg.choices import require_choice
-from keras_medseg.layers.unet import residual_unet
+from keras_medseg import frameworks
+from keras_medseg.errors import require_choice
+from keras_medseg.models._unets import residual_unet
 from keras_medseg.registry import Card, register
 
 _UNITS = {
@@ -72,7 +72,7 @@ def resunet(
     upsampling: str | None = None,
     filters: int = 64,
     activation: str = "sigmoid",
-    stack: str | stacks.Stack = "keras_2_2",
+    stack: str | frameworks.Stack = "keras_2_2",
 ) -> keras.Model:
     """Probabilities (N, H, W, classes) in float32 from images (N, H, W, C).
 

@@ -16,7 +16,7 @@ from functools import partial
 import keras
 from keras import layers
 
-from keras_medseg import stacks
+from keras_medseg import frameworks
 from keras_medseg.layers.attention import squeeze_excitation
 from keras_medseg.layers.convolution import bn_relu_conv, conv, conv_bn_relu, norm
 from keras_medseg.layers.resampling import require_multiple, up
@@ -102,7 +102,7 @@ def resunetpp(
     classes: int = 1,
     filters: int = 16,
     activation: str = "sigmoid",
-    stack: str | stacks.Stack = "tensorflow_2",
+    stack: str | frameworks.Stack = "tensorflow_2",
 ) -> keras.Model:
     """Probabilities (N, H, W, classes) in float32 from images (N, H, W, C).
 
@@ -117,7 +117,7 @@ def resunetpp(
         ValueError: H or W not divisible by 8; the message gives the next valid shape.
     """
     require_multiple(input_shape, 8)
-    stack = stacks.get(stack)
+    stack = frameworks.get(stack)
     excite = partial(squeeze_excitation, stack=stack, ratio=8, use_bias=False)
 
     def unit(x, width, name, strides=1):
@@ -145,7 +145,7 @@ def resunetpp(
 
 
 def _aspp(
-    x: keras.KerasTensor, filters: int, *, stack: stacks.Stack, name: str
+    x: keras.KerasTensor, filters: int, *, stack: frameworks.Stack, name: str
 ) -> keras.KerasTensor:
     """Sum of 3x3 convolutions of four dilations, each normalised, then 1x1."""
     branches = []
@@ -158,7 +158,7 @@ def _aspp(
 
 
 def _attend(
-    skip: keras.KerasTensor, x: keras.KerasTensor, *, stack: stacks.Stack, name: str
+    skip: keras.KerasTensor, x: keras.KerasTensor, *, stack: frameworks.Stack, name: str
 ) -> keras.KerasTensor:
     """The decoder's map times a map of its own size made of it and of the skip, twice as large."""
     channels = x.shape[-1]

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_medseg import stacks
+from keras_medseg import frameworks
 from keras_medseg.layers.convolution import conv
 from keras_medseg.layers.initialization import initialised
 from keras_medseg.layers.tokens import dense, gelu, layer_norm
@@ -79,7 +79,7 @@ def swin_unet(
     window: int = 7,
     drop_path: float = 0.2,
     activation: str = "linear",
-    stack: str | stacks.Stack = "pytorch",
+    stack: str | frameworks.Stack = "pytorch",
 ) -> keras.Model:
     """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
 
@@ -105,7 +105,7 @@ def swin_unet(
     """
     heads = _heads(heads, filters, depths)
     _require_windows(input_shape, len(depths), window)
-    stack = stacks.get(stack)
+    stack = frameworks.get(stack)
     linear = initialised(stack, "RandomNormal", stddev=0.02)
     rates = np.split(np.linspace(0, drop_path, sum(depths)), np.cumsum(depths)[:-1])
 
@@ -130,7 +130,7 @@ def swin_unet(
 
 
 def _encode(
-    x: keras.KerasTensor, stage: Stage, levels: int, stack: stacks.Stack
+    x: keras.KerasTensor, stage: Stage, levels: int, stack: frameworks.Stack
 ) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
     """The lowest map, and what each stage above took."""
     skips = []
@@ -142,7 +142,7 @@ def _encode(
 
 
 def _decode(
-    x: keras.KerasTensor, skips: list[keras.KerasTensor], stage: Stage, stack: stacks.Stack
+    x: keras.KerasTensor, skips: list[keras.KerasTensor], stage: Stage, stack: frameworks.Stack
 ) -> keras.KerasTensor:
     for number, skip in enumerate(reversed(skips), start=1):
         name = "layers_up0" if number == 1 else f"layers_up{number - 1}_upsample"
@@ -160,7 +160,7 @@ def _block(
     shifted: bool,
     rate: float,
     *,
-    stack: stacks.Stack,
+    stack: frameworks.Stack,
     name: str,
 ) -> keras.KerasTensor:
     """x + attention(norm(x)), then x + MLP(norm(x)); Liu et al. 2021, equation (3)."""

@@ -9,11 +9,11 @@ Brox 2015 (MICCAI), figure 1: no padding, no norm, 2x2 up-convolutions, skips cr
 import keras
 from keras import layers
 
-from keras_medseg import stacks
-from keras_medseg.choices import require_choice
+from keras_medseg import frameworks
+from keras_medseg.errors import require_choice
 from keras_medseg.layers.convolution import conv
 from keras_medseg.layers.resampling import require_multiple, transposed_conv
-from keras_medseg.layers.unet import LEEJUNHYUN_NAMES, leejunhyun_unet
+from keras_medseg.models._unets import LEEJUNHYUN_NAMES, leejunhyun_unet
 from keras_medseg.registry import Card, register
 
 ORIGINAL_NAMES = LEEJUNHYUN_NAMES
@@ -42,7 +42,7 @@ def unet(
     form: str = "same",
     filters: int = 64,
     activation: str = "linear",
-    stack: str | stacks.Stack = "pytorch",
+    stack: str | frameworks.Stack = "pytorch",
 ) -> keras.Model:
     """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
 
@@ -64,7 +64,7 @@ def unet(
         return leejunhyun_unet("unet", input_shape, classes, filters, activation, stack)
     # 188 pixels, the smallest size, leave 4; each of the four halvings doubles the step.
     require_multiple(input_shape, 16, offset=188)
-    stack = stacks.get(stack)
+    stack = frameworks.get(stack)
     image = keras.Input(input_shape, name="Input")
     x = _features_without_padding(image, filters, stack)
     x = conv(x, classes, 1, stack=stack, name="Output", activation=activation, dtype="float32")
@@ -72,7 +72,7 @@ def unet(
 
 
 def _features_without_padding(
-    x: keras.KerasTensor, filters: int, stack: stacks.Stack
+    x: keras.KerasTensor, filters: int, stack: frameworks.Stack
 ) -> keras.KerasTensor:
     """Figure 1 of the article but for its last layer; (N, H, W, C) -> (N, H-184, W-184, filters).
 

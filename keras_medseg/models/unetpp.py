@@ -8,7 +8,7 @@ instead. The article prints 9.04 M parameters, as counted there: one input chann
 import keras
 from keras import layers
 
-from keras_medseg import stacks
+from keras_medseg import frameworks
 from keras_medseg.layers.convolution import conv
 from keras_medseg.layers.resampling import require_multiple, transposed_conv
 from keras_medseg.registry import Card, register
@@ -40,7 +40,7 @@ def unetpp(
     dropout: float = 0.5,
     l2: float = 1e-4,
     activation: str = "sigmoid",
-    stack: str | stacks.Stack = "keras_2_2",
+    stack: str | frameworks.Stack = "keras_2_2",
 ) -> keras.Model:
     """Probabilities (N, H, W, classes) in float32 from images (N, H, W, C).
 
@@ -58,7 +58,7 @@ def unetpp(
         ValueError: H or W not divisible by 16; the message gives the next valid shape.
     """
     require_multiple(input_shape, 2 ** (LEVELS - 1))
-    stack = stacks.get(stack)
+    stack = frameworks.get(stack)
 
     def penalised(x, width, size, name, **options):
         options |= dict(

@@ -8,7 +8,7 @@ up-sampling, and that a fifth up-sampling returns to the size of the image.
 import keras
 from keras import layers
 
-from keras_medseg import stacks
+from keras_medseg import frameworks
 from keras_medseg.layers.convolution import conv, norm
 from keras_medseg.layers.initialization import he_normal
 from keras_medseg.layers.resampling import down, require_multiple, up
@@ -59,7 +59,7 @@ def unext(
     filters: int = 16,
     growth: tuple[int, int, int, int, int] = (1, 2, 8, 10, 16),
     activation: str = "linear",
-    stack: str | stacks.Stack = "pytorch",
+    stack: str | frameworks.Stack = "pytorch",
 ) -> keras.Model:
     """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
 
@@ -77,7 +77,7 @@ def unext(
             unknown stack.
     """
     require_multiple(input_shape, 32)
-    stack = stacks.get(stack)
+    stack = frameworks.get(stack)
     image = keras.Input(input_shape, name="Input")
     x, skips = _encode(image, [filters * factor for factor in growth], stack)
     for number, skip in enumerate(reversed(skips), start=1):
@@ -95,7 +95,7 @@ def unext(
 
 
 def _encode(
-    x: keras.KerasTensor, widths: list[int], stack: stacks.Stack
+    x: keras.KerasTensor, widths: list[int], stack: frameworks.Stack
 ) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
     skips = []
     for number, width in enumerate(widths[:3], start=1):
@@ -114,6 +114,6 @@ def _encode(
     return x, skips[:-1]
 
 
-def _up_relu(x: keras.KerasTensor, stack: stacks.Stack, number: int) -> keras.KerasTensor:
+def _up_relu(x: keras.KerasTensor, stack: frameworks.Stack, number: int) -> keras.KerasTensor:
     x = up(x, "bilinear", stack=stack, name=f"up{number}")
     return layers.ReLU(name=f"decoder{number}_relu")(x)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from keras_medseg.data import augment
+from keras_medseg.data.transforms import augment
 
 
 def test_a_sample_keeps_its_flips_when_others_are_added():
@@ -14,7 +14,7 @@ def test_a_sample_keeps_its_flips_when_others_are_added():
 
 
 def test_flips_are_the_same_in_another_process():
-    code = "from keras_medseg.data import augment; print(augment.flips(3, 5, 8).tolist())"
+    code = "from keras_medseg.data.transforms.augment import flips; print(flips(3, 5, 8).tolist())"
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from keras_medseg.data import augment_volumes
-from keras_medseg.data.augment_volumes import COLUMNS, DEFAULTS, augment_image, augment_targets
+from keras_medseg.data.transforms import augment_volumes
+from keras_medseg.data.transforms.augment_volumes import (
+    COLUMNS,
+    DEFAULTS,
+    augment_image,
+    augment_targets,
+)
 
 PATCH = (12, 9, 10)
 ALL = augment_volumes.complete({name: {} for name in DEFAULTS})
@@ -56,7 +61,7 @@ def test_another_seed_or_epoch_draws_otherwise(other):
 
 def test_numbers_are_the_same_in_another_process():
     code = (
-        "from keras_medseg.data import augment_volumes as a;"
+        "from keras_medseg.data.transforms import augment_volumes as a;"
         "options = a.complete({name: {} for name in a.DEFAULTS});"
         "print(a.draw(3, 5, 4, options, (12, 9, 10)).tobytes().hex())"
     )

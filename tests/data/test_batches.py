@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_medseg.data import augment, batches, transforms
-from keras_medseg.data.batches import py_dataset, tf_dataset
-from keras_medseg.data.slices import SliceBatches
+from keras_medseg.data.batches import base
+from keras_medseg.data.batches.base import py_dataset, tf_dataset
+from keras_medseg.data.batches.slices import SliceBatches
 from keras_medseg.data.store import prepare
+from keras_medseg.data.transforms import augment, volumes
 
 TARGETS = {"WT": (1, 2, 3), "ET": (3,)}
 
@@ -142,14 +143,14 @@ def test_batches_are_normalised_as_the_case_is(made):
     x, _ = made.batch(0, 0)
     case = made.store.cases["case0"]
     expected = np.empty((6, 6, 2), np.float32)
-    scaling = transforms.scaling(case.statistics, "z_score")
-    transforms.read_slice(case, 1, made.window, scaling, expected)
+    scaling = volumes.scaling(case.statistics, "z_score")
+    volumes.read_slice(case, 1, made.window, scaling, expected)
     assert np.array_equal(x[1], expected)
     assert np.all(x[0][0] == 0)
 
 
 def test_memory_is_lent_again_only_when_nobody_holds_it():
-    memory = batches._Memory()
+    memory = base._Memory()
     first = memory.array((3, 5))
     first[...] = 1
     part = first[1]
@@ -165,7 +166,7 @@ def test_memory_is_lent_again_only_when_nobody_holds_it():
 
 
 def test_memory_keeps_a_bounded_number_of_blocks():
-    memory = batches._Memory(kept=2)
+    memory = base._Memory(kept=2)
     held = [memory.array((4,)) for _ in range(5)]
     for number, array in enumerate(held):
         array[...] = number

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_medseg.data import brats, nifti
+from keras_medseg.data.datasets import brats
+from keras_medseg.data.formats import nifti
 from keras_medseg.errors import DataError
 
 SHARED = Path(os.environ.get("KERAS_MEDSEG_SHARED", Path(__file__).parents[3] / "shared"))

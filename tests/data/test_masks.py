@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_medseg.data import masks
+from keras_medseg.data.formats import masks
 from keras_medseg.errors import DataError
 
 PATH = Path("m.png")

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from keras_medseg.data import nifti
+from keras_medseg.data.formats import nifti
 
 from .bad_nifti import GOOD, LPS, PACKED, REFUSED, SHAPE, WARNED, nifti_bytes, voxels
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_medseg.data import augment_volumes, transforms
-from keras_medseg.data.patches import PatchBatches, find_objects, place_crop
+from keras_medseg.data.batches.patches import PatchBatches, find_objects, place_crop
 from keras_medseg.data.store import prepare
+from keras_medseg.data.transforms import augment_volumes, volumes
 
 TARGETS = {"WT": (1, 2, 3), "ET": (3,)}
 AUGMENTATION = {name: {"probability": 0.5} for name in augment_volumes.DEFAULTS}
@@ -105,7 +105,7 @@ def test_cases_that_are_smaller_lie_in_the_middle_of_zeros(made):
     assert wide.start(0, 0) == (-2, 0, -1)
     x, y = wide.batch(0, 0)
     case = wide.store.cases["case0"]
-    np.testing.assert_array_equal(x[0, 2:7, :, 1:], transforms.read_volume(case, "none"))
+    np.testing.assert_array_equal(x[0, 2:7, :, 1:], volumes.read_volume(case, "none"))
     for outside in (np.s_[:, :2], np.s_[:, 7:], np.s_[:, :, :, :1]):
         assert not x[outside].any()
         assert not y[outside].any()
@@ -113,7 +113,7 @@ def test_cases_that_are_smaller_lie_in_the_middle_of_zeros(made):
 
 def test_batches_are_normalised_as_the_case_is(made):
     fixed = replace(made, crops="centre", shuffle=False)
-    volume = transforms.read_volume(made.store.cases["case1"], "z_score")
+    volume = volumes.read_volume(made.store.cases["case1"], "z_score")
     np.testing.assert_array_equal(fixed.batch(0, 0)[0][1], volume[0:4, 1:4, 0:4])
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_medseg.data.resize import FITS, resize, resize_labels, restore
+from keras_medseg.data.transforms.resize import FITS, resize, resize_labels, restore
 
 
 def test_same_size_changes_nothing():

@@ -457,7 +457,9 @@ def test_a_script_without_main_guard_is_told_so_and_does_not_hang(tmp_path):
     script.write_text(
         f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from pathlib import Path\n"
-        "from keras_medseg.data import brats, phantom, store\n"
+        "from keras_medseg.data import store\n"
+        "from keras_medseg.data.datasets import brats\n"
+        "from keras_medseg.phantoms import brats as phantom\n"
         f"folder = Path({str(tmp_path / 'data')!r})\n"
         "if not folder.exists():\n"
         "    phantom.write_brats(folder, cases=2, shape=(40, 40, 26))\n"

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from keras_medseg.data import transforms
 from keras_medseg.data.cases import CaseArrays
 from keras_medseg.data.store import prepare
+from keras_medseg.data.transforms import volumes
 
 
 @pytest.fixture
@@ -25,27 +25,27 @@ def stored(tmp_path):
 
 def _slice(case, z, size, normalisation="none", flip=(False, False)):
     out = np.full((*size[:2], case.image.shape[3]), np.nan, np.float32)
-    scaling = transforms.scaling(case.statistics, normalisation)
-    transforms.read_slice(case, z, size, scaling, out, flip=flip)
+    scaling = volumes.scaling(case.statistics, normalisation)
+    volumes.read_slice(case, z, size, scaling, out, flip=flip)
     return out
 
 
 def _targets(case, z, size, targets, flip=(False, False)):
     out = np.full((*size[:2], len(targets)), np.nan, np.float32)
-    transforms.read_targets(case, z, size, targets, out, flip=flip)
+    volumes.read_targets(case, z, size, targets, out, flip=flip)
     return out
 
 
 def test_chosen_channels_are_read_in_their_order(stored):
     image = np.arange(1, 4 * 3 * 2 * 4 + 1).reshape(4, 3, 2, 4)
     case = stored(image)
-    everything = transforms.read_volume(case, "z_score")
+    everything = volumes.read_volume(case, "z_score")
     for channels in ((2,), (3, 0), (0, 1, 3), (0, 1, 2, 3)):
-        chosen = transforms.read_volume(case, "z_score", channels)
+        chosen = volumes.read_volume(case, "z_score", channels)
         np.testing.assert_array_equal(chosen, everything[..., channels])
-        scaling = transforms.scaling(case.statistics, "none", channels)
+        scaling = volumes.scaling(case.statistics, "none", channels)
         out = np.full((4, 3, len(channels)), np.nan, np.float32)
-        transforms.read_slice(case, 1, (4, 3, 2), scaling, out)
+        volumes.read_slice(case, 1, (4, 3, 2), scaling, out)
         np.testing.assert_array_equal(out, image[:, :, 1, channels])
 
 
@@ -53,36 +53,36 @@ def test_chosen_channels_are_read_in_their_order(stored):
 def test_channels_that_are_not_there_are_refused(stored, channels):
     case = stored(np.ones((2, 2, 2, 4)))
     with pytest.raises(ValueError, match="channels: found"):
-        transforms.scaling(case.statistics, "none", channels)
+        volumes.scaling(case.statistics, "none", channels)
 
 
 def test_window_of_the_paper():
     # (240 - 176) // 2 = 32, (155 - 128) // 2 = 13.
-    assert transforms.window_origin((240, 240, 155), (176, 176, 128)) == (32, 32, 13)
+    assert volumes.window_origin((240, 240, 155), (176, 176, 128)) == (32, 32, 13)
     expected = (slice(32, 208), slice(32, 208), slice(13, 141))
-    assert transforms.window((240, 240, 155), (176, 176, 128)) == expected
+    assert volumes.window((240, 240, 155), (176, 176, 128)) == expected
 
 
 def test_window_larger_than_the_grid_begins_before_it():
     # (3 - 6) // 2 = -2: two before, one after.
-    assert transforms.window_origin((3, 8), (6, 4)) == (-2, 2)
-    assert transforms.window((3, 8), (6, 4)) == (slice(0, 3), slice(2, 6))
+    assert volumes.window_origin((3, 8), (6, 4)) == (-2, 2)
+    assert volumes.window((3, 8), (6, 4)) == (slice(0, 3), slice(2, 6))
 
 
 @pytest.mark.parametrize("size", [(4, 2, 3), (8, 9, 5), (3, 12, 1)])
 def test_paste_puts_the_window_back(size):
     full = np.arange(1, 6 * 7 * 3 + 1).reshape(6, 7, 3)
-    inside = transforms.window(full.shape, size)
+    inside = volumes.window(full.shape, size)
     window = np.zeros(size, full.dtype)
     for index in np.ndindex(*size):
-        at = np.add(index, transforms.window_origin(full.shape, size))
+        at = np.add(index, volumes.window_origin(full.shape, size))
         if all(0 <= a < f for a, f in zip(at, full.shape)):
             window[index] = full[tuple(at)]
     expected = np.zeros_like(full)
     expected[inside] = full[inside]
-    assert np.array_equal(transforms.paste(window, full.shape), expected)
+    assert np.array_equal(volumes.paste(window, full.shape), expected)
     regions = np.stack([window, -window], axis=-1)
-    pasted = transforms.paste(regions, full.shape)
+    pasted = volumes.paste(regions, full.shape)
     assert pasted.shape == (6, 7, 3, 2)
     assert np.array_equal(pasted, np.stack([expected, -expected], axis=-1))
 
@@ -102,7 +102,7 @@ def test_any_window_of_the_grid_comes_back_without_loss(stored, size):
     case = stored(image, labels)
     for z in range(size[2]):
         expected, truth = np.zeros((*size[:2], 2)), np.zeros(size[:2])
-        start = transforms.window_origin(image.shape[:3], size)
+        start = volumes.window_origin(image.shape[:3], size)
         for x, y in np.ndindex(*size[:2]):
             at = (x + start[0], y + start[1], z + start[2])
             if all(0 <= a < f for a, f in zip(at, image.shape)):
@@ -193,7 +193,7 @@ def test_every_stored_type_is_read(stored, dtype):
 
 def test_only_the_named_normalisations_exist():
     with pytest.raises(ValueError, match="found 'zscore', expected one of z_score, min_max, none"):
-        transforms.scaling([{"min": 0, "max": 1, "mean": 0, "std": 1}], "zscore")
+        volumes.scaling([{"min": 0, "max": 1, "mean": 0, "std": 1}], "zscore")
 
 
 # Parts of the stored box, for crops in three dimensions
@@ -201,13 +201,13 @@ def test_only_the_named_normalisations_exist():
 
 def _box(case, start, size, normalisation="none"):
     out = np.full((*size, case.image.shape[3]), np.nan, np.float32)
-    transforms.read_box(case, start, transforms.scaling(case.statistics, normalisation), out)
+    volumes.read_box(case, start, volumes.scaling(case.statistics, normalisation), out)
     return out
 
 
 def _box_targets(case, start, size, targets):
     out = np.full((*size, len(targets)), np.nan, np.float32)
-    transforms.read_box_targets(case, start, targets, out)
+    volumes.read_box_targets(case, start, targets, out)
     return out
 
 
@@ -260,10 +260,10 @@ def test_part_of_the_box_is_normalised_before_it_is_padded(stored):
 
 def test_volume_goes_to_its_box_and_back(stored):
     case, image, _ = _boxed(stored)
-    volume = transforms.read_volume(case, "none")
+    volume = volumes.read_volume(case, "none")
     np.testing.assert_array_equal(volume, image)
-    np.testing.assert_array_equal(transforms.uncrop(volume, case), case.full_image())
-    one = transforms.uncrop(np.ones((4, 3, 5), np.uint8), case)
+    np.testing.assert_array_equal(volumes.uncrop(volume, case), case.full_image())
+    one = volumes.uncrop(np.ones((4, 3, 5), np.uint8), case)
     assert one.shape == (6, 7, 5)
     assert one.dtype == np.uint8
     assert one.sum() == 60

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_medseg import stacks
+from keras_medseg import frameworks
 from keras_medseg.layers.convolution import conv
 
 
@@ -12,7 +12,7 @@ from keras_medseg.layers.convolution import conv
 @pytest.mark.parametrize("size", [(6, 8), (7, 5)])
 def test_a_strided_1x1_convolution_takes_every_other_pixel(stack, size):
     image = keras.Input((*size, 3))
-    model = keras.Model(image, conv(image, 5, 1, stack=stacks.get(stack), name="a", strides=2))
+    model = keras.Model(image, conv(image, 5, 1, stack=frameworks.get(stack), name="a", strides=2))
     rng = np.random.default_rng(0)
     x, kernel, bias = rng.normal(size=(2, *size, 3)), rng.normal(size=(3, 5)), rng.normal(size=5)
     model.get_layer("a").set_weights([kernel[None, None], bias])
@@ -23,7 +23,7 @@ def test_a_strided_1x1_convolution_takes_every_other_pixel(stack, size):
 def test_a_strided_1x1_convolution_of_few_channels_can_be_trained():
     """Keras' own, 4 to 8 channels, writes beyond its memory in the gradient: TensorFlow 2.21."""
     image = keras.Input((64, 64, 4))
-    out = conv(image, 8, 1, stack=stacks.get("pytorch"), name="a", strides=2, use_bias=False)
+    out = conv(image, 8, 1, stack=frameworks.get("pytorch"), name="a", strides=2, use_bias=False)
     model = keras.Model(image, out)
     model.compile(keras.optimizers.SGD(1.0), "mse")
     rng = np.random.default_rng(0)

@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 
-from keras_medseg import stacks
+from keras_medseg import frameworks
 from keras_medseg.layers.gates import attention_gate
 
 
 def test_attention_gate_by_hand():
     skip, signal = keras.Input((1, 2, 1)), keras.Input((1, 2, 1))
-    gated = attention_gate(skip, signal, 1, stack=stacks.PYTORCH, name="gate")
+    gated = attention_gate(skip, signal, 1, stack=frameworks.PYTORCH, name="gate")
     model = keras.Model([skip, signal], gated)
     for part, weight in (("g", 1), ("x", 2), ("psi", 3)):
         kernel, bias = np.full((1, 1, 1, 1), weight), np.zeros(1)
@@ -25,7 +25,7 @@ def test_attention_gate_by_hand():
 
 def test_signal_of_half_the_resolution_is_doubled():
     skip, signal = keras.Input((2, 2, 4, 3)), keras.Input((1, 1, 2, 5))
-    options = dict(stack=stacks.PYTORCH, name="gate")
+    options = dict(stack=frameworks.PYTORCH, name="gate")
     coarse = keras.Model([skip, signal], attention_gate(skip, signal, 2, coarse=True, **options))
     fine_signal = keras.Input((2, 2, 4, 5))
     fine = keras.Model([skip, fine_signal], attention_gate(skip, fine_signal, 2, **options))

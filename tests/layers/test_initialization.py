@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_medseg import stacks
+from keras_medseg import frameworks
 from keras_medseg.layers.convolution import conv
 from keras_medseg.layers.initialization import he_normal, initialised
 
 
-def _kernel_and_bias(stack: stacks.Stack) -> list[np.ndarray]:
+def _kernel_and_bias(stack: frameworks.Stack) -> list[np.ndarray]:
     image = keras.Input((4, 4, 16))
     return keras.Model(image, conv(image, 64, 3, stack=stack, name="conv")).get_weights()
 
@@ -20,10 +20,10 @@ def _kernel_and_bias(stack: stacks.Stack) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("stack", "deviation"),
     [
-        (he_normal(stacks.PYTORCH, "fan_in"), sqrt(2 / 144)),
-        (he_normal(stacks.PYTORCH, "fan_out"), sqrt(2 / 576)),
-        (he_normal(stacks.PYTORCH, "fan_in", slope=1), sqrt(1 / 144)),
-        (initialised(stacks.PYTORCH, "RandomNormal", stddev=0.02), 0.02),
+        (he_normal(frameworks.PYTORCH, "fan_in"), sqrt(2 / 144)),
+        (he_normal(frameworks.PYTORCH, "fan_out"), sqrt(2 / 576)),
+        (he_normal(frameworks.PYTORCH, "fan_in", slope=1), sqrt(1 / 144)),
+        (initialised(frameworks.PYTORCH, "RandomNormal", stddev=0.02), 0.02),
     ],
 )
 def test_kernels_have_the_authors_variance(stack, deviation):
@@ -37,7 +37,7 @@ def test_kernels_have_the_authors_variance(stack, deviation):
 
 
 def test_only_initialisers_change():
-    stack = he_normal(stacks.PYTORCH, "fan_in")
-    assert stack.norm_epsilon == stacks.PYTORCH.norm_epsilon
+    stack = he_normal(frameworks.PYTORCH, "fan_in")
+    assert stack.norm_epsilon == frameworks.PYTORCH.norm_epsilon
     assert stack.symmetric_padding
     assert not np.array_equal(_kernel_and_bias(stack)[0], _kernel_and_bias(stack)[0])

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_medseg import stacks
+from keras_medseg import frameworks
 from keras_medseg.layers.recurrent import recurrent_conv, recurrent_residual
 
 
@@ -21,7 +21,7 @@ def _halve(model: keras.Model, unit: str) -> None:
 @pytest.mark.parametrize(("t", "expected"), [(0, 4), (1, 6), (2, 7)])
 def test_one_convolution_is_applied_t_plus_one_times(t, expected):
     image = keras.Input((1, 1, 1))
-    model = keras.Model(image, recurrent_conv(image, t, stack=stacks.PYTORCH, name="unit"))
+    model = keras.Model(image, recurrent_conv(image, t, stack=frameworks.PYTORCH, name="unit"))
     # 9 weights, a bias, and gamma, beta, mean and variance, whatever t.
     assert model.count_params() == 9 + 1 + 4
     _halve(model, "unit")
@@ -32,7 +32,7 @@ def test_one_convolution_is_applied_t_plus_one_times(t, expected):
 def test_residual_block_by_hand():
     # The shortcut doubles 4 to 8; the units give (8 + 4)/2 = 6 and (6 + 3)/2 = 4.5; 8 + 4.5.
     image = keras.Input((1, 1, 1))
-    block = recurrent_residual(image, 1, 1, stack=stacks.PYTORCH, name="block")
+    block = recurrent_residual(image, 1, 1, stack=frameworks.PYTORCH, name="block")
     model = keras.Model(image, block)
     model.get_layer("block_shortcut").set_weights([np.full((1, 1, 1, 1), 2.0), np.zeros(1)])
     _halve(model, "block_unit1")
@@ -43,4 +43,4 @@ def test_residual_block_by_hand():
 
 def test_negative_t_is_refused():
     with pytest.raises(ValueError, match="t: found -1, expected 0 or more"):
-        recurrent_conv(keras.Input((2, 2, 1)), -1, stack=stacks.PYTORCH, name="unit")
+        recurrent_conv(keras.Input((2, 2, 1)), -1, stack=frameworks.PYTORCH, name="unit")

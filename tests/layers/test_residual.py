@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_medseg import stacks
+from keras_medseg import frameworks
 from keras_medseg.layers.residual import RESIDUAL_BLOCKS, fitted_identity, pre_activation
 
 # In -> 8 channels, Keras 2.2.4; norm: 4 per channel. Shortcut 1x1 with bias: 8 * (in + 1).
@@ -28,7 +28,9 @@ COUNTS = {
 
 def _model(block: str, channels: int) -> keras.Model:
     image = keras.Input((6, 6, channels))
-    return keras.Model(image, RESIDUAL_BLOCKS[block](image, 8, stack=stacks.KERAS_2_2, name="b"))
+    return keras.Model(
+        image, RESIDUAL_BLOCKS[block](image, 8, stack=frameworks.KERAS_2_2, name="b")
+    )
 
 
 @pytest.mark.parametrize(("block", "channels"), COUNTS)
@@ -72,7 +74,9 @@ def test_fitted_identity_adds_zeros_or_leaves_out(filters, expected):
 def test_pre_activation_by_hand(size, norm):
     image = keras.Input((4, 4, 2))
     options = dict(strides=2, shortcut_size=size, shortcut_norm=norm)
-    model = keras.Model(image, pre_activation(image, 3, stack=stacks.PYTORCH, name="b", **options))
+    model = keras.Model(
+        image, pre_activation(image, 3, stack=frameworks.PYTORCH, name="b", **options)
+    )
     # Norms of 2 and 3 channels: 20; 3x3 from 2 and 3 channels: 57 + 84; shortcut; its norm: 12.
     assert model.count_params() == 20 + 57 + 84 + 3 * (2 * size**2 + 1) + 12 * norm
     # Nothing but the shortcut's centre and the last bias: every second pixel, no ReLU after it.

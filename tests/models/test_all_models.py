@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import keras_medseg
-from keras_medseg import export, losses, registry
+from keras_medseg import losses, registry
+from keras_medseg.inference import export
 
 NAMES = registry.list_models()
 PACKAGE = Path(keras_medseg.__file__).parent

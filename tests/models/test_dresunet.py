@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_medseg import registry, stacks
+from keras_medseg import frameworks, registry
 from keras_medseg.models.dresunet import dilated_centre
 
 
@@ -31,7 +31,7 @@ def test_centre_by_hand():
     """All weights 1, fresh norms: from 1 at one of 41 pixels, rates 1, 2, 4, 8 reach 1 + 2 + 4 + 8
     = 15 to each side. Each 3-fold sum along a row triples the total: 1 + 3 + 9 + 27 + 81."""
     image = keras.Input((1, 41, 1))
-    model = keras.Model(image, dilated_centre(image, (1, 2, 4, 8), stack=stacks.KERAS_2_2))
+    model = keras.Model(image, dilated_centre(image, (1, 2, 4, 8), stack=frameworks.KERAS_2_2))
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D):
             layer.set_weights([np.ones((3, 3, 1, 1)), np.zeros(1)])

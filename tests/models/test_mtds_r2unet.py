@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_medseg import registry, stacks
+from keras_medseg import frameworks, registry
 from keras_medseg.models.mtds_r2unet import apr
 
 NAME = "mtds_r2unet"
@@ -125,7 +125,7 @@ def test_apr_by_hand(gate):
     # F is 0 and the shortcut the identity, so x1 = x = (2, -3). All gate weights 1 and biases -1:
     # sigmoid(relu(2) + relu(-3) - 1), for the pixel or for each of its elements.
     image = keras.Input((1, 1, 2))
-    model = keras.Model(image, apr(image, 2, gate=gate, stack=stacks.TENSORFLOW_2, name="APR"))
+    model = keras.Model(image, apr(image, 2, gate=gate, stack=frameworks.TENSORFLOW_2, name="APR"))
     model.get_layer("APR_conv2").set_weights([np.zeros((3, 3, 2, 2)), np.zeros(2)])
     model.get_layer("APR_shortcut").set_weights([np.eye(2)[None, None], np.zeros(2)])
     channels = {"pixel": 1, "element": 2}[gate]

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import PAPERS
-from keras_medseg import pipeline, recipe, registry, report
-from keras_medseg.data import brats, phantom_pictures
+from keras_medseg import recipe, registry
+from keras_medseg.data.datasets import brats
+from keras_medseg.phantoms import images
+from keras_medseg.reporting import report
+from keras_medseg.runs import steps
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 EXPERIMENTS = {
@@ -34,7 +37,7 @@ def _runs() -> dict[str, tuple[recipe.Recipe, int]]:
 def _channels(experiment) -> int:
     if not isinstance(experiment.paper.recipe.data, recipe.Pictures):
         return len(brats.MODALITIES)
-    draw, _ = phantom_pictures.LAYOUTS[experiment.phantom_layout]
+    draw, _ = images.LAYOUTS[experiment.phantom_layout]
     picture, _ = draw(0, 0, (64, 64))
     return picture.shape[2] if picture.ndim == 3 else 1
 
@@ -48,7 +51,7 @@ RUNS = _runs()
 
 @pytest.mark.parametrize("name", RUNS)
 def test_every_variant_of_every_profile_can_be_trained(name):
-    pipeline.check_recipe(*RUNS[name])
+    steps.check_recipe(*RUNS[name])
 
 
 @pytest.mark.parametrize("name", registry.list_models())

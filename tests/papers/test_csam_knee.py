@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from experiments.csam_knee.recipe import EXPERIMENT, RECIPE
-from keras_medseg import pipeline, recipe, registry, report, training
+from keras_medseg import recipe, registry
+from keras_medseg.reporting import report
+from keras_medseg.runs import steps
+from keras_medseg.training import fit
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "csam_knee"
 PAPER = EXPERIMENT.profiles["paper"]
@@ -55,7 +58,7 @@ def test_every_variant_changes_what_its_row_names(variant, field):
 
 def test_learning_rate_of_the_paper():
     """2e-5 in epochs 1 to 300, which are numbered from 0; a tenth from the 301st on."""
-    found = [training._steps(RECIPE.train, epoch) for epoch in (0, 299, 300, 499)]
+    found = [fit._steps(RECIPE.train, epoch) for epoch in (0, 299, 300, 499)]
     assert found == pytest.approx([2e-5, 2e-5, 2e-6, 2e-6])
 
 
@@ -70,7 +73,7 @@ def test_masks_of_several_grey_values_keep_the_name_of_the_class():
     """The README's command: the class keeps its name, so Table 1 finds its scores."""
     run = recipe.override(RECIPE, ["data.classes={'ligament':(153,)}"])
     assert run.data.classes == {"ligament": (153,)}
-    assert pipeline.family(run).targets(run) == {"ligament": (1,)}
+    assert steps.family(run).targets(run) == {"ligament": (1,)}
 
 
 def _tiny(name, input_shape, classes):
@@ -84,7 +87,7 @@ def test_one_step_agrees_with_numpy(monkeypatch):
     """Loss and weights after one and two steps of PyTorch's Adam on equation (2)."""
     monkeypatch.setattr(registry, "build", _tiny)
     run = recipe.override(RECIPE, ("model.overrides={}", "data.size=(5,4)"))
-    _, model = training.compile_network(run, ("ligament",), channels=1)
+    _, model = fit.compile_network(run, ("ligament",), channels=1)
     rng = np.random.default_rng(1)
     x, y = rng.random((2, 5, 4)), rng.random((2, 5, 4)) > 0.8
     weights = np.float64([w.item() for w in model.get_weights()])  # kernel, bias

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from experiments.dcabes2020.recipe import EXPERIMENT, RECIPE
-from keras_medseg import recipe, report
+from keras_medseg import recipe
+from keras_medseg.reporting import report
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "dcabes2020"
 

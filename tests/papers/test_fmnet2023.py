@@ -9,8 +9,14 @@ import pytest
 
 from experiments.fmnet2023 import figures as paper_figures
 from experiments.fmnet2023.recipe import EXPERIMENT, RECIPE, heads
-from keras_medseg import pipeline, recipe, report, training, volumes
-from keras_medseg.data import brats, phantom, store
+from keras_medseg import recipe
+from keras_medseg.data import store
+from keras_medseg.data.datasets import brats
+from keras_medseg.phantoms import brats as phantom
+from keras_medseg.reporting import report
+from keras_medseg.runs import steps
+from keras_medseg.tasks import volumes
+from keras_medseg.training import fit
 
 ROOT = Path(__file__).parents[2]
 PAPER = EXPERIMENT.profiles["paper"]
@@ -28,7 +34,7 @@ def data(tmp_path_factory):
     cases = brats.find_cases(folder)
     decoded = store.prepare(cases, brats.read_case, folder / "store", workers=1)
     first, *others = sorted(decoded.cases)
-    return pipeline.Cohort("test", decoded, (first,), tuple(others), {})
+    return steps.Cohort("test", decoded, (first,), tuple(others), {})
 
 
 def test_the_recipe_is_that_of_the_code():
@@ -77,7 +83,7 @@ def test_each_further_head_has_half_the_weight():
 
 def test_all_four_modalities_are_read(data):
     run = recipe.override(RECIPE, (*SMALL, "data.augment_on_device=False"))
-    feed = pipeline.batches(run, data.store, data.training, ("WT", "TC", "ET"), training=False)
+    feed = steps.batches(run, data.store, data.training, ("WT", "TC", "ET"), training=False)
     x, y = feed.batch(0, 0)
     assert x.shape == (1, 32, 32, 32, 4)
     assert y.shape == (1, 32, 32, 32, 3)
@@ -89,7 +95,7 @@ def test_half_precision_has_a_loss_scale(on_device):
     """As the GradScaler of the paper's framework; without it small gradients are 0 in float16."""
     run = recipe.override(RECIPE, (*SMALL[:2], f"data.augment_on_device={on_device}"))
     assert run.train.precision == "mixed_float16"
-    _, model = training.compile_network(run, ("WT", "TC", "ET"), channels=4)
+    _, model = fit.compile_network(run, ("WT", "TC", "ET"), channels=4)
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert type(model.optimizer.inner_optimizer).__name__ == "NadamPyTorch"
 
@@ -101,10 +107,10 @@ def test_a_run_goes_from_crops_to_scores(data, tmp_path, on_device):
     plain = () if on_device else (*SMALL[2:], *PLAIN)
     settings = (*SMALL[:2], *plain, "train.epochs=1", f"data.augment_on_device={on_device}")
     run = recipe.override(RECIPE, settings)
-    pipeline.check_recipe(run, channels=4)
-    pipeline.claim(tmp_path, run, data, {"fmnet": run})
-    pipeline.train_variant("fmnet", run, data, tmp_path)
-    scores = pipeline.score_variant("fmnet", run, data, tmp_path)
+    steps.check_recipe(run, channels=4)
+    steps.claim(tmp_path, run, data, {"fmnet": run})
+    steps.train_variant("fmnet", run, data, tmp_path)
+    scores = steps.score_variant("fmnet", run, data, tmp_path)
     assert len(scores) == 2 * 3
     crops = paper_figures.crop_scores(tmp_path, data, {"fmnet": run})
     assert list(crops["region"]) == ["WT", "TC", "ET", ""]
@@ -119,11 +125,11 @@ def test_a_variant_in_slices_goes_from_slices_to_scores(data, tmp_path, name):
     """One step; cases are predicted from the chosen modalities and scored both ways."""
     small = ("data.window=(32, 32, 4)", *SMALL[1:], *PLAIN, "train.epochs=1")
     run = recipe.override(VARIANTS[name], small)
-    pipeline.train_variant(name, run, data, tmp_path)
-    scores = pipeline.score_variant(name, run, data, tmp_path)
+    steps.train_variant(name, run, data, tmp_path)
+    scores = steps.score_variant(name, run, data, tmp_path)
     (regions,) = run.model.networks
     assert list(scores["region"]) == list(regions) * 2
-    network = pipeline.load_network(tmp_path, name, regions)
+    network = steps.load_network(tmp_path, name, regions)
     assert network.input_shape == (None, 32, 32, len(run.data.modalities))
     crops = paper_figures.crop_scores(tmp_path, data, {name: run}).set_index("region")
     dice, loss = crops.loc["WT", ["crop_dice", "dice_loss"]]
@@ -153,11 +159,11 @@ def test_the_background_is_flair_where_the_network_saw_it(data):
 def test_the_loss_of_the_recipe_weighs_the_three_outputs(data):
     """Equal outputs: the weighted mean is the loss of one of them."""
     run = recipe.override(RECIPE, SMALL)
-    _, model = training.compile_network(run, ("WT", "TC", "ET"), channels=4)
+    _, model = fit.compile_network(run, ("WT", "TC", "ET"), channels=4)
     y = np.random.default_rng(0).integers(0, 2, (1, 4, 4, 4, 3)).astype("float32")
     p = np.random.default_rng(1).random((1, 4, 4, 4, 3)).astype("float32")
     alone = recipe.override(RECIPE, (*SMALL, *heads(0)))
-    _, single = training.compile_network(alone, ("WT", "TC", "ET"), channels=4)
+    _, single = fit.compile_network(alone, ("WT", "TC", "ET"), channels=4)
     three = float(model.loss(y, np.concatenate([p, p, p], axis=-1)))
     assert three == pytest.approx(float(single.loss(y, p)), rel=1e-6)
 

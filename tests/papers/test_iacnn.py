@@ -7,10 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import experiment
 from experiments.iacnn.recipe import EXPERIMENTS, RECIPE
-from keras_medseg import pipeline, recipe, registry, report, training
-from keras_medseg.data import images, phantom_pictures, splits
+from keras_medseg import recipe, registry
+from keras_medseg.data import splits
+from keras_medseg.data.datasets import image_folders
+from keras_medseg.phantoms import images
+from keras_medseg.reporting import report
+from keras_medseg.runs import experiment, steps
+from keras_medseg.training import fit
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "iacnn"
 CVC, ISIC = EXPERIMENTS["cvc"], EXPERIMENTS["isic"]
@@ -57,8 +61,11 @@ def test_the_two_experiments_differ_in_their_data_alone():
     assert list(EXPERIMENTS) == ["cvc", "isic"]  # the first is the default
     assert CVC.paper.recipe == ISIC.paper.recipe == RECIPE
     assert CVC.profiles == ISIC.profiles
-    assert [run.paper.data for run in EXPERIMENTS.values()] == [images.CVC, images.ISIC]
-    assert {run.phantom_layout for run in EXPERIMENTS.values()} <= phantom_pictures.LAYOUTS.keys()
+    assert [run.paper.data for run in EXPERIMENTS.values()] == [
+        image_folders.CVC,
+        image_folders.ISIC,
+    ]
+    assert {run.phantom_layout for run in EXPERIMENTS.values()} <= images.LAYOUTS.keys()
 
 
 def test_rivals_differ_from_the_recipe_in_the_network_alone():
@@ -82,7 +89,7 @@ def test_the_published_split_is_that_of_the_recipe(tmp_path):
         (tmp_path / folder).mkdir()
         for frame in range(1, 613):
             (tmp_path / folder / f"{frame}.tif").touch()
-    frames = images.find_cases(tmp_path)
+    frames = image_folders.find_cases(tmp_path)
     assert len({frame.group for frame in frames}) == 29
     data = RECIPE.data
     drawn = splits.split_by(frames, data.held_out, RECIPE.train.seed, data.split)
@@ -116,7 +123,7 @@ def test_one_step_agrees_with_numpy(monkeypatch):
     """Loss and weights after one and two steps of PyTorch's Adam with weight_decay=1e-5."""
     monkeypatch.setattr(registry, "build", _tiny)
     run = recipe.override(RECIPE, ("model.overrides={}", "data.size=(5,4)"))
-    _, model = training.compile_network(run, ("tumour",), channels=3)
+    _, model = fit.compile_network(run, ("tumour",), channels=3)
     rng = np.random.default_rng(1)
     # Dark pictures: their slopes are smaller than 1e-5 w, so that the decay decides the direction.
     x, y = 1e-6 * rng.standard_normal((2, 5, 4, 3)), rng.random((2, 5, 4)) > 0.6
@@ -140,7 +147,7 @@ def test_one_step_agrees_with_numpy(monkeypatch):
 
 
 def test_a_run_draws_attention_and_the_masks_of_all_networks(tmp_path):
-    phantom_pictures.write_pictures(tmp_path / "frames", cases=18, size=(64, 80))
+    images.write_pictures(tmp_path / "frames", cases=18, size=(64, 80))
     small = ["data.size=(32,32)", "model.overrides.filters=4", "train.epochs=1"]
     common = {"work": tmp_path, "profile": "cpu", "assignments": small, "command": "test"}
     out = tmp_path / "run"
@@ -154,13 +161,13 @@ def test_a_run_draws_attention_and_the_masks_of_all_networks(tmp_path):
 
 def test_recipes_that_decode_alike_share_a_store_and_no_run_takes_that_of_another(tmp_path):
     frames = tmp_path / "frames"
-    phantom_pictures.write_pictures(frames, cases=8, size=(64, 80))
+    images.write_pictures(frames, cases=8, size=(64, 80))
     small, large = (recipe.override(RECIPE, [f"data.size={size}"]) for size in ((32, 32), (48, 48)))
     again = recipe.override(small, ["train.seed=1", "data.flips=()"])
     stores, written = [], []
     for run in (small, large, again):
         where = experiment.store_folder(tmp_path, frames, run)
-        data = pipeline.load_data(frames, where, run)
+        data = steps.load_data(frames, where, run)
         assert {case.full_shape[:2] for case in data.store.cases.values()} == {run.data.size}
         stores.append(where)
         written.append({path.name: path.stat().st_mtime_ns for path in where.glob("*.npy")})

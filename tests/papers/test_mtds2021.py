@@ -10,8 +10,13 @@ import pytest
 
 from experiments.mtds2021 import figures
 from experiments.mtds2021.recipe import EXPERIMENT, RECIPE
-from keras_medseg import cli, pipeline, recipe, registry, report, training
-from keras_medseg.data import brats, phantom, store
+from keras_medseg import cli, recipe, registry
+from keras_medseg.data import store
+from keras_medseg.data.datasets import brats
+from keras_medseg.phantoms import brats as phantom
+from keras_medseg.reporting import report
+from keras_medseg.runs import steps
+from keras_medseg.training import fit
 
 PUBLISHED = Path(__file__).parents[2] / "experiments" / "mtds2021" / "published.csv"
 PAPER = EXPERIMENT.profiles["paper"]
@@ -49,7 +54,7 @@ def test_every_ablation_changes_what_its_table_names(one, other, fields):
 def test_outputs_targets_and_weights_of_every_variant_agree(name):
     small = ("data.window=(16,16,155)", "model.overrides.filters=4")
     run = recipe.override(VARIANTS[name], small)
-    _, model = training.compile_network(run, ("WT",), channels=4)
+    _, model = fit.compile_network(run, ("WT",), channels=4)
     predicted = model(np.random.default_rng(0).random((2, 16, 16, 4), "float32"))
     assert predicted.shape == (2, 16, 16, 1 + len(run.model.auxiliary))
     assert np.isfinite(float(model.loss(np.ones(predicted.shape, "float32"), predicted)))
@@ -69,7 +74,7 @@ def test_targets_of_the_four_outputs(tmp_path):
         "without_supervision": ((1, 2, 3),),
     }.items():
         run = recipe.override(VARIANTS[variant], small)
-        batches = pipeline.batches(run, decoded, (case.id,), ("WT",), training=False)
+        batches = steps.batches(run, decoded, (case.id,), ("WT",), training=False)
         y = batches.batch(0, 0)[1][z]
         expected = [np.isin(labels[:, :, z], code) for code in codes]
         np.testing.assert_array_equal(y, np.stack(expected, axis=-1))
@@ -77,7 +82,7 @@ def test_targets_of_the_four_outputs(tmp_path):
 
 def test_learning_rate_of_the_paper():
     """1e-4 * (1 - 0 / 50)^0.9 at first, 1e-4 * 0.5^0.9 half-way, 1e-4 * 0.02^0.9 at last."""
-    found = [training._polynomial(RECIPE.train, epoch) for epoch in (0, 25, 49)]
+    found = [fit._polynomial(RECIPE.train, epoch) for epoch in (0, 25, 49)]
     assert found == pytest.approx([1e-4, 1e-4 * 0.535887, 1e-4 * 0.0295752], rel=1e-5)
 
 
@@ -142,7 +147,7 @@ def tiny(monkeypatch):
 
     def build(*changes: str) -> keras.Model:
         run = recipe.override(RECIPE, (*small, weights, *changes))
-        return training.compile_network(run, ("WT",), channels=2)[1]
+        return fit.compile_network(run, ("WT",), channels=2)[1]
 
     return build
 
@@ -182,8 +187,8 @@ def test_one_step_agrees_with_numpy(tiny):
 
 def test_without_auxiliary_outputs_there_is_no_figure_of_them(tmp_path):
     bare = recipe.override(RECIPE, PAPER.variants["without_supervision"])
-    cohort = pipeline.Cohort("test", SimpleNamespace(fingerprint=""), (), (), {})
-    pipeline.claim(tmp_path, bare, cohort, {"mtds": bare})
+    cohort = steps.Cohort("test", SimpleNamespace(fingerprint=""), (), (), {})
+    steps.claim(tmp_path, bare, cohort, {"mtds": bare})
     (tmp_path / "scores.csv").write_text("variant,case,region,dice\nmtds,001,WT,0.5\n")
     assert figures.supervision_figures(tmp_path, cohort, bare) == []
 
@@ -198,10 +203,10 @@ def test_label_maps_can_be_handed_in(tmp_path):
         path.rename(path.with_name(path.name.replace("Training", "Validation")))
     [flair] = (tmp_path / "cases").rglob("*_flair.nii*")
     run = recipe.override(RECIPE, ["model.overrides.filters=2", "train.batch_size=8"])
-    cohort = pipeline.Cohort("test", SimpleNamespace(fingerprint=""), (), (), {})
-    pipeline.claim(tmp_path / "run", run, cohort, {"mtds": run})
-    network, _ = training.compile_network(run, ("WT",), channels=4)
-    folder = pipeline.training_folder(tmp_path / "run", "mtds", ("WT",))
+    cohort = steps.Cohort("test", SimpleNamespace(fingerprint=""), (), (), {})
+    steps.claim(tmp_path / "run", run, cohort, {"mtds": run})
+    network, _ = fit.compile_network(run, ("WT",), channels=4)
+    folder = steps.training_folder(tmp_path / "run", "mtds", ("WT",))
     folder.mkdir(parents=True)
     network.save(folder / "model.keras")
     arguments = [str(tmp_path / name) for name in ("run", "cases", "out")]

@@ -1,0 +1,131 @@
+"""The contract that every kind of data set fulfills.
+
+A kind of data set is one file of this folder with one subclass of `Dataset`. Whatever the package
+has to know about it stands in that class; nothing outside of this folder asks which one it is.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from keras_medseg.data.cases import Case, CaseArrays
+from keras_medseg.data.checks import CheckReport
+from keras_medseg.data.store import StoredCase
+
+Codes = tuple[int, ...]
+"""The label codes that a region is made of, in the package's (canonical) numbering."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, case id)."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a folder.
+
+    Attributes:
+        cases: sorted by data set and id.
+        sides: case id -> "training" or "validation", where the data set itself says so.
+    """
+
+    cases: list[Case]
+    sides: Mapping[str, str] = field(default_factory=dict)
+
+
+class Dataset(ABC):
+    """One kind of data set: which files make a case, what its labels mean, how labels are written.
+
+    Subclasses are frozen dataclasses: equal settings make equal objects, and an object can be sent
+    to the processes that decode. Recipes name a kind by its file's name (`data.dataset`).
+
+    Attributes:
+        suffix: of the label maps that are written, ".nii.gz" or ".png".
+        elements: what a label map consists of, "voxels" or "pixels".
+        channels: names of the image channels, in their order; empty where they have no names.
+        labels: canonical label code -> its name in figures and reports, without background (0).
+        regions: what is scored: name -> codes. Regions may share codes (nested regions).
+        targets: whatever a network may be trained for: the regions, and perhaps single labels.
+        nesting: nested regions from the outermost in, each with the code that remains of it outside
+            of the next one. Empty where regions exclude each other.
+        metrics: names in `evaluation.metrics.METRICS` that single cases are scored with.
+    """
+
+    suffix: ClassVar[str]
+    elements: ClassVar[str]
+    channels: ClassVar[tuple[str, ...]] = ()
+    nesting: ClassVar[Mapping[str, int]] = {}
+    metrics: ClassVar[tuple[str, ...]]
+
+    @property
+    @abstractmethod
+    def labels(self) -> Mapping[int, str]:
+        """Canonical label code -> name, without background."""
+
+    @property
+    @abstractmethod
+    def regions(self) -> Mapping[str, Codes]:
+        """What is scored: name -> label codes."""
+
+    @property
+    def targets(self) -> Mapping[str, Codes]:
+        """What a network may be trained for: name -> label codes."""
+        return self.regions
+
+    @classmethod
+    @abstractmethod
+    def recognizes(cls, folder: Path) -> bool:
+        """Whether the names in `folder` are those of this kind of data; nothing is read."""
+
+    @abstractmethod
+    def find(self, folder: Path, *, labelled: bool = True) -> Listing:
+        """All cases of `folder`; no voxel is read.
+
+        Args:
+            labelled: leave out cases without labels where whole sets have none, and insist on
+                labels where other cases of the same set have them. With False every case is found.
+
+        Raises:
+            DataError: nothing recognised, or files that are missing or there twice.
+        """
+
+    @abstractmethod
+    def check(
+        self, folder: Path, *, workers: int | None = None, progress: Progress | None = None
+    ) -> CheckReport:
+        """All problems of all cases of `folder`, every file read to its end.
+
+        Args:
+            workers: cases read at once; by default one per core, at most 8.
+            progress: called with (done, total, case id) after each case.
+
+        Raises:
+            DataError: `folder` does not exist.
+        """
+
+    @abstractmethod
+    def read(self, case: Case) -> CaseArrays:
+        """Image and labels of one case, in the package's orientation and label codes.
+
+        Raises:
+            DataError: a file that is damaged or does not fit the other files of the case.
+        """
+
+    @abstractmethod
+    def read_labels(self, path: Path, case: Case) -> np.ndarray:
+        """A label map on disk, such as a prediction for `case`: (X, Y, Z) uint8, as `read` gives.
+
+        Raises:
+            DataError: a damaged file, unknown label codes, or another grid than the case's.
+        """
+
+    @abstractmethod
+    def write_labels(self, path: Path, labels: np.ndarray, case: StoredCase) -> None:
+        """Write (X, Y, Z) uint8 canonical labels in the data set's own codes, whole or not at all.
+
+        Raises:
+            ValueError: labels on another grid than the case's.
+        """

@@ -1,0 +1,111 @@
+"""A trained network for use without this package, checked on the spot against the original."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_medseg.errors import require_choice
+
+if TYPE_CHECKING:
+    import keras
+
+TOLERANCE = 1e-4
+
+
+def export(model: Path, out: Path, format: str = "savedmodel") -> str:
+    """Export `model.keras` and run the result once beside it.
+
+    Args:
+        out: folder of the SavedModel, or the .onnx file.
+        format: "savedmodel", or "onnx" (needs `pip install keras_medseg[export]`).
+
+    Returns:
+        One line with the largest difference on a batch of noise.
+
+    Raises:
+        ValueError, ImportError: as `export_network`.
+    """
+    import keras
+
+    from keras_medseg import registry
+
+    registry.import_layers()
+    return export_network(keras.saving.load_model(model, compile=False), out, format)
+
+
+def export_network(network: "keras.Model", out: Path, format: str = "savedmodel") -> str:
+    """Export a network and run the result once beside it.
+
+    The exported network takes normalised slices (N, H, W, C), as `data/transforms.py` makes them,
+    or volumes (N, D, H, W, C) where the network is three-dimensional. Auxiliary outputs are left
+    out.
+
+    The largest difference must stay within TOLERANCE times the largest magnitude of the original's
+    output: relative, because the same rounding is 150 times as large in logits that reach 150 as in
+    probabilities. ONNX Runtime sums in another order than TensorFlow. In the narrow networks of
+    tests/models/test_all_models.py that makes 3e-7 to 3e-6, and 1e-5 in Swin-Unet, whose layer
+    norms divide by small deviations; 1e-4 leaves room for deeper sums. A batch norm with another
+    framework's epsilon (1e-3 for 1e-5, variance 1) would be off by 5e-4.
+
+    Args and the returned line: as `export`.
+
+    Raises:
+        ValueError: for an unknown format, or when the exported network computes something else.
+        ImportError: for ONNX without its packages.
+    """
+    import keras
+
+    from keras_medseg.inference import predict
+
+    require_choice("format", format, FORMATS)
+    network = predict.main_output(network)
+    # Two samples, so that a batch size that was fixed while exporting shows.
+    batch = np.random.default_rng(0).standard_normal((2, *network.input_shape[1:]), np.float32)
+    expected = keras.ops.convert_to_numpy(network(batch, training=False))
+    write, run = FORMATS[format]
+    write(network, out)
+    found = run(out, batch)
+    if found.shape != expected.shape:
+        raise ValueError(f"{out}: found an output {found.shape}, expected {expected.shape}.")
+    difference, largest = float(np.abs(found - expected).max()), float(np.abs(expected).max())
+    if not difference <= TOLERANCE * largest:
+        raise ValueError(
+            f"{out}: found a difference of {difference:.3g}, expected at most {TOLERANCE} times "
+            f"the largest output, {largest:.3g}. Report it, with the model file."
+        )
+    return f"{out}: {format}, largest difference {difference:.2g} where outputs reach {largest:.2g}"
+
+
+def _write_savedmodel(network: "keras.Model", out: Path) -> None:
+    import keras
+
+    # network.export() writes every layer beside the graph: twice the size, in twice the time.
+    archive = keras.export.ExportArchive()
+    signature = [keras.InputSpec(shape=network.input_shape, dtype=network.inputs[0].dtype)]
+    archive.add_endpoint("serve", lambda x: network(x, training=False), signature)
+    archive.write_out(str(out), verbose=False)
+
+
+def _run_savedmodel(out: Path, batch: np.ndarray) -> np.ndarray:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(out))  # owns the variables, so it needs a name
+    return loaded.serve(batch).numpy()
+
+
+def _write_onnx(network: "keras.Model", out: Path) -> None:
+    network.export(str(out), format="onnx", verbose=False)
+
+
+def _run_onnx(out: Path, batch: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: batch})[0]
+
+
+FORMATS = {
+    "savedmodel": (_write_savedmodel, _run_savedmodel),
+    "onnx": (_write_onnx, _run_onnx),
+}

@@ -1,0 +1,91 @@
+"""Where a run's numbers come from: provenance.json, to which every command appends itself."""
+
+import os
+import platform
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from keras_medseg import progress
+from keras_medseg.files import write_json
+from keras_medseg.runs import run_folder, steps
+
+PACKAGES = ("keras", "tensorflow", "jax", "numpy", "scipy", "nibabel", "pandas", "keras_medseg")
+
+
+@contextmanager
+def recorded(
+    out: Path, data: steps.Cohort, *, profile: str, seed: int, command: str
+) -> Iterator[None]:
+    """Write provenance.json before the work and, with what it took, after it.
+
+    A resumed run has one entry per command; one that was killed has no `seconds`.
+    """
+    known = (out / run_folder.PROVENANCE).exists()
+    earlier = run_folder.read_provenance(out)["commands"] if known else []
+    mine = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+    mine |= {"seconds": None, **_machine()}
+    content = {
+        "data_name": data.name,
+        "data_fingerprint": data.store.fingerprint,
+        "training_cases": len(data.training),
+        "held_out_cases": list(data.held_out),
+        "profile": profile,
+        "seed": seed,
+        "commands": [*earlier, mine],
+    }
+    write_json(out / run_folder.PROVENANCE, content)
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = sum(float(log["seconds"].sum()) for log in run_folder.read_logs(out).values())
+        mine |= {"seconds": round(time.monotonic() - started, 1), **peak_memory_gb()}
+        content |= {"training_seconds": seconds, "training_time": progress.duration(seconds)}
+        write_json(out / run_folder.PROVENANCE, content)
+
+
+def peak_memory_gb() -> dict[str, float]:
+    """Largest resident memory so far: of this process, and of the largest decoding process."""
+    scale = 1 if os.uname().sysname == "Darwin" else 1024
+    who = {"main": resource.RUSAGE_SELF, "decoding": resource.RUSAGE_CHILDREN}
+    found = {name: resource.getrusage(of).ru_maxrss * scale / 1e9 for name, of in who.items()}
+    return {f"peak_memory_gb_{name}": round(value, 2) for name, value in found.items()}
+
+
+def _machine() -> dict[str, Any]:
+    import keras
+
+    return {
+        "backend": keras.backend.backend(),
+        "devices": _devices(),
+        "cores": os.cpu_count(),
+        "processor": platform.machine(),
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def _devices() -> list[str]:
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return keras.distribution.list_devices()
+    import tensorflow as tf
+
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    return [gpu.get("device_name", "GPU") for gpu in details] or ["CPU"]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # a backend that is not installed, or a checkout that is run in place
+    return found

@@ -1,0 +1,281 @@
+"""Exact resume, as a user meets it: processes that are killed and started again."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.dcabes2020.recipe import NO_EDGE_LOSS, RECIPE
+from keras_medseg import recipe, registry
+from keras_medseg.training import fit
+
+SCRIPT = Path(__file__).with_name("run_tiny_training.py")
+STEPS_PER_EPOCH = 2  # 2 cases x 8 slices / batch 8
+
+
+def start(folder: Path, *arguments: str, backend: str = "") -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), str(folder), *arguments],
+        env={**os.environ, **({"KERAS_BACKEND": backend} if backend else {})},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def outcome(folder: Path) -> tuple[dict[str, np.ndarray], pd.DataFrame, str]:
+    run = folder / "training" / "main-WT"
+    with np.load(run / "checkpoint" / "epoch_0004.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files if name != "record"}
+    log = pd.read_csv(run / "log.csv").drop(columns="seconds")
+    return arrays, log, (folder / "scores.csv").read_text()
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    done = start(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    (arrays, log, scores), (arrays2, log2, scores2) = outcome(one), outcome(other)
+    assert arrays.keys() == arrays2.keys()
+    for name, array in arrays.items():
+        assert array.tobytes() == arrays2[name].tobytes(), name
+    pd.testing.assert_frame_equal(log, log2, check_exact=True)
+    assert scores == scores2
+
+
+def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(unbroken, tmp_path):
+    killed = start(tmp_path, "--die-at-step", str(2 * STEPS_PER_EPOCH + 1))
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "training" / "main-WT" / "model.keras").exists()
+    assert len(pd.read_csv(tmp_path / "training" / "main-WT" / "log.csv")) == 2
+    resumed = start(tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "epoch 3/4" in resumed.stdout
+    assert "epoch 2/4" not in resumed.stdout
+    assert_same_bits(unbroken, tmp_path)
+
+
+def assert_resume_is_exact(folder: Path, *settings: str, backend: str = "") -> None:
+    """Leaves the unbroken run in folder / "whole"."""
+    whole = start(folder / "whole", *settings, backend=backend)
+    assert whole.returncode == 0, whole.stderr
+    step = str(STEPS_PER_EPOCH + 1)
+    killed = start(folder / "killed", *settings, "--die-at-step", step, backend=backend)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(pd.read_csv(folder / "killed" / "training" / "main-WT" / "log.csv")) == 1
+    resumed = start(folder / "killed", *settings, backend=backend)
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_bits(folder / "whole", folder / "killed")
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
+def test_resume_is_exact_with_jax(tmp_path):
+    """Its trainer keeps the state outside of the variables while an epoch runs."""
+    assert_resume_is_exact(tmp_path, backend="jax")
+
+
+def test_resume_is_exact_under_mixed_precision_too(tmp_path):
+    """The loss scale of mixed_float16 is part of the optimizer's state."""
+    assert_resume_is_exact(tmp_path, "--set", "train.precision=mixed_float16")
+
+
+SUPERVISED = (
+    "model.name=tiny_supervised",
+    "model.auxiliary=('ET','ED')",
+    "train.loss=cross_entropy_and_dice",
+    "train.loss_options={'output_weights': (1.0, 0.5, 0.5)}",
+    "train.schedule=polynomial",
+    "train.schedule_options={'power': 0.9}",
+)
+
+
+def test_resume_is_exact_with_auxiliary_outputs_and_a_rule_of_the_epoch(tmp_path):
+    settings = [part for field in SUPERVISED for part in ("--set", field)]
+    assert_resume_is_exact(tmp_path, *settings)
+    # The network on disk has its outputs apart, the main one first.
+    network = keras.saving.load_model(tmp_path / "whole/training/main-WT/model.keras")
+    assert network.output_shape == [(None, 16, 16, 1)] * 3
+
+
+# At this rate the validation loss is 1.95, 0.47, 0.49, 0.59.
+KEEP_BEST = (
+    "train.keep=best",
+    "train.learning_rate=1.0",
+    "train.schedule=constant",
+    "train.schedule_options={}",
+)
+
+
+@pytest.fixture(scope="module")
+def best_kept(tmp_path_factory):
+    """An unbroken run that keeps the weights of its second epoch of four."""
+    folder = tmp_path_factory.mktemp("best")
+    done = start(folder, *(part for field in KEEP_BEST for part in ("--set", field)))
+    assert done.returncode == 0, done.stderr
+    assert outcome(folder)[1]["val_loss"].idxmin() == 1
+    return folder
+
+
+def kept(folder: Path) -> list[np.ndarray]:
+    return keras.saving.load_model(folder / "training/main-WT/model.keras").get_weights()
+
+
+def test_the_network_is_that_of_the_best_epoch(best_kept):
+    """Another run that ends with the second epoch has these weights as its last ones."""
+    short = best_kept / "short"
+    settings = (*KEEP_BEST[1:], "train.epochs=2")
+    done = start(short, *(part for field in settings for part in ("--set", field)))
+    assert done.returncode == 0, done.stderr
+    for ours, theirs in zip(kept(best_kept), kept(short), strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+    last = outcome(best_kept)[0]
+    assert any(w.tobytes() != last[f"weights/{i:04d}"].tobytes() for i, w in enumerate(kept(short)))
+
+
+@pytest.mark.parametrize("death", [("--die-at-step", "7"), ("--die-after-best", "2")])
+def test_resume_is_exact_where_the_best_weights_are_kept(best_kept, tmp_path, death):
+    """Killed long after the best epoch, and in it: between the best weights and the checkpoint."""
+    settings = [part for field in KEEP_BEST for part in ("--set", field)]
+    assert start(tmp_path, *settings, *death).returncode == -signal.SIGKILL
+    resumed = start(tmp_path, *settings)
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_bits(best_kept, tmp_path)
+    for ours, theirs in zip(kept(best_kept), kept(tmp_path), strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+
+
+def test_the_best_epoch_is_the_first_of_the_lowest_validation_losses():
+    losses = (np.nan, 0.5, 0.25, 0.25, np.inf)
+    log = [{"epoch": epoch, "val_loss": loss} for epoch, loss in enumerate(losses, 1)]
+    assert [fit.best_epoch(log[:n]) for n in range(1, 6)] == [1, 2, 3, 3, 3]
+
+
+def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(unbroken, tmp_path):
+    for name, seed in (("same", 3), ("other", 4)):
+        done = start(tmp_path / name, "--set", f"train.seed={seed}")
+        assert done.returncode == 0, done.stderr
+    assert_same_bits(unbroken, tmp_path / "same")
+    one, other = outcome(unbroken)[0], outcome(tmp_path / "other")[0]
+    assert one.keys() == other.keys()
+    assert any(array.tobytes() != other[name].tobytes() for name, array in one.items())
+
+
+def test_the_learning_rate_rule_was_at_work(unbroken):
+    """The bit-exact test means nothing for the rule unless the rate really changed."""
+    log = outcome(unbroken)[1]
+    # After the first epoch none is better by 0.5, and patience is 1.
+    np.testing.assert_allclose(log["learning_rate"], [0.01, 0.01, 0.005, 0.0025], rtol=1e-6)
+
+
+def test_the_polynomial_rule_by_hand(tmp_path):
+    """Myronenko's rule with power 0.9 over 4 epochs: 0.01 * (1 - e / 4) ** 0.9."""
+    fields = ("train.schedule=polynomial", "train.schedule_options={'power': 0.9}")
+    done = start(tmp_path, *(part for field in fields for part in ("--set", field)))
+    assert done.returncode == 0, done.stderr
+    expected = [0.01, 0.01 * 0.75**0.9, 0.01 * 0.5**0.9, 0.01 * 0.25**0.9]
+    np.testing.assert_allclose(outcome(tmp_path)[1]["learning_rate"], expected, rtol=1e-6)
+
+
+def _one_convolution(name, input_shape, classes):
+    image = keras.Input(input_shape)
+    return keras.Model(image, keras.layers.Conv2D(classes, 1, activation="sigmoid")(image))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow traces")
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "nadam"])
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_a_training_step_is_traced_once(monkeypatch, optimizer, precision):
+    """Tracing is most of what a short training takes; variables made in it would double it."""
+    monkeypatch.setattr(registry, "build", _one_convolution)
+    changes = ["model.overrides={}", "data.window=(4,3,2)", f"train.precision={precision}"]
+    run = recipe.override(RECIPE, [*changes, f"train.optimizer={optimizer}"])
+    model = fit.compile_network(run, ("WT",), channels=2)[1]
+    traced = []
+    step = type(model).train_step
+    monkeypatch.setattr(model, "train_step", lambda data: traced.append(1) or step(model, data))
+    model.fit(np.zeros((4, 4, 3, 2)), np.zeros((4, 4, 3, 1)), batch_size=2, epochs=2, verbose=0)
+    assert traced == [1]
+
+
+def test_one_step_of_gradient_descent_by_hand(monkeypatch):
+    """w - 0.005 * gradient, twice, and nothing else: no momentum, no decay. The network is one
+    number per channel, so the gradient of the cross entropy is the mean of (p - q) x."""
+    monkeypatch.setattr(registry, "build", _one_convolution)
+    small = ("model.overrides={}", "data.window=(4,3,2)", *NO_EDGE_LOSS)
+    model = fit.compile_network(recipe.override(RECIPE, small), ("WT",), channels=2)[1]
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 4, 3, 2)), rng.random((2, 4, 3)) > 0.5
+    weights, bias = model.get_weights()
+    weights = weights[0, 0, :, 0]
+    for _ in range(2):
+        model.train_on_batch(np.float32(x), np.float32(y[..., None]))
+        error = 1 / (1 + np.exp(-(x @ weights + bias))) - y
+        weights = weights - 0.005 * (error[..., None] * x).mean((0, 1, 2))
+        bias = bias - 0.005 * error.mean()
+    found_weights, found_bias = model.get_weights()
+    np.testing.assert_allclose(found_weights[0, 0, :, 0], weights, atol=1e-7)
+    np.testing.assert_allclose(found_bias, bias, atol=1e-7)
+
+
+def test_an_interrupt_that_is_heard_after_the_last_step_is_not_lost():
+    with pytest.raises(KeyboardInterrupt), fit.interrupted_between_steps():
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("train.optimizer=sdg", "train.optimizer: found 'sdg'"),
+        ("train.schedule=poly", "train.schedule: found 'poly'"),
+        ("train.loss=dise", "found 'dise'"),
+        ("train.keep=first", "train.keep: found 'first'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained_is_named(assignment, words, tmp_path):
+    failed = start(tmp_path, "--set", assignment)
+    assert failed.returncode != 0
+    assert words in failed.stderr
+
+
+def test_a_training_that_diverges_stops_at_once(tmp_path):
+    failed = start(tmp_path, "--set", "train.learning_rate=1e38")
+    assert failed.returncode != 0
+    assert "diverged at the learning rate" in failed.stderr
+    assert not (tmp_path / "training" / "main-WT" / "model.keras").exists()
+
+
+def test_a_damaged_newest_checkpoint_costs_an_epoch_and_no_bit(unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "run")
+    (tmp_path / "run" / "scores.csv").unlink()
+    newest = tmp_path / "run" / "training" / "main-WT" / "checkpoint" / "epoch_0004.npz"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    again = start(tmp_path / "run")
+    assert again.returncode == 0, again.stderr
+    assert "epoch_0004.npz" in again.stderr
+    assert_same_bits(unbroken, tmp_path / "run")
+
+
+def test_another_recipe_in_the_same_folder_is_refused(unbroken):
+    refused = start(unbroken, "--set", "train.learning_rate=0.5")
+    assert refused.returncode != 0
+    assert "train.learning_rate = 0.01 (now 0.5)" in refused.stderr
+
+
+def test_a_finished_run_is_not_trained_again(unbroken):
+    again = start(unbroken)
+    assert again.returncode == 0, again.stderr
+    assert "epoch" not in again.stdout
