@@ -2,7 +2,6 @@
 [--dataset NAME] [--set a.b=value]"""
 
 import argparse
-import importlib
 import os
 import shlex
 import signal
@@ -24,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no device chatter
     # After the arguments: --help must not wait for TensorFlow.
+    from keras_medseg import recipe
     from keras_medseg.runs import experiment
 
     profile = arguments.profile or ("paper" if arguments.data else "quick")
@@ -32,15 +32,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts = (arguments.paper, arguments.dataset, profile, name)
     out = arguments.out or arguments.work / "-".join(filter(None, parts))
     try:
-        passed = experiment.run(
-            _chosen(arguments.paper, arguments.dataset, profile),
-            folder=arguments.data,
+        chosen = experiment.find(arguments.paper, arguments.dataset)
+        _check_profile(chosen, profile)
+        request = experiment.Request(
             out=out,
-            work=arguments.work,
+            folder=arguments.data,
             profile=profile,
-            assignments=arguments.set,
             command=shlex.join(["python", "-m", "experiments", *argv]),
+            work=arguments.work,
+            changes=recipe.parse_assignments(arguments.set),
+            experiment=(arguments.paper, arguments.dataset),
         )
+        passed = experiment.run(chosen, request)
     except (ValueError, OSError, ImportError) as error:
         print(f"{arguments.paper}: {error}", file=sys.stderr)
         return 1
@@ -53,22 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if passed else 1
 
 
-def _chosen(paper: str, dataset: str | None, profile: str) -> "Experiment":
-    """The paper's experiment, of its first data set unless another one is named.
-
-    Raises:
-        ValueError: the paper has no such data set or profile.
-    """
-    from keras_medseg.errors import require_choice
-
-    declared = importlib.import_module(f"experiments.{paper}.recipe").EXPERIMENTS
-    dataset = dataset or next(iter(declared))
-    require_choice("--dataset", dataset, declared)
-    if profile not in declared[dataset].profiles:
-        known = ", ".join(declared[dataset].profiles)
+def _check_profile(chosen: "Experiment", profile: str) -> None:
+    if profile not in chosen.profiles:
         compare = " (--compare adds -compare)" if profile.endswith("-compare") else ""
+        known = ", ".join(chosen.profiles)
         raise ValueError(f"profile: found {profile!r}{compare}, expected one of: {known}.")
-    return declared[dataset]
 
 
 def _parser() -> argparse.ArgumentParser:

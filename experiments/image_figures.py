@@ -1,63 +1,57 @@
-"""The figures that both papers on pictures have."""
-
-from pathlib import Path
+"""The figures that both papers on images have."""
 
 import numpy as np
+from keras_medseg.evaluation.scores import pick_cases
 
 from keras_medseg.data.formats import image_files
 from keras_medseg.inference import attention_maps
-from keras_medseg.reporting.report import Figure
-from keras_medseg.runs import steps
+from keras_medseg.reporting.figures import images, style
+from keras_medseg.reporting.report import ReportFigure
+from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.runs.steps import Cohort
 
 
 def attention_figure(
-    out: Path, data: steps.Cohort, variant: str, *, title: str, caption: str
-) -> list[Figure]:
-    """What the variant's attention modules make of its median held-out picture.
+    run: RunFolder, cohort: Cohort, variant: str, *, title: str, caption: str
+) -> list[ReportFigure]:
+    """What the variant's attention modules make of its median validation image.
 
     None where the run has no such variant.
     """
-    from keras_medseg.reporting import figures
-
-    scores = steps.read_scores(out)
+    scores = run.scores()
     if variant not in set(scores["variant"]):
         return []
-    run = steps.read_variant(out, variant).recipe
-    picked = figures.pick_cases(scores, variant)
+    picked = pick_cases(scores, variant)
     name = picked.get("median") or next(iter(picked.values()))
-    names = run.model.networks[0]
-    prepared, _ = steps.batches(run, data.store, (name,), names, training=False).batch(0, 0)
-    network = steps.load_network(out, variant, names)
-    case = data.store.cases[name]
-    picture, truth = case.full_image()[:, :, 0], case.full_labels()[:, :, 0] > 0
-    maps = attention_maps.attention_maps(network, prepared[0])
-    drawn = figures.attention_grid(picture, maps, truth)
-    path = figures.save(drawn, out / "figures" / "attention.png")
-    return [Figure(title, f"Median held-out picture, {name}. {caption}", path)]
+    chosen = run.variant(variant)
+    targets = chosen.recipe.model.targets[0]
+    batches = chosen.task.batches(cohort.store, (name,), targets, training=False)
+    prepared, _ = batches.batch(0, 0)
+    case = cohort.store.cases[name]
+    maps = attention_maps.attention_maps(run.network(variant, targets), prepared[0])
+    drawn = images.attention_grid(case.pixels, maps, case.mask > 0)
+    path = style.save(drawn, run.figure("attention"))
+    return [ReportFigure(title, f"Median validation image, {name}. {caption}", path)]
 
 
-def comparison_figure(out: Path, data: steps.Cohort) -> list[Figure]:
-    """The masks of all variants for the best, the median and the worst picture of the first.
+def comparison_figure(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
+    """The masks of all variants for the best, the median and the worst image of the first.
 
     None where there is only one variant.
     """
-    from keras_medseg.reporting import figures
-
-    scores = steps.read_scores(out)
+    scores = run.scores()
     variants = list(dict.fromkeys(scores["variant"]))
     if len(variants) < 2:
         return []
     cases = {}
-    for which, name in figures.pick_cases(scores, variants[0]).items():
-        case = data.store.cases[name]
-        masks = {variant: _mask(out, variant, name) for variant in variants}
-        truth = case.full_labels()[:, :, 0] > 0
-        cases[f"{which}: {name}"] = (case.full_image()[:, :, 0], truth, masks)
-    path = figures.save(figures.mask_grid(cases), out / "figures" / "networks.png")
-    caption = f"Best, median and worst held-out picture of the variant {variants[0]}."
-    return [Figure("Masks of all networks", caption, path)]
+    for which, name in pick_cases(scores, variants[0]).items():
+        case = cohort.store.cases[name]
+        masks = {variant: _mask(run, variant, name) for variant in variants}
+        cases[f"{which}: {name}"] = (case.pixels, case.mask > 0, masks)
+    path = style.save(images.mask_grid(cases), run.figure("networks"))
+    caption = f"Best, median and worst validation image of the variant {variants[0]}."
+    return [ReportFigure("Masks of all networks", caption, path)]
 
 
-def _mask(out: Path, variant: str, name: str) -> np.ndarray:
-    run = steps.read_variant(out, variant).recipe
-    return image_files.read_mask(steps.prediction(out, run, variant, name)).pixels[..., 0] > 0
+def _mask(run: RunFolder, variant: str, name: str) -> np.ndarray:
+    return image_files.read_mask(run.prediction(variant, name)).pixels[..., 0] > 0

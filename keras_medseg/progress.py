@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class Line:
+class StatusLine:
     """A line that changes; in a file or a pipe it is repeated every half minute at most."""
 
     def __init__(self) -> None:
@@ -35,9 +35,9 @@ class Line:
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
     """A callable (done, total, name) that shows how far a loop over cases is."""
-    line, started = Line(), time.monotonic()
+    line, started = StatusLine(), time.monotonic()
 
     def progress(done: int, total: int, name: str) -> None:
         if done == total or line.due:

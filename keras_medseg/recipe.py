@@ -1,130 +1,235 @@
 """A recipe: every setting of one experiment as plain, frozen data.
 
-A paper's recipe is written once in `experiments/<paper>/recipe.py`; a profile, an ablation or
-`--set train.epochs=2` is a list of overrides on it.
+A paper's recipe is written once in `experiments/<paper>/recipe.py`. A profile, an ablation or
+`--set train.epochs=2` is a mapping of changes to it: {"train.epochs": 2}. Whichever way a value
+comes in (code, JSON, the command line), it is coerced to its field's type and checked when the
+dataclass is made, so that a recipe that exists is a valid one.
 """
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import json
 import types
 import typing
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from keras_medseg.data.datasets.brats import MODALITIES
+from keras_medseg.data import splits
+from keras_medseg.data.transforms import images, resize, volumes
+from keras_medseg.errors import require_choice
+
+Changes = Mapping[str, Any]
+"""Field -> new value, such as {"model.name": "unet", "model.options": {"filters": 16}}."""
 
 
 @dataclass(frozen=True)
-class Slices:
+class _Section:
+    """Values of their declared types, checked by `_check`. `section` begins the fields' names."""
+
+    section: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for part in dataclasses.fields(self):
+            value = _coerce(hints[part.name], self._name(part.name), getattr(self, part.name))
+            object.__setattr__(self, part.name, value)
+        self._check()
+
+    def _check(self) -> None:
+        """Raise a ValueError that names the field whose value makes no sense."""
+
+    def _name(self, part: str) -> str:
+        return f"{self.section}.{part}" if self.section else part
+
+    def _require(self, sound: bool, part: str, expected: str) -> None:
+        if not sound:
+            found = getattr(self, part)
+            raise ValueError(f"{self._name(part)}: found {found!r}, expected {expected}.")
+
+    def _require_all(self, part: str, known: Iterable[str]) -> None:
+        for word in getattr(self, part):
+            require_choice(self._name(part), word, known)
+
+
+@dataclass(frozen=True)
+class _Data(_Section):
+    """What all kinds of sampling share.
+
+    Attributes:
+        dataset: kind of data set, a name of `data.datasets.names()`.
+    """
+
+    section = "data"
+
+    dataset: str
+
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """Size of what the network sees at once, without channels."""
+        raise NotImplementedError
+
+    def _check_validation(self, share: float) -> None:
+        self._require(0 < share < 1, "validation", "a share between 0 and 1")
+
+    def _check_sizes(self, part: str) -> None:
+        self._require(min(getattr(self, part)) >= 1, part, "sizes of 1 or more")
+
+
+@dataclass(frozen=True)
+class Slices(_Data):
     """Axial slices of volumes. Sizes in voxels of the (x, y, z) grid.
 
-    window: the centre of the grid that is used; the network sees (x, y).
-    flips: axes, of "x" and "y", along which a training slice is mirrored with probability 1/2.
-    held_out: the part of the patients that is not trained on.
-    slice_step: every so many-th slice of the window is used in training.
-    modalities: what the network sees, its channels in this order.
+    Attributes:
+        window: center of the grid that is used; the network sees (x, y).
+        normalization: see `data.transforms.volumes.scaling`.
+        flips: axes, of "x" and "y", along which a training slice is mirrored with probability 1/2.
+        validation: share of the patients that is held out from training.
+        slice_step: train on every `slice_step`-th slice of the window.
+        modalities: what the network sees, its channels in this order; empty: all of the data set's.
     """
 
     window: tuple[int, int, int]
-    normalisation: str
+    normalization: str
     flips: tuple[str, ...]
-    held_out: float
+    validation: float
     slice_step: int = 1
-    modalities: tuple[str, ...] = MODALITIES
+    modalities: tuple[str, ...] = ()
 
     @property
-    def input_size(self) -> tuple[int, int]:
-        """What the network sees at once."""
+    def input_size(self) -> tuple[int, ...]:
         return self.window[:2]
+
+    def _check(self) -> None:
+        self._check_sizes("window")
+        require_choice("data.normalization", self.normalization, volumes.NORMALIZATIONS)
+        self._require_all("flips", ("x", "y"))
+        self._check_validation(self.validation)
+        self._require(self.slice_step >= 1, "slice_step", "1 or more")
 
 
 @dataclass(frozen=True)
-class Patches:
+class Patches(_Data):
     """Three-dimensional crops of volumes, one per case and epoch. Sizes in voxels (x, y, z).
 
-    foreground_probability: how often a training crop is placed on a labelled object.
-    augmentation: name -> options of the augmentations of `data.augment_volumes`, in training.
-    augment_on_device: whether they are done within the training step, on the accelerator.
-    overlap: the part by which neighbouring windows overlap when a whole volume is predicted.
-    test_time_flips: whether predictions of the mirrored volume are averaged in.
-    modalities: what the network sees, its channels in this order.
+    Attributes:
+        patch: size of the crops that the network sees.
+        normalization: see `data.transforms.volumes.scaling`.
+        foreground_probability: how often a training crop is placed on a labelled object.
+        validation: share of the patients that is held out from training.
+        augmentation: name -> options of the augmentations of `data.transforms.augment_volumes`.
+        augment_on_device: whether the training step augments its crops, on the accelerator.
+        overlap: share by which neighboring windows overlap when a whole volume is predicted.
+        test_time_flips: whether predictions of the mirrored volume are averaged in.
+        modalities: what the network sees, its channels in this order; empty: all of the data set's.
     """
 
     patch: tuple[int, int, int]
-    normalisation: str
+    normalization: str
     foreground_probability: float
-    held_out: float
+    validation: float
     augmentation: dict[str, Any] = field(default_factory=dict)
     augment_on_device: bool = False
     overlap: float = 0.5
     test_time_flips: bool = False
-    modalities: tuple[str, ...] = MODALITIES
+    modalities: tuple[str, ...] = ()
 
     @property
-    def input_size(self) -> tuple[int, int, int]:
-        """What the network sees at once."""
+    def input_size(self) -> tuple[int, ...]:
         return self.patch
+
+    def _check(self) -> None:
+        self._check_sizes("patch")
+        require_choice("data.normalization", self.normalization, volumes.NORMALIZATIONS)
+        probability = self.foreground_probability
+        self._require(0 <= probability <= 1, "foreground_probability", "0 to 1")
+        self._check_validation(self.validation)
+        self._require(0 <= self.overlap < 1, "overlap", "0 or more and less than 1")
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Two-dimensional pictures, each brought to one size. Sizes in pixels (rows, columns).
+class Images(_Data):
+    """Two-dimensional images, each brought to one size. Sizes in pixels (rows, columns).
 
-    fit: how a picture is brought to `size`, see `data.resize`.
-    classes: name -> grey values in the masks; no values: whatever is not background.
-    smoothing_px, equalisation, normalisation: see `data.pictures.Preparation`.
-    flips: axes, of "x" (rows) and "y" (columns), along which a training picture is mirrored with
-        probability 1/2.
-    brightness: training intensities are multiplied by 1 - brightness to 1 + brightness.
-    held_out, split: the part that is not trained on, of "group"s or of single pictures ("random").
-    mean, std: of the training pictures' channels; None until a run has measured them.
+    Attributes:
+        size: what the network sees.
+        classes: name -> gray values in the masks; no values: whatever is not background.
+        normalization, smoothing_px, equalization: see `data.transforms.images.Preparation`.
+        validation: share that is held out from training, of the groups or of the images (`split`).
+        fit: how an image is brought to `size`, see `data.transforms.resize`.
+        flips: axes, of "x" (rows) and "y" (columns), along which a training image is mirrored with
+            probability 1/2.
+        brightness: training intensities are multiplied by 1 - brightness to 1 + brightness.
+        split: "group" keeps a patient or video sequence on one side, "random" draws single images.
     """
 
     size: tuple[int, int]
     classes: dict[str, tuple[int, ...]]
-    normalisation: str
-    held_out: float
+    normalization: str
+    validation: float
     fit: str = "stretch"
     smoothing_px: float = 0.0
-    equalisation: bool = False
+    equalization: bool = False
     flips: tuple[str, ...] = ()
     brightness: float = 0.0
     split: str = "group"
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
     @property
-    def input_size(self) -> tuple[int, int]:
-        """What the network sees at once."""
+    def input_size(self) -> tuple[int, ...]:
         return self.size
 
+    def _check(self) -> None:
+        self._check_sizes("size")
+        require_choice("data.normalization", self.normalization, images.NORMALIZATIONS)
+        require_choice("data.fit", self.fit, resize.FITS)
+        require_choice("data.split", self.split, splits.WAYS)
+        self._require_all("flips", ("x", "y"))
+        self._check_validation(self.validation)
+        self._require(self.smoothing_px >= 0, "smoothing_px", "0 or more")
+        self._require(0 <= self.brightness <= 1, "brightness", "0 to 1")
+
 
 @dataclass(frozen=True)
-class Model:
+class Model(_Section):
     """The network and what it is trained for.
 
-    networks: one training per inner tuple, which names the regions of that network's outputs.
-    overrides: passed on to `keras_medseg.build`.
-    auxiliary: regions of the further outputs that every network has in training alone.
+    Attributes:
+        name: one of `keras_medseg.list_models()`.
+        targets: one network is trained for each inner tuple, which lists the regions it predicts,
+            one output channel each.
+        options: passed on to `keras_medseg.build`.
+        auxiliary: targets of the further outputs that every network has in training only.
     """
 
+    section = "model"
+
     name: str
-    networks: tuple[tuple[str, ...], ...]
-    overrides: dict[str, Any] = field(default_factory=dict)
+    targets: tuple[tuple[str, ...], ...]
+    options: dict[str, Any] = field(default_factory=dict)
     auxiliary: tuple[str, ...] = ()
+
+    def _check(self) -> None:
+        sound = bool(self.targets) and all(self.targets)
+        self._require(sound, "targets", "the regions of at least one network, such as (('WT',),)")
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(_Section):
     """How one network is fitted.
 
-    keep: the weights of the "last" epoch, or of that with the "best" (lowest) validation loss, the
-        first of equals.
+    Attributes:
+        optimizer, optimizer_options: see `keras_medseg.optimizers.OPTIMIZERS`.
+        loss, loss_options: see `keras_medseg.losses.get`.
+        schedule, schedule_options: learning-rate rule, see `training.schedules.SCHEDULES`.
+        precision: dtype policy of Keras, such as "float32" or "mixed_float16".
+        seed: of the split, of the first weights, and of everything that is drawn in training.
+        keep: the weights of the "last" epoch, or of that with the "best" (lowest) validation loss,
+            the first of equals.
     """
+
+    section = "train"
 
     epochs: int
     batch_size: int
@@ -139,44 +244,45 @@ class Train:
     schedule_options: dict[str, Any] = field(default_factory=dict)
     keep: str = "last"
 
+    def _check(self) -> None:
+        self._require(self.epochs >= 1, "epochs", "1 or more")
+        self._require(self.batch_size >= 1, "batch_size", "1 or more")
+        self._require(self.seed >= 0, "seed", "0 or more")
+        require_choice("train.keep", self.keep, ("last", "best"))
+
 
 @dataclass(frozen=True)
-class Predict:
+class Predict(_Section):
     """What is done to a predicted label map.
 
-    smallest_component: connected components under this share of the largest are dropped; 0 keeps
-        all.
+    Attributes:
+        smallest_component: connected components under this share of the largest one are dropped;
+            0 keeps all.
     """
+
+    section = "predict"
 
     smallest_component: float = 0.0
 
+    def _check(self) -> None:
+        self._require(0 <= self.smallest_component <= 1, "smallest_component", "0 to 1")
+
 
 @dataclass(frozen=True)
-class Recipe:
-    """One experiment of one paper."""
+class Recipe(_Section):
+    """One experiment. `name` is the paper's, or one of your own."""
 
-    paper: str
-    data: Slices | Patches | Pictures
+    name: str
+    data: Slices | Patches | Images
     model: Model
     train: Train
     predict: Predict = Predict()
 
 
-SIZES = {Slices: ("window", 3), Patches: ("patch", 3), Pictures: ("size", 2)}
-"""Each kind's field of a size, and its number of axes."""
-
-KINDS = {kind.__name__: kind for kind in (Slices, Patches, Pictures)}
-
-
-def input_channels(recipe: Recipe, stored: int) -> int:
-    """How many channels the network sees, of `stored` in a case."""
-    return stored if isinstance(recipe.data, Pictures) else len(recipe.data.modalities)
-
-
 def fields(recipe: Recipe) -> dict[str, Any]:
     """The recipe as {"train.epochs": 20, "train.loss_options.edge_weight": 1.0, ...}."""
 
-    def walk(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
+    def walk(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
         if dataclasses.is_dataclass(value):
             value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         if isinstance(value, dict):
@@ -188,22 +294,34 @@ def fields(recipe: Recipe) -> dict[str, Any]:
     return dict(walk("", recipe))
 
 
-def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
-    """Apply `a.b=value` assignments; values are Python literals, anything else is a string.
+def override(recipe: Recipe, changes: Changes) -> Recipe:
+    """The recipe with some fields changed, one after the other.
 
-    `data={'kind': 'Slices', 'window': (128, 128, 128), ...}` puts other data in the place of the
-    recipe's, in the form that they have in JSON.
+    {"data": Slices(...)} puts other data in the place of the recipe's; so does a mapping in the
+    form that data have in JSON, {"task": "Slices", "dataset": "brats", "window": (8, 8, 8), ...}.
 
     Raises:
-        ValueError: for an assignment without "=", an unknown field (the nearest is named) or a
-            value of another type than the field's.
+        ValueError: an unknown field (the nearest ones are named), or a value that is not of the
+            field's type or makes no sense there.
     """
+    for name, value in changes.items():
+        recipe = _replace(recipe, name, name.split("."), value)
+    return recipe
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """Changes from the command line's FIELD=VALUE; a value that is no Python literal is a string.
+
+    Raises:
+        ValueError: for an assignment without "=".
+    """
+    changes = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set {assignment}: found no '=', expected FIELD=VALUE.")
-        recipe = _replace(recipe, name.strip(), name.strip().split("."), _literal(text.strip()))
-    return recipe
+        changes[_current_name(name.strip())] = _literal(text.strip())
+    return changes
 
 
 def differences(ours: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -212,106 +330,197 @@ def differences(ours: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
     return {k: (a.get(k), b.get(k)) for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)}
 
 
+def to_tree(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as nested dictionaries, for JSON."""
+    tree = dataclasses.asdict(recipe)
+    tree["data"] = {"task": type(recipe.data).__name__, **tree["data"]}
+    return tree
+
+
+def from_tree(tree: Any) -> Recipe:
+    """Inverse of `to_tree`.
+
+    Raises:
+        ValueError: naming the field that is missing, unknown or not as it should be.
+    """
+    return _coerce(Recipe, "recipe", _with_current_names(tree))
+
+
 def to_json(recipe: Recipe) -> str:
     """Readable JSON that `from_json` turns back into an equal recipe."""
-    tree = dataclasses.asdict(recipe)
-    tree["data"] = {"kind": type(recipe.data).__name__, **tree["data"]}
-    return json.dumps(tree, indent=2) + "\n"
+    return json.dumps(to_tree(recipe), indent=2) + "\n"
 
 
 def from_json(text: str) -> Recipe:
-    """Inverse of `to_json`.
+    """Inverse of `to_json`; also reads the recipe in a variant's file of a run folder.
 
     Raises:
         ValueError: when the text is no JSON of a recipe, naming the field.
     """
+    tree = json.loads(text)
+    return from_tree(tree.get("recipe", tree) if isinstance(tree, dict) else tree)
+
+
+def _replace(node: Any, name: str, path: Sequence[str], value: Any) -> Any:
+    head, rest = path[0], path[1:]
+    if isinstance(node, dict):
+        return {**node, head: _replace(node.get(head, {}), name, rest, value) if rest else value}
+    if not dataclasses.is_dataclass(node):
+        group = name.removesuffix("." + ".".join(path))
+        raise ValueError(f"{name}: {group} is a value, not a group of fields.")
+    require_choice(f"{name}: field", head, [part.name for part in dataclasses.fields(node)])
+    new = _replace(getattr(node, head), name, rest, value) if rest else value
+    return dataclasses.replace(typing.cast(Any, node), **{head: new})
+
+
+# One coercion for code, JSON and the command line
+
+
+def _coerce(expected: Any, name: str, value: Any, *, wrap: bool = True) -> Any:
+    """`value` as the type `expected` wants it.
+
+    wrap: whether a single value may stand for a tuple of one.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    origin, inner = typing.get_origin(expected), typing.get_args(expected)
+    if expected is Any:
+        return _tuples(value)
+    if isinstance(expected, types.UnionType):
+        return _coerce_data(inner, name, value)
+    if dataclasses.is_dataclass(expected):
+        return _coerce_section(expected, name, value)
+    if origin is tuple:
+        return _coerce_tuple(expected, name, value, wrap)
+    if origin is dict and isinstance(value, Mapping):
+        return {key: _coerce(inner[1], f"{name}.{key}", item) for key, item in value.items()}
+    if expected is float and type(value) is int:
+        return float(value)
+    if type(value) is (origin or expected):
+        return value
+    raise _wrong(expected, name, value)
+
+
+def _coerce_tuple(expected: Any, name: str, value: Any, wrap: bool) -> tuple:
+    inner = typing.get_args(expected)
+    variadic = inner[-1] is Ellipsis
+    if variadic and wrap and not isinstance(value, Mapping | list | tuple):
+        value = (value,)
+    if not isinstance(value, list | tuple) or not (variadic or len(value) == len(inner)):
+        raise _wrong(expected, name, value)
+    kinds = [inner[0]] * len(value) if variadic else inner
     try:
-        tree = json.loads(text)
-        data = _data({"kind": "Slices", **_tuples(tree["data"])})
-        model, train = Model(**_tuples(tree["model"])), Train(**_tuples(tree["train"]))
-        return Recipe(tree["paper"], data, model, train, Predict(**tree.get("predict", {})))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"recipe: {error}. Expected the fields that to_json writes.") from error
+        return tuple(
+            _coerce(kind, name, item, wrap=False) for kind, item in zip(kinds, value, strict=True)
+        )
+    except ValueError as error:
+        raise _wrong(expected, name, value) from error
+
+
+def _coerce_data(kinds: Sequence[type], name: str, value: Any) -> Any:
+    if isinstance(value, tuple(kinds)):
+        return value
+    if not isinstance(value, Mapping):
+        raise _wrong(" or ".join(kind.__name__ for kind in kinds), name, value)
+    tasks = {kind.__name__: kind for kind in kinds}
+    require_choice(f"{name}.task", value.get("task"), tasks)
+    rest = {key: item for key, item in value.items() if key != "task"}
+    return _coerce_section(tasks[value["task"]], name, rest)
+
+
+def _coerce_section(kind: Any, name: str, value: Any) -> Any:
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise _wrong(kind, name, value)
+    parts = dataclasses.fields(kind)
+    for key in value:
+        require_choice(f"{name}: field of {kind.__name__}", key, [part.name for part in parts])
+    needed = [
+        part.name
+        for part in parts
+        if part.default is dataclasses.MISSING and part.default_factory is dataclasses.MISSING
+    ]
+    if missing := [key for key in needed if key not in value]:
+        known = ", ".join(part.name for part in parts)
+        raise ValueError(
+            f"{name}: found no {', '.join(missing)}, expected the fields of {kind.__name__}: "
+            f"{known}."
+        )
+    return kind(**value)
+
+
+def _wrong(expected: Any, name: str, value: Any) -> ValueError:
+    words = expected if isinstance(expected, str) else inspect.formatannotation(expected)
+    return ValueError(f"{name}: found {value!r}, expected {words}.")
 
 
 def _literal(text: str) -> Any:
     try:
-        return _tuples(ast.literal_eval(text))
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
 
 
-def _replace(node: Any, name: str, path: list[str], value: Any) -> Any:
-    head, rest = path[0], path[1:]
-    if isinstance(node, dict):
-        inner = _replace(node.get(head, {}), name, rest, value) if rest else value
-        return {**node, head: inner}
-    known = [f.name for f in dataclasses.fields(node)]
-    if head not in known:
-        near = difflib.get_close_matches(head, known, n=1) or known
-        raise ValueError(f"--set {name}: no field {head!r}. Did you mean {' or '.join(near)}?")
-    current = getattr(node, head)
-    if name == "data" and isinstance(value, dict):
-        return dataclasses.replace(node, data=_data(value))
-    if rest and not (dataclasses.is_dataclass(current) or isinstance(current, dict)):
-        raise ValueError(f"--set {name}: {head!r} is a value, not a group of fields.")
-    new = _replace(current, name, rest, value) if rest else _typed(current, name, value)
-    return dataclasses.replace(node, **{head: new})
-
-
-def _data(values: dict[str, Any]) -> Slices | Patches | Pictures:
-    """The data of a recipe from {"kind": "Slices", "window": (...), ...}.
-
-    Raises:
-        ValueError: for an unknown kind, and a field that is unknown, missing or of another type.
-    """
-    values = dict(values)
-    kind = KINDS.get(found := values.pop("kind", None))
-    if kind is None:
-        raise ValueError(f"data.kind: found {found!r}, expected one of {', '.join(KINDS)}.")
-    for part in dataclasses.fields(kind):
-        if part.name in values:
-            values[part.name] = _of_type(part.type, f"data.{part.name}", values[part.name])
-    try:
-        return kind(**values)
-    except TypeError as error:
-        names = ", ".join(part.name for part in dataclasses.fields(kind))
-        raise ValueError(f"data: {error}. The fields of {found} are {names}.") from error
-
-
-def _of_type(expected: Any, name: str, value: Any) -> Any:
-    options = typing.get_args(expected) if isinstance(expected, types.UnionType) else (expected,)
-    if expected is float and type(value) is int:
-        return float(value)
-    if any(_fits(option, value) for option in options):
-        return value
-    raise ValueError(f"{name}: found {value!r}, expected {inspect.formatannotation(expected)}.")
-
-
-def _fits(expected: Any, value: Any) -> bool:
-    if typing.get_origin(expected) is tuple:
-        return isinstance(value, tuple) and {*map(type, value)} <= {*typing.get_args(expected)}
-    return type(value) is (typing.get_origin(expected) or expected)
-
-
-def _typed(current: Any, name: str, value: Any) -> Any:
-    if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(current, tuple):
-        value = _tuples(value) if isinstance(value, list | tuple) else (value,)
-    # Elements too: ("WT") is no list of networks, (("WT",),) is.
-    elements = isinstance(current, tuple) and {type(inner) for inner in current}
-    if type(value) is not type(current) or (elements and {*map(type, value)} - elements):
-        raise ValueError(
-            f"--set {name}: found {value!r}, expected {type(current).__name__} such as {current!r}."
-        )
-    return value
-
-
 def _tuples(value: Any) -> Any:
     """JSON knows no tuples: lists inside a recipe are tuples."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _tuples(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return tuple(_tuples(inner) for inner in value)
     return value
+
+
+# Names of version 0.1
+
+_RENAMED = {
+    "paper": "name",
+    "data.kind": "data.task",
+    "data.normalisation": "data.normalization",
+    "data.equalisation": "data.equalization",
+    "data.held_out": "data.validation",
+    "model.networks": "model.targets",
+    "model.overrides": "model.options",
+    "model.overrides.stack": "model.options.framework",
+    "model.options.stack": "model.options.framework",
+    "train.loss_options.lowest": "train.loss_options.epsilon",
+}
+_FORMER_TASKS = {"Pictures": ("Images", "image_folders")}
+
+
+def _current_name(name: str) -> str:
+    """A field's name, of which 0.1 may have had another one."""
+    for count in range(name.count(".") + 1, 0, -1):
+        parts = name.split(".")
+        start = ".".join(parts[:count])
+        if start in _RENAMED:
+            current = ".".join([_RENAMED[start], *parts[count:]])
+            warnings.warn(f"{name} is called {current} now.", FutureWarning, stacklevel=3)
+            return current
+    return name
+
+
+def _with_current_names(tree: Any) -> Any:
+    """The tree of a recipe that 0.1 may have written, with today's names."""
+    if not isinstance(tree, Mapping) or not isinstance(tree.get("data"), Mapping):
+        return tree
+
+    def walk(prefix: str, node: Any) -> Any:
+        if not isinstance(node, Mapping):
+            return node
+        renamed = {}
+        for key, value in node.items():
+            name = f"{prefix}.{key}" if prefix else key
+            current = _RENAMED.get(name, name)
+            renamed[current.rpartition(".")[2]] = walk(current, value)
+        return renamed
+
+    tree = walk("", tree)
+    if "dataset" not in tree["data"]:
+        former = tree["data"].pop("task", "Slices")
+        task, dataset = _FORMER_TASKS.get(former, (former, "brats"))
+        fitted = ("mean", "std")  # fields of 0.1; runs measure them now
+        rest = {key: value for key, value in tree["data"].items() if key not in fitted}
+        tree["data"] = {"task": task, "dataset": dataset, **rest}
+    return tree

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from keras_medseg import cli
-from keras_medseg.phantoms import images
+from keras_medseg.phantoms.images import write_images
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("models", "check", "prepare", "train", "predict", "score", "export", "phantom")
+COMMANDS = (
+    "models", "check", "prepare", "train", "predict", "score", "report", "export", "phantom",
+)  # fmt: skip
 
 
 def run(*arguments: str, module: str = "keras_medseg.cli") -> subprocess.CompletedProcess:
@@ -47,7 +49,7 @@ def test_every_command_has_help(command, capsys):
 
 
 def test_check_lists_all_problems_and_exits_with_1(tmp_path, capsys):
-    phantom = ["phantom", str(tmp_path), "--cases", "1", "--shape", "40", "40", "26"]
+    phantom = ["phantom", str(tmp_path), "--cases", "1", "--size", "40", "40", "26"]
     assert cli.main(phantom) == 0
     assert cli.main(["check", str(tmp_path)]) == 0
     volumes = sorted(tmp_path.rglob("*.nii*"))
@@ -59,8 +61,8 @@ def test_check_lists_all_problems_and_exits_with_1(tmp_path, capsys):
     assert all(volume.name in printed for volume in volumes[:2])
 
 
-def test_check_takes_the_grey_codes_of_a_masks_classes(tmp_path, capsys):
-    images.write_pictures(tmp_path, cases=2, layout="knee", size=(64, 64))
+def test_check_takes_the_gray_codes_of_a_masks_classes(tmp_path, capsys):
+    write_images(tmp_path, cases=2, layout="knee", size=(64, 64))
     named = ["ligament=204", "background=51,102,153,255"]
     assert cli.main(["check", str(tmp_path)]) == 1
     assert "check: --classes" in " ".join(capsys.readouterr().out.split())
@@ -101,3 +103,29 @@ def test_an_unknown_recipe_field_gets_the_nearest_one(tmp_path):
     assert done.returncode == 1
     assert "epochs" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("layout", "size", "dataset"),
+    [
+        ("BraTS2023", ("40", "40", "26"), "brats"),
+        ("ISIC2018", ("48", "64"), "image_folders"),
+        ("knee", ("64", "64"), "image_folders"),
+    ],
+)
+def test_phantom_writes_every_synthetic_data_set(tmp_path, capsys, layout, size, dataset):
+    arguments = [str(tmp_path), "--cases", "2", "--layout", layout, "--size", *size]
+    assert cli.main(["phantom", *arguments]) == 0
+    assert f"2 synthetic cases, layout {layout}" in capsys.readouterr().out
+    assert cli.main(["prepare", str(tmp_path), str(tmp_path / "store"), "--dataset", dataset]) == (
+        1 if layout == "knee" else 0  # its masks have classes, which only check takes
+    )
+
+
+def test_a_data_set_can_be_named_and_is_refused_where_it_is_unknown(tmp_path, capsys):
+    write_images(tmp_path, cases=1, layout="CVC-ClinicDB", size=(48, 64))
+    assert cli.main(["check", str(tmp_path), "--dataset", "image_folders"]) == 0
+    assert cli.main(["check", str(tmp_path), "--dataset", "images"]) == 1
+    assert "expected one of: brats, image_folders" in capsys.readouterr().err
+    assert cli.main(["check", str(tmp_path), "--dataset", "brats", "--classes", "a=1"]) == 1
+    assert "classes" in capsys.readouterr().err

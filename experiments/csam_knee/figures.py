@@ -1,17 +1,15 @@
-"""The figures that only the papers on pictures have: where CSAM looks, masks of all networks."""
-
-from pathlib import Path
+"""The figures of csam_knee: where CSAM looks, and the masks of all networks."""
 
 from experiments.image_figures import attention_figure, comparison_figure
-from keras_medseg.recipe import Recipe
-from keras_medseg.reporting.report import Figure
-from keras_medseg.runs import steps
+from keras_medseg.reporting.report import ReportFigure
+from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.runs.steps import Cohort
 
 CAPTION = "The weight of every pixel on each skip (section 2.3)."
 
 
-def knee_figures(out: Path, data: steps.Cohort, base: Recipe) -> list[Figure]:
+def knee_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
     """The spatial weights of every CSAM, and the masks of all networks of the run."""
     title = "Where CSAM looks"
-    attention = attention_figure(out, data, "res_csam_unet", title=title, caption=CAPTION)
-    return [*comparison_figure(out, data), *attention]
+    attention = attention_figure(run, cohort, "res_csam_unet", title=title, caption=CAPTION)
+    return [*comparison_figure(run, cohort), *attention]

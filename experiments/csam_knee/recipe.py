@@ -9,37 +9,40 @@ ledger.toml.
 """
 
 from dataclasses import replace
+from pathlib import Path
+
+from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
 
 from experiments.csam_knee.figures import knee_figures
-from keras_medseg.recipe import Model, Pictures, Recipe, Train
-from keras_medseg.reporting.report import Column, Paper, Row, TableSpec
-from keras_medseg.runs.experiment import Expected, Experiment, Profile, with_comparison
+from keras_medseg.recipe import Images, Model, Recipe, Train
+from keras_medseg.runs.experiment import Expected, Experiment, Phantom, Profile, with_comparison
 
 RECIPE = Recipe(
-    paper="csam_knee",
-    data=Pictures(
+    name="csam_knee",
+    data=Images(
+        dataset="image_folders",
         size=(512, 512),
         classes={"ligament": ()},
-        normalisation="unit_range",
-        held_out=0.2,
+        normalization="unit_range",
+        validation=0.2,
         fit="pad",
         smoothing_px=1.0,
-        equalisation=True,
+        equalization=True,
         flips=(),
         brightness=0.0,
         split="group",
     ),
     model=Model(
         name="res_csam_unet",
-        networks=(("ligament",),),
-        overrides={
+        targets=(("ligament",),),
+        options={
             "variant": "consistent",
             "csam_place": "skips",
             "ratio": 16,
             "norm": "none",
             "filters": 64,
             "activation": "sigmoid",
-            "stack": "pytorch",
+            "framework": "pytorch",
         },
     ),
     train=Train(
@@ -49,7 +52,7 @@ RECIPE = Recipe(
         optimizer_options={"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8, "l2": 0.0},
         learning_rate=2e-5,
         loss="cross_entropy",
-        loss_options={"lowest": 1e-37},
+        loss_options={"epsilon": 1e-37},
         schedule="steps",
         schedule_options={"after": (300,), "factor": 0.1},
         precision="float32",
@@ -57,60 +60,62 @@ RECIPE = Recipe(
     ),
 )
 
-LITERAL = ("model.overrides.variant=literal",)
-WITHOUT_CSAM = ("model.overrides.csam_place=none",)
+LITERAL = {"model.options.variant": "literal"}
+WITHOUT_CSAM = {"model.options.csam_place": "none"}
 
 # Table 1's networks under the same recipe, each with its own published widths. What "Res-Net" is
 # as a segmenter the paper does not say.
-RIVALS = {
-    "unet": ("model.name=unet", "model.overrides={'activation': 'sigmoid'}"),
-    "unetpp": ("model.name=unetpp", "model.overrides={}"),
-    "frunet": ("model.name=frunet", "model.overrides={'activation': 'sigmoid'}"),
+BASELINES = {
+    "unet": {"model.name": "unet", "model.options": {"activation": "sigmoid"}},
+    "unetpp": {"model.name": "unetpp", "model.options": {}},
+    "frunet": {"model.name": "frunet", "model.options": {"activation": "sigmoid"}},
 }
 
 # What ten minutes on two CPU cores allow: a sixteenth of the pixels, a quarter of the filters, 30
 # epochs, and a learning rate fifty times higher, for at 2e-5 the network has hardly left its start
 # by then; with batch norm, for without it nothing but background is found in so few steps. The rate
 # falls after the same part of the epochs.
-QUICK = (
-    "data.size=(128, 128)",
-    "model.overrides.filters=16",
-    "model.overrides.norm=batch",
-    "train.batch_size=8",
-    "train.epochs=30",
-    "train.learning_rate=1e-3",
-    "train.schedule_options.after=(18,)",
-)
+QUICK = {
+    "data.size": (128, 128),
+    "model.options.filters": 16,
+    "model.options.norm": "batch",
+    "train.batch_size": 8,
+    "train.epochs": 30,
+    "train.learning_rate": 1e-3,
+    "train.schedule_options.after": (18,),
+}
 QUICK_WIDTHS = {"unet": 16, "unetpp": 8, "frunet": 8}
-QUICK_RIVALS = {
-    name: (*changes, f"model.overrides.filters={QUICK_WIDTHS[name]}")
-    for name, changes in RIVALS.items()
+QUICK_BASELINES = {
+    name: changes | {"model.options.filters": QUICK_WIDTHS[name]}
+    for name, changes in BASELINES.items()
 }
 
 PROFILES = with_comparison(
     {
         "paper": Profile(
-            (),
-            {"res_csam_unet": (), "literal": LITERAL, "without_csam": WITHOUT_CSAM},
+            {},
+            {"res_csam_unet": {}, "literal": LITERAL, "without_csam": WITHOUT_CSAM},
             (("literal", "res_csam_unet"), ("without_csam", "res_csam_unet")),
         ),
         "quick": Profile(
             QUICK,
-            {"res_csam_unet": (), "literal": LITERAL},
+            {"res_csam_unet": {}, "literal": LITERAL},
             (("literal", "res_csam_unet"),),
         ),
     },
     own="res_csam_unet",
-    rivals={"paper": RIVALS, "quick": QUICK_RIVALS},
+    baselines={"paper": BASELINES, "quick": QUICK_BASELINES},
 )
 # Four networks instead of two, so two thirds of the epochs.
-FEWER_EPOCHS = ("train.epochs=20", "train.schedule_options.after=(12,)")
-PROFILES["quick-compare"] = replace(PROFILES["quick-compare"], changes=(*QUICK, *FEWER_EPOCHS))
+FEWER_EPOCHS = {"train.epochs": 20, "train.schedule_options.after": (12,)}
+PROFILES["quick-compare"] = replace(PROFILES["quick-compare"], changes=QUICK | FEWER_EPOCHS)
 
 METRICS = tuple(Column("ligament", metric) for metric in ("cross_entropy", "mae", "dice"))
 
 EXPERIMENT = Experiment(
-    paper=Paper(
+    recipe=RECIPE,
+    folder=Path(__file__).parent,
+    reference=Reference(
         title="U-Net with residual connections and CSAM (knee MRI)",
         citation="Jia, Zuo, Zou, Chen; venue and year not known",
         recipe=RECIPE,
@@ -149,10 +154,12 @@ EXPERIMENT = Experiment(
         "MAE and F1 in this order.",
         'What "Res-Net" is as a segmenter is not described, so nothing is measured beside it.',
     ),
-    phantom_layout="knee",
-    phantom_cases=160,
-    # Tibia, femur, patella and cruciate ligaments are drawn in other grey values.
-    phantom_changes=("data.classes={'ligament': (204,), 'background': (51, 102, 153, 255)}",),
+    phantom=Phantom(
+        "knee",
+        cases=160,
+        # Tibia, femur, patella and cruciate ligaments are drawn in other gray values.
+        changes={"data.classes": {"ligament": (204,), "background": (51, 102, 153, 255)}},
+    ),
     figures=knee_figures,
 )
 EXPERIMENTS = {"knee": EXPERIMENT}

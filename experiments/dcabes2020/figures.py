@@ -1,76 +1,65 @@
-"""The figure that only this paper has: what the edge loss looks at."""
+"""The figure of dcabes2020: edge maps with and without the edge loss."""
 
-from pathlib import Path
-
+import keras
 import numpy as np
+from keras_medseg.evaluation.scores import pick_cases
 
+from keras_medseg import losses
 from keras_medseg.data.datasets import brats
-from keras_medseg.data.store import StoredCase
 from keras_medseg.recipe import Recipe
-from keras_medseg.reporting.report import Figure
-from keras_medseg.runs import steps
-from keras_medseg.tasks import volumes
+from keras_medseg.reporting.figures import style, volumes
+from keras_medseg.reporting.report import ReportFigure
+from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.runs.steps import Cohort
 
-WHOLE_TUMOUR = ("WT",)
+WHOLE_TUMOR = ("WT",)
 CAPTION = (
     "Whole tumour, case {case}. Above: probabilities of the network; below: magnitude of the "
     "response of the edge loss's filters (Gaussian, then Sobel) to the map above."
 )
 
 
-def edge_figures(out: Path, data: steps.Cohort, base: Recipe) -> list[Figure]:
+def edge_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
     """Edge maps of annotation and prediction with and without the edge loss (section II.C).
 
-    None where the whole tumour has no network of its own (another `model.networks`).
+    None where the whole tumor has no network of its own (another `model.targets`).
     """
-    from keras_medseg.reporting import figures
-
-    scores = steps.read_scores(out)
-    recipes = {name: steps.read_variant(out, name).recipe for name in scores["variant"].unique()}
-    recipes = {name: run for name, run in recipes.items() if WHOLE_TUMOUR in run.model.networks}
-    if not recipes:
+    scores = run.scores()
+    variants = [
+        name
+        for name in scores["variant"].unique()
+        if WHOLE_TUMOR in run.variant(name).recipe.model.targets
+    ]
+    if not variants:
         return []
-    picked = figures.pick_cases(scores, next(iter(recipes)))
-    case = data.store.cases[picked.get("median") or next(iter(picked.values()))]
+    picked = pick_cases(scores, variants[0])
+    case = cohort.store.cases[picked.get("median") or next(iter(picked.values()))]
     truth = np.isin(case.full_labels(), brats.REGIONS["WT"])
-    z = figures.largest_slice(truth, truth)
-    probabilities = {name: _probabilities(out, name, run, case, z) for name, run in recipes.items()}
-    drawn = figures.edge_maps(
+    z = volumes.largest_slice(truth, truth)
+    probabilities = {}
+    for name in variants:
+        network = run.network(name, WHOLE_TUMOR)
+        probabilities[name] = run.variant(name).task.predict_slice(network, case, z)[..., 0]
+    drawn = volumes.edge_maps(
         case.full_image()[:, :, z, brats.MODALITIES.index("flair")],
         truth[:, :, z],
-        _edges(truth[:, :, z], base),
-        {name.replace("_", " "): (p, _edges(p, base)) for name, p in probabilities.items()},
+        _edges(truth[:, :, z], run.recipe),
+        {
+            name.replace("_", " "): (found, _edges(found, run.recipe))
+            for name, found in probabilities.items()
+        },
         spacing_mm=case.spacing_mm,
     )
-    path = figures.save(drawn, out / "figures" / "edge_maps.png")
+    path = style.save(drawn, run.figure("edge_maps"))
     title = "Edge maps with and without the edge loss"
-    return [Figure(title, CAPTION.format(case=case.id), path)]
+    return [ReportFigure(title, CAPTION.format(case=case.id), path)]
 
 
-def _probabilities(out: Path, variant: str, run: Recipe, case: StoredCase, z: int) -> np.ndarray:
-    """(X, Y) of the whole tumour in slice z of the full grid."""
-    from keras_medseg.inference import predict
-
-    network = steps.load_network(out, variant, WHOLE_TUMOUR)
-    maps = predict.predict_slice(
-        network,
-        case,
-        z,
-        window=run.data.window,
-        normalisation=run.data.normalisation,
-        channels=volumes.channels(run),
-    )
-    return maps[..., 0]
-
-
-def _edges(picture: np.ndarray, base: Recipe) -> np.ndarray:
+def _edges(image: np.ndarray, chosen: Recipe) -> np.ndarray:
     """(X, Y) magnitude of the recipe's edge filters' response to an (X, Y) map."""
-    import keras
-
-    from keras_medseg import losses
-
-    options = {k: v for k, v in base.train.loss_options.items() if k.startswith("gaussian")}
+    given = chosen.train.loss_options
+    options = {name: value for name, value in given.items() if name.startswith("gaussian")}
     maps = losses.edge_maps(
-        picture.astype(np.float32)[None, :, :, None], response="magnitude", **options
+        image.astype(np.float32)[None, :, :, None], response="magnitude", **options
     )
     return keras.ops.convert_to_numpy(maps)[0, :, :, 0, 0]

@@ -8,31 +8,37 @@ tables contradict each other); without the edge loss 88.44, 86.30, 76.15. Every 
 its entry in ledger.toml.
 """
 
+from pathlib import Path
+
+from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
+
 from experiments.dcabes2020.figures import edge_figures
+from keras_medseg.data.datasets.brats import MODALITIES
 from keras_medseg.frameworks import KERAS_2_2
 from keras_medseg.recipe import Model, Recipe, Slices, Train
-from keras_medseg.reporting.report import Column, Paper, Row, TableSpec
-from keras_medseg.runs.experiment import Expected, Experiment, Profile
+from keras_medseg.runs.experiment import Expected, Experiment, Phantom, Profile
 
 RECIPE = Recipe(
-    paper="dcabes2020",
+    name="dcabes2020",
     data=Slices(
+        dataset="brats",
         window=(176, 176, 128),
-        normalisation="z_score",
+        normalization="z_score",
         flips=(),
-        held_out=0.15,
+        validation=0.15,
         slice_step=1,
+        modalities=MODALITIES,
     ),
     model=Model(
         name="residual_attention_unet",
-        networks=(("WT",), ("TC",), ("ET",)),
-        overrides={
+        targets=(("WT",), ("TC",), ("ET",)),
+        options={
             "residual_block": "separable",
             "attention": True,
             "filters": 32,
             "downsampling": "max_pool",
             "upsampling": "nearest",
-            "stack": "keras_2_2",
+            "framework": "keras_2_2",
         },
     ),
     train=Train(
@@ -59,26 +65,28 @@ RECIPE = Recipe(
 )
 
 ABLATION = (("without_edge_loss", "with_edge_loss"),)
-NO_EDGE_LOSS = ("train.loss=cross_entropy", "train.loss_options={}")
+NO_EDGE_LOSS = {"train.loss": "cross_entropy", "train.loss_options": {}}
 
 # What ten minutes on two CPU cores allow: every fourth slice, half the filters, 400 steps. Plain
 # gradient descent at 0.005 has hardly left its start by then, so Adam; and a plateau cannot be
 # told from noise in five epochs, so the rate falls by a fixed rule.
-QUICK = (
-    "data.slice_step=4",
-    "model.overrides.filters=16",
-    "train.batch_size=8",
-    "train.epochs=5",
-    "train.optimizer=adam",
-    "train.schedule=polynomial",
-    "train.schedule_options={'power': 0.9}",
-)
+QUICK = {
+    "data.slice_step": 4,
+    "model.options.filters": 16,
+    "train.batch_size": 8,
+    "train.epochs": 5,
+    "train.optimizer": "adam",
+    "train.schedule": "polynomial",
+    "train.schedule_options": {"power": 0.9},
+}
 
 DICE = tuple(Column(region) for region in ("WT", "TC", "ET"))
 
 
 EXPERIMENT = Experiment(
-    paper=Paper(
+    recipe=RECIPE,
+    folder=Path(__file__).parent,
+    reference=Reference(
         title="Residual-attention U-Net with an edge loss (DCABES 2020)",
         citation="doi 10.1109/DCABES50732.2020.00048",
         recipe=RECIPE,
@@ -86,12 +94,12 @@ EXPERIMENT = Experiment(
         cases=285,
     ),
     profiles={
-        "paper": Profile((), {"with_edge_loss": (), "without_edge_loss": NO_EDGE_LOSS}, ABLATION),
+        "paper": Profile({}, {"with_edge_loss": {}, "without_edge_loss": NO_EDGE_LOSS}, ABLATION),
         "quick": Profile(
             QUICK,
             {
-                "with_edge_loss": (),
-                "without_edge_loss": (*NO_EDGE_LOSS, "model.networks=(('WT',),)"),
+                "with_edge_loss": {},
+                "without_edge_loss": NO_EDGE_LOSS | {"model.targets": (("WT",),)},
             },
             ABLATION,
         ),
@@ -126,8 +134,7 @@ EXPERIMENT = Experiment(
         "The paper does not say on which cases its tables were measured; here they are the "
         "held-out 15 %, which also steer the learning rate, as in the paper.",
     ),
-    phantom_layout="BraTS2017",
-    phantom_cases=24,
+    phantom=Phantom("BraTS2017", cases=24),
     figures=edge_figures,
 )
 EXPERIMENTS = {"BraTS2017": EXPERIMENT}

@@ -2,25 +2,71 @@
 
 Not the field's Dice: nothing is thresholded, a batch counts as one image, and what is scored are
 random, augmented crops that hold a tumour more often than chance would have it. It is here so that
-a run can stand beside Table II; `scoring.py` scores whole cases.
+a run can stand beside Table II; `evaluation/scores.py` scores whole cases.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
+import keras
 import numpy as np
+import pandas as pd
 
-from keras_medseg.data.batches.base import Batches
-
-if TYPE_CHECKING:
-    import keras
+from keras_medseg import losses
+from keras_medseg.data.batches.base import CaseBatches
+from keras_medseg.recipe import Recipe, fields, override
+from keras_medseg.runs.run_folder import RunFolder, Variant
+from keras_medseg.runs.steps import Cohort
 
 SMOOTH = 1e-5  # MONAI's DiceLoss, above and below
 
 
+def crop_scores(run: RunFolder, cohort: Cohort) -> pd.DataFrame:
+    """The validation cases by the authors' way: soft Dice of augmented random crops, and the loss.
+
+    In two dimensions, of slices. Rows as in scores.csv, with the metrics crop_dice and dice_loss
+    (1 - crop_dice) of every region, and loss; they are also written to crop_scores.csv.
+    """
+    rows = []
+    for name, variant in run.variants.items():
+        (targets,) = variant.recipe.model.targets
+        network = run.network(variant.trained_as, targets, auxiliary=True)
+        batches = validation_batches(cohort, variant, targets, as_in_training=True)
+        train = variant.recipe.train
+        loss = losses.get(train.loss, **train.loss_options)
+        found = score_crops(
+            network, batches, loss=lambda y, p, loss=loss: keras.ops.convert_to_numpy(loss(y, p))
+        )
+        of_variant = {"variant": name, "case": "augmented crops"}
+        for region, dice in zip(targets, found.values()):
+            row = {**of_variant, "region": region, "crop_dice": dice, "dice_loss": 1 - dice}
+            rows.append(row)
+        rows.append({**of_variant, "region": "", "loss": found["loss"]})
+        keras.utils.clear_session()
+    table = pd.DataFrame(rows)
+    run.write_table("crop_scores", table)
+    return table
+
+
+def validation_batches(
+    cohort: Cohort, variant: Variant, targets: tuple[str, ...], *, as_in_training: bool
+) -> CaseBatches:
+    """The validation cases, cut, augmented and shuffled as for training, or plain and in order."""
+    chosen = variant
+    if in_patches(variant.recipe):
+        on_host = override(variant.recipe, {"data.augment_on_device": False})
+        chosen = replace(variant, recipe=on_host)
+    return chosen.task.batches(cohort.store, cohort.validation, targets, training=as_in_training)
+
+
+def in_patches(recipe: Recipe) -> bool:
+    """Whether a variant sees three-dimensional crops; those of section V-A see slices."""
+    return "data.patch" in fields(recipe)
+
+
 def score_crops(
-    network: "keras.Model",
-    batches: Batches,
+    network: keras.Model,
+    batches: CaseBatches,
     loss: Callable[[np.ndarray, np.ndarray], float],
 ) -> dict[str, float]:
     """Mean over the first epoch's batches, weighted by samples, of each target's soft Dice.
@@ -39,12 +85,13 @@ def score_crops(
     """
     sums: dict[str, float] = {}
     samples = 0
+    names = [name for name, _ in batches.targets]
     for step in range(batches.steps_per_epoch):
         x, y = batches.batch(0, step)
         outputs = network.predict_on_batch(x)
         outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
         predicted = np.concatenate([np.float32(output) for output in outputs], axis=-1)
-        values = dict(zip(batches.targets, soft_dice(y, predicted[..., : y.shape[-1]])))
+        values = dict(zip(names, soft_dice(y, predicted[..., : y.shape[-1]])))
         values["loss"] = float(loss(y, predicted))
         samples += len(y)
         for name, value in values.items():

@@ -9,20 +9,25 @@ gave these numbers; the variant "paper" is what the text says instead. Every cho
 entry in ledger.toml.
 """
 
-from experiments.fmnet2023.figures import crop_scores, head_figures
+from pathlib import Path
+
+from keras_medseg.reporting.figures.style import channel_title
+from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
+
+from experiments.fmnet2023.crop_scores import crop_scores
+from experiments.fmnet2023.figures import head_figures
 from keras_medseg.data.datasets.brats import MODALITIES
-from keras_medseg.recipe import Model, Patches, Recipe, Train
-from keras_medseg.reporting.figures import MODALITY_NAMES
-from keras_medseg.reporting.report import Column, Paper, Row, TableSpec
-from keras_medseg.runs.experiment import Expected, Experiment, Profile, with_comparison
+from keras_medseg.recipe import Changes, Model, Patches, Recipe, Slices, Train
+from keras_medseg.runs.experiment import Expected, Experiment, Phantom, Profile, with_comparison
 
 RECIPE = Recipe(
-    paper="fmnet2023",
+    name="fmnet2023",
     data=Patches(
+        dataset="brats",
         patch=(128, 128, 128),
-        normalisation="z_score",
+        normalization="z_score",
         foreground_probability=0.4,
-        held_out=0.2,
+        validation=0.2,
         augmentation={
             "zoom": {"probability": 0.15, "scale": (0.7, 1.0)},
             "flips": {"probability": 0.5},
@@ -34,11 +39,12 @@ RECIPE = Recipe(
         augment_on_device=True,
         overlap=0.5,
         test_time_flips=False,
+        modalities=MODALITIES,
     ),
     model=Model(
         name="fmnet",
-        networks=(("WT", "TC", "ET"),),
-        overrides={
+        targets=(("WT", "TC", "ET"),),
+        options={
             "variant": "code",
             "dimensions": 3,
             "attention": True,
@@ -47,7 +53,7 @@ RECIPE = Recipe(
             "filters": 32,
             "activation": "sigmoid",
             "checkpointing": False,
-            "stack": "pytorch",
+            "framework": "pytorch",
         },
     ),
     train=Train(
@@ -71,68 +77,69 @@ RECIPE = Recipe(
 )
 
 # What the text says where the code departs from it: Figure 6's network, section V-E's settings.
-AS_THE_TEXT_SAYS = (
-    "model.overrides.variant=paper",
-    "train.learning_rate=0.003",
-    "train.loss=cross_entropy_and_dice",
-    "train.loss_options={'output_weights': (1.0, 1.0, 1.0), 'squared': True}",
-)
+AS_THE_TEXT_SAYS = {
+    "model.options.variant": "paper",
+    "train.learning_rate": 0.003,
+    "train.loss": "cross_entropy_and_dice",
+    "train.loss_options": {"output_weights": (1.0, 1.0, 1.0), "squared": True},
+}
 
 
-def heads(count: int) -> tuple[str, ...]:
-    """So many supervision heads, each with half the weight of the output before it."""
+def heads(count: int) -> Changes:
+    """Changes that give `count` supervision heads, each with half the weight of the one before."""
     weights = tuple(0.5**number for number in range(count + 1))
-    return (
-        f"model.overrides.supervision_heads={count}",
-        f"train.loss_options.output_weights={weights}",
-    )
+    return {
+        "model.options.supervision_heads": count,
+        "train.loss_options.output_weights": weights,
+    }
 
 
-def bottleneck(blocks: int) -> tuple[str, ...]:
-    """So many blocks below the encoder."""
-    return (f"model.overrides.bottleneck_blocks={blocks}",)
+def bottleneck(blocks: int) -> Changes:
+    """Changes that put `blocks` blocks below the encoder."""
+    return {"model.options.bottleneck_blocks": blocks}
 
 
-NO_ATTENTION = ("model.overrides.attention=False",)
+NO_ATTENTION = {"model.options.attention": False}
 
 # Figure 4, from the bottom of its legend to the top.
 STEPS = {
-    "unet": (*NO_ATTENTION, *heads(0), *bottleneck(0)),
-    "attention_unet": (*heads(0), *bottleneck(0)),
+    "unet": {**NO_ATTENTION, **heads(0), **bottleneck(0)},
+    "attention_unet": {**heads(0), **bottleneck(0)},
     "with_supervision": bottleneck(0),
 }
 
 # Section V-A. In two dimensions the data are slices of the crop's size; Figure 3 shows 40 epochs.
-SLICES = {
-    "kind": "Slices",
-    "window": (128, 128, 128),
-    "normalisation": "z_score",
-    "flips": ("x", "y"),
-    "held_out": 0.2,
-}
-BASIC = (*STEPS["unet"], "train.epochs=40")
-IN_SLICES = (*BASIC, f"data={SLICES}", "model.overrides.dimensions=2")
-BINARY = (*IN_SLICES, "model.networks=(('WT',),)")
+SLICES = Slices(
+    dataset="brats",
+    window=(128, 128, 128),
+    normalization="z_score",
+    flips=("x", "y"),
+    validation=0.2,
+    modalities=MODALITIES,
+)
+BASIC = {**STEPS["unet"], "train.epochs": 40}
+IN_SLICES = {**BASIC, "data": SLICES, "model.options.dimensions": 2}
+BINARY = {**IN_SLICES, "model.targets": (("WT",),)}
 MODALITY_VARIANTS = {
     "binary_all_four": BINARY,
-    **{f"binary_{name}": (*BINARY, f"data.modalities=('{name}',)") for name in MODALITIES},
+    **{f"binary_{name}": {**BINARY, "data.modalities": (name,)} for name in MODALITIES},
 }
 
 # 128 along every axis takes a GPU. What ten minutes on two CPU cores allow: cases of two fifths of
 # the resolution with crops to match, a quarter of the filters, 432 steps at the text's rate.
-QUICK = (
-    "data.patch=(48, 48, 32)",
-    "data.augment_on_device=False",
-    "model.overrides.filters=8",
-    "train.batch_size=2",
-    "train.epochs=36",
-    "train.learning_rate=3e-3",
-    "train.precision=float32",
-)
+QUICK = {
+    "data.patch": (48, 48, 32),
+    "data.augment_on_device": False,
+    "model.options.filters": 8,
+    "train.batch_size": 2,
+    "train.epochs": 36,
+    "train.learning_rate": 3e-3,
+    "train.precision": "float32",
+}
 
 # The benchmark network of section VI-A, under the recipe of FM-Net; it has two heads as well.
-NVIDIA = ("model.name=nvidia_unet", "model.overrides={'activation': 'sigmoid'}")
-QUICK_NVIDIA = ("model.overrides.filters=8", "model.overrides.levels=5")
+NVIDIA = {"model.name": "nvidia_unet", "model.options": {"activation": "sigmoid"}}
+QUICK_NVIDIA = {"model.options.filters": 8, "model.options.levels": 5}
 
 LOSS = Column("", "loss")
 CROPS = tuple(Column(region, "crop_dice") for region in ("WT", "TC", "ET"))
@@ -141,7 +148,9 @@ CASES = tuple(Column(region) for region in ("WT", "TC", "ET"))
 OF_THE_TEXT = "the text's range"
 
 EXPERIMENT = Experiment(
-    paper=Paper(
+    recipe=RECIPE,
+    folder=Path(__file__).parent,
+    reference=Reference(
         title="FM-Net: 3-D attention U-Net with deep supervision (2023)",
         citation="Yilmaz, Arslan; Bilkent University 2023",
         recipe=RECIPE,
@@ -151,9 +160,9 @@ EXPERIMENT = Experiment(
     profiles=with_comparison(
         {
             "paper": Profile(
-                (),
+                {},
                 {
-                    "fmnet": (),
+                    "fmnet": {},
                     "as_the_text_says": AS_THE_TEXT_SAYS,
                     **STEPS,
                     **{f"heads_{n}": heads(n) for n in (0, 1, 3)},
@@ -171,12 +180,12 @@ EXPERIMENT = Experiment(
                     *((f"binary_{name}", "binary_all_four") for name in MODALITIES),
                 ),
             ),
-            "quick": Profile(QUICK, {"fmnet": (), "unet": STEPS["unet"]}, (("unet", "fmnet"),)),
+            "quick": Profile(QUICK, {"fmnet": {}, "unet": STEPS["unet"]}, (("unet", "fmnet"),)),
         },
         own="fmnet",
-        rivals={
+        baselines={
             "paper": {"nvidia_unet": NVIDIA},
-            "quick": {"nvidia_unet": (*NVIDIA, *QUICK_NVIDIA)},
+            "quick": {"nvidia_unet": NVIDIA | QUICK_NVIDIA},
         },
     ),
     tables=(
@@ -212,7 +221,7 @@ EXPERIMENT = Experiment(
                 Row("One modality", "from", otherwise=OF_THE_TEXT),
                 Row("One modality", "to", otherwise=OF_THE_TEXT),
                 *(
-                    Row("One modality", f"{MODALITY_NAMES[name]} alone", f"binary_{name}")
+                    Row("One modality", f"{channel_title(name)} alone", f"binary_{name}")
                     for name in MODALITIES
                 ),
                 Row("All four", "from", otherwise=OF_THE_TEXT),
@@ -241,9 +250,7 @@ EXPERIMENT = Experiment(
         "rule, is what can be compared with other papers; this paper does not have it.",
         "Table I is measured by `python benchmarks/fmnet_loading.py`.",
     ),
-    phantom_layout="BraTS2021",
-    phantom_cases=30,
-    phantom_options={"shape": (96, 96, 64)},
+    phantom=Phantom("BraTS2021", cases=30, size=(96, 96, 64)),
     figures=head_figures,
     further_scores=crop_scores,
 )

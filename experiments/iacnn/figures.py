@@ -1,12 +1,9 @@
-"""The figures that only the papers on pictures have: what SFA, SA and CA do, masks of all
-networks."""
-
-from pathlib import Path
+"""The figures of iacnn: what SFA, SA and CA do, and the masks of all networks."""
 
 from experiments.image_figures import attention_figure, comparison_figure
-from keras_medseg.recipe import Recipe
-from keras_medseg.reporting.report import Figure
-from keras_medseg.runs import steps
+from keras_medseg.reporting.report import ReportFigure
+from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.runs.steps import Cohort
 
 CAPTION = (
     "Mean absolute values over the channels: of SFA its output (equation 4), of SA and CA what "
@@ -14,8 +11,8 @@ CAPTION = (
 )
 
 
-def tumour_figures(out: Path, data: steps.Cohort, base: Recipe) -> list[Figure]:
+def tumor_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
     """Maps of SFA, SA and CA, and the masks of all networks of the run (Figures 5 and 6)."""
-    title = "What the attention modules make of a picture"
-    attention = attention_figure(out, data, "iacnn", title=title, caption=CAPTION)
-    return [*comparison_figure(out, data), *attention]
+    title = "What the attention modules make of an image"
+    attention = attention_figure(run, cohort, "iacnn", title=title, caption=CAPTION)
+    return [*comparison_figure(run, cohort), *attention]

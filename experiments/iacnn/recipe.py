@@ -10,19 +10,23 @@ images and phantom differ. Every choice below has its entry in ledger.toml.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from experiments.iacnn.figures import tumour_figures
-from keras_medseg.recipe import Model, Pictures, Recipe, Train
-from keras_medseg.reporting.report import Column, Paper, Row, TableSpec
-from keras_medseg.runs.experiment import Expected, Experiment, Profile, with_comparison
+from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
+
+from experiments.iacnn.figures import tumor_figures
+from keras_medseg.recipe import Images, Model, Recipe, Train
+from keras_medseg.runs.experiment import Expected, Experiment, Phantom, Profile, with_comparison
 
 RECIPE = Recipe(
-    paper="iacnn",
-    data=Pictures(
+    name="iacnn",
+    data=Images(
+        dataset="image_folders",
         size=(256, 256),
         classes={"tumour": ()},
-        normalisation="mean_std",
-        held_out=0.2,
+        normalization="mean_std",
+        validation=0.2,
         fit="crop",
         flips=("x", "y"),
         brightness=0.2,
@@ -30,15 +34,15 @@ RECIPE = Recipe(
     ),
     model=Model(
         name="integrated_attention_cnn",
-        networks=(("tumour",),),
-        overrides={
+        targets=(("tumour",),),
+        options={
             "sfa_place": "bottom",
             "attention_place": "skips",
             "spatial_reading": "by_size",
             "ratio": 16,
             "filters": 16,
             "activation": "sigmoid",
-            "stack": "pytorch",
+            "framework": "pytorch",
         },
     ),
     train=Train(
@@ -54,7 +58,7 @@ RECIPE = Recipe(
             "squared": False,
             "per": "batch",
             "smooth": 1e-7,
-            "lowest": 1e-37,
+            "epsilon": 1e-37,
         },
         schedule="constant",
         precision="float32",
@@ -62,58 +66,62 @@ RECIPE = Recipe(
     ),
 )
 
+
 # The networks of Tables 1 and 2 under the same recipe, each with its own published widths. A window
 # of 8 fits 256 pixels; the original's 7 wants 224.
-SIGMOID = "'activation': 'sigmoid'"
-RIVALS = {
-    "unet": ("model.name=unet", f"model.overrides={{{SIGMOID}}}"),
-    "attention_unet": ("model.name=attention_unet", f"model.overrides={{{SIGMOID}}}"),
-    "resunet": ("model.name=resunet", f"model.overrides={{{SIGMOID}, 'stack': 'pytorch'}}"),
-    "swin_unet": ("model.name=swin_unet", f"model.overrides={{{SIGMOID}, 'window': 8}}"),
-    "unext": ("model.name=unext", f"model.overrides={{{SIGMOID}}}"),
+def _baseline(name: str, **options: Any) -> dict[str, Any]:
+    return {"model.name": name, "model.options": {"activation": "sigmoid", **options}}
+
+
+BASELINES = {
+    "unet": _baseline("unet"),
+    "attention_unet": _baseline("attention_unet"),
+    "resunet": _baseline("resunet", framework="pytorch"),
+    "swin_unet": _baseline("swin_unet", window=8),
+    "unext": _baseline("unext"),
 }
 
 # What ten minutes on two CPU cores allow: a quarter of the pixels, 30 epochs, and a learning rate
 # ten times higher that falls to 0, for at 1e-4 the network has hardly left its start by then.
-QUICK = (
-    "data.size=(128, 128)",
-    "train.batch_size=8",
-    "train.epochs=30",
-    "train.learning_rate=1e-3",
-    "train.schedule=polynomial",
-    "train.schedule_options={'power': 0.9}",
-)
+QUICK = {
+    "data.size": (128, 128),
+    "train.batch_size": 8,
+    "train.epochs": 30,
+    "train.learning_rate": 1e-3,
+    "train.schedule": "polynomial",
+    "train.schedule_options": {"power": 0.9},
+}
 # A window of 4 fits 128 pixels. UNeXt has fixed widths.
 QUICK_OPTIONS = {
-    "unet": ("model.overrides.filters=8",),
-    "attention_unet": ("model.overrides.filters=8",),
-    "resunet": ("model.overrides.filters=8",),
-    "swin_unet": ("model.overrides.filters=24", "model.overrides.window=4"),
-    "unext": (),
+    "unet": {"model.options.filters": 8},
+    "attention_unet": {"model.options.filters": 8},
+    "resunet": {"model.options.filters": 8},
+    "swin_unet": {"model.options.filters": 24, "model.options.window": 4},
+    "unext": {},
 }
-QUICK_RIVALS = {name: (*RIVALS[name], *changes) for name, changes in QUICK_OPTIONS.items()}
+QUICK_BASELINES = {name: BASELINES[name] | changes for name, changes in QUICK_OPTIONS.items()}
 
 # What two CPU cores train in an hour or two at full size: the paper's network and a U-Net of the
 # same widths, 15 epochs, at a higher rate that falls to 0, for at 1e-4 they have hardly begun.
-CPU = (
-    "train.epochs=15",
-    "train.learning_rate=1e-3",
-    "train.schedule=polynomial",
-    "train.schedule_options={'power': 0.9}",
-)
-SAME_WIDTHS = (*RIVALS["unet"], "model.overrides.filters=16")
+CPU = {
+    "train.epochs": 15,
+    "train.learning_rate": 1e-3,
+    "train.schedule": "polynomial",
+    "train.schedule_options": {"power": 0.9},
+}
+SAME_WIDTHS = BASELINES["unet"] | {"model.options.filters": 16}
 
 PROFILES = with_comparison(
     {
-        "paper": Profile((), {"iacnn": ()}),
-        "quick": Profile(QUICK, {"iacnn": ()}),
-        "cpu": Profile(CPU, {"iacnn": (), "unet": SAME_WIDTHS}, (("unet", "iacnn"),)),
+        "paper": Profile({}, {"iacnn": {}}),
+        "quick": Profile(QUICK, {"iacnn": {}}),
+        "cpu": Profile(CPU, {"iacnn": {}, "unet": SAME_WIDTHS}, (("unet", "iacnn"),)),
     },
     own="iacnn",
-    rivals={"paper": RIVALS, "quick": QUICK_RIVALS},
+    baselines={"paper": BASELINES, "quick": QUICK_BASELINES},
 )
 # Six networks instead of one, so about half of the epochs.
-PROFILES["quick-compare"] = replace(PROFILES["quick-compare"], changes=(*QUICK, "train.epochs=16"))
+PROFILES["quick-compare"] = replace(PROFILES["quick-compare"], changes=QUICK | {"train.epochs": 16})
 METRICS = tuple(Column("tumour", metric) for metric in ("dice", "iou", "precision", "sensitivity"))
 ROWS = (
     Row("U-Net", measured="unet"),
@@ -157,7 +165,9 @@ DATA_SETS = {
 def experiment(data: DataSet) -> Experiment:
     """The paper's experiment on one of its two data sets."""
     return Experiment(
-        paper=Paper(
+        recipe=RECIPE,
+        folder=Path(__file__).parent,
+        reference=Reference(
             title=f"Integrated attention CNN on {data.name}",
             citation="title, authors and journal lost",
             recipe=RECIPE,
@@ -168,9 +178,8 @@ def experiment(data: DataSet) -> Experiment:
         tables=(TableSpec(data.table, f"Comparison on {data.name}", columns=METRICS, rows=ROWS),),
         expected=(Expected("phantom", "quick", "iacnn", "tumour", "dice", data.expected),),
         notes=data.notes,
-        phantom_layout=data.name,
-        phantom_cases=240,
-        figures=tumour_figures,
+        phantom=Phantom(data.name, cases=240),
+        figures=tumor_figures,
     )
 
 

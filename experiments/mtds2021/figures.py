@@ -1,15 +1,13 @@
-"""The figure that only this paper has: what the auxiliary outputs see."""
-
-from pathlib import Path
+"""The figure of mtds2021: what the auxiliary outputs see."""
 
 import numpy as np
+from keras_medseg.evaluation.scores import pick_cases
 
 from keras_medseg.data.datasets import brats
-from keras_medseg.data.store import StoredCase
-from keras_medseg.recipe import Recipe
-from keras_medseg.reporting.report import Figure
-from keras_medseg.runs import steps
-from keras_medseg.tasks import volumes
+from keras_medseg.reporting.figures import style, volumes
+from keras_medseg.reporting.report import ReportFigure
+from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.runs.steps import Cohort
 
 VARIANT = "mtds"
 CAPTION = (
@@ -18,45 +16,30 @@ CAPTION = (
 )
 
 
-def supervision_figures(out: Path, data: steps.Cohort, base: Recipe) -> list[Figure]:
+def supervision_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
     """Main and auxiliary outputs of one slice beside what they were trained for (section 2.2).
 
     None where the run has no network of this paper, or one without auxiliary outputs.
     """
-    from keras_medseg.reporting import figures
-
-    scores = steps.read_scores(out)
+    scores = run.scores()
     if VARIANT not in set(scores["variant"]):
         return []
-    run = steps.read_variant(out, VARIANT).recipe
-    if not run.model.auxiliary:
+    chosen = run.variant(VARIANT)
+    model = chosen.recipe.model
+    if not model.auxiliary:
         return []
-    picked = figures.pick_cases(scores, VARIANT)
-    case = data.store.cases[picked.get("median") or next(iter(picked.values()))]
+    picked = pick_cases(scores, VARIANT)
+    case = cohort.store.cases[picked.get("median") or next(iter(picked.values()))]
     labels = case.full_labels()
-    z = figures.largest_slice(labels, labels)
-    targets = (*run.model.networks[0], *run.model.auxiliary)
+    z = volumes.largest_slice(labels, labels)
+    targets = (*model.targets[0], *model.auxiliary)
     masks = [np.isin(labels[:, :, z], brats.TARGETS[name]) for name in targets]
-    drawn = figures.output_maps(
+    network = run.network(VARIANT, model.targets[0], auxiliary=True)
+    outputs = np.moveaxis(chosen.task.predict_slice(network, case, z), -1, 0)
+    drawn = volumes.output_maps(
         case.full_image()[:, :, z, brats.MODALITIES.index("flair")],
-        dict(zip(targets, zip(masks, _outputs(out, case, run, z)))),
+        dict(zip(targets, zip(masks, outputs))),
         spacing_mm=case.spacing_mm,
     )
-    path = figures.save(drawn, out / "figures" / "supervision.png")
-    return [Figure("Outputs of the deep supervision", CAPTION, path)]
-
-
-def _outputs(out: Path, case: StoredCase, run: Recipe, z: int) -> list[np.ndarray]:
-    """(X, Y) probabilities of every output for slice z of the full grid."""
-    from keras_medseg.inference import predict
-
-    network = steps.load_network(out, VARIANT, run.model.networks[0], auxiliary=True)
-    maps = predict.predict_slice(
-        network,
-        case,
-        z,
-        window=run.data.window,
-        normalisation=run.data.normalisation,
-        channels=volumes.channels(run),
-    )
-    return list(np.moveaxis(maps, -1, 0))
+    path = style.save(drawn, run.figure("supervision"))
+    return [ReportFigure("Outputs of the deep supervision", CAPTION, path)]

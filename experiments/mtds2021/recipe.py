@@ -9,25 +9,31 @@ the ablations (Tables 1, 3 and 4). Every choice below has its entry in ledger.to
 """
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
 
 from experiments.mtds2021.figures import supervision_figures
+from keras_medseg.data.datasets.brats import MODALITIES
 from keras_medseg.recipe import Model, Predict, Recipe, Slices, Train
-from keras_medseg.reporting.report import Column, Paper, Row, TableSpec
-from keras_medseg.runs.experiment import Expected, Experiment, Profile, with_comparison
+from keras_medseg.runs.experiment import Expected, Experiment, Phantom, Profile, with_comparison
 
 RECIPE = Recipe(
-    paper="mtds2021",
+    name="mtds2021",
     data=Slices(
+        dataset="brats",
         window=(144, 176, 155),
-        normalisation="min_max",
+        normalization="min_max",
         flips=("x", "y"),
-        held_out=0.2,
+        validation=0.2,
         slice_step=1,
+        modalities=MODALITIES,
     ),
     model=Model(
         name="mtds_r2unet",
-        networks=(("WT",),),
-        overrides={
+        targets=(("WT",),),
+        options={
             "encoder_block": "apr",
             "gate": "pixel",
             "skip_gates": False,
@@ -37,7 +43,7 @@ RECIPE = Recipe(
             "filters": 32,
             "downsampling": "max_pool",
             "upsampling": "nearest",
-            "stack": "tensorflow_2",
+            "framework": "tensorflow_2",
         },
         auxiliary=("ET", "NCR", "ED"),
     ),
@@ -53,7 +59,7 @@ RECIPE = Recipe(
             "dice_weight": 1.0,
             "squared": True,
             "per": "batch",
-            "lowest": 1e-37,
+            "epsilon": 1e-37,
         },
         schedule="polynomial",
         schedule_options={"power": 0.9},
@@ -64,53 +70,45 @@ RECIPE = Recipe(
 )
 
 # The ablations. Table 3 says "without multi-task deep supervision"; Tables 1 and 4 do not.
-SE_WITHOUT_DROPOUT = ("model.overrides.se_dropout=0.0",)
-WITHOUT_SUPERVISION = (
-    "model.overrides.supervision=none",
-    "model.auxiliary=()",
-    "train.loss_options.output_weights=(1.0,)",
-)
-SINGLE_TASK = ("model.auxiliary=('WT', 'WT', 'WT')",)
-WITHOUT_GATES = (*WITHOUT_SUPERVISION, "model.overrides.encoder_block=residual")
-WITHOUT_SHORTCUT = (*WITHOUT_SUPERVISION, "model.overrides.encoder_block=plain")
-GATES_ON_SKIPS = (*WITHOUT_GATES, "model.overrides.skip_gates=True")
-BEFORE_POSTPROCESSING = ("predict.smallest_component=0.0",)
+SE_WITHOUT_DROPOUT = {"model.options.se_dropout": 0.0}
+ONE_OUTPUT = {"model.auxiliary": (), "train.loss_options.output_weights": (1.0,)}
+WITHOUT_SUPERVISION = {"model.options.supervision": "none", **ONE_OUTPUT}
+SINGLE_TASK = {"model.auxiliary": ("WT", "WT", "WT")}
+WITHOUT_GATES = {**WITHOUT_SUPERVISION, "model.options.encoder_block": "residual"}
+WITHOUT_SHORTCUT = {**WITHOUT_SUPERVISION, "model.options.encoder_block": "plain"}
+GATES_ON_SKIPS = {**WITHOUT_GATES, "model.options.skip_gates": True}
+BEFORE_POSTPROCESSING = {"predict.smallest_component": 0.0}
+
 
 # Table 6's networks under the same recipe, each with its own published widths; one output, so no
 # supervision. PSPNet wants sizes of 8 k + 1.
-ONE_OUTPUT = ("model.auxiliary=()", "train.loss_options.output_weights=(1.0,)")
-RIVALS = {
-    "unet": (*ONE_OUTPUT, "model.name=unet", "model.overrides={'activation': 'sigmoid'}"),
-    "dresunet": (*ONE_OUTPUT, "model.name=dresunet", "model.overrides={'activation': 'sigmoid'}"),
-    "resunetpp": (*ONE_OUTPUT, "model.name=resunetpp", "model.overrides={'activation': 'sigmoid'}"),
-    "deeplabv3plus": (
-        *ONE_OUTPUT,
-        "model.name=deeplabv3plus",
-        "model.overrides={'activation': 'sigmoid'}",
-    ),
-    "pspnet": (
-        *ONE_OUTPUT,
-        "model.name=pspnet",
-        "model.overrides={'activation': 'sigmoid'}",
-        "data.window=(145, 177, 155)",
-    ),
+def _baseline(name: str) -> dict[str, Any]:
+    return {**ONE_OUTPUT, "model.name": name, "model.options": {"activation": "sigmoid"}}
+
+
+BASELINES = {
+    "unet": _baseline("unet"),
+    "dresunet": _baseline("dresunet"),
+    "resunetpp": _baseline("resunetpp"),
+    "deeplabv3plus": _baseline("deeplabv3plus"),
+    "pspnet": {**_baseline("pspnet"), "data.window": (145, 177, 155)},
 }
 
 # What ten minutes on two CPU cores allow: every fourth slice, half the filters, 324 steps, and ten
 # times the learning rate, for at 1e-4 the network has hardly left its start by then.
-QUICK = (
-    "data.slice_step=4",
-    "model.overrides.filters=16",
-    "train.batch_size=8",
-    "train.epochs=6",
-    "train.learning_rate=1e-3",
-)
+QUICK = {
+    "data.slice_step": 4,
+    "model.options.filters": 16,
+    "train.batch_size": 8,
+    "train.epochs": 6,
+    "train.learning_rate": 1e-3,
+}
 
-# A quarter of the rivals' widths, so that each trains in minutes on two CPU cores.
+# A quarter of the baselines' widths, so that each trains in minutes on two CPU cores.
 QUICK_WIDTHS = {"unet": 16, "dresunet": 16, "resunetpp": 4, "deeplabv3plus": 8, "pspnet": 16}
-QUICK_RIVALS = {
-    name: (*changes, f"model.overrides.filters={QUICK_WIDTHS[name]}")
-    for name, changes in RIVALS.items()
+QUICK_BASELINES = {
+    name: changes | {"model.options.filters": QUICK_WIDTHS[name]}
+    for name, changes in BASELINES.items()
 }
 
 COMPARISONS = (
@@ -127,9 +125,9 @@ COMPARISONS = (
 PROFILES = with_comparison(
     {
         "paper": Profile(
-            (),
+            {},
             {
-                "mtds": (),
+                "mtds": {},
                 "before_postprocessing": BEFORE_POSTPROCESSING,
                 "without_supervision": WITHOUT_SUPERVISION,
                 "single_task": SINGLE_TASK,
@@ -143,7 +141,7 @@ PROFILES = with_comparison(
         "quick": Profile(
             QUICK,
             {
-                "mtds": (),
+                "mtds": {},
                 "before_postprocessing": BEFORE_POSTPROCESSING,
                 "without_supervision": WITHOUT_SUPERVISION,
             },
@@ -151,20 +149,22 @@ PROFILES = with_comparison(
         ),
     },
     own="mtds",
-    rivals={"paper": RIVALS, "quick": QUICK_RIVALS},
+    baselines={"paper": BASELINES, "quick": QUICK_BASELINES},
 )
 # Six networks instead of two, so half of the slices, in as many steps: moving statistics take 300
 # to forget their start. At the paper's rate: at 3e-4 D-ResUNet calls everything background within
 # the first epoch, and its sigmoid never leaves 0 again.
-FEWER_SLICES = ("data.slice_step=8", "train.batch_size=4", "train.learning_rate=1e-4")
-PROFILES["quick-compare"] = replace(PROFILES["quick-compare"], changes=(*QUICK, *FEWER_SLICES))
+FEWER_SLICES = {"data.slice_step": 8, "train.batch_size": 4, "train.learning_rate": 1e-4}
+PROFILES["quick-compare"] = replace(PROFILES["quick-compare"], changes=QUICK | FEWER_SLICES)
 
 METRICS = tuple(
     Column("WT", metric) for metric in ("dice", "sensitivity", "specificity", "hd95_mm")
 )
 
 EXPERIMENT = Experiment(
-    paper=Paper(
+    recipe=RECIPE,
+    folder=Path(__file__).parent,
+    reference=Reference(
         title="Multi-task deep supervision on attention R2U-Net (Frontiers in Oncology 2021)",
         citation="doi 10.3389/fonc.2021.704850",
         recipe=RECIPE,
@@ -242,8 +242,7 @@ EXPERIMENT = Experiment(
         "BraTS 2020, whose segmentations are not public. Here they are the held-out part of the "
         "training cases; `keras-medseg predict` writes label maps that the portal takes.",
     ),
-    phantom_layout="BraTS2020",
-    phantom_cases=14,
+    phantom=Phantom("BraTS2020", cases=14),
     figures=supervision_figures,
 )
 EXPERIMENTS = {"BraTS2020": EXPERIMENT}

@@ -8,46 +8,51 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
+
+import keras
 
 from keras_medseg import progress
 from keras_medseg.files import write_json
-from keras_medseg.runs import run_folder, steps
+from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.runs.steps import Cohort
 
 PACKAGES = ("keras", "tensorflow", "jax", "numpy", "scipy", "nibabel", "pandas", "keras_medseg")
 
 
 @contextmanager
 def recorded(
-    out: Path, data: steps.Cohort, *, profile: str, seed: int, command: str
+    run: RunFolder, cohort: Cohort, *, profile: str, seed: int, command: str
 ) -> Iterator[None]:
     """Write provenance.json before the work and, with what it took, after it.
 
     A resumed run has one entry per command; one that was killed has no `seconds`.
     """
-    known = (out / run_folder.PROVENANCE).exists()
-    earlier = run_folder.read_provenance(out)["commands"] if known else []
-    mine = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
-    mine |= {"seconds": None, **_machine()}
+    earlier = run.provenance()["commands"] if run.provenance_file.exists() else []
+    mine: dict[str, Any] = {
+        "command": command,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": None,
+        **_machine(),
+    }
     content = {
-        "data_name": data.name,
-        "data_fingerprint": data.store.fingerprint,
-        "training_cases": len(data.training),
-        "held_out_cases": list(data.held_out),
+        "data_name": cohort.name,
+        "data_fingerprint": cohort.store.fingerprint,
+        "training_cases": len(cohort.training),
+        "validation_cases": list(cohort.validation),
         "profile": profile,
         "seed": seed,
         "commands": [*earlier, mine],
     }
-    write_json(out / run_folder.PROVENANCE, content)
+    write_json(run.provenance_file, content)
     started = time.monotonic()
     try:
         yield
     finally:
-        seconds = sum(float(log["seconds"].sum()) for log in run_folder.read_logs(out).values())
+        seconds = sum(float(log["seconds"].sum()) for log in run.logs().values())
         mine |= {"seconds": round(time.monotonic() - started, 1), **peak_memory_gb()}
         content |= {"training_seconds": seconds, "training_time": progress.duration(seconds)}
-        write_json(out / run_folder.PROVENANCE, content)
+        write_json(run.provenance_file, content)
 
 
 def peak_memory_gb() -> dict[str, float]:
@@ -59,8 +64,6 @@ def peak_memory_gb() -> dict[str, float]:
 
 
 def _machine() -> dict[str, Any]:
-    import keras
-
     return {
         "backend": keras.backend.backend(),
         "devices": _devices(),
@@ -71,8 +74,6 @@ def _machine() -> dict[str, Any]:
 
 
 def _devices() -> list[str]:
-    import keras
-
     if keras.backend.backend() != "tensorflow":
         return keras.distribution.list_devices()
     import tensorflow as tf

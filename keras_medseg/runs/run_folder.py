@@ -1,118 +1,283 @@
-"""The names in a run folder, and the one reader of each of its files."""
+"""A run folder: the names of its files, and the one reader and writer of each."""
 
 import io
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import keras
 import pandas as pd
 
-from keras_medseg import recipe
+from keras_medseg import __version__, recipe, registry
 from keras_medseg.errors import DataError, require_choice
+from keras_medseg.files import parse_csv, read_file, write_atomic, write_json
+from keras_medseg.inference.outputs import main_output
+from keras_medseg.recipe import Recipe
+from keras_medseg.tasks import Task, task_of
 
-RUN = "run.json"
-RECIPE = "recipe.json"
-SCORES = "scores.csv"
-PROVENANCE = "provenance.json"
+_NO_RUN = "Name the folder that a training wrote into."
 _RUN_AGAIN = "Run the experiment again, to its end."
+_MAY_CHANGE = ("data_folder", "store", "changes")
+"""Facts of run.json that do not tell runs apart: folders may move, fields may be named twice."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What a run did under one name. trained_as: the variant whose networks it predicts with."""
+    """What a run did under one name.
 
-    recipe: recipe.Recipe
+    Attributes:
+        recipe: its whole recipe.
+        trained_as: the variant whose networks it predicts with: its own name, or that of one which
+            differs in nothing but what follows training.
+        fitted: numbers measured on the training cases, see `tasks.Task.fit`.
+    """
+
+    recipe: Recipe
     trained_as: str
+    fitted: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def task(self) -> Task:
+        """How this variant samples, predicts and scores."""
+        return task_of(self.recipe, self.fitted)
 
 
-def training_folder(out: Path, variant: str, regions: tuple[str, ...]) -> Path:
-    """Where one network's log, checkpoint and final model lie in a run folder."""
-    return out / "training" / f"{variant}-{'+'.join(regions)}"
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run, which belongs to one recipe, one set of cases and one split."""
+
+    path: Path
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self._run_file.exists() or (self.path / "training").exists()
+
+    # Where things are
+
+    @property
+    def scores_file(self) -> Path:
+        """scores.csv: one row a variant, case and region."""
+        return self.path / "scores.csv"
+
+    @property
+    def provenance_file(self) -> Path:
+        """provenance.json: data, versions, commands."""
+        return self.path / "provenance.json"
+
+    @property
+    def report_file(self) -> Path:
+        """report.html."""
+        return self.path / "report.html"
+
+    @property
+    def _run_file(self) -> Path:
+        return self.path / "run.json"
+
+    def _variant_file(self, variant: str) -> Path:
+        return self.path / "variants" / f"{variant}.json"
+
+    def training(self, variant: str, targets: tuple[str, ...]) -> Path:
+        """Folder of one network: its log, checkpoint and final model."""
+        return self.path / "training" / f"{variant}-{'+'.join(targets)}"
+
+    def predictions(self, variant: str) -> Path:
+        """Folder of the label maps of a variant's validation cases."""
+        return self.path / "predictions" / variant
+
+    def prediction(self, variant: str, case_id: str) -> Path:
+        """The label map of one validation case."""
+        suffix = self.variant(variant).task.dataset.suffix
+        return self.predictions(variant) / f"{case_id}{suffix}"
+
+    def figure(self, name: str) -> Path:
+        """A figure of the report, by its name without suffix."""
+        return self.path / "figures" / f"{name}.png"
+
+    # What they hold
+
+    @cached_property
+    def run(self) -> dict[str, Any]:
+        """run.json: version, experiment, data, split and variants.
+
+        Raises:
+            DataError: in a folder without a run.
+        """
+        return read_file(self._run_file, json.loads, _NO_RUN)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """recipe.json: the recipe that the variants change.
+
+        Raises:
+            DataError: in a folder without a run.
+        """
+        return read_recipe(self.path / "recipe.json")
+
+    @property
+    def variants(self) -> dict[str, Variant]:
+        """All variants by name, in the order of the run."""
+        return {name: self.variant(name) for name in self.run["variants"]}
+
+    def variant(self, name: str) -> Variant:
+        """One variant of the run.
+
+        Raises:
+            DataError: in a folder without a run, and for a damaged file.
+            ValueError: the run has no such variant.
+        """
+        require_choice(f"{self.path}: variant", name, self.run["variants"])
+        path = self._variant_file(name)
+        tree = read_file(path, json.loads, _RUN_AGAIN)
+        return Variant(read_recipe(path), tree["trained_as"], tree["fitted"])
+
+    def scores(self) -> pd.DataFrame:
+        """scores.csv; names such as 001 or NA stay names.
+
+        Raises:
+            DataError: without one, and for a damaged one.
+        """
+        return read_file(self.scores_file, parse_csv, _RUN_AGAIN)
+
+    def provenance(self) -> dict[str, Any]:
+        """provenance.json.
+
+        Raises:
+            DataError: without one, and for a damaged one.
+        """
+        return read_file(self.provenance_file, json.loads, _RUN_AGAIN)
+
+    def logs(self) -> dict[str, pd.DataFrame]:
+        """{"<variant>-<targets>": its log.csv} of all trainings.
+
+        Raises:
+            DataError: for a damaged one.
+        """
+        paths = sorted((self.path / "training").glob("*/log.csv"))
+        return {path.parent.name: read_file(path, _numbers, _RUN_AGAIN) for path in paths}
+
+    def network(
+        self, variant: str, targets: tuple[str, ...], *, auxiliary: bool = False
+    ) -> keras.Model:
+        """One trained network: its main output, or with `auxiliary` all of them.
+
+        Raises:
+            DataError: when it was not trained to its end.
+        """
+        registry.import_layers()
+        path = self.training(variant, targets) / "model.keras"
+        if not path.exists():
+            raise DataError(
+                path,
+                found="no file",
+                expected="a trained network",
+                remedy="Train first; the command that started the run goes on with it.",
+            )
+        network = keras.saving.load_model(path, compile=False)
+        return network if auxiliary else main_output(network)
+
+    def networks(self, variant: str) -> dict[tuple[str, ...], keras.Model]:
+        """The networks that a variant predicts with, by the regions they find.
+
+        Raises:
+            DataError: when one was not trained to its end.
+        """
+        chosen = self.variant(variant)
+        return {
+            targets: self.network(chosen.trained_as, targets)
+            for targets in chosen.recipe.model.targets
+        }
+
+    # How they come about
+
+    def create(
+        self, base: Recipe, variants: Mapping[str, Variant], facts: Mapping[str, Any]
+    ) -> None:
+        """Make the folder this run's.
+
+        Writes `recipe.json`, `variants/<name>.json` and, at last, `run.json`. Everything in the
+        folder is taken for this run's, so nothing else may be in it.
+
+        Args:
+            base: the recipe that the variants change.
+            variants: by name.
+            facts: what else the run stands for, as JSON holds it: experiment, data, split.
+
+        Raises:
+            DataError: when it already holds a run of another recipe, of other data, of another
+                split or of another version of the package.
+        """
+        asked = {"keras_medseg": __version__, **facts, "variants": list(variants)}
+        if self.exists:
+            self._refuse_other_run(base, asked, variants)
+        write_atomic(self.path / "recipe.json", recipe.to_json(base).encode())
+        for name, variant in variants.items():
+            tree = {"recipe": recipe.to_tree(variant.recipe), "trained_as": variant.trained_as}
+            write_json(self._variant_file(name), {**tree, "fitted": dict(variant.fitted)})
+        write_json(self._run_file, asked)
+        self.__dict__.pop("run", None)
+        self.__dict__.pop("recipe", None)
+
+    def _refuse_other_run(
+        self, base: Recipe, asked: Mapping[str, Any], variants: Mapping[str, Variant]
+    ) -> None:
+        earlier = self.run
+        # The recipe of another version may not be readable, so the version comes first.
+        facts = {
+            name: (value, earlier.get(name))
+            for name, value in asked.items()
+            if name not in _MAY_CHANGE and earlier.get(name) != value
+        }
+        same_version = "keras_medseg" not in facts
+        changed = recipe.differences(base, self.recipe) if same_version else {}
+        changed |= facts
+        for name in () if changed else variants:
+            found = recipe.differences(variants[name].recipe, self.variant(name).recipe)
+            changed |= {f"{part} of {name}": values for part, values in found.items()}
+        if changed:
+            name, (now, then) = next(iter(changed.items()))
+            raise DataError(
+                self.path,
+                found=f"a run with {name} = {then!r}",
+                expected=f"{now!r} as asked for now",
+                remedy="Choose another run folder (OUT=, --out), or delete this one.",
+            )
+
+    def write_scores(self, scores: pd.DataFrame) -> None:
+        """Replace scores.csv."""
+        write_atomic(self.scores_file, scores.to_csv(index=False).encode())
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Replace another table of the run, <name>.csv."""
+        write_atomic(self.path / f"{name}.csv", table.to_csv(index=False).encode())
+
+    def gather_logs(self) -> pd.DataFrame:
+        """All trainings' logs as one table, `log.csv` of the run folder."""
+        table = pd.concat(self.logs(), names=["network"]).reset_index("network")
+        table = table.sort_values(["network", "epoch"], ignore_index=True)
+        self.write_table("log", table)
+        return table
 
 
-def variant_file(out: Path, variant: str) -> Path:
-    """Where a variant's recipe stands, with the variant whose networks it uses."""
-    return out / "variants" / f"{variant}.json"
-
-
-def read_recipe(path: Path) -> recipe.Recipe:
+def read_recipe(path: Path) -> Recipe:
     """A recipe.json, or a variant's file.
 
     Raises:
         DataError: where there is none, or it is no recipe's JSON.
     """
-    return read(path, recipe.from_json, "Name the folder that a training wrote into.")
+    return read_file(path, recipe.from_json, _NO_RUN)
 
 
-def read_run(out: Path) -> dict[str, Any]:
-    """run.json: what the folder was claimed for.
-
-    Raises:
-        DataError: in a folder without a run.
-    """
-    return read(out / RUN, json.loads, "Name the folder that a training wrote into.")
-
-
-def read_variant(out: Path, name: str) -> Variant:
-    """A variant of a run.
-
-    Raises:
-        DataError: in a folder without a run, and for a damaged file.
-        ValueError: the run has no such variant.
-    """
-    require_choice(f"{out}: variant", name, read_run(out)["variants"])
-    path = variant_file(out, name)
-    return Variant(read_recipe(path), read(path, json.loads)["trained_as"])
-
-
-def read_scores(out: Path) -> pd.DataFrame:
-    """scores.csv; names such as 001 or NA stay names.
-
-    Raises:
-        DataError: without one, and for a damaged one.
-    """
-    return read(out / SCORES, parse_csv)
-
-
-def read_provenance(out: Path) -> dict[str, Any]:
-    """provenance.json.
-
-    Raises:
-        DataError: without one, and for a damaged one.
-    """
-    return read(out / PROVENANCE, json.loads)
-
-
-def read_logs(out: Path) -> dict[str, pd.DataFrame]:
-    """{"<variant>-<network>": its log.csv} of all trainings.
-
-    Raises:
-        DataError: for a damaged one.
-    """
-    paths = sorted((out / "training").glob("*/log.csv"))
-    return {path.parent.name: read(path, _numbers) for path in paths}
-
-
-def parse_csv(text: str) -> pd.DataFrame:
-    """A table in which names and values that may be lost stay text."""
-    names = dict.fromkeys(("table", "row", "variant", "region", "case", "value"), str)
-    return pd.read_csv(io.StringIO(text), na_filter=False, dtype=names)
-
-
-def read(path: Path, parse: Callable[[str], Any], remedy: str = _RUN_AGAIN) -> Any:
-    """What `parse` makes of a text file.
-
-    Raises:
-        DataError: for a missing file, and one that `parse` refuses with a ValueError.
-    """
-    try:
-        return parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(path, found="no file", expected="a file", remedy=remedy) from None
-    except ValueError as error:
-        raise DataError(path, found=str(error), expected="a whole file", remedy=remedy) from error
+def trained_as(variants: Mapping[str, Recipe]) -> dict[str, str]:
+    """{variant: the first one that is trained alike}; they may differ in what follows training."""
+    first: dict[str, str] = {}
+    return {
+        name: first.setdefault(recipe.to_json(replace(variant, predict=recipe.Predict())), name)
+        for name, variant in variants.items()
+    }
 
 
 def _numbers(text: str) -> pd.DataFrame:

@@ -1,204 +1,153 @@
-"""What the pipeline has to know of two-dimensional pictures; volumes.py has the same names."""
+"""Two-dimensional images, each seen whole at the recipe's size."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from keras_medseg.data import splits
-from keras_medseg.data.batches.images import (
-    PictureBatches,
-    Preparation,
-    fit_preparation,
-    read_picture,
-)
-from keras_medseg.data.cases import Case, CaseArrays
-from keras_medseg.data.datasets import image_folders
-from keras_medseg.data.formats import image_files, masks
-from keras_medseg.data.store import Store, StoredCase
+from keras_medseg.data import datasets
+from keras_medseg.data.batches.images import ImageBatches
+from keras_medseg.data.cases import Case
+from keras_medseg.data.datasets.base import Dataset, Listing
+from keras_medseg.data.formats import image_files
+from keras_medseg.data.splits import Sides
+from keras_medseg.data.store import Reader, Store, StoredCase
 from keras_medseg.data.transforms import resize
-from keras_medseg.errors import DataError
-from keras_medseg.evaluation import image_scores
-from keras_medseg.recipe import Recipe
+from keras_medseg.data.transforms.images import Preparation, fit_preparation
+from keras_medseg.evaluation.scores import score_probabilities
+from keras_medseg.inference.outputs import by_region, most_likely
+from keras_medseg.recipe import Images
+from keras_medseg.reporting.figures import images as figures
+from keras_medseg.tasks.base import Networks, Targets, Task
 
-if TYPE_CHECKING:
-    import keras
-    from matplotlib.figure import Figure
-
-SUFFIX = ".png"
-check = image_folders.check
-read_case = image_folders.read_case
 THRESHOLD = 0.5
+"""A pixel belongs to a class when its probability is above it."""
+
+PROBABILITY_METRICS = ("cross_entropy", "mae")
+"""What only probabilities can be scored with, besides the data set's metrics."""
 
 
-def find_cases(folder: Path, *, labelled: bool = True) -> list[Case]:
-    """The pictures of `folder`.
+class ImageTask(Task):
+    """Batches of whole images; a prediction is {class: probabilities (H, W) float32}.
 
-    Raises:
-        DataError: where files are missing or not as they should be.
+    `fit` measures mean and deviation of the training images where the normalization needs them.
     """
-    return image_folders.find_cases(folder, labelled=labelled)
 
+    @property
+    def settings(self) -> Images:
+        """`recipe.data`."""
+        data = self.recipe.data
+        assert isinstance(data, Images)
+        return data
 
-def write_phantom(folder: Path, **options) -> None:
-    """Write a synthetic data set, see `images.write_pictures`."""
-    from keras_medseg.phantoms import images
+    def _dataset(self) -> Dataset:
+        return datasets.get(self.settings.dataset, classes=self.settings.classes)
 
-    images.write_pictures(folder, **options)
-
-
-def reader(run: Recipe) -> Callable[[Case], CaseArrays]:
-    """What decodes a picture for this recipe, at the recipe's size."""
-    named = {name: codes for name, codes in run.data.classes.items() if codes}
-    return partial(
-        image_folders.read_case, size=run.data.size, fit=run.data.fit, classes=named or None
-    )
-
-
-def split(folder: Path, cases: Sequence[Case], run: Recipe) -> splits.Sides:
-    """(training, held-out): as the folder's manifest says, else as the recipe does."""
-    return image_folders.find_split(folder, cases) or splits.split_by(
-        cases, run.data.held_out, run.train.seed, run.data.split
-    )
-
-
-def settle(run: Recipe, decoded: Store, training: Sequence[str]) -> Recipe:
-    """The recipe with what it leaves to the training pictures: their mean and deviation."""
-    fitted = fit_preparation(
-        decoded,
-        training,
-        run.data.normalisation,
-        smoothing_px=run.data.smoothing_px,
-        equalisation=run.data.equalisation,
-    )
-    return replace(run, data=replace(run.data, mean=fitted.mean, std=fitted.std))
-
-
-def targets(run: Recipe) -> dict[str, tuple[int, ...]]:
-    """What a network can be trained for: name -> label codes."""
-    named = [name for name in run.data.classes if name != masks.BACKGROUND]
-    return {name: (code,) for code, name in enumerate(named, 1)}
-
-
-regions = targets
-
-
-def batches(
-    run: Recipe, decoded: Store, case_ids: Sequence[str], names: Sequence[str], *, training: bool
-) -> PictureBatches:
-    """The recipe's batches, one channel of targets per name; shuffled and changed for training."""
-    codes = targets(run)
-    return PictureBatches(
-        decoded,
-        case_ids,
-        # Numbered, for outputs may share a target.
-        targets={f"{number}_{name}": codes[name] for number, name in enumerate(names)},
-        preparation=_preparation(run),
-        size=run.data.size,
-        batch_size=run.train.batch_size,
-        seed=run.train.seed,
-        flips=run.data.flips if training else (),
-        brightness=run.data.brightness if training else 0.0,
-        shuffle=training,
-    )
-
-
-def predict(
-    networks: Mapping[str, "keras.Model"], case: StoredCase, run: Recipe
-) -> dict[str, np.ndarray]:
-    """Probabilities (H, W) float32 of every class, at the size that the networks see.
-
-    networks: names of their classes, "polyp" or "a+b" -> network.
-    """
-    picture = read_picture(case, _preparation(run))[None]
-    found: dict[str, np.ndarray] = {}
-    for names, network in networks.items():
-        maps = np.asarray(network.predict_on_batch(picture))[0]
-        found |= zip(names.split("+"), np.moveaxis(maps, -1, 0))
-    return found
-
-
-def write(
-    path: Path,
-    probabilities: Mapping[str, np.ndarray],
-    run: Recipe,
-    case: StoredCase,
-    *,
-    source: Case | None = None,
-) -> None:
-    """Write a mask as 8-bit grey PNG.
-
-    One class alone is 255; several have the codes of `targets`. Background is 0.
-
-    Args:
-        source: the picture on disk, whose own size the mask then has; without it, the size that
-            the networks see.
-    """
-    labels = _labels(probabilities, run)
-    if source is not None:
-        own_size = image_folders.read_case(replace(source, labels=None)).image.shape[:2]
-        labels = resize.restore(labels, own_size, run.data.fit)
-    image_files.write(path, labels * np.uint8(255) if len(targets(run)) == 1 else labels)
-
-
-def score(
-    probabilities: Mapping[str, np.ndarray], case: StoredCase, run: Recipe
-) -> list[dict[str, str | float | int]]:
-    """One row of scores per class, at the size that the networks see, as the papers do."""
-    codes = {name: targets(run)[name] for name in probabilities}
-    maps = np.stack(list(probabilities.values()), axis=-1)
-    return image_scores.score_picture(maps, case.full_labels()[:, :, 0], codes, THRESHOLD)
-
-
-def score_file(path: Path, case: Case, names: Sequence[str]) -> list[dict[str, str | float | int]]:
-    """Scores of a mask on disk against a picture's own; whatever is not 0 counts as object.
-
-    names: not used; a mask does not say which classes it knows.
-
-    Raises:
-        DataError: for a mask that is missing, damaged or of another size.
-    """
-    truth = image_folders.read_case(case).labels[:, :, 0] > 0
-    mask = image_files.read_mask(path).pixels[..., 0] > 0
-    if mask.shape != truth.shape:
-        raise DataError(
-            path,
-            found=f"{mask.shape[0]} x {mask.shape[1]} pixels",
-            expected=f"{truth.shape[0]} x {truth.shape[1]}, those of {case.images[0].name}",
-            remedy="Predict at the picture's own size.",
+    @property
+    def reader(self) -> Reader:
+        return partial(
+            resize.read_resized,
+            dataset=self.dataset,
+            size=self.settings.size,
+            fit=self.settings.fit,
         )
-    maps, labels = mask[..., None].astype(np.float32), truth.astype(np.uint8)
-    rows = image_scores.score_picture(maps, labels, {"object": (1,)})
-    without_probabilities = ("cross_entropy", "mae")
-    return [{k: v for k, v in row.items() if k not in without_probabilities} for row in rows]
 
+    def channels(self, stored: int) -> int:
+        return stored
 
-def overlay(
-    path: Path, case: StoredCase, run: Recipe, *, title: str, dice: Mapping[str, float]
-) -> tuple["Figure", str]:
-    """A picture with the outlines of its mask and of the one at `path`."""
-    from keras_medseg.reporting import figures
+    def split(self, listing: Listing, cases: Sequence[Case]) -> Sides:
+        """As the data set's manifest says, else by group or by image."""
+        return self._split_by_recipe(listing, cases, self.settings.split)
 
-    drawn = figures.picture_overlay(
-        case.full_image()[:, :, 0],
-        case.full_labels()[:, :, 0] > 0,
-        image_files.read_mask(path).pixels[..., 0] > 0,
-        title=title,
-        dice=dice,
-    )
-    return drawn, "outlines of annotation and prediction."
+    def fit(self, store: Store, case_ids: Sequence[str]) -> "ImageTask":
+        preparation = fit_preparation(
+            store,
+            case_ids,
+            self.settings.normalization,
+            smoothing_px=self.settings.smoothing_px,
+            equalization=self.settings.equalization,
+        )
+        mean, std = preparation.mean, preparation.std
+        numbers = {} if mean is None or std is None else {"mean": [*mean], "std": [*std]}
+        return ImageTask(self.recipe, numbers)
 
+    @property
+    def preparation(self) -> Preparation:
+        """What is done to every image's intensities.
 
-def _preparation(run: Recipe) -> Preparation:
-    data = run.data
-    return Preparation(data.smoothing_px, data.equalisation, data.mean, data.std)
+        Raises:
+            ValueError: before `fit`, where the normalization needs the training images.
+        """
+        mean, std = (self.fitted.get(name) for name in ("mean", "std"))
+        if self.settings.normalization != "mean_std_per_image" and mean is None:
+            raise ValueError(
+                f"data.normalization: found {self.settings.normalization!r} without mean and "
+                "deviation of the training images, expected a task that was fitted. Call fit first."
+            )
+        return Preparation(
+            self.settings.smoothing_px,
+            self.settings.equalization,
+            None if mean is None else tuple(mean),
+            None if std is None else tuple(std),
+        )
 
+    def _batches(
+        self, store: Store, case_ids: Sequence[str], targets: Targets, *, training: bool
+    ) -> ImageBatches:
+        return ImageBatches(
+            store,
+            case_ids,
+            targets,
+            preparation=self.preparation,
+            size=self.settings.size,
+            batch_size=self.recipe.train.batch_size,
+            seed=self.recipe.train.seed,
+            flips=self.settings.flips if training else (),
+            brightness=self.settings.brightness if training else 0.0,
+            shuffle=training,
+        )
 
-def _labels(probabilities: Mapping[str, np.ndarray], run: Recipe) -> np.ndarray:
-    """(H, W) uint8: the likeliest class where it is likelier than not, else background."""
-    codes = np.array([targets(run)[name][0] for name in probabilities], np.uint8)
-    maps = np.stack(list(probabilities.values()))
-    return np.where(maps.max(axis=0) > THRESHOLD, codes[maps.argmax(axis=0)], 0).astype(np.uint8)
+    def predict(self, networks: Networks, case: StoredCase) -> dict[str, np.ndarray]:
+        image = self.preparation.apply(case.pixels)[None]
+        found: dict[str, np.ndarray] = {}
+        for regions, network in networks.items():
+            found |= by_region(regions, np.asarray(network.predict_on_batch(image))[0])
+        return found
+
+    def write(
+        self,
+        path: Path,
+        prediction: Mapping[str, np.ndarray],
+        case: StoredCase,
+        *,
+        own_size: bool = False,
+    ) -> None:
+        labels = most_likely(prediction, self.dataset.regions, threshold=THRESHOLD)
+        if own_size:
+            labels = resize.restore(labels, case.source_shape[:2], self.settings.fit)
+        self.dataset.write_labels(path, labels[..., None], case)
+
+    def score(self, prediction: Mapping[str, np.ndarray], case: StoredCase) -> list[dict[str, Any]]:
+        """At the size that the networks see, as the papers do."""
+        return score_probabilities(
+            np.stack(list(prediction.values()), axis=-1),
+            case.mask,
+            {name: self.dataset.regions[name] for name in prediction},
+            metrics=(*self.dataset.metrics, *PROBABILITY_METRICS),
+            threshold=THRESHOLD,
+        )
+
+    def overlay(
+        self, path: Path, case: StoredCase, *, title: str, dice: Mapping[str, float]
+    ) -> tuple[Figure, str]:
+        drawn = figures.image_overlay(
+            case.pixels,
+            case.mask > 0,
+            image_files.read_mask(path).pixels[..., 0] > 0,
+            title=title,
+            dice=dice,
+        )
+        return drawn, "outlines of annotation and prediction."

@@ -4,13 +4,12 @@ import importlib
 from pathlib import Path
 
 import pytest
+from keras_medseg.reporting.tables import read_published
 
 from experiments.__main__ import PAPERS
 from keras_medseg import recipe, registry
-from keras_medseg.data.datasets import brats
-from keras_medseg.phantoms import images
-from keras_medseg.reporting import report
 from keras_medseg.runs import steps
+from keras_medseg.tasks import task_of
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 EXPERIMENTS = {
@@ -28,18 +27,16 @@ def _runs() -> dict[str, tuple[recipe.Recipe, int]]:
     for name, experiment in EXPERIMENTS.items():
         for profile, chosen in experiment.profiles.items():
             for variant, changes in chosen.variants.items():
-                run = recipe.override(experiment.paper.recipe, (*chosen.changes, *changes))
+                run = recipe.override(recipe.override(experiment.recipe, chosen.changes), changes)
                 if run not in [known for known, _ in runs.values()]:
                     runs[f"{name}-{profile}-{variant}"] = run, _channels(experiment)
     return runs
 
 
 def _channels(experiment) -> int:
-    if not isinstance(experiment.paper.recipe.data, recipe.Pictures):
-        return len(brats.MODALITIES)
-    draw, _ = images.LAYOUTS[experiment.phantom_layout]
-    picture, _ = draw(0, 0, (64, 64))
-    return picture.shape[2] if picture.ndim == 3 else 1
+    channels = task_of(experiment.recipe).dataset.channels
+    # Color images, or the gray ones of the knee.
+    return len(channels) or (1 if experiment.phantom.layout == "knee" else 3)
 
 
 def _compares(experiment) -> bool:
@@ -56,7 +53,7 @@ def test_every_variant_of_every_profile_can_be_trained(name):
 
 @pytest.mark.parametrize("name", registry.list_models())
 def test_a_card_names_the_papers_that_train_its_network(name):
-    papers = {run.paper for run, _ in RUNS.values() if run.model.name == name}
+    papers = {run.name for run, _ in RUNS.values() if run.model.name == name}
     assert set(registry.card(name).compared_in) == papers
 
 
@@ -67,19 +64,19 @@ def experiment(request):
 
 @pytest.fixture
 def published(experiment):
-    return report.read_published(FOLDER / experiment.paper.recipe.paper / "published.csv")
+    return read_published(FOLDER / experiment.recipe.name / "published.csv")
 
 
 def test_the_paper_profile_is_the_papers_recipe(experiment):
     profile = experiment.profiles["paper"]
-    assert profile.changes == ()
-    assert next(iter(profile.variants.values())) == ()
+    assert profile.changes == {}
+    assert next(iter(profile.variants.values())) == {}
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if _compares(EXPERIMENTS[name])])
 def test_the_small_comparison_is_of_the_same_networks_as_the_large_one(name):
     profiles = EXPERIMENTS[name].profiles
-    base = EXPERIMENTS[name].paper.recipe
+    base = EXPERIMENTS[name].recipe
     large, small = (
         {
             variant: recipe.override(base, changes).model.name
@@ -120,10 +117,10 @@ def test_only_what_no_run_measures_is_published_and_not_shown(paper):
     tables = [
         table
         for experiment in EXPERIMENTS.values()
-        if experiment.paper.recipe.paper == paper
+        if experiment.recipe.name == paper
         for table in experiment.tables
     ]
-    published = report.read_published(FOLDER / paper / "published.csv")
+    published = read_published(FOLDER / paper / "published.csv")
     hidden = published[~published["table"].isin([table.id for table in tables])]
     measured = {column.metric for table in tables for column in table.columns}
     assert measured.isdisjoint(hidden["metric"])
@@ -134,9 +131,9 @@ def test_every_expectation_speaks_of_a_score_that_its_run_has(experiment):
     assert experiment.expected
     for entry in experiment.expected:
         profile = experiment.profiles[entry.profile]
-        changes = (*profile.changes, *profile.variants[entry.variant])
-        run = recipe.override(experiment.paper.recipe, changes)
-        assert entry.region in {name for names in run.model.networks for name in names}
+        run = recipe.override(experiment.recipe, profile.changes)
+        run = recipe.override(run, profile.variants[entry.variant])
+        assert entry.region in {name for names in run.model.targets for name in names}
         assert entry.metric in metrics
-        assert entry.data in ("phantom", experiment.paper.data)
+        assert entry.data in ("phantom", experiment.reference.data)
         assert entry.maximum is None or entry.minimum < entry.maximum

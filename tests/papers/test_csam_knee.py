@@ -5,12 +5,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from keras_medseg.reporting.tables import read_published
 
 from experiments.csam_knee.recipe import EXPERIMENT, RECIPE
 from keras_medseg import recipe, registry
-from keras_medseg.reporting import report
-from keras_medseg.runs import steps
-from keras_medseg.training import fit
+from keras_medseg.tasks import task_of
+from keras_medseg.training import fit, schedules
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "csam_knee"
 PAPER = EXPERIMENT.profiles["paper"]
@@ -26,7 +26,7 @@ TABLE_1 = {
 
 
 def test_published_table_is_that_of_the_paper():
-    published = report.read_published(FOLDER / "published.csv")
+    published = read_published(FOLDER / "published.csv")
     columns = [column.metric for column in EXPERIMENT.tables[0].columns]
     found = published.pivot(index="row", columns="metric", values="value")[columns]
     assert {name: tuple(row) for name, row in found.T.items()} == TABLE_1
@@ -53,12 +53,12 @@ def test_shares_of_the_ligament_that_the_columns_imply():
 )
 def test_every_variant_changes_what_its_row_names(variant, field):
     changed = recipe.differences(RECIPE, recipe.override(RECIPE, PAPER.variants[variant]))
-    assert changed.keys() == {f"model.overrides.{field}"}
+    assert changed.keys() == {f"model.options.{field}"}
 
 
 def test_learning_rate_of_the_paper():
     """2e-5 in epochs 1 to 300, which are numbered from 0; a tenth from the 301st on."""
-    found = [fit._steps(RECIPE.train, epoch) for epoch in (0, 299, 300, 499)]
+    found = [schedules.step_decay(RECIPE.train, epoch) for epoch in (0, 299, 300, 499)]
     assert found == pytest.approx([2e-5, 2e-5, 2e-6, 2e-6])
 
 
@@ -69,11 +69,11 @@ def test_shortened_runs_lower_the_rate_after_the_same_part_of_the_epochs(name):
     assert after / quick.epochs == 300 / 500
 
 
-def test_masks_of_several_grey_values_keep_the_name_of_the_class():
+def test_masks_of_several_gray_values_keep_the_name_of_the_class():
     """The README's command: the class keeps its name, so Table 1 finds its scores."""
-    run = recipe.override(RECIPE, ["data.classes={'ligament':(153,)}"])
+    run = recipe.override(RECIPE, recipe.parse_assignments(["data.classes={'ligament':(153,)}"]))
     assert run.data.classes == {"ligament": (153,)}
-    assert steps.family(run).targets(run) == {"ligament": (1,)}
+    assert task_of(run).dataset.targets == {"ligament": (1,)}
 
 
 def _tiny(name, input_shape, classes):
@@ -86,7 +86,7 @@ def _tiny(name, input_shape, classes):
 def test_one_step_agrees_with_numpy(monkeypatch):
     """Loss and weights after one and two steps of PyTorch's Adam on equation (2)."""
     monkeypatch.setattr(registry, "build", _tiny)
-    run = recipe.override(RECIPE, ("model.overrides={}", "data.size=(5,4)"))
+    run = recipe.override(RECIPE, {"model.options": {}, "data.size": (5, 4)})
     _, model = fit.compile_network(run, ("ligament",), channels=1)
     rng = np.random.default_rng(1)
     x, y = rng.random((2, 5, 4)), rng.random((2, 5, 4)) > 0.8

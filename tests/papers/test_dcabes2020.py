@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from keras_medseg.reporting.tables import read_published
 
 from experiments.dcabes2020.recipe import EXPERIMENT, RECIPE
 from keras_medseg import recipe
-from keras_medseg.reporting import report
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "dcabes2020"
 
@@ -25,7 +25,7 @@ TABLE_III = {
 
 
 def test_published_tables_are_those_of_the_paper():
-    published = report.read_published(FOLDER / "published.csv")
+    published = read_published(FOLDER / "published.csv")
     for table, expected, key in (
         ("Table II", TABLE_II, "row"),
         ("Table III", TABLE_III, "variant"),
@@ -37,7 +37,7 @@ def test_published_tables_are_those_of_the_paper():
 
 def test_the_gain_of_the_text_fits_table_iii():
     """Section III.B names gains of 2.15, 0.34 and 2.02 points."""
-    published = report.read_published(FOLDER / "published.csv").query("table == 'Table III'")
+    published = read_published(FOLDER / "published.csv").query("table == 'Table III'")
     cells = published.pivot(index="variant", columns="region", values="value")[["WT", "TC", "ET"]]
     gains = cells.loc["with edge network"] - cells.loc["without edge network"]
     assert gains.tolist() == pytest.approx([2.15, 0.34, 2.02])

@@ -6,33 +6,43 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from keras_medseg.reporting.tables import read_published
 
-from experiments.fmnet2023 import figures as paper_figures
+from experiments.fmnet2023.crop_scores import crop_scores
+from experiments.fmnet2023.figures import head_figures
 from experiments.fmnet2023.recipe import EXPERIMENT, RECIPE, heads
 from keras_medseg import recipe
 from keras_medseg.data import store
-from keras_medseg.data.datasets import brats
-from keras_medseg.phantoms import brats as phantom
-from keras_medseg.reporting import report
+from keras_medseg.data.datasets.brats import MODALITIES, Brats
+from keras_medseg.phantoms.brats import write_brats
 from keras_medseg.runs import steps
-from keras_medseg.tasks import volumes
+from keras_medseg.runs.run_folder import RunFolder, Variant
+from keras_medseg.tasks import task_of
 from keras_medseg.training import fit
 
 ROOT = Path(__file__).parents[2]
 PAPER = EXPERIMENT.profiles["paper"]
 VARIANTS = {name: recipe.override(RECIPE, changes) for name, changes in PAPER.variants.items()}
 # NAdam's many operations take seconds to compile.
-PLAIN = ("train.optimizer=sgd", "train.optimizer_options={}")
-SMALL = ("data.patch=(32, 32, 32)", "model.overrides.filters=2", "train.precision=float32")
+PLAIN = {"train.optimizer": "sgd", "train.optimizer_options": {}}
+TINY = {"model.options.filters": 2}
+PATCH = {"data.patch": (32, 32, 32)}
+FLOAT32 = {"train.precision": "float32"}
+
+
+def begin(path, name, chosen):
+    run = RunFolder(path)
+    run.create(chosen, {name: Variant(chosen, name)}, {})
+    return run
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Three synthetic cases, two of them held out."""
+    """Three synthetic cases, two of them for validation."""
     folder = tmp_path_factory.mktemp("cases")
-    phantom.write_brats(folder, cases=3, layout="BraTS2021", shape=(40, 40, 32))
-    cases = brats.find_cases(folder)
-    decoded = store.prepare(cases, brats.read_case, folder / "store", workers=1)
+    write_brats(folder, cases=3, layout="BraTS2021", shape=(40, 40, 32))
+    cases = Brats().find(folder).cases
+    decoded = store.prepare(cases, Brats().read, folder / "store", workers=1)
     first, *others = sorted(decoded.cases)
     return steps.Cohort("test", decoded, (first,), tuple(others), {})
 
@@ -43,7 +53,7 @@ def test_the_recipe_is_that_of_the_code():
     train = RECIPE.train
     assert (train.learning_rate, train.epochs, train.batch_size) == (3e-4, 70, 4)
     assert train.keep == "best"
-    assert PAPER.changes == ()
+    assert PAPER.changes == {}
     assert VARIANTS["fmnet"] == RECIPE
 
 
@@ -70,20 +80,20 @@ def test_variants_differ_from_the_recipe_in_what_they_name():
 
 def test_single_modalities_differ_in_nothing_else():
     base = VARIANTS["binary_all_four"]
-    assert recipe.differences(base, VARIANTS["two_dimensions"]).keys() == {"model.networks"}
-    for name in brats.MODALITIES:
+    assert recipe.differences(base, VARIANTS["two_dimensions"]).keys() == {"model.targets"}
+    for name in MODALITIES:
         found = recipe.differences(VARIANTS[f"binary_{name}"], base)
-        assert found == {"data.modalities": ((name,), brats.MODALITIES)}
+        assert found == {"data.modalities": ((name,), MODALITIES)}
 
 
 def test_each_further_head_has_half_the_weight():
-    assert heads(2)[1] == "train.loss_options.output_weights=(1.0, 0.5, 0.25)"
-    assert heads(0)[1] == "train.loss_options.output_weights=(1.0,)"
+    assert heads(2)["train.loss_options.output_weights"] == (1.0, 0.5, 0.25)
+    assert heads(0)["train.loss_options.output_weights"] == (1.0,)
 
 
 def test_all_four_modalities_are_read(data):
-    run = recipe.override(RECIPE, (*SMALL, "data.augment_on_device=False"))
-    feed = steps.batches(run, data.store, data.training, ("WT", "TC", "ET"), training=False)
+    run = recipe.override(RECIPE, {**PATCH, "data.augment_on_device": False})
+    feed = task_of(run).batches(data.store, data.training, ("WT", "TC", "ET"), training=False)
     x, y = feed.batch(0, 0)
     assert x.shape == (1, 32, 32, 32, 4)
     assert y.shape == (1, 32, 32, 32, 3)
@@ -93,9 +103,10 @@ def test_all_four_modalities_are_read(data):
 @pytest.mark.parametrize("on_device", [False, True])
 def test_half_precision_has_a_loss_scale(on_device):
     """As the GradScaler of the paper's framework; without it small gradients are 0 in float16."""
-    run = recipe.override(RECIPE, (*SMALL[:2], f"data.augment_on_device={on_device}"))
+    run = recipe.override(RECIPE, {**PATCH, **TINY, "data.augment_on_device": on_device})
     assert run.train.precision == "mixed_float16"
-    _, model = fit.compile_network(run, ("WT", "TC", "ET"), channels=4)
+    wrap = task_of(run).wrap
+    _, model = fit.compile_network(run, ("WT", "TC", "ET"), channels=4, wrap=wrap)
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert type(model.optimizer.inner_optimizer).__name__ == "NadamPyTorch"
 
@@ -104,18 +115,18 @@ def test_half_precision_has_a_loss_scale(on_device):
 def test_a_run_goes_from_crops_to_scores(data, tmp_path, on_device):
     """Training, a whole volume by windows, the authors' score and the figure. On the device with
     the recipe's own optimizer and precision."""
-    plain = () if on_device else (*SMALL[2:], *PLAIN)
-    settings = (*SMALL[:2], *plain, "train.epochs=1", f"data.augment_on_device={on_device}")
-    run = recipe.override(RECIPE, settings)
-    steps.check_recipe(run, channels=4)
-    steps.claim(tmp_path, run, data, {"fmnet": run})
-    steps.train_variant("fmnet", run, data, tmp_path)
-    scores = steps.score_variant("fmnet", run, data, tmp_path)
+    plain = {} if on_device else FLOAT32 | PLAIN
+    settings = {**PATCH, **TINY, **plain, "train.epochs": 1, "data.augment_on_device": on_device}
+    chosen = recipe.override(RECIPE, settings)
+    steps.check_recipe(chosen, channels=4)
+    run = begin(tmp_path, "fmnet", chosen)
+    steps.train_variant(run, "fmnet", data)
+    scores = steps.score_variant(run, "fmnet", data)
     assert len(scores) == 2 * 3
-    crops = paper_figures.crop_scores(tmp_path, data, {"fmnet": run})
+    crops = crop_scores(run, data)
     assert list(crops["region"]) == ["WT", "TC", "ET", ""]
     assert crops["crop_dice"].dropna().between(0, 1).all()
-    (figure,) = paper_figures.head_figures(tmp_path, data, run)
+    (figure,) = head_figures(run, data)
     assert figure.path.stat().st_size > 10_000
 
 
@@ -123,18 +134,18 @@ def test_a_run_goes_from_crops_to_scores(data, tmp_path, on_device):
 @pytest.mark.parametrize("name", ["two_dimensions", "binary_all_four", "binary_t1ce"])
 def test_a_variant_in_slices_goes_from_slices_to_scores(data, tmp_path, name):
     """One step; cases are predicted from the chosen modalities and scored both ways."""
-    small = ("data.window=(32, 32, 4)", *SMALL[1:], *PLAIN, "train.epochs=1")
-    run = recipe.override(VARIANTS[name], small)
-    steps.train_variant(name, run, data, tmp_path)
-    scores = steps.score_variant(name, run, data, tmp_path)
-    (regions,) = run.model.networks
-    assert list(scores["region"]) == list(regions) * 2
-    network = steps.load_network(tmp_path, name, regions)
-    assert network.input_shape == (None, 32, 32, len(run.data.modalities))
-    crops = paper_figures.crop_scores(tmp_path, data, {name: run}).set_index("region")
+    small = {"data.window": (32, 32, 4), **TINY, **FLOAT32, **PLAIN, "train.epochs": 1}
+    chosen = recipe.override(VARIANTS[name], small)
+    run = begin(tmp_path, name, chosen)
+    steps.train_variant(run, name, data)
+    scores = steps.score_variant(run, name, data)
+    (targets,) = chosen.model.targets
+    assert list(scores["region"]) == list(targets) * 2
+    network = run.network(name, targets)
+    assert network.input_shape == (None, 32, 32, len(chosen.data.modalities))
+    crops = crop_scores(run, data).set_index("region")
     dice, loss = crops.loc["WT", ["crop_dice", "dice_loss"]]
     assert 0 <= dice == pytest.approx(1 - loss)
-    assert paper_figures.head_figures(tmp_path, data, run) == []
 
 
 def test_the_background_is_flair_where_the_network_saw_it(data):
@@ -145,24 +156,24 @@ def test_the_background_is_flair_where_the_network_saw_it(data):
         (("t2", "flair"), ["flair"]),
         (("t1ce", "t2"), ["t1ce"]),
         (("t2", "t1ce"), ["t2", "t1ce"]),
-        (brats.MODALITIES, ["flair", "t1ce"]),
+        (MODALITIES, ["flair", "t1ce"]),
     ):
-        run = recipe.override(RECIPE, [f"data.modalities={seen}"])
-        case = data.store.cases[data.held_out[0]]
-        source = brats.find_cases(data.store.folder.parent)
+        run = recipe.override(RECIPE, {"data.modalities": seen})
+        case = data.store.cases[data.validation[0]]
+        source = Brats().find(data.store.folder.parent).cases
         path = next(found.labels for found in source if found.id == case.id)
-        drawn, _ = volumes.overlay(path, case, run, title="", dice={})
+        drawn, _ = task_of(run).overlay(path, case, title="", dice={})
         titles = [panel.get_title() for panel in drawn.axes][::3]
         assert titles == [names[name] for name in shown]
 
 
 def test_the_loss_of_the_recipe_weighs_the_three_outputs(data):
     """Equal outputs: the weighted mean is the loss of one of them."""
-    run = recipe.override(RECIPE, SMALL)
+    run = recipe.override(RECIPE, PATCH | TINY | FLOAT32)
     _, model = fit.compile_network(run, ("WT", "TC", "ET"), channels=4)
     y = np.random.default_rng(0).integers(0, 2, (1, 4, 4, 4, 3)).astype("float32")
     p = np.random.default_rng(1).random((1, 4, 4, 4, 3)).astype("float32")
-    alone = recipe.override(RECIPE, (*SMALL, *heads(0)))
+    alone = recipe.override(RECIPE, PATCH | TINY | FLOAT32 | heads(0))
     _, single = fit.compile_network(alone, ("WT", "TC", "ET"), channels=4)
     three = float(model.loss(y, np.concatenate([p, p, p], axis=-1)))
     assert three == pytest.approx(float(single.loss(y, p)), rel=1e-6)
@@ -170,7 +181,7 @@ def test_the_loss_of_the_recipe_weighs_the_three_outputs(data):
 
 def test_the_benchmark_has_the_papers_seconds():
     printed = runpy.run_path(str(ROOT / "benchmarks" / "fmnet_loading.py"))["PAPER"]
-    published = report.read_published(ROOT / "experiments" / "fmnet2023" / "published.csv")
+    published = read_published(ROOT / "experiments" / "fmnet2023" / "published.csv")
     rows = published[published["table"] == "Table I"]
     assert {name.lower(): float(value) for name, value in printed.items()} == {
         name.lower(): value for name, value in zip(rows["row"], rows["value"])

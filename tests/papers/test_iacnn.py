@@ -6,14 +6,15 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from keras_medseg.reporting.tables import read_published
 
 from experiments.iacnn.recipe import EXPERIMENTS, RECIPE
-from keras_medseg import recipe, registry
+from keras_medseg import phantoms, recipe, registry
 from keras_medseg.data import splits
 from keras_medseg.data.datasets import image_folders
-from keras_medseg.phantoms import images
-from keras_medseg.reporting import report
+from keras_medseg.phantoms.images import write_images
 from keras_medseg.runs import experiment, steps
+from keras_medseg.tasks import task_of
 from keras_medseg.training import fit
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "iacnn"
@@ -42,7 +43,7 @@ TABLE_2 = {
     ("run", "id", "expected"), [(ISIC, "Table 1", TABLE_1), (CVC, "Table 2", TABLE_2)]
 )
 def test_published_tables_are_those_of_the_paper(run, id, expected):
-    published = report.read_published(FOLDER / "published.csv")
+    published = read_published(FOLDER / "published.csv")
     cells = published[published["table"] == id]
     [table] = run.tables
     columns = [column.metric for column in table.columns]
@@ -59,16 +60,16 @@ def test_the_gain_of_the_text_does_not_fit_table_2():
 
 def test_the_two_experiments_differ_in_their_data_alone():
     assert list(EXPERIMENTS) == ["cvc", "isic"]  # the first is the default
-    assert CVC.paper.recipe == ISIC.paper.recipe == RECIPE
+    assert CVC.recipe == ISIC.recipe == RECIPE
     assert CVC.profiles == ISIC.profiles
-    assert [run.paper.data for run in EXPERIMENTS.values()] == [
+    assert [run.reference.data for run in EXPERIMENTS.values()] == [
         image_folders.CVC,
         image_folders.ISIC,
     ]
-    assert {run.phantom_layout for run in EXPERIMENTS.values()} <= images.LAYOUTS.keys()
+    assert {run.phantom.layout for run in EXPERIMENTS.values()} <= {*phantoms.layouts()}
 
 
-def test_rivals_differ_from_the_recipe_in_the_network_alone():
+def test_baselines_differ_from_the_recipe_in_the_network_alone():
     for changes in CVC.profiles["paper-compare"].variants.values():
         changed = recipe.differences(RECIPE, recipe.override(RECIPE, changes))
         assert {name.split(".")[0] for name in changed} <= {"model"}
@@ -79,7 +80,7 @@ def test_the_u_net_of_the_cpu_profile_has_the_same_widths():
     own, unet = (
         recipe.override(RECIPE, changes) for changes in CVC.profiles["cpu"].variants.values()
     )
-    assert own.model.overrides["filters"] == unet.model.overrides["filters"] == 16
+    assert own.model.options["filters"] == unet.model.options["filters"] == 16
     assert unet.model.name == "unet"
 
 
@@ -89,12 +90,12 @@ def test_the_published_split_is_that_of_the_recipe(tmp_path):
         (tmp_path / folder).mkdir()
         for frame in range(1, 613):
             (tmp_path / folder / f"{frame}.tif").touch()
-    frames = image_folders.find_cases(tmp_path)
+    frames = image_folders.ImageFolders().find(tmp_path).cases
     assert len({frame.group for frame in frames}) == 29
     data = RECIPE.data
-    drawn = splits.split_by(frames, data.held_out, RECIPE.train.seed, data.split)
-    assert splits.torn_groups(*drawn) == []
-    sides = zip(("training", "held_out"), drawn)
+    drawn = splits.split_by(frames, data.validation, RECIPE.train.seed, data.split)
+    assert splits.leaking_groups(*drawn) == []
+    sides = zip(("training", "validation"), drawn)
     expected = {(frame.id, frame.group, side) for side, frames in sides for frame in frames}
     published = pd.read_csv(FOLDER / "splits" / "cvc.csv", dtype=str)
     assert len(published) == len(expected)
@@ -122,7 +123,7 @@ def _loss_and_gradients(x, y, kernel, bias):
 def test_one_step_agrees_with_numpy(monkeypatch):
     """Loss and weights after one and two steps of PyTorch's Adam with weight_decay=1e-5."""
     monkeypatch.setattr(registry, "build", _tiny)
-    run = recipe.override(RECIPE, ("model.overrides={}", "data.size=(5,4)"))
+    run = recipe.override(RECIPE, {"model.options": {}, "data.size": (5, 4)})
     _, model = fit.compile_network(run, ("tumour",), channels=3)
     rng = np.random.default_rng(1)
     # Dark pictures: their slopes are smaller than 1e-5 w, so that the decay decides the direction.
@@ -147,27 +148,33 @@ def test_one_step_agrees_with_numpy(monkeypatch):
 
 
 def test_a_run_draws_attention_and_the_masks_of_all_networks(tmp_path):
-    images.write_pictures(tmp_path / "frames", cases=18, size=(64, 80))
-    small = ["data.size=(32,32)", "model.overrides.filters=4", "train.epochs=1"]
-    common = {"work": tmp_path, "profile": "cpu", "assignments": small, "command": "test"}
+    write_images(tmp_path / "frames", cases=18, size=(64, 80))
     out = tmp_path / "run"
-    assert experiment.run(CVC, folder=tmp_path / "frames", out=out, **common)
+    request = experiment.Request(
+        out=out,
+        folder=tmp_path / "frames",
+        work=tmp_path,
+        profile="cpu",
+        changes={"data.size": (32, 32), "model.options.filters": 4, "train.epochs": 1},
+        command="test",
+    )
+    assert experiment.run(CVC, request)
     drawn = {path.name for path in (out / "figures").iterdir()}
     assert {"attention.png", "networks.png", "case_worst.png"} <= drawn
     page = (out / "report.html").read_text()
     assert "Masks of all networks" in page
-    assert "What the attention modules make of a picture" in page
+    assert "What the attention modules make of an image" in page
 
 
 def test_recipes_that_decode_alike_share_a_store_and_no_run_takes_that_of_another(tmp_path):
     frames = tmp_path / "frames"
-    images.write_pictures(frames, cases=8, size=(64, 80))
-    small, large = (recipe.override(RECIPE, [f"data.size={size}"]) for size in ((32, 32), (48, 48)))
-    again = recipe.override(small, ["train.seed=1", "data.flips=()"])
+    write_images(frames, cases=8, size=(64, 80))
+    small, large = (recipe.override(RECIPE, {"data.size": size}) for size in ((32, 32), (48, 48)))
+    again = recipe.override(small, {"train.seed": 1, "data.flips": ()})
     stores, written = [], []
     for run in (small, large, again):
         where = experiment.store_folder(tmp_path, frames, run)
-        data = steps.load_data(frames, where, run)
+        data = steps.load_cohort(frames, where, task_of(run))
         assert {case.full_shape[:2] for case in data.store.cases.values()} == {run.data.size}
         stores.append(where)
         written.append({path.name: path.stat().st_mtime_ns for path in where.glob("*.npy")})

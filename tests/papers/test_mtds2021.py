@@ -7,16 +7,17 @@ import keras
 import nibabel as nib
 import numpy as np
 import pytest
+from keras_medseg.reporting.tables import read_published
 
 from experiments.mtds2021 import figures
 from experiments.mtds2021.recipe import EXPERIMENT, RECIPE
 from keras_medseg import cli, recipe, registry
 from keras_medseg.data import store
-from keras_medseg.data.datasets import brats
-from keras_medseg.phantoms import brats as phantom
-from keras_medseg.reporting import report
-from keras_medseg.runs import steps
-from keras_medseg.training import fit
+from keras_medseg.data.datasets.brats import Brats
+from keras_medseg.phantoms.brats import write_brats
+from keras_medseg.runs.run_folder import RunFolder, Variant
+from keras_medseg.tasks import task_of
+from keras_medseg.training import fit, schedules
 
 PUBLISHED = Path(__file__).parents[2] / "experiments" / "mtds2021" / "published.csv"
 PAPER = EXPERIMENT.profiles["paper"]
@@ -24,13 +25,13 @@ VARIANTS = {name: recipe.override(RECIPE, changes) for name, changes in PAPER.va
 
 
 def test_no_value_is_published_that_the_text_lost():
-    published = report.read_published(PUBLISHED)
+    published = read_published(PUBLISHED)
     assert published["value"].isna().all()
     assert published["note"].str.startswith("Lost.").all()
     assert set(published["table"]) == {f"Table {number}" for number in (1, 3, 4, 5, 6)}
 
 
-NETWORK = "model.overrides"
+NETWORK = "model.options"
 SUPERVISION = {f"{NETWORK}.supervision", "model.auxiliary", "train.loss_options.output_weights"}
 
 
@@ -52,7 +53,7 @@ def test_every_ablation_changes_what_its_table_names(one, other, fields):
 
 @pytest.mark.parametrize("name", PAPER.variants)
 def test_outputs_targets_and_weights_of_every_variant_agree(name):
-    small = ("data.window=(16,16,155)", "model.overrides.filters=4")
+    small = {"data.window": (16, 16, 155), "model.options.filters": 4}
     run = recipe.override(VARIANTS[name], small)
     _, model = fit.compile_network(run, ("WT",), channels=4)
     predicted = model(np.random.default_rng(0).random((2, 16, 16, 4), "float32"))
@@ -62,19 +63,19 @@ def test_outputs_targets_and_weights_of_every_variant_agree(name):
 
 def test_targets_of_the_four_outputs(tmp_path):
     """Whole tumour, enhancing, necrotic, edema; or the whole tumour four times, or once."""
-    phantom.write_brats(tmp_path / "cases", cases=1, layout="BraTS2020", shape=(48, 48, 31))
-    [case] = brats.find_cases(tmp_path / "cases")
-    decoded = store.prepare([case], brats.read_case, tmp_path / "store", workers=1)
-    labels = brats.read_case(case).labels
+    write_brats(tmp_path / "cases", cases=1, layout="BraTS2020", shape=(48, 48, 31))
+    [case] = Brats().find(tmp_path / "cases").cases
+    decoded = store.prepare([case], Brats().read, tmp_path / "store", workers=1)
+    labels = Brats().read(case).labels
     z = int(np.count_nonzero(labels, axis=(0, 1)).argmax())
-    small = ("data.window=(48,48,31)", "train.batch_size=31", "data.flips=()")
+    small = {"data.window": (48, 48, 31), "train.batch_size": 31, "data.flips": ()}
     for variant, codes in {
         "mtds": ((1, 2, 3), (3,), (1,), (2,)),
         "single_task": ((1, 2, 3),) * 4,
         "without_supervision": ((1, 2, 3),),
     }.items():
         run = recipe.override(VARIANTS[variant], small)
-        batches = steps.batches(run, decoded, (case.id,), ("WT",), training=False)
+        batches = task_of(run).batches(decoded, (case.id,), ("WT",), training=False)
         y = batches.batch(0, 0)[1][z]
         expected = [np.isin(labels[:, :, z], code) for code in codes]
         np.testing.assert_array_equal(y, np.stack(expected, axis=-1))
@@ -82,7 +83,7 @@ def test_targets_of_the_four_outputs(tmp_path):
 
 def test_learning_rate_of_the_paper():
     """1e-4 * (1 - 0 / 50)^0.9 at first, 1e-4 * 0.5^0.9 half-way, 1e-4 * 0.02^0.9 at last."""
-    found = [fit._polynomial(RECIPE.train, epoch) for epoch in (0, 25, 49)]
+    found = [schedules.polynomial(RECIPE.train, epoch) for epoch in (0, 25, 49)]
     assert found == pytest.approx([1e-4, 1e-4 * 0.535887, 1e-4 * 0.0295752], rel=1e-5)
 
 
@@ -142,11 +143,16 @@ def _example():
 def tiny(monkeypatch):
     """The tiny network, compiled as the recipe says with changes to it."""
     monkeypatch.setattr(registry, "build", _tiny_two_outputs)
-    small = ("model.overrides={}", "data.window=(5,4,155)", "model.auxiliary=('ET',)")
-    weights = "train.loss_options.output_weights=(1.0,0.5)"
+    small = {
+        "model.options": {},
+        "data.window": (5, 4, 155),
+        "model.auxiliary": ("ET",),
+        "train.loss_options.output_weights": (1.0, 0.5),
+    }
 
-    def build(*changes: str) -> keras.Model:
-        run = recipe.override(RECIPE, (*small, weights, *changes))
+    def build(**train) -> keras.Model:
+        changes = {f"train.{name}": value for name, value in train.items()}
+        run = recipe.override(RECIPE, small | changes)
         return fit.compile_network(run, ("WT",), channels=2)[1]
 
     return build
@@ -154,8 +160,7 @@ def tiny(monkeypatch):
 
 def test_gradients_agree_with_numpy(tiny):
     """A step of plain gradient descent at rate 1 is the gradient."""
-    options = ("train.optimizer=sgd", "train.optimizer_options={}", "train.learning_rate=1.0")
-    model = tiny(*options)
+    model = tiny(optimizer="sgd", optimizer_options={}, learning_rate=1.0)
     (x, y), before = _example(), model.get_weights()
     loss, gradients = NumpyNetwork(before).loss_and_gradients(x, y, (1.0, 0.5))
     assert model.train_on_batch(x, y, return_dict=True)["loss"] == pytest.approx(loss, rel=1e-6)
@@ -187,26 +192,26 @@ def test_one_step_agrees_with_numpy(tiny):
 
 def test_without_auxiliary_outputs_there_is_no_figure_of_them(tmp_path):
     bare = recipe.override(RECIPE, PAPER.variants["without_supervision"])
-    cohort = steps.Cohort("test", SimpleNamespace(fingerprint=""), (), (), {})
-    steps.claim(tmp_path, bare, cohort, {"mtds": bare})
+    run = RunFolder(tmp_path)
+    run.create(bare, {"mtds": Variant(bare, "mtds")}, {})
     (tmp_path / "scores.csv").write_text("variant,case,region,dice\nmtds,001,WT,0.5\n")
-    assert figures.supervision_figures(tmp_path, cohort, bare) == []
+    assert figures.supervision_figures(run, SimpleNamespace()) == []
 
 
 def test_label_maps_can_be_handed_in(tmp_path):
     """What the BraTS portal asks for: <case>.nii.gz, uint8, 240x240x155, the input's affine and
     codes; from `keras-medseg predict` on cases without labels."""
-    phantom.write_brats(tmp_path / "cases", cases=1, layout="BraTS2020", shape=(240, 240, 155))
+    write_brats(tmp_path / "cases", cases=1, layout="BraTS2020", shape=(240, 240, 155))
     [labels] = (tmp_path / "cases").rglob("*_seg.nii*")
     labels.unlink()
     for path in list((tmp_path / "cases").rglob("*_Training_*.nii*")):
         path.rename(path.with_name(path.name.replace("Training", "Validation")))
     [flair] = (tmp_path / "cases").rglob("*_flair.nii*")
-    run = recipe.override(RECIPE, ["model.overrides.filters=2", "train.batch_size=8"])
-    cohort = steps.Cohort("test", SimpleNamespace(fingerprint=""), (), (), {})
-    steps.claim(tmp_path / "run", run, cohort, {"mtds": run})
-    network, _ = fit.compile_network(run, ("WT",), channels=4)
-    folder = steps.training_folder(tmp_path / "run", "mtds", ("WT",))
+    small = recipe.override(RECIPE, {"model.options.filters": 2, "train.batch_size": 8})
+    run = RunFolder(tmp_path / "run")
+    run.create(small, {"mtds": Variant(small, "mtds")}, {})
+    network, _ = fit.compile_network(small, ("WT",), channels=4)
+    folder = run.training("mtds", ("WT",))
     folder.mkdir(parents=True)
     network.save(folder / "model.keras")
     arguments = [str(tmp_path / name) for name in ("run", "cases", "out")]

@@ -13,16 +13,21 @@ import pandas as pd
 import pytest
 
 from experiments import __main__ as experiments_cli
-from keras_medseg.phantoms import brats as phantom
-from keras_medseg.runs import experiment
+from keras_medseg.errors import DataError
+from keras_medseg.phantoms.brats import write_brats
+from keras_medseg.recipe import Images
+from keras_medseg.runs import experiment, report
+
+from ..recipes import small_recipe
 
 ROOT = Path(__file__).parents[2]
+IMAGES = Images("image_folders", (8, 8), {"WT": ()}, "unit_range", 0.3)
 SMALL = (
     "data.window=(48,48,24)",
     "data.slice_step=6",
-    "model.overrides.filters=4",
-    "model.overrides.attention=False",
-    "model.overrides.residual_block=plain_single",
+    "model.options.filters=4",
+    "model.options.attention=False",
+    "model.options.residual_block=plain_single",
     "train.epochs=2",
     "train.batch_size=4",
 )
@@ -31,7 +36,7 @@ SMALL = (
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     path = tmp_path_factory.mktemp("work")
-    phantom.write_brats(path / "data", cases=4, layout="BraTS2017", shape=(60, 60, 39))
+    write_brats(path / "data", cases=4, layout="BraTS2017", shape=(60, 60, 39))
     return path
 
 
@@ -86,6 +91,27 @@ def test_a_changed_recipe_is_not_held_against_the_papers_expectations(finished):
     assert "Not held against its expectations" in (out / "report.html").read_text()
 
 
+def test_the_report_is_made_again_from_the_run_folder(finished):
+    """The same page, but for the costs, which are measured anew, and nothing is trained."""
+    out, _, _ = finished
+    before = {path.name: path.read_bytes() for path in out.glob("*.csv")}
+    table = (out / "table.md").read_text()
+    for path in [out / "report.html", *out.glob("figures/*.png")]:
+        path.unlink()
+    again = subprocess.run(
+        [sys.executable, "-m", "keras_medseg.cli", "report", str(out)],
+        cwd=ROOT, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert "report:" in again.stdout
+    assert "epoch" not in again.stdout
+    assert "Not held against its expectations" in (out / "report.html").read_text()
+    assert (out / "figures" / "edge_maps.png").exists()
+    for name in ("table.csv", "tests.csv", "scores.csv", "log.csv"):
+        assert (out / name).read_bytes() == before[name], name
+    assert (out / "table.md").read_text().splitlines()[:5] == table.splitlines()[:5]
+
+
 def test_a_run_outside_of_its_expectation_exits_with_1(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(experiment, "run", lambda *_, **__: False)
     assert experiments_cli.main(["dcabes2020", "--work", str(tmp_path)]) == 1
@@ -110,7 +136,7 @@ def test_provenance_says_where_the_numbers_come_from(finished):
     out, _, _ = finished
     found = json.loads((out / "provenance.json").read_text())
     assert found["data_name"] == "phantom in the layout of BraTS2017"
-    assert (found["training_cases"], len(found["held_out_cases"])) == (3, 1)
+    assert (found["training_cases"], len(found["validation_cases"])) == (3, 1)
     assert found["seed"] == 0
     assert len(found["data_fingerprint"]) == 64
     stopped, finishing = found["commands"]
@@ -136,13 +162,13 @@ def test_the_report_names_what_was_left_out_and_why_it_is_not_comparable(finishe
 def test_a_reader_is_told_of_leaks_and_of_cases_without_an_object():
     labels = {"a": [[0, 1]], "b": [[0, 0]], "c": [[2, 0]], "d": [[0, 0]]}
     stored = {name: SimpleNamespace(labels=np.array(values)) for name, values in labels.items()}
-    of_cases = {"store": SimpleNamespace(cases=stored), "duplicates": {}, "torn_groups": ()}
-    seen = SimpleNamespace(held_out=("a", "c"), **of_cases)
-    assert experiment.data_notes(seen) == []
-    seen = SimpleNamespace(held_out=("a", "b", "c", "d"), **of_cases | {"torn_groups": ("x",)})
-    leak, empty = experiment.data_notes(seen)
+    of_cases = {"store": SimpleNamespace(cases=stored), "duplicates": {}, "leaking_groups": ()}
+    seen = SimpleNamespace(validation=("a", "c"), **of_cases)
+    assert report.data_notes(seen) == []
+    seen = SimpleNamespace(validation=("a", "b", "c", "d"), **of_cases | {"leaking_groups": ("x",)})
+    leak, empty = report.data_notes(seen)
     assert leak.startswith("The split leaks: 1 groups")
-    assert empty.startswith("2 of 4 held-out cases have no object")
+    assert empty.startswith("2 of 4 validation cases have no object")
 
 
 def test_judging_by_hand():
@@ -172,3 +198,29 @@ def test_judging_by_hand():
     assert len(verdict(0.8, data="BraTS2017")) == 1
     cohort = SimpleNamespace(phantom=False, datasets=("BraTS2017", "BraTS2018"))
     assert verdict(0.8, data="BraTS2017") == []
+
+
+def test_variants_share_the_runs_data_and_split():
+    base = small_recipe()
+    for changes, words in (
+        ({"data.validation": 0.5}, "variant b: found data.validation 0.5, expected 0.3"),
+        ({"data": IMAGES}, "variant b: found data that are decoded in another way"),
+    ):
+        profile = experiment.Profile({}, {"a": {}, "b": changes})
+        request = experiment.Request(Path("out"), Path("in"), "p", "test")
+        with pytest.raises(ValueError, match=words):
+            experiment.run(experiment.Experiment(base, {"p": profile}), request)
+    assert not Path("out").exists()
+
+
+def test_a_recipe_without_a_phantom_wants_data(tmp_path):
+    request = experiment.Request(tmp_path / "out", None, "train", "test")
+    with pytest.raises(ValueError, match="found none, expected a folder of cases"):
+        experiment.run(experiment.of_recipe(small_recipe()), request)
+
+
+def test_a_paper_that_is_not_at_hand_is_named():
+    with pytest.raises(DataError, match="experiments/nowhere: found no such module"):
+        experiment.find("nowhere")
+    with pytest.raises(ValueError, match="--dataset: found 'mri', expected one of: cvc, isic"):
+        experiment.find("iacnn", "mri")

@@ -15,7 +15,11 @@ import numpy as np
 
 from keras_medseg import recipe, registry
 from keras_medseg.data import cases, store
-from keras_medseg.training import checkpoint, fit
+from keras_medseg.files import write_json
+from keras_medseg.runs import steps
+from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.runs.steps import Cohort
+from keras_medseg.training import callbacks, checkpoint
 
 
 def read(case: cases.Case) -> cases.CaseArrays:
@@ -75,8 +79,8 @@ def tiny_supervised(input_shape: tuple[int, int, int] = (16, 16, 4), classes: in
 
 
 RECIPE = recipe.Recipe(
-    paper="test",
-    data=recipe.Slices((16, 16, 8), "z_score", ("x", "y"), 0.34),
+    name="test",
+    data=recipe.Slices("brats", (16, 16, 8), "z_score", ("x", "y"), 0.34),
     model=recipe.Model("tiny_dropout", (("WT",),)),
     train=recipe.Train(
         epochs=4,
@@ -97,6 +101,26 @@ RECIPE = recipe.Recipe(
 )
 
 
+def train(folder: Path, assignments: list[str]) -> None:
+    """Train and score in `folder`, with these changes of RECIPE."""
+    chosen = recipe.override(RECIPE, recipe.parse_assignments(assignments))
+    found = [cases.Case(f"case{i}", "BraTS2021", (), None, f"case{i}") for i in range(3)]
+    decoded = store.prepare(found, read, folder / "store", workers=1)
+    cohort = Cohort("test", decoded, ("case0", "case1"), ("case2",), {})
+    run = RunFolder(folder)
+    if not run.exists:
+        run.create(chosen, steps.fit_variants({"main": chosen}, cohort), {})
+    elif recipe.differences(chosen, run.recipe):
+        write_variant(folder, chosen)  # past the run folder's own refusal, to the checkpoint's
+    steps.train_variant(run, "main", cohort)
+    steps.score_variant(run, "main", cohort)
+
+
+def write_variant(folder: Path, chosen: recipe.Recipe) -> None:
+    tree = {"recipe": recipe.to_tree(chosen), "trained_as": "main", "fitted": {}}
+    write_json(folder / "variants" / "main.json", tree)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
@@ -105,15 +129,15 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args()
     if arguments.die_at_step:
-        steps = iter(range(1, arguments.die_at_step))
-        shown = fit.Progress.on_train_batch_end
+        left = iter(range(1, arguments.die_at_step))
+        shown = callbacks.Progress.on_train_batch_end
 
         def die(self, batch, logs=None):
             shown(self, batch, logs)
-            if next(steps, None) is None:
+            if next(left, None) is None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        fit.Progress.on_train_batch_end = die
+        callbacks.Progress.on_train_batch_end = die
     if arguments.die_after_best:
         save = checkpoint.save
 
@@ -123,12 +147,7 @@ def main() -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         checkpoint.save = save_and_die
-    run = recipe.override(RECIPE, arguments.set)
-    found = [cases.Case(f"case{i}", "BraTS2021", (), None, f"case{i}") for i in range(3)]
-    decoded = store.prepare(found, read, arguments.folder / "store", workers=1)
-    data = steps.Cohort("test", decoded, ("case0", "case1"), ("case2",), {})
-    steps.train_variant("main", run, data, arguments.folder)
-    steps.score_variant("main", run, data, arguments.folder)
+    train(arguments.folder, arguments.set)
 
 
 if __name__ == "__main__":

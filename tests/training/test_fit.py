@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.dcabes2020.recipe import NO_EDGE_LOSS, RECIPE
-from keras_medseg import recipe, registry
-from keras_medseg.training import fit
+from keras_medseg import registry
+from keras_medseg.training import callbacks, fit
+
+from ..recipes import small_recipe
 
 SCRIPT = Path(__file__).with_name("run_tiny_training.py")
 STEPS_PER_EPOCH = 2  # 2 cases x 8 slices / batch 8
@@ -161,7 +162,7 @@ def test_resume_is_exact_where_the_best_weights_are_kept(best_kept, tmp_path, de
 def test_the_best_epoch_is_the_first_of_the_lowest_validation_losses():
     losses = (np.nan, 0.5, 0.25, 0.25, np.inf)
     log = [{"epoch": epoch, "val_loss": loss} for epoch, loss in enumerate(losses, 1)]
-    assert [fit.best_epoch(log[:n]) for n in range(1, 6)] == [1, 2, 3, 3, 3]
+    assert [callbacks.best_epoch(log[:n]) for n in range(1, 6)] == [1, 2, 3, 3, 3]
 
 
 def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(unbroken, tmp_path):
@@ -201,9 +202,9 @@ def _one_convolution(name, input_shape, classes):
 def test_a_training_step_is_traced_once(monkeypatch, optimizer, precision):
     """Tracing is most of what a short training takes; variables made in it would double it."""
     monkeypatch.setattr(registry, "build", _one_convolution)
-    changes = ["model.overrides={}", "data.window=(4,3,2)", f"train.precision={precision}"]
-    run = recipe.override(RECIPE, [*changes, f"train.optimizer={optimizer}"])
-    model = fit.compile_network(run, ("WT",), channels=2)[1]
+    train = {"train.precision": precision, "train.optimizer": optimizer}
+    chosen = small_recipe({"model.options": {}, "data.window": (4, 3, 2), **train})
+    model = fit.compile_network(chosen, ("WT",), channels=2)[1]
     traced = []
     step = type(model).train_step
     monkeypatch.setattr(model, "train_step", lambda data: traced.append(1) or step(model, data))
@@ -215,8 +216,9 @@ def test_one_step_of_gradient_descent_by_hand(monkeypatch):
     """w - 0.005 * gradient, twice, and nothing else: no momentum, no decay. The network is one
     number per channel, so the gradient of the cross entropy is the mean of (p - q) x."""
     monkeypatch.setattr(registry, "build", _one_convolution)
-    small = ("model.overrides={}", "data.window=(4,3,2)", *NO_EDGE_LOSS)
-    model = fit.compile_network(recipe.override(RECIPE, small), ("WT",), channels=2)[1]
+    small = {"model.options": {}, "data.window": (4, 3, 2)}
+    train = {"train.optimizer": "sgd", "train.learning_rate": 0.005}
+    model = fit.compile_network(small_recipe(small | train), ("WT",), channels=2)[1]
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((2, 4, 3, 2)), rng.random((2, 4, 3)) > 0.5
     weights, bias = model.get_weights()
@@ -232,7 +234,7 @@ def test_one_step_of_gradient_descent_by_hand(monkeypatch):
 
 
 def test_an_interrupt_that_is_heard_after_the_last_step_is_not_lost():
-    with pytest.raises(KeyboardInterrupt), fit.interrupted_between_steps():
+    with pytest.raises(KeyboardInterrupt), callbacks.interrupted_between_steps():
         signal.raise_signal(signal.SIGINT)
 
 

@@ -1,12 +1,15 @@
-import nibabel as nib
+"""Volumes predicted slice by slice, by networks whose answers are known."""
+
 import numpy as np
 import pytest
 
 from keras_medseg.data import store
 from keras_medseg.data.cases import Case, CaseArrays
-from keras_medseg.data.datasets import brats
+from keras_medseg.data.datasets.brats import BACKGROUND, EDEMA, MODALITIES, NECROTIC
 from keras_medseg.data.formats import nifti
-from keras_medseg.inference import predict
+from keras_medseg.tasks import task_of
+
+from ..recipes import small_recipe
 
 FULL_SHAPE, WINDOW = (12, 10, 8), (6, 4, 4)
 # The centre window of 12 x 10 x 8 starts at ((12 - 6) / 2, (10 - 4) / 2, (8 - 4) / 2).
@@ -56,10 +59,19 @@ def random_image(seed=0, channels=2):
     return np.random.default_rng(seed).integers(0, 2, (*FULL_SHAPE, channels), dtype=np.int16)
 
 
-def window_of(network, case, batch_size=3, normalisation="none", window=WINDOW):
-    return predict.predict_window(
-        network, case, window=window, normalisation=normalisation, batch_size=batch_size
-    )
+def task(batch_size=3, normalization="none", window=WINDOW, channels=2):
+    """Slices of a case of the first two modalities, or of one."""
+    data = {
+        "data.normalization": normalization,
+        "data.window": window,
+        "data.modalities": MODALITIES[:channels],
+    }
+    return task_of(small_recipe({**data, "train.batch_size": batch_size}))
+
+
+def window_of(network, case, batch_size=3, normalization="none", window=WINDOW):
+    chosen = task(batch_size, normalization, window, case.image.shape[-1])
+    return chosen.predict_window(network, case)
 
 
 def test_predict_window_is_the_centre_window_of_the_image(tmp_path):
@@ -82,7 +94,7 @@ def test_predict_window_normalises_as_asked(tmp_path):
     # Non-zero voxels 2 and 6: mean 4, standard deviation 2, so z-scores -1 and 1.
     image = np.zeros((*FULL_SHAPE, 1), np.int16)
     image[4, 4, 3], image[5, 4, 3] = 2, 6
-    found = window_of(FirstChannel(), stored_case(tmp_path, image), normalisation="z_score")
+    found = window_of(FirstChannel(), stored_case(tmp_path, image), normalization="z_score")
     assert found[1:3, 1, 1, 0] == pytest.approx([-1, 1], abs=1e-6)
     assert np.count_nonzero(found) == 2
 
@@ -112,15 +124,9 @@ def test_a_keras_network_does_not_depend_on_the_batch_size(tmp_path):
 
 def test_predict_case_pastes_back_and_counts_what_lies_outside_as_background(tmp_path):
     image = random_image()
-    labels = predict.predict_case(
-        {"WT": FirstChannel()},
-        stored_case(tmp_path, image),
-        window=WINDOW,
-        normalisation="none",
-        batch_size=3,
-    )
+    labels = task().predict({("WT",): FirstChannel()}, stored_case(tmp_path, image))
     expected = np.zeros(FULL_SHAPE, np.uint8)
-    expected[CENTRE] = image[(*CENTRE, 0)] * brats.EDEMA
+    expected[CENTRE] = image[(*CENTRE, 0)] * EDEMA
     assert image[..., 0].sum() > np.count_nonzero(expected)
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, expected)
@@ -129,27 +135,21 @@ def test_predict_case_pastes_back_and_counts_what_lies_outside_as_background(tmp
 def test_predict_case_with_a_window_beyond_the_grid(tmp_path):
     # 16 slices of 8: four lie before the first one and four after the last one.
     image = random_image()
-    labels = predict.predict_case(
-        {"WT": FirstChannel()},
-        stored_case(tmp_path, image),
-        window=(6, 4, 16),
-        normalisation="none",
-        batch_size=5,
-    )
+    chosen = task(batch_size=5, window=(6, 4, 16))
+    labels = chosen.predict({("WT",): FirstChannel()}, stored_case(tmp_path, image))
     expected = np.zeros(FULL_SHAPE, np.uint8)
-    expected[CENTRE[:2]] = image[(*CENTRE[:2], slice(None), 0)] * brats.EDEMA
+    expected[CENTRE[:2]] = image[(*CENTRE[:2], slice(None), 0)] * EDEMA
     np.testing.assert_array_equal(labels, expected)
 
 
 def test_one_network_of_several_regions_equals_one_network_each(tmp_path):
     case = stored_case(tmp_path, random_image())
-    options = {"window": WINDOW, "normalisation": "none", "batch_size": 2}
-    joint = predict.predict_case({"WT+TC": FirstChannel(outputs=2)}, case, **options)
-    each = predict.predict_case({"WT": FirstChannel(), "TC": FirstChannel()}, case, **options)
-    assert set(np.unique(joint)) == {brats.BACKGROUND, brats.NECROTIC}
+    joint = task().predict({("WT", "TC"): FirstChannel(outputs=2)}, case)
+    each = task().predict({("WT",): FirstChannel(), ("TC",): FirstChannel()}, case)
+    assert set(np.unique(joint)) == {BACKGROUND, NECROTIC}
     np.testing.assert_array_equal(joint, each)
     with pytest.raises(ValueError, match=r"networks\['WT'\]: found 2 output channels, expected 1"):
-        predict.predict_case({"WT": FirstChannel(outputs=2)}, case, **options)
+        task().predict({("WT",): FirstChannel(outputs=2)}, case)
 
 
 @pytest.mark.parametrize(
@@ -166,91 +166,6 @@ def test_bad_networks_are_refused(tmp_path, network, message):
         window_of(network, stored_case(tmp_path, random_image()))
 
 
-def test_batch_size_must_be_positive(tmp_path):
-    with pytest.raises(ValueError, match="batch_size: found 0"):
-        window_of(FirstChannel(), stored_case(tmp_path, random_image()), batch_size=0)
-
-
-def test_merge_regions_for_every_combination():
-    # Columns: WT, TC, ET predicted or not; last the label by intersection with the larger.
-    table = [
-        (0, 0, 0, brats.BACKGROUND),
-        (1, 0, 0, brats.EDEMA),
-        (1, 1, 0, brats.NECROTIC),
-        (1, 1, 1, brats.ENHANCING),
-        (1, 0, 1, brats.EDEMA),
-        (0, 1, 0, brats.BACKGROUND),
-        (0, 0, 1, brats.BACKGROUND),
-        (0, 1, 1, brats.BACKGROUND),
-    ]
-    whole, core, enhancing, expected = np.array(table).T
-    # The order of the mapping does not matter.
-    labels = predict.merge_regions({"ET": enhancing, "WT": whole, "TC": core})
-    assert labels.dtype == np.uint8
-    np.testing.assert_array_equal(labels, expected)
-    # The regions of the merged map are nested, and WT is as it was predicted.
-    in_region = {name: np.isin(labels, codes) for name, codes in brats.REGIONS.items()}
-    np.testing.assert_array_equal(in_region["WT"], whole == 1)
-    np.testing.assert_array_equal(in_region["TC"], (whole & core) == 1)
-    np.testing.assert_array_equal(in_region["ET"], (whole & core & enhancing) == 1)
-
-
-def test_merge_regions_threshold_is_exclusive():
-    probability = np.array([0.2, 0.3, 0.31, 0.5, 0.51])
-    assert predict.merge_regions({"WT": probability}).tolist() == [0, 0, 0, 0, 2]
-    assert predict.merge_regions({"WT": probability}, threshold=0.3).tolist() == [0, 0, 2, 2, 2]
-
-
-def test_merge_regions_refuses_what_it_cannot_merge():
-    one = np.ones((2, 2))
-    with pytest.raises(ValueError, match=r"found regions \['NCR', 'WT'\], expected one or more"):
-        predict.merge_regions({"WT": one, "NCR": one})
-    with pytest.raises(ValueError, match=r"found regions \[\]"):
-        predict.merge_regions({})
-    with pytest.raises(ValueError, match=r"\(2, 2\).*\(2, 3\)"):
-        predict.merge_regions({"WT": one, "TC": np.ones((2, 3))})
-
-
-@pytest.mark.parametrize(
-    ("dataset", "codes"),
-    [
-        ("BraTS2018", {"necrotic": 1, "edema": 2, "enhancing": 4}),
-        ("BraTS2023", {"necrotic": 1, "edema": 2, "enhancing": 3}),
-        ("Decathlon", {"necrotic": 2, "edema": 1, "enhancing": 3}),
-    ],
-)
-def test_prediction_has_the_codes_of_its_data_set(tmp_path, dataset, codes):
-    case = stored_case(tmp_path, random_image(), dataset=dataset)
-    labels = np.zeros(FULL_SHAPE, np.uint8)
-    labels[1, 2, 3], labels[2, 2, 3], labels[3, 2, 3] = (
-        brats.NECROTIC,
-        brats.EDEMA,
-        brats.ENHANCING,
-    )
-    predict.write_prediction(tmp_path / "out.nii.gz", labels, case)
-    written = nib.load(tmp_path / "out.nii.gz")
-    voxels = np.asarray(written.dataobj)
-    assert written.get_data_dtype() == np.uint8
-    np.testing.assert_allclose(written.affine, AFFINES["LPS"])
-    assert voxels[1:4, 2, 3].tolist() == [codes["necrotic"], codes["edema"], codes["enhancing"]]
-    assert np.count_nonzero(voxels) == 3
-
-
-@pytest.mark.parametrize("axes", ["LPS", "RAS", "ILA"])
-def test_prediction_lies_on_the_voxels_of_the_file(tmp_path, axes):
-    # In LPS voxel (1, 2, 3) of 12 x 10 x 8 counts from right, front and feet. The same voxel in
-    # RAS counts from left and back: (11 - 1, 9 - 2, 3); in ILA the first axis counts from the
-    # head (7 - 3), the second from the right (1), the third from the back (9 - 2).
-    on_disk = {"LPS": (1, 2, 3), "RAS": (10, 7, 3), "ILA": (4, 1, 7)}[axes]
-    case = stored_case(tmp_path, random_image(), axes=axes)
-    labels = np.zeros(FULL_SHAPE, np.uint8)
-    labels[1, 2, 3] = brats.EDEMA
-    predict.write_prediction(tmp_path / "out.nii", labels, case)
-    written = nib.load(tmp_path / "out.nii")
-    assert np.argwhere(np.asarray(written.dataobj)).tolist() == [list(on_disk)]
-    np.testing.assert_allclose(written.affine, AFFINES[axes])
-
-
 @pytest.mark.parametrize("axes", ["LPS", "RAS", "ILA"])
 def test_file_to_prediction_overlays_voxel_by_voxel(tmp_path, axes):
     """A network that marks bright voxels, from a file in any order back to that order."""
@@ -262,17 +177,9 @@ def test_file_to_prediction_overlays_voxel_by_voxel(tmp_path, axes):
     volume = nifti.load(tmp_path / "in.nii.gz")
     affine = volume.header.affine
     case = stored_case(tmp_path, nifti.reorient(volume.array, affine)[..., None], axes=axes)
-    labels = predict.predict_case(
-        {"WT": FirstChannel()}, case, window=FULL_SHAPE, normalisation="none", batch_size=8
-    )
-    predict.write_prediction(tmp_path / "out.nii.gz", labels, case)
+    chosen = task(batch_size=8, window=FULL_SHAPE, channels=1)
+    labels = chosen.predict({("WT",): FirstChannel()}, case)
+    chosen.write(tmp_path / "out.nii.gz", labels, case)
     written = nifti.load(tmp_path / "out.nii.gz")
     np.testing.assert_array_equal(written.array, source * 2)
     np.testing.assert_allclose(written.header.affine, affine)
-
-
-def test_prediction_must_be_on_the_full_grid(tmp_path):
-    case = stored_case(tmp_path, random_image())
-    with pytest.raises(ValueError, match=r"found shape \(6, 4, 4\), expected \(12, 10, 8\)"):
-        predict.write_prediction(tmp_path / "out.nii.gz", np.zeros(WINDOW, np.uint8), case)
-    assert not (tmp_path / "out.nii.gz").exists()

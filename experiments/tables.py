@@ -1,0 +1,37 @@
+"""The tables of README.md that follow from the code: `python -m experiments.tables`."""
+
+import importlib
+import sys
+from pathlib import Path
+
+from experiments.__main__ import PAPERS
+from keras_medseg.files import write_between
+from keras_medseg.reporting import model_table
+
+README = Path(__file__).parents[1] / "README.md"
+MARKS = ("<!-- papers: make tables -->", "<!-- papers end -->")
+
+
+def papers_table() -> str:
+    """The reproduced papers as a Markdown table, from what their recipes declare."""
+    lines = ["| paper | network | data | page |", "|---|---|---|---|"]
+    for paper in PAPERS:
+        experiments = importlib.import_module(f"experiments.{paper}.recipe").EXPERIMENTS.values()
+        references = [experiment.reference for experiment in experiments]
+        data = ", ".join(dict.fromkeys(reference.data for reference in references))
+        names = [experiment.recipe.model.name for experiment in experiments]
+        network = ", ".join(f"`{name}`" for name in dict.fromkeys(names))
+        page = f"[{references[0].title}](experiments/{paper}/README.md)"
+        lines.append(f"| `{paper}` | {network} | {data} | {page} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Write both tables into README.md."""
+    write_between(README, MARKS, papers_table())
+    model_table.write_table(README)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

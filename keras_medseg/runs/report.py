@@ -1,0 +1,128 @@
+"""The report of a run: its tables and figures from what the run folder and the store hold."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_medseg.data import store
+from keras_medseg.errors import DataError
+from keras_medseg.evaluation.scores import pick_cases
+from keras_medseg.reporting.figures import charts, style
+from keras_medseg.reporting.report import Declaration, ReportFigure, RunData, write_report
+from keras_medseg.runs import steps
+from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.runs.steps import Cohort
+
+if TYPE_CHECKING:
+    from keras_medseg.runs.experiment import Experiment
+
+
+def make(
+    experiment: "Experiment", run: RunFolder, cohort: Cohort, verdicts: list[dict[str, Any]]
+) -> Path:
+    """Write table.csv, tests.csv, table.md, figures/ and report.html of a finished run.
+
+    Args:
+        experiment: what the run was of.
+        run: its folder.
+        cohort: its cases.
+        verdicts: expectations with what was measured, from `experiment.judge`.
+
+    Returns:
+        The path of report.html.
+    """
+    facts = run.run
+    notes = [*experiment.notes, *data_notes(cohort)]
+    if facts["changes"] and experiment.expected:
+        changes = ", ".join(f"{name}={value}" for name, value in facts["changes"].items())
+        notes.append(f"Not held against its expectations, because --set was given: {changes}.")
+    profile = experiment.profiles[facts["profile"]]
+    trained = [name for name, variant in run.variants.items() if variant.trained_as == name]
+    more = experiment.further_scores
+    declared = Declaration(
+        reference=experiment.reference,
+        tables=experiment.tables,
+        published=experiment.folder and experiment.folder / "published.csv",
+        ledger=experiment.folder and experiment.folder / "ledger.toml",
+        comparisons=profile.comparisons,
+        notes=tuple(notes),
+    )
+    return write_report(
+        run.path,
+        RunData(run.recipe, run.provenance(), run.scores(), run.logs()),
+        declared,
+        expected=verdicts,
+        costs=steps.network_costs(run, trained),
+        further_scores=more(run, cohort) if more else None,
+        figures=[*common_figures(run, cohort), *experiment.figures(run, cohort)],
+    )
+
+
+def open_cohort(run: RunFolder) -> Cohort:
+    """The cases of a finished run, from the store that it used.
+
+    Raises:
+        DataError: when the store is gone, damaged or holds other cases.
+    """
+    facts = run.run
+    decoded = store.open_store(facts["store"])
+    if decoded.fingerprint != facts["fingerprint"]:
+        raise DataError(
+            facts["store"],
+            found=f"cases with the fingerprint {decoded.fingerprint[:12]}",
+            expected=f"{facts['fingerprint'][:12]}, those of {run.path}",
+            remedy="Give the command of the run again; it decodes its cases and makes the report.",
+        )
+    return Cohort(
+        name=facts["data"],
+        store=decoded,
+        training=tuple(facts["training"]),
+        validation=tuple(facts["validation"]),
+        duplicates=facts["duplicates"],
+        leaking_groups=tuple(facts["leaking_groups"]),
+        datasets=tuple(facts["datasets"]),
+        phantom=facts["phantom"],
+    )
+
+
+def common_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
+    """Learning curves, box plots, and the best, median and worst case of the first variant."""
+    scores = run.scores()
+    variant = scores["variant"].iloc[0]
+    task = run.variant(variant).task
+    curves = style.save(charts.learning_curves(run.logs()), run.figure("learning_curves"))
+    boxes = style.save(charts.score_boxes(scores), run.figure("dice"))
+    figures = [
+        ReportFigure("Learning curves", "Validation cases dashed.", curves),
+        ReportFigure("Dice of every validation case", "One point per case.", boxes),
+    ]
+    for which, case_id in pick_cases(scores, variant).items():
+        rows = scores[(scores["variant"] == variant) & (scores["case"] == case_id)]
+        drawn, shown = task.overlay(
+            run.prediction(variant, case_id),
+            cohort.store.cases[case_id],
+            title=f"{which} case: {case_id}",
+            dice=dict(zip(rows["region"], rows["dice"])),
+        )
+        path = style.save(drawn, run.figure(f"case_{which}"))
+        figures.append(ReportFigure(f"The {which} case", f"Variant {variant}; {shown}", path))
+    return figures
+
+
+def data_notes(cohort: Cohort) -> list[str]:
+    """What a reader of the scores must know of these cases and their split."""
+    notes = []
+    if cohort.duplicates:
+        pairs = ", ".join(f"{name} = {kept}" for name, kept in cohort.duplicates.items())
+        notes.append(f"Cases left out because another one has the same voxels: {pairs}.")
+    if cohort.leaking_groups:
+        notes.append(
+            f"The split leaks: {len(cohort.leaking_groups)} groups (patients, video sequences) "
+            "have cases on both sides, so the validation scores are too good."
+        )
+    validation = [cohort.store.cases[name] for name in cohort.validation]
+    if empty := sum(case.labels is None or not case.labels.any() for case in validation):
+        notes.append(
+            f"{empty} of {len(validation)} validation cases have no object: there an empty answer "
+            "has a Dice of 1, and any other 0. Read means of Dice beside this share."
+        )
+    return notes

@@ -1,0 +1,136 @@
+"""The contract of a task: how the cases of a data set are sampled, predicted and scored."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+from matplotlib.figure import Figure
+
+from keras_medseg.data import splits
+from keras_medseg.data.batches.base import CaseBatches
+from keras_medseg.data.cases import Case
+from keras_medseg.data.datasets.base import Codes, Dataset, Listing
+from keras_medseg.data.splits import Sides
+from keras_medseg.data.store import Reader, Store, StoredCase
+from keras_medseg.errors import require_choice
+from keras_medseg.recipe import Recipe
+
+Networks = Mapping[tuple[str, ...], keras.Model]
+"""The regions that a network predicts, in the order of its output channels -> the network."""
+
+Targets = tuple[tuple[str, Codes], ...]
+"""(name, label codes) of each channel of y; a name may be there twice."""
+
+
+class Task(ABC):
+    """What a network sees of a case, and how a case is predicted and scored, as a recipe says.
+
+    Data flow through a task in the order of its methods: `reader` decodes a case into the store,
+    `split` chooses the sides, `fit` measures what the training cases decide, `batches` feeds the
+    training, `predict` turns a stored case into a prediction, which `write` and `score` take.
+
+    Attributes:
+        recipe: the recipe; `recipe.data` holds the settings of the task.
+        dataset: the data set that the recipe names.
+        fitted: numbers that `fit` measured, as JSON holds them; empty where nothing is measured.
+    """
+
+    def __init__(self, recipe: Recipe, fitted: Mapping[str, Any] | None = None) -> None:
+        """Check the recipe against its data set.
+
+        Args:
+            recipe: of this kind of task.
+            fitted: what `fit` measured earlier, such as a run folder keeps it.
+
+        Raises:
+            ValueError: naming a target, channel or data set that does not exist.
+        """
+        self.recipe = recipe
+        self.dataset = self._dataset()
+        self.fitted = dict(fitted or {})
+        for name in (name for names in recipe.model.targets for name in names):
+            require_choice("model.targets", name, self.dataset.regions)
+        for name in recipe.model.auxiliary:
+            require_choice("model.auxiliary", name, self.dataset.targets)
+
+    @abstractmethod
+    def _dataset(self) -> Dataset:
+        """The data set that the recipe names."""
+
+    @property
+    @abstractmethod
+    def reader(self) -> Reader:
+        """Decodes a case for the store; equal readers give equal voxels."""
+
+    @abstractmethod
+    def channels(self, stored: int) -> int:
+        """How many channels the network sees, of `stored` in a case."""
+
+    @abstractmethod
+    def split(self, listing: Listing, cases: Sequence[Case]) -> Sides:
+        """The training and validation cases, of `cases`, which are all or some of the listing's."""
+
+    def fit(self, store: Store, case_ids: Sequence[str]) -> "Task":
+        """This task with the numbers that depend on the training cases; itself where none do."""
+        return self
+
+    def batches(
+        self, store: Store, case_ids: Sequence[str], regions: Sequence[str], *, training: bool
+    ) -> CaseBatches:
+        """Batches of these cases: one channel of y a region, then one an auxiliary output.
+
+        Args:
+            store: decoded by `reader`.
+            training: whether samples are shuffled and augmented.
+
+        Raises:
+            ValueError: where the recipe does not fit the cases.
+        """
+        names = (*regions, *self.recipe.model.auxiliary)
+        targets = tuple((name, self.dataset.targets[name]) for name in names)
+        return self._batches(store, case_ids, targets, training=training)
+
+    @abstractmethod
+    def _batches(
+        self, store: Store, case_ids: Sequence[str], targets: Targets, *, training: bool
+    ) -> CaseBatches:
+        """As `batches`, with the label codes of each channel of y."""
+
+    def wrap(self, model: keras.Model) -> keras.Model:
+        """The model to fit: `model`, or one that prepares its batches on the device first."""
+        return model
+
+    @abstractmethod
+    def predict(self, networks: Networks, case: StoredCase) -> Any:
+        """What the networks find in a case, as `write` and `score` take it."""
+
+    @abstractmethod
+    def write(
+        self, path: Path, prediction: Any, case: StoredCase, *, own_size: bool = False
+    ) -> None:
+        """Write the label map of a prediction, whole or not at all.
+
+        Args:
+            path: ends in `dataset.suffix`.
+            own_size: on the grid of the case's own files, where the store keeps it at another size.
+        """
+
+    @abstractmethod
+    def score(self, prediction: Any, case: StoredCase) -> list[dict[str, Any]]:
+        """One row of scores per region that the recipe trains for."""
+
+    @abstractmethod
+    def overlay(
+        self, path: Path, case: StoredCase, *, title: str, dice: Mapping[str, float]
+    ) -> tuple[Figure, str]:
+        """The label map that `write` wrote to `path` on its case, and what the figure shows."""
+
+    def _split_by_recipe(self, listing: Listing, cases: Sequence[Case], way: str) -> Sides:
+        """As the data set itself says, else by share and seed of the recipe."""
+        ids = {case.id for case in cases}
+        sides = {id: side for id, side in listing.sides.items() if id in ids}
+        if sides:
+            return splits.assign("the data set's own split", sides, cases)
+        return splits.split_by(cases, self.recipe.data.validation, self.recipe.train.seed, way)

@@ -1,0 +1,66 @@
+"""Volumes seen patch by patch: three-dimensional crops in training, a sliding window after it."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_medseg.data.batches.patches import PatchBatches
+from keras_medseg.data.store import Store, StoredCase
+from keras_medseg.data.transforms import volumes
+from keras_medseg.inference.outputs import by_region
+from keras_medseg.inference.sliding_window import predict_volume
+from keras_medseg.recipe import Patches
+from keras_medseg.tasks.base import Networks, Targets
+from keras_medseg.tasks.volumes import VolumeTask
+from keras_medseg.training.augmented_model import AugmentedModel
+
+
+class PatchTask(VolumeTask):
+    """Batches of crops, one per case and epoch; a volume is predicted by overlapping windows."""
+
+    @property
+    def settings(self) -> Patches:
+        """`recipe.data`."""
+        data = self.recipe.data
+        assert isinstance(data, Patches)
+        return data
+
+    def _batches(
+        self, store: Store, case_ids: Sequence[str], targets: Targets, *, training: bool
+    ) -> PatchBatches:
+        return PatchBatches(
+            store,
+            case_ids,
+            targets,
+            patch=self.settings.patch,
+            batch_size=self.recipe.train.batch_size,
+            normalization=self.settings.normalization,
+            seed=self.recipe.train.seed,
+            foreground_probability=self.settings.foreground_probability,
+            augmentation=self.settings.augmentation if training else {},
+            crops="random" if training else "center",
+            augment=not self.settings.augment_on_device,
+            channels=self.channel_indices,
+            shuffle=training,
+        )
+
+    def wrap(self, model: keras.Model) -> keras.Model:
+        """With `augment_on_device`, a model that augments its crops within the training step."""
+        if not self.settings.augment_on_device:
+            return model
+        return AugmentedModel(model, self.settings.augmentation)
+
+    def _predict(self, networks: Networks, case: StoredCase) -> np.ndarray:
+        volume = volumes.read_volume(case, self.settings.normalization, self.channel_indices)
+        probabilities: dict[str, np.ndarray] = {}
+        for regions, network in networks.items():
+            predicted = predict_volume(
+                network,
+                volume,
+                patch=self.settings.patch,
+                overlap=self.settings.overlap,
+                test_time_flips=self.settings.test_time_flips,
+            )
+            probabilities |= by_region(regions, predicted)
+        return volumes.uncrop(self._merge(probabilities), case)

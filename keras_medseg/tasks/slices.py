@@ -1,0 +1,104 @@
+"""Volumes seen slice by slice: axial slices of a center window, by two-dimensional networks."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_medseg.data.batches.slices import SliceBatches
+from keras_medseg.data.store import Store, StoredCase
+from keras_medseg.data.transforms import volumes
+from keras_medseg.inference.outputs import by_region, check_slices
+from keras_medseg.recipe import Slices
+from keras_medseg.tasks.base import Networks, Targets
+from keras_medseg.tasks.volumes import VolumeTask
+
+
+class SliceTask(VolumeTask):
+    """Batches of axial slices; a volume is predicted slice by slice.
+
+    What lies outside of the window is background in the label map, so an object there is missed.
+    """
+
+    @property
+    def settings(self) -> Slices:
+        """`recipe.data`."""
+        data = self.recipe.data
+        assert isinstance(data, Slices)
+        return data
+
+    def _batches(
+        self, store: Store, case_ids: Sequence[str], targets: Targets, *, training: bool
+    ) -> SliceBatches:
+        return SliceBatches(
+            store,
+            case_ids,
+            targets,
+            window=self.settings.window,
+            batch_size=self.recipe.train.batch_size,
+            normalization=self.settings.normalization,
+            seed=self.recipe.train.seed,
+            flips=self.settings.flips if training else (),
+            slice_step=self.settings.slice_step,
+            channels=self.channel_indices,
+            shuffle=training,
+        )
+
+    def _predict(self, networks: Networks, case: StoredCase) -> np.ndarray:
+        probabilities: dict[str, np.ndarray] = {}
+        for regions, network in networks.items():
+            probabilities |= by_region(regions, self.predict_window(network, case))
+        return volumes.paste(self._merge(probabilities), case.full_shape)
+
+    def predict_window(self, network: keras.Model, case: StoredCase) -> np.ndarray:
+        """Probabilities of a network for every slice of the center window.
+
+        Slices are read as in training, without augmentation. Every batch has the recipe's
+        `batch_size` slices, the last one filled up with any whose result is dropped, so that a
+        network is compiled once; the batch size does not change the result.
+
+        Args:
+            network: (N, H, W, C) -> (N, H, W, R) with H = x and W = y.
+
+        Returns:
+            (x, y, z, R) float32.
+
+        Raises:
+            ValueError: for an output of another shape, or one that is not finite.
+        """
+        batch_size = self.recipe.train.batch_size
+        width, height, depth = self.settings.window
+        scaling = self._scaling(case)
+        batch = np.zeros((batch_size, width, height, len(scaling.channels)), np.float32)
+        parts = []
+        for start in range(0, depth, batch_size):
+            count = min(batch_size, depth - start)
+            for i in range(count):
+                volumes.read_slice(case, start + i, self.settings.window, scaling, batch[i])
+            predicted = np.asarray(network.predict_on_batch(batch))
+            check_slices(predicted, batch.shape[:3], case.id)
+            parts.append(np.moveaxis(predicted[:count], 0, 2))
+        return np.concatenate(parts, axis=2, dtype=np.float32)
+
+    def predict_slice(self, network: keras.Model, case: StoredCase, z: int) -> np.ndarray:
+        """Probabilities of a network for one axial slice of the full grid; 0 outside the window.
+
+        Args:
+            network: as in `predict_window`; of one with several outputs, all follow one another.
+            z: number of the slice, which lies within the window.
+
+        Returns:
+            (X, Y, R) float32.
+        """
+        window = self.settings.window
+        first = volumes.window_origin(case.full_shape, window)[2]
+        scaling = self._scaling(case)
+        image = np.zeros((1, *window[:2], len(scaling.channels)), np.float32)
+        volumes.read_slice(case, z - first, window, scaling, image[0])
+        predicted = network.predict_on_batch(image)
+        outputs = predicted if isinstance(predicted, list | tuple) else [predicted]
+        maps = np.concatenate([np.asarray(output)[0] for output in outputs], axis=-1)
+        return volumes.paste(maps, case.full_shape[:2])
+
+    def _scaling(self, case: StoredCase) -> volumes.Scaling:
+        return volumes.scaling(case.statistics, self.settings.normalization, self.channel_indices)

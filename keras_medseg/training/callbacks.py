@@ -1,0 +1,182 @@
+"""What happens between the epochs and steps of a training: checkpoints, seeds, progress, Ctrl-C."""
+
+import importlib.util
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from keras_medseg import progress
+from keras_medseg.files import write_atomic
+from keras_medseg.training import checkpoint
+
+
+@contextmanager
+def interrupted_between_steps() -> Iterator[keras.callbacks.Callback]:
+    """Hold a Ctrl-C back until the step is done; a second one is not held back.
+
+    Python drops an exception that a signal raises inside a destructor, and of those a framework
+    runs many.
+    """
+    heard = threading.Event()
+
+    def hear(number: int, frame: Any) -> None:
+        if heard.is_set():
+            raise KeyboardInterrupt
+        heard.set()
+
+    def look(*_: Any, **__: Any) -> None:
+        if heard.is_set():
+            raise KeyboardInterrupt
+
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=look, on_test_batch_end=look)
+    if threading.current_thread() is not threading.main_thread():
+        yield callback  # only the main thread may set a handler, and only it is interrupted
+        return
+    before = signal.signal(signal.SIGINT, hear)
+    try:
+        yield callback
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard.is_set():  # after the last step
+        raise KeyboardInterrupt
+
+
+class RefuseDivergence(keras.callbacks.Callback):
+    """Stop at the first loss that is no number; the checkpoint before it stays."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if not np.isfinite(logs["loss"]):
+            raise ValueError(
+                f"loss: found {logs['loss']} in epoch {self.epoch + 1}, step {batch + 1}, expected "
+                f"a number. The training diverged at the learning rate "
+                f"{learning_rate_of(self.model):.3g}; start a run with a lower train.learning_rate."
+            )
+
+
+class ReseedDropout(keras.callbacks.Callback):
+    """Set every seed generator from (seed, epoch): a checkpoint need not hold their states."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        states = [v for v in self.model.variables if v.path.endswith("seed_generator_state")]
+        for index, state in enumerate(states):
+            words = np.random.SeedSequence([self.seed, epoch, index]).generate_state(2)
+            state.assign(words.astype(state.dtype))
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """At each epoch's end: state and log to disk, then `log.csv`.
+
+    Args:
+        folder: of this network.
+        identity: what the training depends on; a checkpoint of another one is refused.
+        log: rows of the epochs before; rows are added to it.
+        best: whether weights that are better than those of all epochs before are written into
+            `best/` first. A kill between the two does no harm: which epoch is the best one follows
+            from the log.
+    """
+
+    def __init__(
+        self, folder: Path, identity: dict, log: list[dict], *, best: bool = False
+    ) -> None:
+        super().__init__()
+        self.folder = folder
+        self.identity = identity
+        self.log = log
+        self.best = best
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.started = time.monotonic()
+        self.learning_rate = learning_rate_of(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        row = {k: float(v) for k, v in logs.items() if k != "learning_rate"}
+        seconds = round(time.monotonic() - self.started, 2)
+        self.log.append(
+            {"epoch": epoch + 1, "learning_rate": self.learning_rate, **row, "seconds": seconds}
+        )
+        state = state_of(self.model)
+        if self.best and best_epoch(self.log) == epoch + 1:
+            weights = {name: array for name, array in state.items() if name.startswith("weights/")}
+            checkpoint.save(self.folder / "best", epoch + 1, weights, {})
+        record = {"identity": self.identity, "log": self.log}
+        checkpoint.save(self.folder / "checkpoint", epoch + 1, state, record)
+        table = pd.DataFrame(self.log).to_csv(index=False)
+        write_atomic(self.folder / "log.csv", table.encode())
+
+
+def best_epoch(log: list[dict]) -> int:
+    """The first epoch with the lowest validation loss, counted from 1."""
+    return min(log, key=lambda row: np.nan_to_num(row["val_loss"], nan=np.inf))["epoch"]
+
+
+class Progress(keras.callbacks.Callback):
+    """Epoch, step, losses and remaining time of one network."""
+
+    def __init__(self, name: str, epochs: int) -> None:
+        super().__init__()
+        self.name = name
+        self.epochs = epochs
+        self.line = progress.StatusLine()
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.done = -1
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.done += 1
+        if self.done == 0:  # the first step compiles, and says nothing about the others
+            self.started = time.monotonic()
+        elif self.line.due:
+            self._show(batch + 1, logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._show(self.params["steps"], logs, last=True)
+
+    def _show(self, step: int, logs: dict, *, last: bool = False) -> None:
+        steps = self.params["steps"]
+        left = (self.epochs - self.epoch) * steps - step
+        remaining = left * (time.monotonic() - self.started) / max(self.done, 1)
+        shown = [f"{k} {v:.4g}" for k, v in logs.items() if k not in ("learning_rate", "seconds")]
+        where = f"epoch {self.epoch + 1}/{self.epochs}  step {step}/{steps}"
+        ending = f"{progress.duration(remaining)} left"
+        self.line.show("  ".join([f"  {self.name}", where, *shown, ending]), last=last)
+
+
+def tensorboard(folder: Path) -> list[keras.callbacks.Callback]:
+    """Keras' TensorBoard callback where TensorFlow is installed, else nothing."""
+    # Keras' callback writes through tf.summary, whatever the backend is.
+    if not all(importlib.util.find_spec(name) for name in ("tensorflow", "tensorboard")):
+        return []
+    return [keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
+
+
+def state_of(model: keras.Model) -> dict[str, np.ndarray]:
+    """All weights, moving statistics included, and the state of the optimizer."""
+    variables = {"weights": model.weights, "optimizer": model.optimizer.variables}
+    return {
+        f"{kind}/{index:04d}": keras.ops.convert_to_numpy(variable.value)
+        for kind, group in variables.items()
+        for index, variable in enumerate(group)
+    }
+
+
+def learning_rate_of(model: keras.Model) -> float:
+    """The optimizer's present learning rate."""
+    return float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))

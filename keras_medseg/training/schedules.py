@@ -1,0 +1,113 @@
+"""Learning-rate rules by name. All are exact on resume: they follow from the epochs before."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import keras
+
+from keras_medseg.errors import require_choice
+from keras_medseg.recipe import Train
+
+Log = list[dict[str, float]]
+"""One row an epoch, as in log.csv."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning-rate rule.
+
+    Attributes:
+        callbacks: (settings, log of the epochs before) -> the callbacks that apply it.
+        needed: names that `train.schedule_options` must have.
+        optional: names that it may have besides.
+    """
+
+    callbacks: Callable[[Train, Log], list[keras.callbacks.Callback]]
+    needed: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+def schedule_callbacks(train: Train, log: Log) -> list[keras.callbacks.Callback]:
+    """The callbacks that apply the rule of a recipe.
+
+    Args:
+        train: settings of the training.
+        log: rows of the epochs that are done.
+    """
+    return SCHEDULES[train.schedule].callbacks(train, log)
+
+
+def check_schedule(train: Train) -> None:
+    """Check that the learning-rate rule exists and has its options.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    require_choice("train.schedule", train.schedule, SCHEDULES)
+    rule = SCHEDULES[train.schedule]
+    for option in train.schedule_options:
+        known = rule.needed + rule.optional
+        require_choice(f"train.schedule_options of {train.schedule}", option, known)
+    for option in rule.needed:
+        if option not in train.schedule_options:
+            raise ValueError(
+                f"train.schedule_options: found {train.schedule_options}, expected {option!r} "
+                f"among them for the schedule {train.schedule!r}."
+            )
+
+
+class ResumedPlateau(keras.callbacks.ReduceLROnPlateau):
+    """Keras' rule, fed with the epochs of the log before it goes on."""
+
+    def __init__(self, log: Log, learning_rate: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.log = list(log)
+        self.initial = learning_rate
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        super().on_train_begin(logs)
+        self.model.optimizer.learning_rate = self.initial
+        for epoch, row in enumerate(self.log):
+            self.on_epoch_end(epoch, dict(row))
+
+
+def polynomial(train: Train, epoch: int) -> float:
+    """Rate of `epoch`, from 0 on, by Myronenko's rule: from the initial rate towards 0."""
+    remaining = 1 - epoch / train.epochs
+    return train.learning_rate * remaining ** train.schedule_options["power"]
+
+
+def step_decay(train: Train, epoch: int) -> float:
+    """Rate of `epoch`, from 0 on: times `factor` after each of the epochs in `after`.
+
+    With after=(300,) the 301st epoch is the first at the lower rate.
+    """
+    passed = sum(epoch >= last for last in train.schedule_options["after"])
+    return train.learning_rate * train.schedule_options.get("factor", 0.1) ** passed
+
+
+def _constant(train: Train, log: Log) -> list[keras.callbacks.Callback]:
+    return []
+
+
+def _plateau(train: Train, log: Log) -> list[keras.callbacks.Callback]:
+    mode = "max" if "accuracy" in train.schedule_options["monitor"] else "min"
+    return [ResumedPlateau(log, train.learning_rate, **{"mode": mode, **train.schedule_options})]
+
+
+def _by_epoch(
+    rule: Callable[[Train, int], float],
+) -> Callable[[Train, Log], list[keras.callbacks.Callback]]:
+    return lambda train, log: [keras.callbacks.LearningRateScheduler(partial(rule, train))]
+
+
+_PLATEAU = ("factor", "patience", "min_delta", "cooldown", "min_lr", "mode")
+
+SCHEDULES: dict[str, Schedule] = {
+    "constant": Schedule(_constant),
+    "plateau": Schedule(_plateau, needed=("monitor",), optional=_PLATEAU),
+    "polynomial": Schedule(_by_epoch(polynomial), needed=("power",)),
+    "steps": Schedule(_by_epoch(step_decay), needed=("after",), optional=("factor",)),
+}
