@@ -7,15 +7,19 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 PAPERS := $(notdir $(patsubst %/recipe.py,%,$(wildcard experiments/*/recipe.py)))
 
-.PHONY: help install test lint format notebooks clean $(addprefix reproduce-,$(PAPERS))
+.PHONY: help install test test-slow coverage lint format tables notebooks clean $(addprefix reproduce-,$(PAPERS))
 
 help:
 	@echo "make reproduce-PAPER [DATA=dir] [PROFILE=quick|paper] [OUT=dir] [SET=\"train.epochs=2 ...\"]"
 	@echo "    PAPER: $(PAPERS)"
 	@echo "    DATASET=cvc|isic: which of the two data sets of iacnn"
 	@echo "    without DATA: a synthetic data set and the quick profile, minutes on two CPU cores"
-	@echo "make test        all tests"
-	@echo "make lint        ruff, check and format check"
+	@echo "make test        the fast tier: at most 5 minutes on two quiet cores"
+	@echo "make test-slow   the other tests: killed processes, exports, notebooks (ARGS=... for both)"
+	@echo "make coverage    lines and branches that the fast tier reaches"
+	@echo "make lint        ruff, mypy and import-linter"
+	@echo "make format      mend what ruff can mend"
+	@echo "make tables      write the README's tables again"
 	@echo "make notebooks   execute the notebooks again"
 	@echo "make install     only the virtual environment in $(VENV)"
 
@@ -35,12 +39,26 @@ $(addprefix reproduce-,$(PAPERS)): reproduce-%: $(READY)
 reproduce-%:
 	@echo "No paper '$*'. There are: $(PAPERS)"; exit 2
 
+# loadgroup keeps the tests that share a costly fixture on one worker.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: $(READY)
+	$(PYTEST) -m slow $(ARGS)
+
+coverage: $(READY)
+	$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+tables: $(READY)
+	$(BIN)/python -m experiments.tables
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -1,16 +1,22 @@
 """keras_medseg: papers on medical image segmentation, reproduced as their authors did it."""
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
 
+_FUNCTIONS = {name: "registry" for name in ("build", "describe", "list_models")}
+_MODULES = ("losses", "optimizers", "porting", "recipe")
 
-def __getattr__(name: str):
+
+def __getattr__(name: str) -> Any:
     # Keras takes seconds to import; the command line's --help must not wait for it.
-    if name in ("build", "list_models", "describe"):
-        from keras_medseg import registry
-
-        return getattr(registry, name)
+    if name in _FUNCTIONS:
+        return getattr(import_module(f"keras_medseg.{_FUNCTIONS[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"keras_medseg.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return ["__version__", "build", "describe", "list_models"]
+    return sorted(["__version__", *_FUNCTIONS, *_MODULES])

@@ -1,0 +1,1 @@
+"""Metrics, scores of cases, and statistics over cases."""

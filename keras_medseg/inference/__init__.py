@@ -1,0 +1,1 @@
+"""What is done with a trained network: prediction, cleaning, export, costs, attention maps."""

@@ -1,0 +1,1 @@
+"""Building blocks of the networks: plain functions tensor -> tensor, on keras.ops alone."""

@@ -1,0 +1,1 @@
+"""Recipe -> fitted network, with exact resume."""

@@ -1,0 +1,1 @@
+"""Single files, read strictly and written whole or not at all: NIfTI, images, masks, manifests."""

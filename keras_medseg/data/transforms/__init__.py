@@ -1,0 +1,1 @@
+"""What is done to voxels and pixels: windows, normalization, resizing, augmentation."""
