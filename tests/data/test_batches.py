@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_medseg.data.batches import base
 from keras_medseg.data.batches.base import py_dataset, tf_dataset
 from keras_medseg.data.batches.slices import SliceBatches
 from keras_medseg.data.store import prepare
@@ -147,31 +146,6 @@ def test_batches_are_normalised_as_the_case_is(made):
     volumes.read_slice(case, 1, made.window, scaling, expected)
     assert np.array_equal(x[1], expected)
     assert np.all(x[0][0] == 0)
-
-
-def test_memory_is_lent_again_only_when_nobody_holds_it():
-    memory = base._Memory()
-    first = memory.array((3, 5))
-    first[...] = 1
-    part = first[1]
-    del first
-    second = memory.array((3, 5))
-    second[...] = 2
-    assert part.tolist() == [1] * 5
-    address = second.ctypes.data
-    assert address % 64 == 0
-    del second
-    assert memory.array((3, 5)).ctypes.data == address
-    assert not np.shares_memory(memory.array((3, 5)), part)
-
-
-def test_memory_keeps_a_bounded_number_of_blocks():
-    memory = base._Memory(kept=2)
-    held = [memory.array((4,)) for _ in range(5)]
-    for number, array in enumerate(held):
-        array[...] = number
-    assert [array[0] for array in held] == [0, 1, 2, 3, 4]
-    assert len(memory._blocks) == 2
 
 
 # What feeds Keras

@@ -6,9 +6,6 @@ data/pictures.py have one class each.
 
 from __future__ import annotations
 
-import math
-import sys
-import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
@@ -41,39 +38,6 @@ class Batches(Protocol):
 
         What a training step is to do to its crops itself comes with x, as a tuple of arrays.
         """
-
-
-class _Memory:
-    """Lends out the memory of earlier batches that nobody holds any more.
-
-    New pages cost as much time as all arithmetic on a batch. Aligned to 64 bytes, an array becomes
-    a tensor without a copy.
-    """
-
-    def __init__(self, kept: int = 12) -> None:
-        self._kept = kept
-        self._blocks: list[np.ndarray] = []
-        self._lock = threading.Lock()
-
-    def array(self, shape: tuple[int, ...]) -> np.ndarray:
-        """An uninitialised float32 array."""
-        size = math.prod(shape) * 4
-        with self._lock:
-            block = self._block(size + 64)
-        start = -block.ctypes.data % 64
-        return block[start : start + size].view(np.float32).reshape(shape)
-
-    def _block(self, size: int) -> np.ndarray:
-        for i in range(len(self._blocks)):
-            # Two: the list and the call. An array, a view or a tensor would be a third.
-            if self._blocks[i].size == size and sys.getrefcount(self._blocks[i]) == 2:
-                return self._blocks[i]
-        block = np.empty(size, np.uint8)
-        self._blocks = [*self._blocks, block][-self._kept :]
-        return block
-
-
-memory = _Memory()
 
 
 @lru_cache(maxsize=4)

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from keras_medseg.data.batches import base
+from keras_medseg.data.buffers import SHARED
 from keras_medseg.data.store import Store, StoredCase
 from keras_medseg.data.transforms import augment, volumes
 
@@ -171,8 +172,8 @@ class PictureBatches:
         if not 0 <= step < self.steps_per_epoch:
             raise IndexError(f"step: found {step}, expected 0 to {self.steps_per_epoch - 1}.")
         chosen = self.order(epoch)[step * self.batch_size :][: self.batch_size]
-        x = base.memory.array((len(chosen), *self.size, self._cases[0].image.shape[3]))
-        y = base.memory.array((len(chosen), *self.size, len(self.targets)))
+        x = SHARED.array((len(chosen), *self.size, self._cases[0].image.shape[3]))
+        y = SHARED.array((len(chosen), *self.size, len(self.targets)))
         flips = augment.flips(self.seed, epoch, len(self._cases))[chosen]
         flips &= ["x" in self.flips, "y" in self.flips]
         factors = augment.brightness(self.seed, epoch, len(self._cases), self.brightness)[chosen]

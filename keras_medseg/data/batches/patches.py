@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_medseg.data.batches import base
+from keras_medseg.data.buffers import SHARED
 from keras_medseg.data.store import Store, StoredCase
 from keras_medseg.data.transforms import augment_volumes, volumes
 
@@ -100,8 +101,8 @@ class PatchBatches:
             raise IndexError(f"step: found {step}, expected 0 to {self.steps_per_epoch - 1}.")
         chosen = self.order(epoch)[step * self.batch_size :][: self.batch_size]
         channels = len(self._scalings[0].channels)
-        x = base.memory.array((len(chosen), *self.patch, channels))
-        y = base.memory.array((len(chosen), *self.patch, len(self.targets)))
+        x = SHARED.array((len(chosen), *self.patch, channels))
+        y = SHARED.array((len(chosen), *self.patch, len(self.targets)))
         for row, index in enumerate(chosen.tolist()):
             case, start = self._cases[index], self.start(epoch, index)
             volumes.read_box(case, start, self._scalings[index], x[row])

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from keras_medseg.data.batches import base
+from keras_medseg.data.buffers import SHARED
 from keras_medseg.data.store import Store, StoredCase
 from keras_medseg.data.transforms import augment, volumes
 
@@ -87,8 +88,8 @@ class SliceBatches:
             raise IndexError(f"step: found {step}, expected 0 to {self.steps_per_epoch - 1}.")
         chosen = self.order(epoch)[step * self.batch_size :][: self.batch_size]
         channels = len(self._scalings[0].channels)
-        x = base.memory.array((len(chosen), *self.window[:2], channels))
-        y = base.memory.array((len(chosen), *self.window[:2], len(self.targets)))
+        x = SHARED.array((len(chosen), *self.window[:2], channels))
+        y = SHARED.array((len(chosen), *self.window[:2], len(self.targets)))
         flips = augment.flips(self.seed, epoch, self.slices)[chosen]
         flips &= ["x" in self.flips, "y" in self.flips]
         for row, (index, flip) in enumerate(zip(chosen.tolist(), flips.tolist())):
