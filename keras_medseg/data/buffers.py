@@ -53,8 +53,8 @@ class Buffers:
 def counts_tell() -> bool:
     """Whether reference counts show, on this interpreter, that a block of `Buffers` is free.
 
-    True only if a block is not lent again while an array, a view of it or a memoryview of that holds it,
-    and is lent again afterwards.
+    True only if a block is not lent again while an array, a view or a memoryview holds it, and is
+    lent again afterwards.
     """
     try:
         buffers = Buffers(reuse=True)

@@ -77,7 +77,7 @@ def test_each_slice_comes_once_in_an_epoch_with_its_own_labels(made):
 def test_flips_turn_image_and_labels_alike(made):
     straight = replace(made, flips=(), shuffle=False)
     turned = replace(straight, flips=("x", "y"))
-    drawn = augment.flips(11, 2, 15)
+    drawn = augment.draw_flips(11, 2, 15)
     assert len({tuple(row) for row in drawn.tolist()}) == 4
     for step in range(4):
         for plain, flipped in zip(straight.batch(2, step), turned.batch(2, step)):
@@ -88,7 +88,7 @@ def test_flips_turn_image_and_labels_alike(made):
 
 def test_only_the_named_axes_are_flipped(made):
     straight, along_y = (replace(made, flips=f, shuffle=False) for f in ((), ("y",)))
-    drawn = augment.flips(11, 0, 15)[:, 1]
+    drawn = augment.draw_flips(11, 0, 15)[:, 1]
     plain, flipped = straight.batch(0, 0)[0], along_y.batch(0, 0)[0]
     for row, turned in enumerate(drawn[:4].tolist()):
         assert np.array_equal(flipped[row], plain[row][:, :: -1 if turned else 1])

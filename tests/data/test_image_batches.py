@@ -176,7 +176,7 @@ class TestPictureBatches:
     @pytest.mark.parametrize("axes", [("x",), ("y",), ("x", "y")])
     def test_picture_and_targets_are_mirrored_together(self, axes, store):
         plain, mirrored = _batches(store, batch_size=7), _batches(store, batch_size=7, flips=axes)
-        flips = augment.flips(0, 2, 7)[plain.order(2)]
+        flips = augment.draw_flips(0, 2, 7)[plain.order(2)]
         for array, flipped in zip(plain.batch(2, 0), mirrored.batch(2, 0)):
             for row in range(7):
                 expected = array[row]
@@ -189,7 +189,7 @@ class TestPictureBatches:
 
     def test_brightness_factors_change_the_picture_and_not_the_targets(self, store):
         plain, bright = _batches(store, batch_size=7), _batches(store, batch_size=7, brightness=0.4)
-        factors = augment.brightness(0, 1, 7, 0.4)[plain.order(1)]
+        factors = augment.draw_brightness(0, 1, 7, 0.4)[plain.order(1)]
         (x, y), (brighter, same) = plain.batch(1, 0), bright.batch(1, 0)
         np.testing.assert_allclose(
             brighter, np.minimum(x * factors[:, None, None, None], 1), rtol=1e-5, atol=1e-6
@@ -226,11 +226,11 @@ class TestPictureBatches:
 
 
 def test_brightness_is_uniform_and_depends_on_the_index_alone():
-    factors = augment.brightness(1, 2, 20_000, 0.2)
+    factors = augment.draw_brightness(1, 2, 20_000, 0.2)
     assert factors.min() > 0.8
     assert factors.max() < 1.2
     # A uniform distribution 0.4 wide: mean 1, deviation 0.4 / sqrt(12).
     np.testing.assert_allclose([factors.mean(), factors.std()], [1, 0.4 / 12**0.5], atol=0.003)
-    np.testing.assert_array_equal(augment.brightness(1, 2, 10, 0.2), factors[:10])
-    assert not np.array_equal(augment.brightness(1, 3, 10, 0.2), factors[:10])
-    assert (augment.brightness(1, 2, 10, 0.0) == 1).all()
+    np.testing.assert_array_equal(augment.draw_brightness(1, 2, 10, 0.2), factors[:10])
+    assert not np.array_equal(augment.draw_brightness(1, 3, 10, 0.2), factors[:10])
+    assert (augment.draw_brightness(1, 2, 10, 0.0) == 1).all()

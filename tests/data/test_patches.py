@@ -205,7 +205,7 @@ def test_case_without_a_tumour_is_cropped_anywhere(made, tmp_path):
 
 def test_augmentation_is_that_of_the_parameters(made):
     raw = replace(made, augmentation=AUGMENTATION, augment=False)
-    options = augment_volumes.complete(AUGMENTATION)
+    options = augment_volumes.with_defaults(AUGMENTATION)
     changed = 0
     for step in range(3):
         (crops, parameters), targets = raw.batch(2, step)
@@ -224,8 +224,8 @@ def test_augmentation_is_that_of_the_parameters(made):
 def test_parameters_belong_to_the_case(made):
     raw = replace(made, augmentation=AUGMENTATION, augment=False)
     rows = np.concatenate([raw.batch(1, step)[0][1] for step in range(3)])
-    options = augment_volumes.complete(AUGMENTATION)
-    expected = augment_volumes.draw(11, 1, 5, options, made.patch)
+    options = augment_volumes.with_defaults(AUGMENTATION)
+    expected = augment_volumes.draw_parameters(11, 1, 5, options, made.patch)
     np.testing.assert_array_equal(rows, expected[raw.order(1)])
 
 

@@ -41,9 +41,12 @@ class Batches(Protocol):
 
 
 @lru_cache(maxsize=4)
-def order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """(count,) sample numbers in the order of that epoch."""
-    return np.random.default_rng((seed, epoch)).permutation(count)
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Sample numbers 0 .. count - 1 in the random order of that epoch: (count,), read-only."""
+    drawn = np.random.default_rng((seed, epoch)).permutation(count)
+    # The array is cached: whoever wrote to it would change every later call.
+    drawn.flags.writeable = False
+    return drawn
 
 
 def tf_dataset(batches: Batches, epochs: Sequence[int] = range(1)) -> tf.data.Dataset:

@@ -158,7 +158,7 @@ class PictureBatches:
     def order(self, epoch: int) -> np.ndarray:
         """(pictures,) indices in the order of that epoch."""
         count = len(self._cases)
-        return base.order(count, self.seed, epoch) if self.shuffle else np.arange(count)
+        return base.epoch_order(count, self.seed, epoch) if self.shuffle else np.arange(count)
 
     def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Batch `step` of `epoch`.
@@ -174,9 +174,11 @@ class PictureBatches:
         chosen = self.order(epoch)[step * self.batch_size :][: self.batch_size]
         x = SHARED.array((len(chosen), *self.size, self._cases[0].image.shape[3]))
         y = SHARED.array((len(chosen), *self.size, len(self.targets)))
-        flips = augment.flips(self.seed, epoch, len(self._cases))[chosen]
+        flips = augment.draw_flips(self.seed, epoch, len(self._cases))[chosen]
         flips &= ["x" in self.flips, "y" in self.flips]
-        factors = augment.brightness(self.seed, epoch, len(self._cases), self.brightness)[chosen]
+        factors = augment.draw_brightness(self.seed, epoch, len(self._cases), self.brightness)[
+            chosen
+        ]
         for row, (index, flip, factor) in enumerate(zip(chosen, flips.tolist(), factors.tolist())):
             case = self._cases[index]
             pixels = case.full_image()[_steps(flip)][:, :, 0]

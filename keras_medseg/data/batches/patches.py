@@ -84,7 +84,7 @@ class PatchBatches:
     def order(self, epoch: int) -> np.ndarray:
         """(cases,) indices in the order of that epoch."""
         count = len(self.case_ids)
-        return base.order(count, self.seed, epoch) if self.shuffle else np.arange(count)
+        return base.epoch_order(count, self.seed, epoch) if self.shuffle else np.arange(count)
 
     def batch(self, epoch: int, step: int) -> tuple[Any, np.ndarray]:
         """Batch `step` of `epoch`.
@@ -92,7 +92,7 @@ class PatchBatches:
         Returns:
             x (N, X, Y, Z, C) and y (N, X, Y, Z, targets), float32, of the LPS grid. With
             augment=False x is (crops, parameters), both as they are before the augmentation, and
-            parameters (N, 12) float32, see `augment_volumes.draw`.
+            parameters (N, 12) float32, see `augment_volumes.draw_parameters`.
 
         Raises:
             IndexError: for a step that the epoch does not have.
@@ -109,7 +109,7 @@ class PatchBatches:
             if self.targets:
                 volumes.read_box_targets(case, start, list(self.targets.values()), y[row])
         count = len(self.case_ids)
-        drawn = augment_volumes.draw(self.seed, epoch, count, self._options, self.patch)
+        drawn = augment_volumes.draw_parameters(self.seed, epoch, count, self._options, self.patch)
         if not self.augment:
             return (x, drawn[chosen]), y
         for row, index in enumerate(chosen.tolist()):
@@ -149,7 +149,7 @@ class PatchBatches:
 
     @cached_property
     def _options(self) -> dict[str, dict[str, Any]]:
-        return augment_volumes.complete(self.augmentation)
+        return augment_volumes.with_defaults(self.augmentation)
 
     @cached_property
     def _scalings(self) -> list[volumes.Scaling]:

@@ -73,7 +73,11 @@ class SliceBatches:
 
     def order(self, epoch: int) -> np.ndarray:
         """(slices,) indices in the order of that epoch."""
-        return base.order(self.slices, self.seed, epoch) if self.shuffle else np.arange(self.slices)
+        return (
+            base.epoch_order(self.slices, self.seed, epoch)
+            if self.shuffle
+            else np.arange(self.slices)
+        )
 
     def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Batch `step` of `epoch`.
@@ -90,7 +94,7 @@ class SliceBatches:
         channels = len(self._scalings[0].channels)
         x = SHARED.array((len(chosen), *self.window[:2], channels))
         y = SHARED.array((len(chosen), *self.window[:2], len(self.targets)))
-        flips = augment.flips(self.seed, epoch, self.slices)[chosen]
+        flips = augment.draw_flips(self.seed, epoch, self.slices)[chosen]
         flips &= ["x" in self.flips, "y" in self.flips]
         for row, (index, flip) in enumerate(zip(chosen.tolist(), flips.tolist())):
             number, z = divmod(index, self._slices_per_case)
