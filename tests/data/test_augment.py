@@ -14,7 +14,10 @@ def test_a_sample_keeps_its_flips_when_others_are_added():
 
 
 def test_flips_are_the_same_in_another_process():
-    code = "from keras_medseg.data.transforms.augment import draw_flips; print(draw_flips(3, 5, 8).tolist())"
+    code = (
+        "from keras_medseg.data.transforms import augment;"
+        "print(augment.draw_flips(3, 5, 8).tolist())"
+    )
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_medseg.data.batches.base import py_dataset, tf_dataset
+from keras_medseg.data.batches.base import epoch_order, py_dataset, tf_dataset
 from keras_medseg.data.batches.slices import SliceBatches
 from keras_medseg.data.store import prepare
 from keras_medseg.data.transforms import augment, volumes
@@ -123,6 +123,16 @@ def test_seed_and_epoch_change_the_order(made):
     assert first != made.order(1).tolist()
     assert first != replace(made, seed=12).order(0).tolist()
     assert replace(made, shuffle=False).order(5).tolist() == list(range(15))
+
+
+def test_cached_order_cannot_be_changed(made):
+    expected = np.random.default_rng((11, 4)).permutation(15)
+    for drawn in (made.order(4), epoch_order(15, 11, 4)):
+        with pytest.raises(ValueError, match="read-only"):
+            drawn[:] = 0
+        np.testing.assert_array_equal(drawn, expected)
+    np.testing.assert_array_equal(replace(made).order(4), expected)
+    assert sorted(made.order(5).tolist()) == list(range(15))
 
 
 def test_order_of_case_ids_does_not_matter(made):
