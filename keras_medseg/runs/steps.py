@@ -95,7 +95,7 @@ def load_data(folder: Path, store_folder: Path, run: recipe.Recipe) -> Cohort:
         training=tuple(case.id for case in training),
         held_out=tuple(case.id for case in held_out),
         duplicates=duplicates,
-        torn_groups=tuple(splits.torn_groups(training, held_out)),
+        torn_groups=tuple(splits.leaking_groups(training, held_out)),
         datasets=datasets,
         phantom=phantom,
     )

@@ -93,7 +93,7 @@ def test_the_published_split_is_that_of_the_recipe(tmp_path):
     assert len({frame.group for frame in frames}) == 29
     data = RECIPE.data
     drawn = splits.split_by(frames, data.held_out, RECIPE.train.seed, data.split)
-    assert splits.torn_groups(*drawn) == []
+    assert splits.leaking_groups(*drawn) == []
     sides = zip(("training", "held_out"), drawn)
     expected = {(frame.id, frame.group, side) for side, frames in sides for frame in frames}
     published = pd.read_csv(FOLDER / "splits" / "cvc.csv", dtype=str)
