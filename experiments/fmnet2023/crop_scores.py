@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_medseg.data.batches.base import Batches
+from keras_medseg.data.batches.base import CaseBatches
 
 if TYPE_CHECKING:
     import keras
@@ -20,7 +20,7 @@ SMOOTH = 1e-5  # MONAI's DiceLoss, above and below
 
 def score_crops(
     network: "keras.Model",
-    batches: Batches,
+    batches: CaseBatches,
     loss: Callable[[np.ndarray, np.ndarray], float],
 ) -> dict[str, float]:
     """Mean over the first epoch's batches, weighted by samples, of each target's soft Dice.
@@ -35,7 +35,7 @@ def score_crops(
         loss: of targets and all outputs side by side, such as `losses.get(...)`.
 
     Returns:
-        Target -> Dice, and "loss".
+        Target -> Dice (the first of targets with one name), and "loss".
     """
     sums: dict[str, float] = {}
     samples = 0
@@ -44,7 +44,10 @@ def score_crops(
         outputs = network.predict_on_batch(x)
         outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
         predicted = np.concatenate([np.float32(output) for output in outputs], axis=-1)
-        values = dict(zip(batches.targets, soft_dice(y, predicted[..., : y.shape[-1]])))
+        values: dict[str, float] = {}
+        for (name, _), dice in zip(batches.targets, soft_dice(y, predicted[..., : y.shape[-1]])):
+            # Auxiliary outputs come after the regions and may repeat their names.
+            values.setdefault(name, dice)
         values["loss"] = float(loss(y, predicted))
         samples += len(y)
         for name, value in values.items():

@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.fmnet2023.crop_scores import score_crops
 from keras_medseg import losses
-from keras_medseg.data.batches.base import Batches
+from keras_medseg.data.batches.base import CaseBatches
 from keras_medseg.recipe import Patches, Recipe
 from keras_medseg.reporting.report import Figure
 from keras_medseg.runs import steps
@@ -73,7 +73,7 @@ def head_figures(out: Path, data: steps.Cohort, base: Recipe) -> list[Figure]:
 
 def _held_out(
     data: steps.Cohort, run: Recipe, regions: tuple[str, ...], *, as_in_training: bool
-) -> Batches:
+) -> CaseBatches:
     """The held-out cases, cut, changed and shuffled as for training, or plain and in order."""
     if isinstance(run.data, Patches):
         run = replace(run, data=replace(run.data, augment_on_device=False))

@@ -117,6 +117,11 @@ class StoredCase:
         """Whether the case has labels."""
         return self.label_boxes is not None
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of the image."""
+        return len(self.statistics)
+
     @cached_property
     def image(self) -> np.ndarray:
         """(Z', X', Y', C), read-only, mapped from disk or in memory, in the dtype of the source."""

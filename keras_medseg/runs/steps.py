@@ -16,7 +16,7 @@ import pandas as pd
 
 from keras_medseg import __version__, recipe
 from keras_medseg.data import cases, splits, store
-from keras_medseg.data.batches.base import Batches
+from keras_medseg.data.batches.base import CaseBatches
 from keras_medseg.data.datasets.brats import MODALITIES
 from keras_medseg.errors import DataError, require_choice
 from keras_medseg.files import write_atomic, write_json
@@ -252,7 +252,7 @@ def batches(
     regions: Sequence[str],
     *,
     training: bool,
-) -> Batches:
+) -> CaseBatches:
     """The recipe's batches; shuffled, mirrored and so on only for training.
 
     One channel of targets for each of `regions`, then one for each auxiliary output.

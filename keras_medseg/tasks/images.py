@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_medseg.data import splits
-from keras_medseg.data.batches.images import (
-    PictureBatches,
-    Preparation,
-    fit_preparation,
-    read_picture,
-)
+from keras_medseg.data.batches.images import ImageBatches
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.datasets import image_folders
 from keras_medseg.data.formats import image_files, masks
 from keras_medseg.data.store import Store, StoredCase
 from keras_medseg.data.transforms import resize
+from keras_medseg.data.transforms.images import Preparation, fit_preparation, read_image
 from keras_medseg.errors import DataError
 from keras_medseg.evaluation import image_scores
 from keras_medseg.recipe import Recipe
@@ -72,7 +68,7 @@ def settle(run: Recipe, decoded: Store, training: Sequence[str]) -> Recipe:
         training,
         run.data.normalisation,
         smoothing_px=run.data.smoothing_px,
-        equalisation=run.data.equalisation,
+        equalization=run.data.equalisation,
     )
     return replace(run, data=replace(run.data, mean=fitted.mean, std=fitted.std))
 
@@ -88,14 +84,13 @@ regions = targets
 
 def batches(
     run: Recipe, decoded: Store, case_ids: Sequence[str], names: Sequence[str], *, training: bool
-) -> PictureBatches:
+) -> ImageBatches:
     """The recipe's batches, one channel of targets per name; shuffled and changed for training."""
     codes = targets(run)
-    return PictureBatches(
+    return ImageBatches(
         decoded,
         case_ids,
-        # Numbered, for outputs may share a target.
-        targets={f"{number}_{name}": codes[name] for number, name in enumerate(names)},
+        targets=tuple((name, codes[name]) for name in names),
         preparation=_preparation(run),
         size=run.data.size,
         batch_size=run.train.batch_size,
@@ -113,7 +108,7 @@ def predict(
 
     networks: names of their classes, "polyp" or "a+b" -> network.
     """
-    picture = read_picture(case, _preparation(run))[None]
+    picture = read_image(case, _preparation(run))[None]
     found: dict[str, np.ndarray] = {}
     for names, network in networks.items():
         maps = np.asarray(network.predict_on_batch(picture))[0]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_medseg.data import splits
-from keras_medseg.data.batches.base import Batches
+from keras_medseg.data.batches.base import CaseBatches
 from keras_medseg.data.batches.patches import PatchBatches
 from keras_medseg.data.batches.slices import SliceBatches
 from keras_medseg.data.cases import Case, CaseArrays, lps_spacing_mm
@@ -74,14 +74,13 @@ def channels(run: Recipe) -> tuple[int, ...]:
 
 def batches(
     run: Recipe, decoded: Store, case_ids: Sequence[str], names: Sequence[str], *, training: bool
-) -> Batches:
+) -> CaseBatches:
     """The recipe's batches, one channel of targets per name; shuffled and changed for training."""
     shared = dict(
-        # Numbered, for outputs may share a target.
-        targets={f"{number}_{name}": brats.TARGETS[name] for number, name in enumerate(names)},
+        targets=tuple((name, brats.TARGETS[name]) for name in names),
         batch_size=run.train.batch_size,
         seed=run.train.seed,
-        normalisation=run.data.normalisation,
+        normalization=run.data.normalisation,
         channels=channels(run),
         shuffle=training,
     )
@@ -100,7 +99,7 @@ def batches(
         patch=run.data.patch,
         foreground_probability=run.data.foreground_probability,
         augmentation=run.data.augmentation if training else {},
-        crops="random" if training else "centre",
+        crops="random" if training else "center",
         augment=not run.data.augment_on_device,
         **shared,
     )

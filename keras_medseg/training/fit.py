@@ -23,7 +23,8 @@ import numpy as np
 import pandas as pd
 
 from keras_medseg import losses, progress, recipe, registry
-from keras_medseg.data.batches import base as b
+from keras_medseg.data.batches.base import CaseBatches
+from keras_medseg.data.batches.feeding import py_dataset, tf_dataset
 from keras_medseg.errors import DataError, require_choice
 from keras_medseg.files import write_atomic
 from keras_medseg.optimizers import OPTIMIZERS
@@ -34,8 +35,8 @@ from keras_medseg.training.augmented_model import AugmentedModel
 def fit(
     run: recipe.Recipe,
     regions: tuple[str, ...],
-    training: b.Batches,
-    validation: b.Batches,
+    training: CaseBatches,
+    validation: CaseBatches,
     folder: Path,
 ) -> None:
     """Train one network of the recipe for `regions`, or go on where its checkpoint ends.
@@ -331,10 +332,10 @@ def _join_outputs(network: keras.Model, targets: tuple[str, ...]) -> keras.Model
     return keras.Model(network.input, join(network.outputs), name=network.name)
 
 
-def _feed(batches: b.Batches, epochs: range) -> Any:
+def _feed(batches: CaseBatches, epochs: range) -> Any:
     if keras.backend.backend() == "tensorflow":
-        return b.tf_dataset(batches, epochs)
-    return b.py_dataset(batches, epochs[0])
+        return tf_dataset(batches, epochs)
+    return py_dataset(batches, epochs[0])
 
 
 def check_schedule(train: recipe.Train) -> None:

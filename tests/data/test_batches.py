@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_medseg.data.batches.base import epoch_order, py_dataset, tf_dataset
+from keras_medseg.data.batches.base import CaseBatches, epoch_order
+from keras_medseg.data.batches.feeding import py_dataset, tf_dataset
 from keras_medseg.data.batches.slices import SliceBatches
 from keras_medseg.data.store import prepare
 from keras_medseg.data.transforms import augment, volumes
 
-TARGETS = {"WT": (1, 2, 3), "ET": (3,)}
+TARGETS = (("WT", (1, 2, 3)), ("ET", (3,)))
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def made(tmp_path, monkeypatch):
 
     cases = toy_cases.write_cases(tmp_path / "source", 3)
     store = prepare(cases, toy_cases.read, tmp_path / "store", workers=1)
-    shape = {"window": (6, 6, 5), "batch_size": 4, "normalisation": "z_score"}
+    shape = {"window": (6, 6, 5), "batch_size": 4, "normalization": "z_score"}
     return SliceBatches(store, list(store.cases), TARGETS, **shape, seed=11, flips=("x", "y"))
 
 
@@ -43,7 +44,7 @@ def _equal(first, second):
 
 
 def test_shapes_steps_and_a_last_batch_that_is_smaller(made):
-    assert made.slices == 3 * 5
+    assert made.samples == 3 * 5
     assert made.steps_per_epoch == 4
     shapes = [(x.shape, y.shape) for x, y in _all(made, 0)]
     assert shapes == [((4, 6, 6, 2), (4, 6, 6, 2))] * 3 + [((3, 6, 6, 2), (3, 6, 6, 2))]
@@ -59,7 +60,7 @@ def test_chosen_channels_are_those_of_all(made):
 
 
 def test_each_slice_comes_once_in_an_epoch_with_its_own_labels(made):
-    plain = replace(made, flips=(), normalisation="none")
+    plain = replace(made, flips=(), normalization="none")
     x, y = (np.concatenate(part) for part in zip(*_all(plain, 3)))
     order = plain.order(3)
     assert sorted(order.tolist()) == list(range(15))
@@ -118,6 +119,13 @@ def _digest_of(made, epoch, step):
     return _digest(made, epoch, step)
 
 
+def test_a_target_may_come_twice(made):
+    twice = replace(made, targets=(*TARGETS, TARGETS[0]))
+    _, y = twice.batch(1, 0)
+    np.testing.assert_array_equal(y[..., :2], made.batch(1, 0)[1])
+    np.testing.assert_array_equal(y[..., 2], y[..., 0])
+
+
 def test_seed_and_epoch_change_the_order(made):
     first = made.order(0).tolist()
     assert first != made.order(1).tolist()
@@ -142,12 +150,12 @@ def test_order_of_case_ids_does_not_matter(made):
 def test_slice_step_takes_every_second_slice(made):
     full = replace(made, shuffle=False, flips=(), batch_size=15).batch(0, 0)
     half = replace(made, shuffle=False, flips=(), batch_size=15, slice_step=2)
-    assert half.slices == 3 * 3
+    assert half.samples == 3 * 3
     rows = [0, 2, 4, 5, 7, 9, 10, 12, 14]
     assert _equal([half.batch(0, 0)], [tuple(part[rows] for part in full)])
 
 
-def test_batches_are_normalised_as_the_case_is(made):
+def test_batches_are_normalized_as_the_case_is(made):
     made = replace(made, shuffle=False, flips=())
     x, _ = made.batch(0, 0)
     case = made.store.cases["case0"]
@@ -218,14 +226,26 @@ def test_fit_sees_every_batch_of_every_epoch(made):
 # Arguments
 
 
+def test_there_are_no_batches_without_a_kind_of_sample(made):
+    with pytest.raises(TypeError, match="abstract"):
+        CaseBatches(made.store, made.case_ids, TARGETS, batch_size=1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"case_ids": []}, "case_ids: found none"),
         ({"case_ids": ["case0", "case9"]}, "case9"),
         ({"flips": ("z",)}, "flips: found"),
-        ({"normalisation": "zscore"}, "normalisation: found 'zscore'"),
-        ({"batch_size": 0}, "1 or more"),
+        ({"normalization": "zscore"}, "normalization: found 'zscore'"),
+        ({"channels": (2,)}, r"channels: found \(2,\)"),
+        ({"batch_size": 0}, "batch_size: found 0, expected 1 or more"),
+        (
+            {"targets": {"WT": (1, 2, 3)}},
+            r"targets: .* \(name, label codes\) pairs",
+        ),
+        ({"targets": ("WT", "ET")}, "targets: found"),
+        ({"targets": (("WT", ()),)}, "targets: found"),
         ({"slice_step": 0}, "1 or more"),
         ({"window": (6, 0, 5)}, "1 or more"),
     ],
@@ -246,7 +266,7 @@ def test_cases_without_labels_have_images_but_no_targets(made, tmp_path):
     store = prepare(cases, toy_cases.read, tmp_path / "other", workers=1)
     with pytest.raises(ValueError, match=r"no labels for \['bare'\]"):
         replace(made, store=store, case_ids=["labelled", "bare"])
-    x, y = replace(made, store=store, case_ids=["bare"], targets={}).batch(0, 0)
+    x, y = replace(made, store=store, case_ids=["bare"], targets=()).batch(0, 0)
     assert x.shape == (4, 6, 6, 2)
     assert y.shape == (4, 6, 6, 0)
 

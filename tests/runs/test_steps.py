@@ -316,7 +316,7 @@ def test_a_loss_that_does_not_fit_the_outputs_is_met_before_anything_is_written(
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
-        ("data.normalisation=z_scores", "normalisation: found 'z_scores'"),
+        ("data.normalisation=z_scores", "normalization: found 'z_scores'"),
         ("data.flips=('z',)", "flips: found"),
         ("data.slice_step=0", "slice_step"),
     ],
