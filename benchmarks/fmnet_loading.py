@@ -75,16 +75,18 @@ def one_epoch(
     import keras
 
     from keras_medseg import losses, optimizers, registry
-    from keras_medseg.data.batches import base, patches
+    from keras_medseg.data.batches import feeding, patches
     from keras_medseg.data.transforms import augment_volumes
     from keras_medseg.training import augmented_model
 
     feed = patches.PatchBatches(
         decoded,
         sorted(decoded.cases),
-        targets={"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)},
+        targets=(("WT", (1, 2, 3)), ("TC", (1, 3)), ("ET", (3,))),
         patch=(arguments.patch,) * 3,
         batch_size=arguments.batch,
+        normalization="z_score",
+        foreground_probability=0.4,
         augmentation={name: {} for name in augment_volumes.DEFAULTS},
         augment=not on_device,
     )
@@ -105,9 +107,9 @@ def one_epoch(
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(optimizer, losses.get("dice_and_focal", output_weights=(1.0,)))
     if keras.backend.backend() == "tensorflow":
-        data = base.tf_dataset(feed)
+        data = feeding.tf_dataset(feed)
         return lambda: model.fit(data, epochs=1, shuffle=False, verbose=0)
-    return lambda: model.fit(base.py_dataset(feed), epochs=1, shuffle=False, verbose=0)
+    return lambda: model.fit(feeding.py_dataset(feed), epochs=1, shuffle=False, verbose=0)
 
 
 def print_table(seconds: dict[str, float], arguments: argparse.Namespace, cases: int) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from keras_medseg.data.batches.base import py_dataset, tf_dataset
+from keras_medseg.data.batches.feeding import py_dataset, tf_dataset
 from keras_medseg.data.batches.slices import SliceBatches
 from keras_medseg.data.cases import Case
 from keras_medseg.data.datasets import brats
@@ -70,7 +70,7 @@ def plain_batches(batches: SliceBatches, epochs: range) -> Iterator[int]:
 
 def image_batches(batches: SliceBatches, epochs: range) -> Iterator[int]:
     """Without masks, as the raw copy is."""
-    return plain_batches(dataclasses.replace(batches, targets={}), epochs)
+    return plain_batches(dataclasses.replace(batches, targets=()), epochs)
 
 
 def tf_batches(batches: SliceBatches, epochs: range) -> Iterator[int]:
@@ -159,8 +159,8 @@ def main() -> int:
             phantom.write_brats(data, cases=arguments.cases)
         cases = brats.find_cases(data)
         store = time_store(cases, Path(folder, "store"))
-        shape = {"window": (176, 176, 128), "batch_size": 32, "normalisation": "z_score"}
-        targets = {"WT": brats.REGIONS["WT"]}
+        shape = {"window": (176, 176, 128), "batch_size": 32, "normalization": "z_score"}
+        targets = (("WT", brats.REGIONS["WT"]),)
         batches = SliceBatches(store, list(store.cases), targets, **shape, flips=("x", "y"))
         print(f"{len(cases)} cases, batches of 32 at 176x176x4, {os.cpu_count()} cores")
         return 0 if report(measure(batches, cases, arguments.batches)) else 1

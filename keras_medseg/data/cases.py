@@ -1,6 +1,5 @@
-"""What every data set is turned into: cases, and the arrays read from them."""
+"""What every data set is turned into: cases, and the arrays that are read from them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +8,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Case:
-    """One patient's examination (or one picture) on disk; nothing is read yet.
+    """One patient's examination, or one image, on disk; nothing is read yet.
 
-    `images` holds one path per channel in channel order, or a single path for a file that holds
-    all channels. `group` names what must not be torn apart by a split (patient, video sequence).
+    Attributes:
+        id: unique, and usable as a file name.
+        dataset: name of the data set, such as "BraTS2021".
+        images: one path per channel in channel order, or one path of a file with all channels.
+        labels: path of the label map, or None.
+        group: what a split must keep together (patient, video sequence).
     """
 
     id: str
@@ -24,18 +27,24 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseArrays:
-    """The voxels of one case, in the package's orientation (LPS) and label convention.
+    """The voxels of one case, in the package's orientation (LPS) and label codes.
 
-    image: (X, Y, Z, C) as stored on disk (integers stay integers).
-    labels: (X, Y, Z) uint8 in the canonical codes of the data set's module, or None.
-    affine: (4, 4) voxel -> mm of the file on disk.
-    axis_codes: orientation of the file on disk, e.g. ("L", "P", "S"); `image` is always LPS.
+    A 2-D image is a volume of one slice: x are its rows, y its columns.
+
+    Attributes:
+        image: (X, Y, Z, C) as stored on disk (integers stay integers).
+        labels: (X, Y, Z) uint8 in the canonical codes of the data set, or None.
+        affine: (4, 4) voxel -> mm of the file on disk.
+        axis_codes: orientation of the file on disk, e.g. ("L", "P", "S"); `image` is always LPS.
+        source_shape: (X, Y, Z) of the case on disk, where `image` was resized; by default the
+            shape of `image`.
     """
 
     image: np.ndarray
     labels: np.ndarray | None
     affine: np.ndarray
     axis_codes: tuple[str, str, str]
+    source_shape: tuple[int, ...] | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -48,33 +57,8 @@ def lps_spacing_mm(
 ) -> tuple[float, float, float]:
     """Voxel size along x, y, z of the LPS grid of a file with this affine and these axes."""
     on_disk = dict(zip(axis_codes, np.linalg.norm(affine[:3, :3], axis=0)))
-    return tuple(
+    x, y, z = (
         float(next(on_disk[code] for code in axis if code in on_disk))
         for axis in ("LR", "PA", "SI")
     )
-
-
-def split_cases(
-    cases: Sequence[Case], held_out: float, seed: int
-) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """Split by group into (training, held-out) cases.
-
-    Depends on the groups' names and the seed alone, not on the order of `cases`. At least one
-    group lands on either side.
-
-    Raises:
-        ValueError: with fewer than two groups, or `held_out` outside (0, 1).
-    """
-    if not 0 < held_out < 1:
-        raise ValueError(f"held_out: found {held_out}, expected a fraction between 0 and 1.")
-    groups = sorted({case.group for case in cases})
-    if len(groups) < 2:
-        raise ValueError(
-            f"cases: found {len(groups)} group(s), expected at least 2. "
-            "A split needs one group to train on and one to hold out."
-        )
-    count = min(max(round(held_out * len(groups)), 1), len(groups) - 1)
-    chosen = set(np.random.default_rng(seed).permutation(groups)[:count])
-    ordered = sorted(cases, key=lambda case: case.id)
-    training = tuple(case for case in ordered if case.group not in chosen)
-    return training, tuple(case for case in ordered if case.group in chosen)
+    return x, y, z

@@ -1,50 +1,103 @@
-"""Who is trained on and who is held out."""
+"""Which cases are trained on and which are used for validation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from keras_medseg.data.cases import Case, split_cases
+import numpy as np
+
+from keras_medseg.data.cases import Case
 from keras_medseg.data.formats.manifest import HELD_OUT, TRAINING
-from keras_medseg.errors import DataError
+from keras_medseg.errors import DataError, require_choice
 
 WAYS = ("group", "random")
 
-Sides = tuple[tuple[Case, ...], tuple[Case, ...]]
+
+class Sides(NamedTuple):
+    """The two sides of a split."""
+
+    training: tuple[Case, ...]
+    validation: tuple[Case, ...]
 
 
-def split_by(cases: Sequence[Case], held_out: float, seed: int, way: str = "group") -> Sides:
-    """Split into (training, held-out) cases.
+def split_cases(cases: Sequence[Case], validation: float, seed: int) -> Sides:
+    """Split by group (patient, video sequence), so that no group is on both sides.
+
+    The result depends on the names of the groups and the seed alone, not on the order of `cases`.
+    Each side gets at least one group.
 
     Args:
-        held_out: the part that is held out, of the groups or of the cases.
-        way: "group" keeps a patient or a video sequence on one side. "random" does not: frames of
-            one sequence are near-duplicates, so that the scores are those of pictures half known.
-            Many published figures are of that kind.
+        cases: what to split.
+        validation: fraction of the groups that goes to the validation side.
+        seed: of the random choice of groups.
+
+    Returns:
+        Both sides, sorted by id.
 
     Raises:
-        ValueError: as `split_cases`, and for another way.
+        ValueError: fewer than two groups, or `validation` outside (0, 1).
     """
-    if way not in WAYS:
-        raise ValueError(f"way: found {way!r}, expected one of {', '.join(WAYS)}.")
+    if not 0 < validation < 1:
+        raise ValueError(f"validation: found {validation}, expected a fraction between 0 and 1.")
+    groups = sorted({case.group for case in cases})
+    if len(groups) < 2:
+        raise ValueError(
+            f"cases: found {len(groups)} group(s), expected at least 2. "
+            "A split needs one group for training and one for validation."
+        )
+    count = min(max(round(validation * len(groups)), 1), len(groups) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(groups)[:count])
+    ordered = sorted(cases, key=lambda case: case.id)
+    return Sides(
+        tuple(case for case in ordered if case.group not in chosen),
+        tuple(case for case in ordered if case.group in chosen),
+    )
+
+
+def split_by(cases: Sequence[Case], validation: float, seed: int, way: str = "group") -> Sides:
+    """Split by group, or at random.
+
+    Args:
+        cases: what to split.
+        validation: fraction of the groups (or cases) that goes to the validation side.
+        seed: of the random choice.
+        way: "group" keeps a patient or a video sequence on one side. "random" does not: frames of
+            one sequence are near-duplicates, so the network is scored on images that it almost
+            saw in training. Many published figures were obtained in this way.
+
+    Returns:
+        Both sides, sorted by id.
+
+    Raises:
+        ValueError: as `split_cases`, or an unknown way.
+    """
+    require_choice("way", way, WAYS)
     if way == "group":
-        return split_cases(cases, held_out, seed)
+        return split_cases(cases, validation, seed)
     groups = {case.id: case.group for case in cases}
-    sides = split_cases([replace(case, group=case.id) for case in cases], held_out, seed)
-    return tuple(tuple(replace(case, group=groups[case.id]) for case in side) for side in sides)
+    sides = split_cases([replace(case, group=case.id) for case in cases], validation, seed)
+    return Sides(*(tuple(replace(c, group=groups[c.id]) for c in side) for side in sides))
 
 
-def torn_groups(training: Sequence[Case], held_out: Sequence[Case]) -> list[str]:
-    """Groups on both sides, sorted: where a split leaks."""
-    return sorted({case.group for case in training} & {case.group for case in held_out})
+def leaking_groups(training: Sequence[Case], validation: Sequence[Case]) -> list[str]:
+    """Groups that have cases on both sides, sorted; with any, the split leaks."""
+    return sorted({case.group for case in training} & {case.group for case in validation})
 
 
 def assign(where: Path | str, sides: Mapping[str, str], cases: Sequence[Case]) -> Sides:
-    """(training, held-out) of `cases`, in their order, by case id -> side.
+    """Split as somebody else has decided, for example in a manifest.
+
+    Args:
+        where: file or folder that holds the split, for messages.
+        sides: case id -> side.
+        cases: what to split.
+
+    Returns:
+        Both sides, in the order of `cases`.
 
     Raises:
-        DataError: naming `where`, when `sides` and `cases` are not about the same cases, or when
-            one side is empty.
+        DataError: `sides` and `cases` do not have the same ids, or one side is empty.
     """
     ids = [case.id for case in cases]
     for found, missing in (
@@ -56,8 +109,8 @@ def assign(where: Path | str, sides: Mapping[str, str], cases: Sequence[Case]) -
             remedy = "Fetch the missing cases, or make a split of those that are there."
             raise DataError(where, found=text, expected="the same cases", remedy=remedy)
     training = tuple(case for case in cases if sides[case.id] == TRAINING)
-    held_out = tuple(case for case in cases if sides[case.id] == HELD_OUT)
-    if not training or not held_out:
+    validation = tuple(case for case in cases if sides[case.id] == HELD_OUT)
+    if not training or not validation:
         found, remedy = "all cases on one side", f"Name both {TRAINING} and {HELD_OUT}."
         raise DataError(where, found=found, expected="cases on both", remedy=remedy)
-    return training, held_out
+    return Sides(training, validation)

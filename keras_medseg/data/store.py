@@ -6,41 +6,45 @@ and seals the whole. Whatever is interrupted, missing, damaged or of another ver
 and is decoded again.
 """
 
+import dataclasses
 import errno
 import hashlib
+import inspect
 import io
 import json
-import logging
-import multiprocessing
 import os
 import re
 import shutil
-import signal
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from keras_medseg import __version__
 from keras_medseg.data.cases import Case, CaseArrays
+from keras_medseg.data.cropping import crop
+from keras_medseg.data.decoding import decode_all, refuse_unguarded_script
 from keras_medseg.errors import DataError
 from keras_medseg.files import locked, write_atomic
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 
 Reader = Callable[[Case], CaseArrays]
-Progress = Callable[[int, int, str], None]
+"""Decodes one case."""
 
-_log = logging.getLogger(__name__)
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, case id)."""
+
+_Entry = dict[str, Any]
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
 _UNFINISHED = re.compile(r"\..+\.(image\.npy|labels\.npy|json)\.\d+")
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REBUILD = "Prepare the store again: what is sound is kept, the rest is decoded again."
@@ -54,21 +58,32 @@ class DiskFullError(DataError):
 class StoredCase:
     """One decoded case, cropped to the box outside which image and labels are exactly 0.
 
-    full_shape: (X, Y, Z) of the uncropped grid, in the order of the package's orientation, LPS.
-    origin: (x, y, z) of the box's first voxel in that grid.
-    image_boxes, label_boxes: per stored slice (x first, x end, y first, y end) of what is not 0 in
-        it, counted from `origin`; four zeros for a slice of zeros.
-    affine, axis_codes: of the file on disk, as in CaseArrays.
-    spacing_mm: voxel size along x, y, z of the stored (LPS) grid.
-    statistics: per channel min, max, mean, std over the channel's non-zero voxels.
-    voxels_sha256: equal for two cases whose images hold equal voxels (to float32).
+    Attributes:
+        folder: of the store; None for a case in memory.
+        id: of the `Case`, as are `dataset` and `group`.
+        dataset: name of the data set.
+        group: what a split must keep together.
+        full_shape: (X, Y, Z) of the uncropped grid, in the order of the package's orientation, LPS.
+        source_shape: (X, Y, Z) of the case on disk; another than `full_shape` where the reader
+            resized it.
+        origin: (x, y, z) of the box's first voxel in the uncropped grid.
+        image_boxes: per stored slice (x first, x end, y first, y end) of what is not 0 in it,
+            counted from `origin`; four zeros for a slice of zeros.
+        label_boxes: the same for the labels; None for a case without labels.
+        affine: (4, 4) voxel -> mm of the file on disk.
+        axis_codes: orientation of the file on disk, as in `CaseArrays`.
+        spacing_mm: voxel size along x, y, z of the stored (LPS) grid.
+        statistics: per channel min, max, mean, std over the channel's non-zero voxels.
+        voxels_sha256: equal for two cases whose images hold equal voxels (to float32).
+        in_memory: (image, labels) of a case without folder.
     """
 
-    folder: Path
+    folder: Path | None
     id: str
     dataset: str
     group: str
     full_shape: tuple[int, int, int]
+    source_shape: tuple[int, ...]
     origin: tuple[int, int, int]
     image_boxes: tuple[tuple[int, int, int, int], ...]
     label_boxes: tuple[tuple[int, int, int, int], ...] | None
@@ -77,21 +92,67 @@ class StoredCase:
     spacing_mm: tuple[float, float, float]
     statistics: tuple[dict[str, float], ...]
     voxels_sha256: str
+    in_memory: tuple[np.ndarray, np.ndarray | None] | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_arrays(cls, case: Case, arrays: CaseArrays) -> "StoredCase":
+        """The case that a store would give, without files: image and labels stay in memory.
+
+        Args:
+            case: gives id, data set and group; its files are not read.
+            arrays: as a reader returns them. They are copied.
+
+        Raises:
+            DataError: as `cropping.crop`.
+        """
+        cropped = crop(case.id, arrays)
+        for array in (cropped.image, cropped.labels):
+            if array is not None:
+                array.flags.writeable = False
+        made = _stored_case(None, {"source": _identity(case), **cropped.numbers})
+        return dataclasses.replace(made, in_memory=(cropped.image, cropped.labels))
 
     @property
     def labelled(self) -> bool:
         """Whether the case has labels."""
         return self.label_boxes is not None
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of the image."""
+        return len(self.statistics)
+
     @cached_property
     def image(self) -> np.ndarray:
-        """(Z', X', Y', C), read-only, mapped from disk, in the dtype of the source."""
-        return _mapped(self.folder / f"{self.id}.image.npy")
+        """(Z', X', Y', C), read-only, mapped from disk or in memory, in the dtype of the source."""
+        return self.in_memory[0] if self.in_memory else self._mapped("image")
 
     @cached_property
     def labels(self) -> np.ndarray | None:
-        """(Z', X', Y') uint8, read-only, mapped from disk; None for a case without labels."""
-        return _mapped(self.folder / f"{self.id}.labels.npy") if self.labelled else None
+        """(Z', X', Y') uint8, read-only, like `image`; None for a case without labels."""
+        if not self.labelled:
+            return None
+        return self.in_memory[1] if self.in_memory else self._mapped("labels")
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """(H, W, C): the full image of a case of one slice, which is how 2-D images are stored.
+
+        Raises:
+            ValueError: the case has more than one slice.
+        """
+        self._check_one_slice()
+        return self.full_image()[:, :, 0]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(H, W) uint8: the full labels of a case of one slice.
+
+        Raises:
+            ValueError: the case has more than one slice, or no labels.
+        """
+        self._check_one_slice()
+        return self.full_labels()[:, :, 0]
 
     def full_image(self) -> np.ndarray:
         """(X, Y, Z, C) voxels as stored on the full grid, LPS."""
@@ -100,25 +161,59 @@ class StoredCase:
         return image
 
     def full_labels(self) -> np.ndarray:
-        """(X, Y, Z) uint8 canonical labels on the full grid, LPS."""
+        """(X, Y, Z) uint8 canonical labels on the full grid, LPS.
+
+        Raises:
+            ValueError: the case has no labels.
+        """
         labels = np.zeros(self.full_shape, np.uint8)
-        labels[self._box] = np.moveaxis(self.labels, 0, 2)
+        labels[self._box] = np.moveaxis(self.require_labels(), 0, 2)
         return labels
+
+    def require_labels(self) -> np.ndarray:
+        """`labels` of a case that must have them.
+
+        Raises:
+            ValueError: the case has no labels.
+        """
+        if self.labels is None:
+            raise ValueError(f"case {self.id}: found no labels, expected a labelled case.")
+        return self.labels
 
     @property
     def _box(self) -> tuple[slice, ...]:
         z, x, y = self.image.shape[:3]
         return tuple(slice(first, first + n) for first, n in zip(self.origin, (x, y, z)))
 
+    def _mapped(self, kind: str) -> np.ndarray:
+        if self.folder is None:
+            raise ValueError(f"case {self.id}: found neither a folder nor arrays, expected one.")
+        mapped = np.load(self.folder / f"{self.id}.{kind}.npy", mmap_mode="r", allow_pickle=False)
+        # A plain array on the mapping: slicing the memmap subclass costs more than copying a row.
+        return mapped.view(np.ndarray)
+
+    def _check_one_slice(self) -> None:
+        if self.full_shape[2] != 1:
+            raise ValueError(
+                f"case {self.id}: found {self.full_shape[2]} slices, expected one as of a 2-D "
+                "image. Use full_image and full_labels."
+            )
+
     def __getstate__(self) -> dict[str, Any]:
-        # Pickled to another process, the arrays are mapped there anew.
+        # In another process the arrays are mapped anew; those in memory travel in `in_memory`.
         return {k: v for k, v in self.__dict__.items() if k not in ("image", "labels")}
 
 
 class Store:
-    """A verified store: `cases` by id, and a `fingerprint` of all their voxels."""
+    """A verified store.
 
-    def __init__(self, folder: Path, entries: dict[str, dict[str, Any]]) -> None:
+    Attributes:
+        folder: where it lies.
+        cases: id -> case, sorted by id.
+        fingerprint: sha256 of all voxels and labels and their places.
+    """
+
+    def __init__(self, folder: Path, entries: dict[str, _Entry]) -> None:
         self.folder = folder
         self.cases = {id: _stored_case(folder, entries[id]) for id in sorted(entries)}
         contents = [
@@ -145,26 +240,28 @@ def prepare(
     prepare one folder at once: the second waits for the first.
 
     Args:
-        read: decodes one case. With more than one worker it is sent to other processes, so it
-            must be a module's function, or `functools.partial` of one with options by keyword, and
-            a script must guard its main part with
+        cases: what to decode; their ids become file names.
+        read: decodes one case. It must have a name, see `reader_name`. With more than one worker
+            it is sent to other processes, and a script must guard its main part with
             `if __name__ == "__main__"`.
+        folder: of the store; it is made if it does not exist.
         workers: processes; by default one per core. Each holds one decoded case in memory.
         progress: called as (done, total, case id) after each case.
 
     Raises:
         DataError: naming every case that could not be decoded; the others are stored.
-        DiskFullError: when the store does not fit.
-        ValueError: for case ids that are not unique or not usable as file names.
+        DiskFullError: the store does not fit.
+        ValueError: case ids that are not unique or not usable as file names, or a reader without a
+            name.
     """
     folder = Path(folder)
-    _refuse_unguarded_script()
+    refuse_unguarded_script()
     _check_ids(cases)
+    reader = reader_name(read)
     with locked(folder, "prepares this store"):
         _remove_unfinished(folder)
-        entries: dict[str, dict[str, Any]] = {}
+        entries: dict[str, _Entry] = {}
         report = partial(_report, progress, entries, len(cases))
-        reader = reader_name(read)
         for case, entry in _in_threads(partial(_sound_entry, folder, reader), cases):
             if entry is not None:
                 report(case.id, entry)
@@ -172,7 +269,7 @@ def prepare(
         if stale:
             (folder / MANIFEST).unlink(missing_ok=True)
             decode = partial(_decode, read, reader, folder)
-            _decode_all(decode, stale, folder, workers or os.cpu_count() or 1, report)
+            _decode_stale(decode, stale, folder, workers or os.cpu_count() or 1, report)
         _write_sealed(folder / MANIFEST, {id: entries[id] for id in sorted(entries)})
     return Store(folder, entries)
 
@@ -203,21 +300,28 @@ def open_store(folder: Path | str) -> Store:
 
 
 def reader_name(read: Reader) -> str:
-    """A reader's name; of one with options set, `functools.partial`, those too."""
+    """What a store remembers of a reader, to decode again when it changes.
+
+    Args:
+        read: a function; a method of a frozen dataclass, whose fields then belong to the name; or
+            `functools.partial` of one of the two, whose arguments then belong to the name.
+
+    Raises:
+        ValueError: a method of another object, whose settings are not known.
+    """
     if isinstance(read, partial):
-        options = ", ".join(f"{key}={value!r}" for key, value in sorted(read.keywords.items()))
-        return f"{reader_name(read.func)}({options})"
-    return f"{read.__module__}.{read.__qualname__}"
-
-
-def _refuse_unguarded_script() -> None:
-    # A worker imports its parent's script; without a guard it would prepare the store again and
-    # wait forever for its own parent. The attribute is what multiprocessing itself looks at.
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise RuntimeError(
-            "prepare: found a script that prepares a store on import, expected its main part "
-            "under `if __name__ == '__main__':`. Put it there."
+        options = [repr(value) for value in read.args]
+        options += [f"{key}={value!r}" for key, value in sorted(read.keywords.items())]
+        return f"{reader_name(read.func)}({', '.join(options)})"
+    owner = read.__self__ if inspect.ismethod(read) else None
+    if owner is None or isinstance(owner, type):
+        return f"{read.__module__}.{read.__qualname__}"
+    if not getattr(getattr(owner, "__dataclass_params__", None), "frozen", False):
+        raise ValueError(
+            f"reader: found a method of {type(owner).__name__}, expected a function or a method "
+            "of a frozen dataclass."
         )
+    return f"{owner!r}.{read.__name__}"
 
 
 def _check_ids(cases: Sequence[Case]) -> None:
@@ -240,18 +344,16 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 def _report(
-    progress: Progress | None,
-    entries: dict[str, dict[str, Any]],
-    total: int,
-    id: str,
-    entry: dict[str, Any],
+    progress: Progress | None, entries: dict[str, _Entry], total: int, id: str, entry: _Entry
 ) -> None:
     entries[id] = entry
     if progress:
         progress(len(entries), total, id)
 
 
-def _in_threads(function: Callable, items) -> Iterator[tuple[Any, Any]]:
+def _in_threads(
+    function: Callable[[_Item], _Result], items: Iterable[_Item]
+) -> Iterator[tuple[_Item, _Result]]:
     """(item, function(item)) in order; hashing and reading release the interpreter's lock."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         items = list(items)
@@ -320,27 +422,20 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _mapped(path: Path) -> np.ndarray:
-    # A plain array on the mapping: slicing the memmap subclass costs more than the copy of a row.
-    return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-
-
 # What is sound
+
+
+def _identity(case: Case) -> dict[str, str]:
+    return {"id": case.id, "dataset": case.dataset, "group": case.group}
 
 
 def _source(case: Case, reader: str) -> dict[str, Any]:
     paths = [*case.images, *([case.labels] if case.labels else [])]
     files = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
-    return {
-        "id": case.id,
-        "dataset": case.dataset,
-        "group": case.group,
-        "reader": reader,
-        "files": files,
-    }
+    return {**_identity(case), "reader": reader, "files": files}
 
 
-def _sound_entry(folder: Path, reader: str, case: Case) -> dict[str, Any] | None:
+def _sound_entry(folder: Path, reader: str, case: Case) -> _Entry | None:
     try:
         entry = _read_sealed(folder / f"{case.id}.json")
         sound = entry["source"] == _source(case, reader) and not _damage(folder, entry)
@@ -349,7 +444,7 @@ def _sound_entry(folder: Path, reader: str, case: Case) -> dict[str, Any] | None
     return entry if sound else None
 
 
-def _damage(folder: Path, entry: dict[str, Any]) -> str | None:
+def _damage(folder: Path, entry: _Entry) -> str | None:
     """What is wrong with a case's files, or None."""
     for name, expected in entry["files"].items():
         path = folder / name
@@ -362,13 +457,14 @@ def _damage(folder: Path, entry: dict[str, Any]) -> str | None:
     return None
 
 
-def _stored_case(folder: Path, entry: dict[str, Any]) -> StoredCase:
+def _stored_case(folder: Path | None, entry: _Entry) -> StoredCase:
     return StoredCase(
         folder=folder,
         id=entry["source"]["id"],
         dataset=entry["source"]["dataset"],
         group=entry["source"]["group"],
         full_shape=tuple(entry["full_shape"]),
+        source_shape=tuple(entry["source_shape"]),
         origin=tuple(entry["origin"]),
         image_boxes=tuple(map(tuple, entry["image_boxes"])),
         label_boxes=entry["label_boxes"] and tuple(map(tuple, entry["label_boxes"])),
@@ -383,21 +479,34 @@ def _stored_case(folder: Path, entry: dict[str, Any]) -> StoredCase:
 # Decoding
 
 
-def _decode_all(
-    decode: Callable[[Case], dict[str, Any]],
+def _decode(read: Reader, reader: str, folder: Path, case: Case) -> _Entry:
+    """Decode and store one case; its entry, which `<id>.json` seals."""
+    # Before reading: a file that changes meanwhile must not count as decoded.
+    source = _source(case, reader)
+    image, labels, numbers = crop(case.id, read(case))
+    files = {f"{case.id}.image.npy": image}
+    if labels is not None:
+        files[f"{case.id}.labels.npy"] = labels
+    written = {name: _write_array(folder / name, array) for name, array in files.items()}
+    entry = {"source": source, "files": written, **numbers}
+    _write_sealed(folder / f"{case.id}.json", entry)
+    return entry
+
+
+def _decode_stale(
+    decode: Callable[[Case], _Entry],
     cases: Sequence[Case],
     folder: Path,
     workers: int,
-    report: Callable[[str, dict[str, Any]], None],
+    report: Callable[[str, _Entry], None],
 ) -> None:
     expected = sum(_expected_bytes(case) for case in cases)
     if expected > shutil.disk_usage(folder).free:
         raise _disk_full(folder, expected)
     failures: dict[str, Exception] = {}
-    stored_bytes = []
-    run = _in_processes if min(workers, len(cases)) > 1 else _in_turn
+    stored_bytes: list[int] = []
     # Closed at once, so that no worker writes after an error has released the lock.
-    with closing(run(decode, cases, workers)) as results:
+    with closing(decode_all(decode, cases, workers, fatal=DiskFullError)) as results:
         for case, result in results:
             if isinstance(result, Exception):
                 failures[case.id] = result
@@ -405,8 +514,9 @@ def _decode_all(
             report(case.id, result)
             stored_bytes.append(sum(file["bytes"] for file in result["files"].values()))
             remaining = len(cases) - len(stored_bytes) - len(failures)
-            if remaining * np.mean(stored_bytes) > shutil.disk_usage(folder).free:
-                raise _disk_full(folder, remaining * np.mean(stored_bytes))
+            needed = remaining * float(np.mean(stored_bytes))
+            if needed > shutil.disk_usage(folder).free:
+                raise _disk_full(folder, needed)
     if failures:
         raise _unreadable(folder, failures, len(cases)) from next(iter(failures.values()))
 
@@ -425,141 +535,3 @@ def _unreadable(folder: Path, failures: dict[str, Exception], total: int) -> Dat
         expected="none",
         remedy="Mend these files or leave the cases out; all other cases are stored.",
     )
-
-
-def _in_turn(function: Callable, cases: Sequence[Case], workers: int) -> Iterator[tuple]:
-    for case in cases:
-        try:
-            result = function(case)
-        except DiskFullError:
-            raise
-        except Exception as error:
-            result = error
-        yield case, result
-
-
-def _in_processes(function: Callable, cases: Sequence[Case], workers: int) -> Iterator[tuple]:
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(cases)), spawn, initializer=_start_worker)
-    pending = {pool.submit(function, case): case for case in cases}
-    try:
-        for future in as_completed(list(pending)):
-            error = future.exception()
-            if isinstance(error, BrokenProcessPool):
-                raise _worker_died(list(pending.values())[: workers + 1]) from error
-            if isinstance(error, DiskFullError):
-                raise error
-            yield pending.pop(future), error or future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _worker_died(suspects: Sequence[Case]) -> DataError:
-    return DataError(
-        ", ".join(case.id for case in suspects),
-        found="a process that was killed while it decoded one of these cases",
-        expected="it to finish",
-        remedy="Most often memory ran out: use fewer workers; finished cases are kept.",
-    )
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What is odd about a file is one line to a user, without this module's path and source.
-    warnings.formatwarning = lambda message, *_: f"{message}\n"
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    # Workers of a killed parent would wait for work for ever.
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _decode(read: Reader, reader: str, folder: Path, case: Case) -> dict[str, Any]:
-    """Decode and store one case; its entry, which `<id>.json` seals."""
-    source = _source(case, reader)
-    arrays = read(case)
-    box = _box(case.id, arrays)
-    image = np.ascontiguousarray(arrays.image[box].transpose(2, 0, 1, 3))
-    statistics = [_statistics(case.id, image[..., c]) for c in range(image.shape[3])]
-    files, labels = {f"{case.id}.image.npy": image}, None
-    if arrays.labels is not None:
-        labels = np.ascontiguousarray(arrays.labels[box].transpose(2, 0, 1))
-        files[f"{case.id}.labels.npy"] = labels
-    entry = {
-        "source": source,
-        "files": {name: _write_array(folder / name, array) for name, array in files.items()},
-        "full_shape": list(arrays.image.shape[:3]),
-        "origin": [side.start for side in box],
-        "image_boxes": [_slice_box(voxels.any(axis=2)) for voxels in image],
-        "label_boxes": None if labels is None else [_slice_box(codes != 0) for codes in labels],
-        "affine": arrays.affine.tolist(),
-        "axis_codes": list(arrays.axis_codes),
-        "spacing_mm": list(arrays.spacing_mm),
-        "statistics": statistics,
-        "voxels_sha256": _voxels_sha256(image),
-    }
-    _write_sealed(folder / f"{case.id}.json", entry)
-    return entry
-
-
-def _box(id: str, arrays: CaseArrays) -> tuple[slice, slice, slice]:
-    """The bounding box of everything that is not 0, after checking the arrays."""
-    image, labels = arrays.image, arrays.labels
-    if image.ndim != 4 or image.dtype.kind not in "iuf":
-        raise DataError(
-            id,
-            found=f"an image of shape {image.shape} and type {image.dtype}",
-            expected="(X, Y, Z, C) integers or floats",
-            remedy="Mend the reader.",
-        )
-    if labels is not None and (labels.shape != image.shape[:3] or labels.dtype != np.uint8):
-        raise DataError(
-            id,
-            found=f"labels of shape {labels.shape} and type {labels.dtype}",
-            expected=f"{image.shape[:3]} uint8",
-            remedy="Mend the reader.",
-        )
-    occupied = image.any(axis=3)
-    if not occupied.any():
-        raise DataError(
-            id,
-            found="an image of zeros",
-            expected="non-zero voxels",
-            remedy="Leave the case out.",
-        )
-    if labels is not None:
-        occupied |= labels != 0
-    sides = (occupied.any(axis=axes).nonzero()[0] for axes in ((1, 2), (0, 2), (0, 1)))
-    return tuple(slice(int(side[0]), int(side[-1]) + 1) for side in sides)
-
-
-def _slice_box(occupied: np.ndarray) -> list[int]:
-    if not occupied.any():
-        return [0, 0, 0, 0]
-    x, y = (occupied.any(axis=axis).nonzero()[0] for axis in (1, 0))
-    return [int(x[0]), int(x[-1]) + 1, int(y[0]), int(y[-1]) + 1]
-
-
-def _statistics(id: str, channel: np.ndarray) -> dict[str, float]:
-    values = channel[channel != 0].astype(np.float64)
-    if not values.size:
-        return {"min": 0.0, "max": 0.0, "mean": 0.0, "std": 0.0}
-    if not np.isfinite(values).all():
-        raise DataError(
-            id,
-            found="voxels that are not finite",
-            expected="finite numbers",
-            remedy="Mend the file or leave the case out.",
-        )
-    names = ("min", "max", "mean", "std")
-    return {name: float(getattr(values, name)()) for name in names}
-
-
-def _voxels_sha256(image: np.ndarray) -> str:
-    digest = hashlib.sha256(repr(image.shape).encode())
-    for voxels in image:
-        # One type for all, so that a case saved as int16 and as float32 counts as one; + 0 for -0.
-        digest.update(voxels.astype("<f4") + 0)
-    return digest.hexdigest()

@@ -29,14 +29,14 @@ class AugmentedModel(keras.Model):
     `keras.optimizers.LossScaleOptimizer`, as `training.compile_network` does.
 
     Raises:
-        ValueError: as `augment_volumes.complete`.
+        ValueError: as `augment_volumes.with_defaults`.
     """
 
     def __init__(self, network: keras.Model, augmentation: Mapping[str, Mapping]) -> None:
         # float32, or a half-precision policy would round crops and parameters on their way in.
         super().__init__(name=f"augmented_{network.name}", dtype="float32")
         self.network = network
-        self.augmentation = augment_volumes.complete(augmentation)
+        self.augmentation = augment_volumes.with_defaults(augmentation)
 
     def call(self, inputs: tuple[Any, Any], training: bool | None = None) -> Any:
         crops, parameters = inputs

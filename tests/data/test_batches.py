@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_medseg.data.batches import base
-from keras_medseg.data.batches.base import py_dataset, tf_dataset
+from keras_medseg.data.batches.base import CaseBatches, epoch_order
+from keras_medseg.data.batches.feeding import py_dataset, tf_dataset
 from keras_medseg.data.batches.slices import SliceBatches
 from keras_medseg.data.store import prepare
 from keras_medseg.data.transforms import augment, volumes
 
-TARGETS = {"WT": (1, 2, 3), "ET": (3,)}
+TARGETS = (("WT", (1, 2, 3)), ("ET", (3,)))
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def made(tmp_path, monkeypatch):
 
     cases = toy_cases.write_cases(tmp_path / "source", 3)
     store = prepare(cases, toy_cases.read, tmp_path / "store", workers=1)
-    shape = {"window": (6, 6, 5), "batch_size": 4, "normalisation": "z_score"}
+    shape = {"window": (6, 6, 5), "batch_size": 4, "normalization": "z_score"}
     return SliceBatches(store, list(store.cases), TARGETS, **shape, seed=11, flips=("x", "y"))
 
 
@@ -44,7 +44,7 @@ def _equal(first, second):
 
 
 def test_shapes_steps_and_a_last_batch_that_is_smaller(made):
-    assert made.slices == 3 * 5
+    assert made.samples == 3 * 5
     assert made.steps_per_epoch == 4
     shapes = [(x.shape, y.shape) for x, y in _all(made, 0)]
     assert shapes == [((4, 6, 6, 2), (4, 6, 6, 2))] * 3 + [((3, 6, 6, 2), (3, 6, 6, 2))]
@@ -60,7 +60,7 @@ def test_chosen_channels_are_those_of_all(made):
 
 
 def test_each_slice_comes_once_in_an_epoch_with_its_own_labels(made):
-    plain = replace(made, flips=(), normalisation="none")
+    plain = replace(made, flips=(), normalization="none")
     x, y = (np.concatenate(part) for part in zip(*_all(plain, 3)))
     order = plain.order(3)
     assert sorted(order.tolist()) == list(range(15))
@@ -78,7 +78,7 @@ def test_each_slice_comes_once_in_an_epoch_with_its_own_labels(made):
 def test_flips_turn_image_and_labels_alike(made):
     straight = replace(made, flips=(), shuffle=False)
     turned = replace(straight, flips=("x", "y"))
-    drawn = augment.flips(11, 2, 15)
+    drawn = augment.draw_flips(11, 2, 15)
     assert len({tuple(row) for row in drawn.tolist()}) == 4
     for step in range(4):
         for plain, flipped in zip(straight.batch(2, step), turned.batch(2, step)):
@@ -89,7 +89,7 @@ def test_flips_turn_image_and_labels_alike(made):
 
 def test_only_the_named_axes_are_flipped(made):
     straight, along_y = (replace(made, flips=f, shuffle=False) for f in ((), ("y",)))
-    drawn = augment.flips(11, 0, 15)[:, 1]
+    drawn = augment.draw_flips(11, 0, 15)[:, 1]
     plain, flipped = straight.batch(0, 0)[0], along_y.batch(0, 0)[0]
     for row, turned in enumerate(drawn[:4].tolist()):
         assert np.array_equal(flipped[row], plain[row][:, :: -1 if turned else 1])
@@ -119,11 +119,28 @@ def _digest_of(made, epoch, step):
     return _digest(made, epoch, step)
 
 
+def test_a_target_may_come_twice(made):
+    twice = replace(made, targets=(*TARGETS, TARGETS[0]))
+    _, y = twice.batch(1, 0)
+    np.testing.assert_array_equal(y[..., :2], made.batch(1, 0)[1])
+    np.testing.assert_array_equal(y[..., 2], y[..., 0])
+
+
 def test_seed_and_epoch_change_the_order(made):
     first = made.order(0).tolist()
     assert first != made.order(1).tolist()
     assert first != replace(made, seed=12).order(0).tolist()
     assert replace(made, shuffle=False).order(5).tolist() == list(range(15))
+
+
+def test_cached_order_cannot_be_changed(made):
+    expected = np.random.default_rng((11, 4)).permutation(15)
+    for drawn in (made.order(4), epoch_order(15, 11, 4)):
+        with pytest.raises(ValueError, match="read-only"):
+            drawn[:] = 0
+        np.testing.assert_array_equal(drawn, expected)
+    np.testing.assert_array_equal(replace(made).order(4), expected)
+    assert sorted(made.order(5).tolist()) == list(range(15))
 
 
 def test_order_of_case_ids_does_not_matter(made):
@@ -133,12 +150,12 @@ def test_order_of_case_ids_does_not_matter(made):
 def test_slice_step_takes_every_second_slice(made):
     full = replace(made, shuffle=False, flips=(), batch_size=15).batch(0, 0)
     half = replace(made, shuffle=False, flips=(), batch_size=15, slice_step=2)
-    assert half.slices == 3 * 3
+    assert half.samples == 3 * 3
     rows = [0, 2, 4, 5, 7, 9, 10, 12, 14]
     assert _equal([half.batch(0, 0)], [tuple(part[rows] for part in full)])
 
 
-def test_batches_are_normalised_as_the_case_is(made):
+def test_batches_are_normalized_as_the_case_is(made):
     made = replace(made, shuffle=False, flips=())
     x, _ = made.batch(0, 0)
     case = made.store.cases["case0"]
@@ -147,31 +164,6 @@ def test_batches_are_normalised_as_the_case_is(made):
     volumes.read_slice(case, 1, made.window, scaling, expected)
     assert np.array_equal(x[1], expected)
     assert np.all(x[0][0] == 0)
-
-
-def test_memory_is_lent_again_only_when_nobody_holds_it():
-    memory = base._Memory()
-    first = memory.array((3, 5))
-    first[...] = 1
-    part = first[1]
-    del first
-    second = memory.array((3, 5))
-    second[...] = 2
-    assert part.tolist() == [1] * 5
-    address = second.ctypes.data
-    assert address % 64 == 0
-    del second
-    assert memory.array((3, 5)).ctypes.data == address
-    assert not np.shares_memory(memory.array((3, 5)), part)
-
-
-def test_memory_keeps_a_bounded_number_of_blocks():
-    memory = base._Memory(kept=2)
-    held = [memory.array((4,)) for _ in range(5)]
-    for number, array in enumerate(held):
-        array[...] = number
-    assert [array[0] for array in held] == [0, 1, 2, 3, 4]
-    assert len(memory._blocks) == 2
 
 
 # What feeds Keras
@@ -234,14 +226,26 @@ def test_fit_sees_every_batch_of_every_epoch(made):
 # Arguments
 
 
+def test_there_are_no_batches_without_a_kind_of_sample(made):
+    with pytest.raises(TypeError, match="abstract"):
+        CaseBatches(made.store, made.case_ids, TARGETS, batch_size=1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"case_ids": []}, "case_ids: found none"),
         ({"case_ids": ["case0", "case9"]}, "case9"),
         ({"flips": ("z",)}, "flips: found"),
-        ({"normalisation": "zscore"}, "normalisation: found 'zscore'"),
-        ({"batch_size": 0}, "1 or more"),
+        ({"normalization": "zscore"}, "normalization: found 'zscore'"),
+        ({"channels": (2,)}, r"channels: found \(2,\)"),
+        ({"batch_size": 0}, "batch_size: found 0, expected 1 or more"),
+        (
+            {"targets": {"WT": (1, 2, 3)}},
+            r"targets: .* \(name, label codes\) pairs",
+        ),
+        ({"targets": ("WT", "ET")}, "targets: found"),
+        ({"targets": (("WT", ()),)}, "targets: found"),
         ({"slice_step": 0}, "1 or more"),
         ({"window": (6, 0, 5)}, "1 or more"),
     ],
@@ -262,7 +266,7 @@ def test_cases_without_labels_have_images_but_no_targets(made, tmp_path):
     store = prepare(cases, toy_cases.read, tmp_path / "other", workers=1)
     with pytest.raises(ValueError, match=r"no labels for \['bare'\]"):
         replace(made, store=store, case_ids=["labelled", "bare"])
-    x, y = replace(made, store=store, case_ids=["bare"], targets={}).batch(0, 0)
+    x, y = replace(made, store=store, case_ids=["bare"], targets=()).batch(0, 0)
     assert x.shape == (4, 6, 6, 2)
     assert y.shape == (4, 6, 6, 0)
 

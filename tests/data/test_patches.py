@@ -12,7 +12,8 @@ from keras_medseg.data.batches.patches import PatchBatches, find_objects, place_
 from keras_medseg.data.store import prepare
 from keras_medseg.data.transforms import augment_volumes, volumes
 
-TARGETS = {"WT": (1, 2, 3), "ET": (3,)}
+TARGETS = (("WT", (1, 2, 3)), ("ET", (3,)))
+OPTIONS = {"normalization": "z_score", "foreground_probability": 0.4}
 AUGMENTATION = {name: {"probability": 0.5} for name in augment_volumes.DEFAULTS}
 
 
@@ -24,7 +25,8 @@ def made(tmp_path, monkeypatch):
 
     cases = toy_cases.write_cases(tmp_path / "source", 5)
     store = prepare(cases, toy_cases.read, tmp_path / "store", workers=1)
-    return PatchBatches(store, list(store.cases), TARGETS, (4, 3, 4), batch_size=2, seed=11)
+    shape = {"patch": (4, 3, 4), "batch_size": 2, "seed": 11}
+    return PatchBatches(store, list(store.cases), TARGETS, **shape, **OPTIONS)
 
 
 def _digest(made, epoch, step):
@@ -50,7 +52,7 @@ def test_shapes_steps_and_a_last_batch_that_is_smaller(made):
 def test_each_case_comes_once_in_an_epoch_at_its_place(made):
     import toy_cases
 
-    plain = replace(made, normalisation="none")
+    plain = replace(made, normalization="none")
     x, y = _joined(plain, 3)
     order = plain.order(3).tolist()
     assert sorted(order) == list(range(5))
@@ -91,8 +93,8 @@ def _digest_of(made, epoch, step):
     return _digest(made, epoch, step)
 
 
-def test_centre_crops_are_the_same_in_every_epoch(made):
-    fixed = replace(made, crops="centre", shuffle=False)
+def test_center_crops_are_the_same_in_every_epoch(made):
+    fixed = replace(made, crops="center", shuffle=False)
     # (5 - 4) // 2 = 0, (5 - 3) // 2 = 1, (5 - 4) // 2 = 0.
     assert fixed.start(0, 0) == fixed.start(7, 3) == (0, 1, 0)
     for one, other in zip(_joined(fixed, 0), _joined(fixed, 5)):
@@ -100,7 +102,7 @@ def test_centre_crops_are_the_same_in_every_epoch(made):
 
 
 def test_cases_that_are_smaller_lie_in_the_middle_of_zeros(made):
-    wide = replace(made, patch=(8, 5, 6), normalisation="none", shuffle=False)
+    wide = replace(made, patch=(8, 5, 6), normalization="none", shuffle=False)
     # (5 - 8) // 2 = -2: two before, one after; 5; (5 - 6) // 2 = -1: one before, none after.
     assert wide.start(0, 0) == (-2, 0, -1)
     x, y = wide.batch(0, 0)
@@ -111,8 +113,8 @@ def test_cases_that_are_smaller_lie_in_the_middle_of_zeros(made):
         assert not y[outside].any()
 
 
-def test_batches_are_normalised_as_the_case_is(made):
-    fixed = replace(made, crops="centre", shuffle=False)
+def test_batches_are_normalized_as_the_case_is(made):
+    fixed = replace(made, crops="center", shuffle=False)
     volume = volumes.read_volume(made.store.cases["case1"], "z_score")
     np.testing.assert_array_equal(fixed.batch(0, 0)[0][1], volume[0:4, 1:4, 0:4])
 
@@ -181,7 +183,8 @@ def test_foreground_comes_with_its_probability_label_and_object(made, tmp_path):
     for at, code in objects.items():
         labels[at] = code
     store = _labelled_store(tmp_path, labels)
-    made = PatchBatches(store, ["case"], TARGETS, (1, 1, 1), seed=1)
+    shape = {"patch": (1, 1, 1), "batch_size": 4, "seed": 1}
+    made = PatchBatches(store, ["case"], TARGETS, **shape, **OPTIONS)
     starts = [made.start(epoch, 0) for epoch in range(4000)]
     hits = {at: starts.count(at) for at in objects}
     # 0.4 / 2 for the only voxel of its label, 0.4 / 4 for the others; standard deviations 25, 19.
@@ -195,7 +198,9 @@ def test_foreground_comes_with_its_probability_label_and_object(made, tmp_path):
 
 def test_case_without_a_tumour_is_cropped_anywhere(made, tmp_path):
     store = _labelled_store(tmp_path, np.zeros((6, 6, 6), np.uint8))
-    made = PatchBatches(store, ["case"], TARGETS, (4, 4, 4), foreground_probability=1.0)
+    shape = {"patch": (4, 4, 4), "batch_size": 4}
+    options = {**OPTIONS, "foreground_probability": 1.0}
+    made = PatchBatches(store, ["case"], TARGETS, **shape, **options)
     assert len({made.start(epoch, 0) for epoch in range(50)}) > 10
     assert not made.batch(0, 0)[1].any()
 
@@ -205,7 +210,7 @@ def test_case_without_a_tumour_is_cropped_anywhere(made, tmp_path):
 
 def test_augmentation_is_that_of_the_parameters(made):
     raw = replace(made, augmentation=AUGMENTATION, augment=False)
-    options = augment_volumes.complete(AUGMENTATION)
+    options = augment_volumes.with_defaults(AUGMENTATION)
     changed = 0
     for step in range(3):
         (crops, parameters), targets = raw.batch(2, step)
@@ -224,12 +229,20 @@ def test_augmentation_is_that_of_the_parameters(made):
 def test_parameters_belong_to_the_case(made):
     raw = replace(made, augmentation=AUGMENTATION, augment=False)
     rows = np.concatenate([raw.batch(1, step)[0][1] for step in range(3)])
-    options = augment_volumes.complete(AUGMENTATION)
-    expected = augment_volumes.draw(11, 1, 5, options, made.patch)
+    options = augment_volumes.with_defaults(AUGMENTATION)
+    expected = augment_volumes.draw_parameters(11, 1, 5, options, made.patch)
     np.testing.assert_array_equal(rows, expected[raw.order(1)])
 
 
 # Arguments
+
+
+@pytest.mark.parametrize("name", ["patch", "batch_size", "foreground_probability", "normalization"])
+def test_no_papers_numbers_are_defaults(made, name):
+    options = {"patch": (4, 3, 4), "batch_size": 2, **OPTIONS}
+    del options[name]
+    with pytest.raises(TypeError, match=name):
+        PatchBatches(made.store, made.case_ids, TARGETS, **options)
 
 
 @pytest.mark.parametrize(
@@ -237,12 +250,12 @@ def test_parameters_belong_to_the_case(made):
     [
         ({"case_ids": []}, "case_ids: found none"),
         ({"case_ids": ["case0", "case9"]}, "case9"),
-        ({"normalisation": "zscore"}, "normalisation: found 'zscore'"),
-        ({"batch_size": 0}, "1 or more"),
+        ({"normalization": "zscore"}, "normalization: found 'zscore'"),
+        ({"batch_size": 0}, "batch_size: found 0, expected 1 or more"),
         ({"patch": (4, 0, 4)}, "1 or more"),
         ({"patch": (4, 4)}, "three sizes"),
         ({"foreground_probability": 1.5}, "foreground_probability: found 1.5"),
-        ({"crops": "center"}, "crops: found 'center', expected one of random, centre"),
+        ({"crops": "middle"}, "crops: found 'middle', expected one of: random, center"),
         ({"augmentation": {"rotate": {}}}, "augmentation: found"),
     ],
 )
@@ -259,7 +272,7 @@ def test_cases_without_labels_have_images_but_no_targets(made, tmp_path):
     store = prepare([case], toy_cases.read, tmp_path / "other", workers=1)
     with pytest.raises(ValueError, match=r"no labels for \['bare'\]"):
         replace(made, store=store, case_ids=["bare"])
-    bare = replace(made, store=store, case_ids=["bare"], targets={}, augmentation=AUGMENTATION)
+    bare = replace(made, store=store, case_ids=["bare"], targets=(), augmentation=AUGMENTATION)
     shapes = [[a.shape for a in bare.batch(epoch, 0)] for epoch in range(8)]
     assert shapes == [[(1, 4, 3, 4, 2), (1, 4, 3, 4, 0)]] * 8
 

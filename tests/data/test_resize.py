@@ -12,7 +12,7 @@ def test_same_size_changes_nothing():
         np.testing.assert_array_equal(resize(pixels, (4, 2), fit), pixels)
 
 
-def test_shrinking_averages_the_picture_and_picks_the_labels():
+def test_shrinking_averages_the_image_and_picks_the_labels():
     # Scaled down by 2, the triangle filter of Pillow weighs four pixels 1, 3, 3, 1 in eight.
     row = np.array([0, 0, 0, 80, 80, 80, 80, 80], np.uint8)
     pixels = np.tile(row, (8, 1))[..., None]
@@ -47,9 +47,9 @@ def test_channels_and_labels_land_in_the_same_place(fit, size):
     labels = np.zeros((20, 30), np.uint8)
     labels[4:12, 10:27] = 1
     placed = resize_labels(labels, size, fit)
-    picture = resize(np.stack([labels * 200, 200 - labels * 200], -1), size, fit)
-    assert picture.shape == (*size, 2)
-    np.testing.assert_array_less(np.abs((picture[..., 0] > 100) ^ (placed > 0)).mean(), 0.12)
+    image = resize(np.stack([labels * 200, 200 - labels * 200], -1), size, fit)
+    assert image.shape == (*size, 2)
+    np.testing.assert_array_less(np.abs((image[..., 0] > 100) ^ (placed > 0)).mean(), 0.12)
 
 
 @pytest.mark.parametrize("fit", FITS)
@@ -74,5 +74,5 @@ def test_what_was_cropped_away_comes_back_as_zeros():
 
 
 def test_unknown_fit():
-    with pytest.raises(ValueError, match="fit: found 'squeeze', expected one of stretch"):
+    with pytest.raises(ValueError, match="fit: found 'squeeze', expected one of: stretch"):
         resize(np.zeros((4, 4, 1), np.uint8), (2, 2), "squeeze")

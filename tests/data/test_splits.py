@@ -3,28 +3,59 @@
 import pytest
 
 from keras_medseg.data.cases import Case
-from keras_medseg.data.splits import assign, split_by, torn_groups
+from keras_medseg.data.splits import Sides, assign, leaking_groups, split_by, split_cases
 from keras_medseg.errors import DataError
 
 CASES = [Case(str(n), "toy", (), None, f"sequence_{n // 5}") for n in range(50)]
+
+
+def cases(*names):
+    return [Case(name, "BraTS2021", (), None, name.split("-")[0]) for name in names]
 
 
 def _ids(cases) -> list[str]:
     return [case.id for case in cases]
 
 
-def test_by_group_nothing_is_torn():
-    training, held_out = split_by(CASES, 0.2, seed=1)
-    assert torn_groups(training, held_out) == []
-    assert len(held_out) == 2 * 5  # a fifth of ten groups of five
-    assert sorted(_ids(training) + _ids(held_out)) == sorted(_ids(CASES))
+def test_a_split_keeps_groups_whole_and_ignores_the_order_of_cases():
+    found = cases("a-0", "a-1", "b-0", "c-0", "d-0", "e-0", "e-1")
+    training, validation = split_cases(found, 0.4, seed=1)
+    again = split_cases(found[::-1], 0.4, seed=1)
+    assert (training, validation) == again
+    assert {c.id for c in training + validation} == {c.id for c in found}
+    assert not {c.group for c in training} & {c.group for c in validation}
+    assert len({c.group for c in validation}) == 2  # 0.4 of 5 groups
 
 
-def test_at_random_groups_are_torn_and_kept_in_the_cases():
-    training, held_out = split_by(CASES, 0.2, seed=1, way="random")
-    assert len(held_out) == 10
-    assert torn_groups(training, held_out)
-    assert {case.id: case.group for case in training + held_out} == {
+def test_seeds_give_other_splits():
+    found = cases(*"abcdefghij")
+    splits = {split_cases(found, 0.3, seed)[1] for seed in range(10)}
+    assert len(splits) > 5
+
+
+def test_each_side_gets_a_case():
+    training, validation = split_cases(cases("a", "b"), 0.01, seed=0)
+    assert len(training) == len(validation) == 1
+
+
+@pytest.mark.parametrize(("names", "fraction"), [(("a-0", "a-1"), 0.5), ("ab", 0.0), ("ab", 1.0)])
+def test_impossible_splits_are_refused(names, fraction):
+    with pytest.raises(ValueError, match="expected"):
+        split_cases(cases(*names), fraction, seed=0)
+
+
+def test_by_group_nothing_leaks():
+    training, validation = split_by(CASES, 0.2, seed=1)
+    assert leaking_groups(training, validation) == []
+    assert len(validation) == 2 * 5  # a fifth of ten groups of five
+    assert sorted(_ids(training) + _ids(validation)) == sorted(_ids(CASES))
+
+
+def test_at_random_groups_leak_and_are_kept_in_the_cases():
+    training, validation = split_by(CASES, 0.2, seed=1, way="random")
+    assert len(validation) == 10
+    assert leaking_groups(training, validation)
+    assert {case.id: case.group for case in training + validation} == {
         case.id: case.group for case in CASES
     }
 
@@ -37,13 +68,13 @@ def test_seeded_and_independent_of_the_order(way):
 
 
 def test_unknown_way():
-    with pytest.raises(ValueError, match="way: found 'frame', expected one of group, random"):
+    with pytest.raises(ValueError, match="way: found 'frame', expected one of: group, random"):
         split_by(CASES, 0.2, 0, "frame")
 
 
 def test_assign():
     sides = assign("here", {"0": "training", "1": "held_out"}, CASES[:2])
-    assert [_ids(side) for side in sides] == [["0"], ["1"]]
+    assert sides == Sides(training=(CASES[0],), validation=(CASES[1],))
 
 
 @pytest.mark.parametrize(

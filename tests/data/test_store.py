@@ -7,16 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from keras_medseg.data import store
+from keras_medseg.data import decoding, store
 from keras_medseg.data.cases import CaseArrays
-from keras_medseg.data.store import DiskFullError, open_store, prepare
+from keras_medseg.data.store import DiskFullError, StoredCase, open_store, prepare
 from keras_medseg.errors import DataError
 
 HERE = Path(__file__).parent
@@ -201,20 +201,139 @@ def test_another_reader_is_another_source(source, toys):
     assert len(toys.decoded(source)) == 8
 
 
-def _read_brighter(case, *, by):
-    import toy_cases
-
-    arrays = toy_cases.read(case)
-    return replace(arrays, image=arrays.image + arrays.image.astype(bool) * np.int16(by))
-
-
-def test_another_option_of_the_reader_is_another_source(source, toys):
-    """functools.partial: decoded again when the option changes, and kept when it does not."""
+@pytest.mark.parametrize(
+    ("way", "workers"), [("method", 2), ("option", 1), ("object as option", 2)]
+)
+def test_another_setting_of_the_reader_is_another_source(source, toys, way, workers):
+    """Decoded again when the setting changes, and kept when it does not."""
     for by in (1, 5, 5):
-        read = partial(_read_brighter, by=by)
-        made = prepare(toys.find_cases(source), read, source.parent / "store", workers=1)
+        read = {
+            "method": toys.Brighter(by).read,
+            "option": partial(toys.read_brighter, by=by),
+            "object as option": partial(toys.read_with, reader=toys.Brighter(by)),
+        }[way]
+        made = prepare(toys.find_cases(source), read, source.parent / "store", workers=workers)
     assert made.cases["case0"].image.max() == toys.toy_arrays(0)[0].max() + 5
     assert len(toys.decoded(source)) == 2 * len(made.cases)
+
+
+def test_names_of_readers(toys):
+    brighter = toys.Brighter(3)
+    name = store.reader_name
+    assert name(toys.read) == "toy_cases.read"
+    assert name(toys.Brighter.read_plain) == "toy_cases.Brighter.read_plain"
+    assert name(brighter.read) == "Brighter(by=3).read"
+    assert name(partial(brighter.read, size=2)) == "Brighter(by=3).read(size=2)"
+    options = {"reader": brighter, "fit": "pad"}
+    assert name(partial(toys.read_with, 7, **options)) == (
+        "toy_cases.read_with(7, fit='pad', reader=Brighter(by=3))"
+    )
+
+
+def test_a_reader_whose_settings_are_not_known_is_refused(source, toys):
+    class Plain:
+        def read(self, case):
+            return toys.read(case)
+
+    @dataclass
+    class Changeable(Plain):
+        by: int = 1
+
+    for reader in (Plain(), Changeable()):
+        expected = f"reader: found a method of {type(reader).__name__}, expected .* frozen"
+        with pytest.raises(ValueError, match=expected):
+            prepare(toys.find_cases(source), reader.read, source.parent / "store")
+    assert not (source.parent / "store").exists()
+
+
+# In memory
+
+
+FIELDS = [field.name for field in fields(StoredCase) if field.name not in ("folder", "in_memory")]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("resized", [True, False])
+def test_a_case_in_memory_is_that_of_a_store(tmp_path, toys, labelled, resized):
+    image, labels = toys.toy_arrays(0)
+    labels[1, 3, 6] = 2
+    case = toys.write_case(tmp_path / "source", "a", image, labels if labelled else None)
+    arrays = toys.read(case)
+    arrays = replace(
+        arrays,
+        affine=np.float32(arrays.affine),
+        source_shape=(16, 18, 14) if resized else None,
+    )
+    stored = prepare([case], lambda case: arrays, tmp_path / "store", workers=1).cases["a"]
+    made = StoredCase.from_arrays(case, arrays)
+    for name in FIELDS:
+        one, other = getattr(made, name), getattr(stored, name)
+        assert type(one) is type(other), name
+        assert np.array_equal(one, other) if name == "affine" else one == other, name
+    assert made.source_shape == ((16, 18, 14) if resized else (8, 9, 7))
+    for one, other in (
+        (made.image, stored.image),
+        (made.labels, stored.labels),
+        (made.full_image(), stored.full_image()),
+    ):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert one.dtype == other.dtype
+            assert one.flags.c_contiguous
+            np.testing.assert_array_equal(one, other)
+    assert made.folder is None
+    assert made.labelled == labelled
+
+
+def test_a_case_in_memory_is_its_own_and_read_only(toys, tmp_path):
+    image = np.arange(1, 13, dtype=np.uint8).reshape(4, 3, 1, 1)
+    case = toys.Case("a", "toy", (), None, "a")
+    arrays = CaseArrays(image, image[..., 0].copy(), np.eye(4), ("L", "P", "S"))
+    made = StoredCase.from_arrays(case, arrays)
+    image[...] = 0
+    assert made.image.min() == 1
+    for array in (made.image, made.labels):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+    again = pickle.loads(pickle.dumps(made))
+    np.testing.assert_array_equal(again.image, made.image)
+    np.testing.assert_array_equal(again.labels, made.labels)
+
+
+def test_a_case_in_memory_is_checked_as_any_other(toys):
+    case = toys.Case("a", "toy", (), None, "a")
+    empty = CaseArrays(np.zeros((2, 2, 2, 1), np.int16), None, np.eye(4), ("L", "P", "S"))
+    with pytest.raises(DataError, match="a: found an image of zeros"):
+        StoredCase.from_arrays(case, empty)
+
+
+# Images
+
+
+def test_pixels_and_mask_of_one_slice(tmp_path, toys):
+    image = np.zeros((5, 4, 1, 3), np.uint8)
+    image[1:4, 2:, 0] = np.arange(1, 19).reshape(3, 2, 3)
+    labels = np.zeros((5, 4, 1), np.uint8)
+    labels[2, 3] = 1
+    stored = _single(tmp_path, toys, image, labels)
+    assert stored.image.shape == (1, 3, 2, 3)
+    np.testing.assert_array_equal(stored.pixels, image[:, :, 0])
+    np.testing.assert_array_equal(stored.mask, labels[:, :, 0])
+
+
+def test_a_volume_has_no_pixels_and_an_unlabelled_case_no_mask(tmp_path, toys):
+    volume = _single(tmp_path, toys, *toys.toy_arrays(0))
+    for name in ("pixels", "mask"):
+        with pytest.raises(ValueError, match="case a: found 7 slices, expected one"):
+            getattr(volume, name)
+    unlabelled = StoredCase.from_arrays(
+        toys.Case("b", "toy", (), None, "b"),
+        CaseArrays(np.ones((2, 2, 1, 1), np.uint8), None, np.eye(4), ("L", "P", "S")),
+    )
+    with pytest.raises(ValueError, match="case b: found no labels"):
+        _ = unlabelled.mask
+    with pytest.raises(ValueError, match="case b: found no labels"):
+        unlabelled.full_labels()
 
 
 # What is damaged
@@ -446,9 +565,9 @@ def test_a_missing_source_names_the_case_and_the_file(source, toys):
 
 def test_signals_of_the_terminal_do_not_reach_workers(monkeypatch):
     calls = []
-    monkeypatch.setattr(store.signal, "signal", lambda *call: calls.append(call))
-    monkeypatch.setattr(store, "_exit_with_parent", lambda: None)
-    store._start_worker()
+    monkeypatch.setattr(decoding.signal, "signal", lambda *call: calls.append(call))
+    monkeypatch.setattr(decoding, "_exit_with_parent", lambda: None)
+    decoding._start_worker()
     assert calls == [(signal.SIGINT, signal.SIG_IGN)]
 
 

@@ -23,9 +23,9 @@ def stored(tmp_path):
     return store
 
 
-def _slice(case, z, size, normalisation="none", flip=(False, False)):
+def _slice(case, z, size, normalization="none", flip=(False, False)):
     out = np.full((*size[:2], case.image.shape[3]), np.nan, np.float32)
-    scaling = volumes.scaling(case.statistics, normalisation)
+    scaling = volumes.scaling(case.statistics, normalization)
     volumes.read_slice(case, z, size, scaling, out, flip=flip)
     return out
 
@@ -175,13 +175,13 @@ def test_min_max_maps_each_channel_of_the_volume_to_one(stored):
     assert np.allclose(found[0, :, 2], [1, 0, 0.25, 0.5, 0.75, 1])
 
 
-@pytest.mark.parametrize("normalisation", ["z_score", "min_max"])
-def test_a_channel_without_contrast_stays_finite(stored, normalisation):
+@pytest.mark.parametrize("normalization", ["z_score", "min_max"])
+def test_a_channel_without_contrast_stays_finite(stored, normalization):
     image = np.zeros((2, 2, 1, 2), np.float32)
     image[..., 0] = 7
-    found = _slice(stored(image), 0, (2, 2, 1), normalisation)
+    found = _slice(stored(image), 0, (2, 2, 1), normalization)
     # min_max counts the background 0 in, so 7 is the maximum.
-    assert np.array_equal(found[..., 0], np.full((2, 2), 0 if normalisation == "z_score" else 1))
+    assert np.array_equal(found[..., 0], np.full((2, 2), 0 if normalization == "z_score" else 1))
     assert not found[..., 1].any()
 
 
@@ -191,17 +191,17 @@ def test_every_stored_type_is_read(stored, dtype):
     assert _slice(stored(image), 0, (2, 2, 1))[..., 0].tolist() == [[3, 0], [200, 7]]
 
 
-def test_only_the_named_normalisations_exist():
-    with pytest.raises(ValueError, match="found 'zscore', expected one of z_score, min_max, none"):
+def test_only_the_named_normalizations_exist():
+    with pytest.raises(ValueError, match="found 'zscore', expected one of: z_score, min_max, none"):
         volumes.scaling([{"min": 0, "max": 1, "mean": 0, "std": 1}], "zscore")
 
 
 # Parts of the stored box, for crops in three dimensions
 
 
-def _box(case, start, size, normalisation="none"):
+def _box(case, start, size, normalization="none"):
     out = np.full((*size, case.image.shape[3]), np.nan, np.float32)
-    volumes.read_box(case, start, volumes.scaling(case.statistics, normalisation), out)
+    volumes.read_box(case, start, volumes.scaling(case.statistics, normalization), out)
     return out
 
 
@@ -245,7 +245,7 @@ def test_part_of_the_box_lies_in_zeros(stored, start, size):
     np.testing.assert_array_equal(found[..., 2], codes == 0)
 
 
-def test_part_of_the_box_is_normalised_before_it_is_padded(stored):
+def test_part_of_the_box_is_normalized_before_it_is_padded(stored):
     case, image, _ = _boxed(stored)
     # Each channel: 1, 3, ... 119 or 2, 4, ... 120, deviation 2 sqrt((60^2 - 1) / 12) = 34.636.
     expected = (image - [60, 61]) / 34.6362

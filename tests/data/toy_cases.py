@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,29 @@ def read(case: Case) -> CaseArrays:
     return CaseArrays(
         np.load(case.images[0]), labels, np.diag([-1.0, -1.0, 3.0, 1.0]), ("L", "P", "S")
     )
+
+
+def read_brighter(case: Case, *, by: int) -> CaseArrays:
+    arrays = read(case)
+    return replace(arrays, image=arrays.image + arrays.image.astype(bool) * np.int16(by))
+
+
+@dataclass(frozen=True)
+class Brighter:
+    """A reader with a setting: a frozen dataclass whose method decodes."""
+
+    by: int = 1
+
+    def read(self, case: Case) -> CaseArrays:
+        return read_brighter(case, by=self.by)
+
+    @classmethod
+    def read_plain(cls, case: Case) -> CaseArrays:
+        return read(case)
+
+
+def read_with(case: Case, *, reader: Brighter) -> CaseArrays:
+    return reader.read(case)
 
 
 def decoded(folder: Path) -> list[str]:

@@ -62,3 +62,10 @@ def test_batches_count_by_their_samples(apart):
     np.testing.assert_allclose([found["WT"], found["ET"]], expected)
     expected = (2 * float(loss(y, x)) + float(loss(y_last, x_last))) / 3
     assert found["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_of_targets_with_one_name_the_first_counts():
+    crops = Crops(targets=(("WT", (1, 2, 3)), ("WT", (1, 2, 3))))
+    found = score_crops(Network(), crops, lambda y, p: 0.0)
+    assert list(found) == ["WT", "loss"]
+    assert found["WT"] == score_crops(Network(), Crops(), lambda y, p: 0.0)["WT"]

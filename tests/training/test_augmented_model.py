@@ -9,7 +9,7 @@ from keras_medseg.data.transforms import augment_volumes
 from keras_medseg.training.augmented_model import AugmentedModel
 
 PATCH = (8, 6, 7)
-OPTIONS = augment_volumes.complete(
+OPTIONS = augment_volumes.with_defaults(
     {name: {"probability": 0.5} for name in augment_volumes.DEFAULTS}
 )
 
@@ -18,7 +18,7 @@ def _samples(count=8):
     generator = np.random.default_rng(0)
     x = generator.standard_normal((count, *PATCH, 2), "float32")
     y = np.float32(generator.random((count, *PATCH, 2)) > 0.6)
-    return x, y, augment_volumes.draw(5, 0, count, OPTIONS, PATCH)
+    return x, y, augment_volumes.draw_parameters(5, 0, count, OPTIONS, PATCH)
 
 
 def _network():

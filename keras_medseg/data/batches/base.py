@@ -1,130 +1,124 @@
-"""What every kind of batches shares: the protocol, order and memory, and what feeds Keras.
-
-Batches are a pure function (seed, epoch, step) -> batch: data/slices.py, data/patches.py and
-data/pictures.py have one class each.
-"""
-
-from __future__ import annotations
+"""What all batches share: they are a pure function (seed, epoch, step) -> batch."""
 
 import math
-import sys
-import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 
-from keras_medseg.data.store import Store
+from keras_medseg.data.store import Store, StoredCase
 
-if TYPE_CHECKING:
-    import keras
-    import tensorflow as tf
+Targets = tuple[tuple[str, tuple[int, ...]], ...]
+"""(name, label codes) pairs, one channel of y each, in this order. A name may occur twice."""
+
+Inputs = np.ndarray | tuple[np.ndarray, np.ndarray]
+"""x (N, ..., C); or (x, augmentation parameters), where the training step does the augmentation."""
 
 
-class Batches(Protocol):
-    """What a training needs to know of its data.
+@lru_cache(maxsize=4)
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Sample numbers 0 .. count - 1 in the random order of that epoch: (count,), read-only."""
+    drawn = np.random.default_rng((seed, epoch)).permutation(count)
+    # The array is cached: whoever wrote to it would change every later call.
+    drawn.flags.writeable = False
+    return drawn
 
-    targets: name -> label codes; one channel of y each, in this order.
+
+@dataclass(frozen=True)
+class CaseBatches(ABC):
+    """Batches of samples from some cases of a store; every sample comes once in an epoch.
+
+    The same (seed, epoch, step) gives the same bytes in any order of calls and in any process, so
+    an interrupted training can go on as if nothing had happened. Subclasses are frozen dataclasses
+    that add what a sample is.
+
+    Attributes:
+        store: where the cases are.
+        case_ids: the cases, in any order; they are sorted.
+        targets: (name, label codes) pairs, one channel of y each. Without any, cases need no labels
+            and y has no channels.
+        batch_size: samples in a batch; the last batch of an epoch may be smaller.
+        seed: of the order and of everything that is drawn at random.
+        shuffle: whether every epoch has an order of its own; otherwise samples are sorted by case.
+
+    Raises:
+        ValueError: arguments that fit neither each other nor the store.
     """
 
     store: Store
     case_ids: Sequence[str]
-    targets: Mapping[str, tuple[int, ...]]
+    targets: Targets
+    _: KW_ONLY
+    batch_size: int
+    seed: int = 0
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.case_ids:
+            raise ValueError("case_ids: found none, expected at least one.")
+        unknown = sorted(set(self.case_ids) - set(self.store.cases))
+        if unknown:
+            raise ValueError(f"case_ids: found {unknown}, expected cases of {self.store.folder}.")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: found {self.batch_size}, expected 1 or more.")
+        _check_targets(self.targets)
+        if len({case.channels for case in self._cases}) > 1:
+            raise ValueError("case_ids: found cases with different channels, expected the same.")
+        if unlabelled := [case.id for case in self._cases if self.targets and not case.labelled]:
+            raise ValueError(f"case_ids: found no labels for {unlabelled}, expected all labelled.")
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in an epoch: one for each case."""
+        return len(self.case_ids)
 
     @property
     def steps_per_epoch(self) -> int:
         """Number of batches in an epoch, the last of which may be smaller."""
+        return math.ceil(self.samples / self.batch_size)
 
-    def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """x (N, ..., C) and y (N, ..., targets), float32, of step `step` of `epoch`.
+    def order(self, epoch: int) -> np.ndarray:
+        """(samples,) sample numbers in the order of that epoch."""
+        if self.shuffle:
+            return epoch_order(self.samples, self.seed, epoch)
+        return np.arange(self.samples)
 
-        What a training step is to do to its crops itself comes with x, as a tuple of arrays.
+    @abstractmethod
+    def batch(self, epoch: int, step: int) -> tuple[Inputs, np.ndarray]:
+        """Batch `step` of `epoch`.
+
+        Returns:
+            x (N, ..., C) and y (N, ..., targets), float32. If augmentation runs on the device, x is
+            a tuple (crops, augmentation parameters).
+
+        Raises:
+            IndexError: the epoch does not have that step.
         """
 
+    def _chosen(self, epoch: int, step: int) -> np.ndarray:
+        """(N,) numbers of the samples in batch `step` of `epoch`."""
+        if not 0 <= step < self.steps_per_epoch:
+            raise IndexError(f"step: found {step}, expected 0 to {self.steps_per_epoch - 1}.")
+        return self.order(epoch)[step * self.batch_size :][: self.batch_size]
 
-class _Memory:
-    """Lends out the memory of earlier batches that nobody holds any more.
+    @cached_property
+    def _cases(self) -> list[StoredCase]:
+        return [self.store.cases[id] for id in sorted(self.case_ids)]
 
-    New pages cost as much time as all arithmetic on a batch. Aligned to 64 bytes, an array becomes
-    a tensor without a copy.
-    """
-
-    def __init__(self, kept: int = 12) -> None:
-        self._kept = kept
-        self._blocks: list[np.ndarray] = []
-        self._lock = threading.Lock()
-
-    def array(self, shape: tuple[int, ...]) -> np.ndarray:
-        """An uninitialised float32 array."""
-        size = math.prod(shape) * 4
-        with self._lock:
-            block = self._block(size + 64)
-        start = -block.ctypes.data % 64
-        return block[start : start + size].view(np.float32).reshape(shape)
-
-    def _block(self, size: int) -> np.ndarray:
-        for i in range(len(self._blocks)):
-            # Two: the list and the call. An array, a view or a tensor would be a third.
-            if self._blocks[i].size == size and sys.getrefcount(self._blocks[i]) == 2:
-                return self._blocks[i]
-        block = np.empty(size, np.uint8)
-        self._blocks = [*self._blocks, block][-self._kept :]
-        return block
+    @cached_property
+    def _codes(self) -> list[tuple[int, ...]]:
+        """The label codes of each channel of y."""
+        return [codes for _, codes in self.targets]
 
 
-memory = _Memory()
-
-
-@lru_cache(maxsize=4)
-def order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """(count,) sample numbers in the order of that epoch."""
-    return np.random.default_rng((seed, epoch)).permutation(count)
-
-
-def tf_dataset(batches: Batches, epochs: Sequence[int] = range(1)) -> tf.data.Dataset:
-    """All batches of `epochs`, in order and the same in every run, read ahead on other threads.
-
-    A later `fit(initial_epoch=k)` gets range(k, n) and sees what an unbroken one would have seen.
-    """
-    import tensorflow as tf
-
-    steps = batches.steps_per_epoch
-    first = batches.batch(epochs[0], 0)
-    arrays = tf.nest.flatten(first)
-
-    def read(number: np.ndarray) -> list[np.ndarray]:
-        return tf.nest.flatten(batches.batch(epochs[int(number) // steps], int(number) % steps))
-
-    def load(number: tf.Tensor) -> tuple:
-        tensors = tf.numpy_function(read, [number], [tf.float32] * len(arrays), stateful=False)
-        for tensor, array in zip(tensors, arrays):
-            tensor.set_shape((None, *array.shape[1:]))
-        return tf.nest.pack_sequence_as(first, tensors)
-
-    numbers = tf.data.Dataset.range(len(epochs) * steps)
-    # One reader: a second one makes both wait for the interpreter's lock.
-    return numbers.map(load, num_parallel_calls=1, deterministic=True).prefetch(2)
-
-
-def py_dataset(batches: Batches, epoch: int = 0) -> keras.utils.PyDataset:
-    """The batches of `epoch`, and of one epoch more after every `on_epoch_end`."""
-    import keras
-
-    class Dataset(keras.utils.PyDataset):
-        """Keras calls on_epoch_end; everything else is `batches`."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.epoch = epoch
-
-        def __len__(self) -> int:
-            return batches.steps_per_epoch
-
-        def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-            return batches.batch(self.epoch, step)
-
-        def on_epoch_end(self) -> None:
-            self.epoch += 1
-
-    return Dataset()
+def _check_targets(targets: Targets) -> None:
+    # A mapping of two-letter names would otherwise pass for pairs.
+    if isinstance(targets, Mapping) or not all(
+        isinstance(pair, tuple) and len(pair) == 2 and pair[1] for pair in targets
+    ):
+        raise ValueError(
+            f"targets: found {targets}, expected (name, label codes) pairs such as "
+            "(('WT', (1, 2, 3)),)."
+        )

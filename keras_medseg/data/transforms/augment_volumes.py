@@ -1,14 +1,14 @@
-"""What fmnet2023 does to a crop: zoom, flips, noise, blur, brightness and contrast, in this order.
+"""Augmentations of 3-D crops: zoom, flips, noise, blur, brightness and contrast, in this order.
 
-A sample's decisions are a few numbers that follow from (seed, epoch, index); NumPy draws them. What
-is done with them is written once, in functions that NumPy and keras.ops have under the same names:
-the argument `ops` is `numpy` in the input pipeline and `keras.ops` inside the training step, and
-both give the same values to float32's rounding. What a sample does not undergo leaves it as it is
-to the last bit, so the pipeline may skip it.
+The order and the details are those of fmnet2023, whose authors' loader calls DALI: sizes are cut to
+whole voxels, the cubic interpolation is Keys' with a = -1/2, the Gaussian ends at ceil(3 sigma) and
+is mirrored at the border without repeating it.
 
-The details are those of DALI, which the authors' loader called: sizes are cut to whole voxels, the
-cubic is Keys' with a = -1/2, the Gaussian ends at ceil(3 sigma) and mirrors at the border without
-repeating it.
+The random decisions about a sample are a few numbers that follow from (seed, epoch, index); NumPy
+draws them. The augmentations themselves are written once, with functions that NumPy and keras.ops
+have under the same names: the argument `ops` is `numpy` in the input pipeline and `keras.ops` in
+the training step, and both give the same values up to the rounding of float32. An augmentation that
+was not drawn for a sample leaves its bits unchanged, so the pipeline may skip it.
 """
 
 import math
@@ -18,8 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from keras_medseg.errors import require_choice
+
+Options = Mapping[str, Mapping[str, Any]]
+"""Name of an augmentation -> its options."""
+
 # The strengths of the authors' code.
-DEFAULTS = {
+DEFAULTS: Options = {
     "zoom": {"probability": 0.15, "scale": (0.7, 1.0)},
     "flips": {"probability": 0.5},
     "noise": {"probability": 0.15, "sigma": (0.0, 0.33)},
@@ -27,12 +32,12 @@ DEFAULTS = {
     "brightness": {"probability": 0.15, "factor": (0.7, 1.3)},
     "contrast": {"probability": 0.15, "factor": (0.65, 1.5)},
 }
-# extent: how much of an axis is enlarged to the whole; key: two numbers of 24 bits.
+# extent: voxels of an axis that are enlarged to its full size; key: two numbers of 24 bits.
 COLUMNS = (
     *("extent_x", "extent_y", "extent_z", "flip_x", "flip_y", "flip_z"),
     *("noise_sigma", "noise_key_a", "noise_key_b", "blur_sigma", "brightness", "contrast"),
 )
-# The columns in which a sample without that augmentation differs from one with it.
+# The columns in which a sample with that augmentation differs from a sample without it.
 DECIDE = {
     "zoom": (0, 1, 2),
     "flips": (3, 4, 5),
@@ -42,38 +47,45 @@ DECIDE = {
     "contrast": (11,),
 }
 
-Options = Mapping[str, Mapping[str, Any]]
 
-
-def complete(options: Options) -> dict[str, dict[str, Any]]:
+def with_defaults(options: Options) -> dict[str, dict[str, Any]]:
     """The named augmentations in their order, with the authors' strengths where none is given.
 
+    Args:
+        options: the augmentations to use; see `DEFAULTS` for their names and options.
+
+    Returns:
+        Name -> all options, in the order of `DEFAULTS`.
+
     Raises:
-        ValueError: for an unknown name or option, a probability outside of 0 to 1, or a range that
-            is not one of positive numbers (scale: at most 1).
+        ValueError: unknown name or option, a probability outside [0, 1], or a range whose numbers
+            are not positive and ascending (scale: at most 1).
     """
-    if unknown := sorted(set(options) - set(DEFAULTS)):
-        raise ValueError(f"augmentation: found {unknown}, expected some of {list(DEFAULTS)}.")
     for name, given in options.items():
-        if unknown := sorted(set(given) - set(DEFAULTS[name])):
-            known = list(DEFAULTS[name])
-            raise ValueError(f"augmentation.{name}: found {unknown}, expected some of {known}.")
+        require_choice("augmentation", name, DEFAULTS)
         for option, value in given.items():
+            require_choice(f"augmentation.{name}", option, DEFAULTS[name])
             _check(f"augmentation.{name}.{option}", option, value)
     return {name: {**DEFAULTS[name], **options[name]} for name in DEFAULTS if name in options}
 
 
-def draw(
+def draw_parameters(
     seed: int, epoch: int, count: int, options: Options, patch: tuple[int, int, int]
 ) -> np.ndarray:
-    """What samples 0 .. count - 1 undergo in that epoch: (count, len(COLUMNS)) float32.
+    """Draw the augmentation parameters of samples 0 .. count - 1 for one epoch.
 
-    A sample's row depends on (seed, epoch, index) alone: a larger count appends rows, and an
-    augmentation more or less leaves the others as they were.
+    A sample's row depends on (seed, epoch, index) alone: a larger count appends rows, and adding
+    or removing an augmentation does not change the columns of the others.
 
     Args:
-        options: as `complete` gives them; empty, nothing happens to any sample.
-        patch: (x, y, z) of the crops.
+        seed: of the training.
+        epoch: from 0.
+        count: number of samples.
+        options: as `with_defaults` returns them; without any, no sample is changed.
+        patch: (x, y, z) voxels of the crops.
+
+    Returns:
+        (count, len(COLUMNS)) float32.
     """
     uniform = np.random.default_rng((seed, epoch, 3)).random((count, 15))
 
@@ -99,19 +111,24 @@ def draw(
 
 
 def occurring(options: Options, parameters: np.ndarray, patch: tuple[int, int, int]) -> Options:
-    """Those of `options` that change one of the samples of `parameters` (N, len(COLUMNS))."""
-    changed = (parameters != draw(0, 0, 1, {}, patch)).any(axis=0)
+    """Those of `options` that change at least one sample of `parameters` (N, len(COLUMNS))."""
+    changed = (parameters != draw_parameters(0, 0, 1, {}, patch)).any(axis=0)
     names = {name for name, columns in DECIDE.items() if changed[list(columns)].any()}
     return {name: given for name, given in options.items() if name in names}
 
 
 def augment_image(ops: ModuleType, x: Any, parameters: Any, options: Options) -> Any:
-    """Crops (N, X, Y, Z, C) float32 as their rows of `parameters` say.
+    """Augment crops as their rows of `parameters` say.
 
     Args:
         ops: numpy or keras.ops.
-        parameters: (N, len(COLUMNS)) of `draw`.
-        options: as in `draw`; what is not among them is left out, whatever the parameters say.
+        x: crops (N, X, Y, Z, C) float32.
+        parameters: (N, len(COLUMNS)) of `draw_parameters`.
+        options: as in `draw_parameters`; an augmentation that is not among them is left out,
+            whatever the parameters say.
+
+    Returns:
+        (N, X, Y, Z, C) float32.
     """
     if "zoom" in options or "flips" in options:
         for axis in (1, 2, 3):
@@ -132,7 +149,17 @@ def augment_image(ops: ModuleType, x: Any, parameters: Any, options: Options) ->
 
 
 def augment_targets(ops: ModuleType, y: Any, parameters: Any, options: Options) -> Any:
-    """Targets (N, X, Y, Z, R) zoomed, to the nearest voxel, and mirrored like their crops."""
+    """Zoom (nearest voxel) and mirror targets like their crops.
+
+    Args:
+        ops: numpy or keras.ops.
+        y: targets (N, X, Y, Z, R) float32.
+        parameters: as in `augment_image`.
+        options: as in `augment_image`.
+
+    Returns:
+        (N, X, Y, Z, R) float32.
+    """
     if "zoom" in options or "flips" in options:
         for axis in (1, 2, 3):
             y = _resample(ops, y, parameters, axis, cubic=False)
@@ -165,11 +192,11 @@ def _per_sample(ops: ModuleType, parameters: Any, name: str) -> Any:
 
 
 def _resample(ops: ModuleType, x: Any, parameters: Any, axis: int, *, cubic: bool) -> Any:
-    """The middle `extent` voxels of an axis enlarged to the whole of it, then mirrored.
+    """Enlarge the middle `extent` voxels of an axis to its full size, then mirror it.
 
-    Rows are gathered and added, not multiplied by a matrix: matrix units round float32 to the ten
-    bits of TF32 unless told otherwise. Places are computed in integers, so that a voxel is the
-    same one on every backend.
+    Rows are gathered and added, not multiplied by a matrix, because matrix units round float32 to
+    the ten bits of TF32 unless told otherwise. Places are computed in integers, so that every
+    backend takes the same voxels.
     """
     size, name = x.shape[axis], "xyz"[axis - 1]
     extent = ops.array(_column(parameters, f"extent_{name}"), dtype="int32")
@@ -177,7 +204,7 @@ def _resample(ops: ModuleType, x: Any, parameters: Any, axis: int, *, cubic: boo
     place = ops.arange(size, dtype="int32")[None]
     place = flip * (size - 1) + (1 - 2 * flip) * place
     first = (size - extent + 1) // 2
-    # Voxel centres: the source of place p lies at ((2 p + 1) extent - size) / (2 size).
+    # Voxel centers: the source of place p lies at ((2 p + 1) extent - size) / (2 size).
     if not cubic:
         return _gather(ops, x, first + (2 * place + 1) * extent // (2 * size), axis)
     doubled = (2 * place + 1) * extent - size
@@ -193,7 +220,7 @@ def _resample(ops: ModuleType, x: Any, parameters: Any, axis: int, *, cubic: boo
 
 
 def _keys_weights(t: Any) -> tuple[Any, Any, Any, Any]:
-    """Cubic convolution (Keys 1981, a = -1/2) of the voxels at -1, 0, 1 and 2, for t in [0, 1)."""
+    """Weights of the voxels at -1, 0, 1 and 2 for t in [0, 1): cubic convolution, Keys 1981."""
     return (
         ((-0.5 * t + 1.0) * t - 0.5) * t,
         (1.5 * t - 2.5) * t * t + 1.0,
@@ -203,7 +230,7 @@ def _keys_weights(t: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def _gather(ops: ModuleType, x: Any, index: Any, axis: int) -> Any:
-    """Along `axis`, voxel index[n, p] of sample n at place p; index (N, size) int32."""
+    """Take, along `axis`, voxel index[n, p] of sample n for place p; index (N, size) int32."""
     shape, size = tuple(x.shape)[1:], x.shape[axis]
     outer, inner = math.prod(shape[: axis - 1]), math.prod(shape[axis:])
     start = ops.arange(ops.shape(x)[0] * outer, dtype="int32") * size
@@ -219,7 +246,7 @@ def _normal(ops: ModuleType, x: Any, parameters: Any) -> Any:
     """Standard normal numbers of x's shape that follow from the sample's key and the voxel.
 
     Each voxel's number is hashed to 32 bits; two of them become two normal numbers (Box and Muller
-    1958). No generator: NumPy's, TensorFlow's and JAX's give different numbers.
+    1958). No random generator is used: those of NumPy, TensorFlow and JAX give different numbers.
     """
     shape = tuple(x.shape)[1:]
     count = math.prod(shape)
@@ -239,7 +266,7 @@ def _normal(ops: ModuleType, x: Any, parameters: Any) -> Any:
 
 
 def _scramble(ops: ModuleType, words: Any) -> Any:
-    """The finaliser of MurmurHash3 (Appleby): every bit depends on every bit."""
+    """The finalizer of MurmurHash3 (Appleby): every bit depends on every bit."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         words = ops.bitwise_xor(words, ops.right_shift(words, ops.array(shift, dtype="uint32")))
         words = words * ops.array(factor, dtype="uint32")
@@ -250,7 +277,7 @@ def _scramble(ops: ModuleType, words: Any) -> Any:
 
 
 def _gaussian(ops: ModuleType, sigma: Any, radius: int) -> Any:
-    """(N, 2 radius + 1) weights; sigma (N, 1), 0 for the voxel alone."""
+    """(N, 2 radius + 1) weights of a Gaussian; sigma (N, 1) voxels, 0 for no blur."""
     offsets = ops.array(np.arange(-radius, radius + 1)[None], dtype="float32")
     inside = ops.array(ops.abs(offsets) <= ops.ceil(3.0 * sigma), dtype="float32")
     spread = ops.maximum(sigma, 1e-3)
@@ -259,6 +286,7 @@ def _gaussian(ops: ModuleType, sigma: Any, radius: int) -> Any:
 
 
 def _convolve(ops: ModuleType, x: Any, weights: Any, axis: int) -> Any:
+    """Convolve each sample along one axis with its own weights, mirrored at the border."""
     size, radius = x.shape[axis], weights.shape[1] // 2
     period = max(2 * (size - 1), 1)
     mirrored = np.abs(np.arange(-radius, size + radius)) % period

@@ -1,51 +1,71 @@
-"""Pictures brought to the size that a network sees, and label maps brought back.
+"""Images brought to the size that a network sees, and label maps brought back.
 
-The papers say "256 x 256" and "512 x 512 in equal proportions" and not how. PyTorch's usual way,
-`torchvision.transforms.Resize` on Pillow images, is followed: bilinear with antialiasing (Pillow
-widens the filter when it scales down), masks by the nearest pixel.
+The papers say "256 x 256" and "512 x 512 in equal proportions" but not how. Here it is done as
+usual in PyTorch, by `torchvision.transforms.Resize` on Pillow images: bilinear with antialiasing
+(Pillow widens the filter when it scales down), and masks by the nearest pixel.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from keras_medseg.errors import require_choice
+
 FITS = ("stretch", "pad", "crop")
-"""stretch: the sides are scaled apart. pad: in equal proportions until the whole picture fits,
-zeros around it. crop: in equal proportions until it fills the size, the centre of it."""
+"""stretch: rows and columns are scaled independently. pad: scaled in equal proportions until the
+whole image fits, with zeros around it. crop: scaled in equal proportions until the image fills the
+size, of which the center is kept."""
 
 
 def resize(pixels: np.ndarray, size: Sequence[int], fit: str = "stretch") -> np.ndarray:
-    """A picture (H, W, C) uint8 in another size, bilinear with antialiasing -> (h, w, C) uint8.
+    """Resize an image, bilinear with antialiasing.
+
+    Args:
+        pixels: (H, W, C) uint8.
+        size: (rows, columns) of the result.
+        fit: one of FITS.
+
+    Returns:
+        (rows, columns, C) uint8.
 
     Raises:
-        ValueError: for a fit that is not one of FITS.
+        ValueError: unknown fit.
     """
-    return _centred(_scaled(pixels, _scaled_size(pixels.shape, size, fit)), size)
+    return _centered(_scaled(pixels, _scaled_size(pixels.shape, size, fit)), size)
 
 
 def resize_labels(labels: np.ndarray, size: Sequence[int], fit: str = "stretch") -> np.ndarray:
-    """A label map (H, W) uint8 in another size, by the nearest pixel -> (h, w) uint8."""
+    """Resize a label map by the nearest pixel, (H, W) uint8; otherwise as `resize`."""
     scaled = _scaled_size(labels.shape, size, fit)
-    return _centred(_scaled(labels, scaled, nearest=True), size)
+    return _centered(_scaled(labels, scaled, nearest=True), size)
 
 
 def restore(labels: np.ndarray, full_size: Sequence[int], fit: str = "stretch") -> np.ndarray:
-    """What `resize_labels` did undone: (h, w) uint8 -> (H, W) uint8 on the picture's own grid.
+    """Undo `resize_labels`: bring a label map back to the image's own grid.
 
-    What was cropped away is 0.
+    Args:
+        labels: (h, w) uint8.
+        full_size: (rows, columns) of the image before `resize`.
+        fit: as in `resize`.
+
+    Returns:
+        (rows, columns) uint8; 0 where `resize` cropped the image.
+
+    Raises:
+        ValueError: unknown fit.
     """
     scaled = _scaled_size(full_size, labels.shape, fit)
     return _scaled(_cut_out(labels, scaled), full_size, nearest=True)
 
 
 def _scaled_size(full: Sequence[int], size: Sequence[int], fit: str) -> tuple[int, int]:
-    if fit not in FITS:
-        raise ValueError(f"fit: found {fit!r}, expected one of {', '.join(FITS)}.")
+    require_choice("fit", fit, FITS)
     ratios = [wanted / side for wanted, side in zip(size, full[:2])]
     if fit == "stretch":
         return size[0], size[1]
     ratio = min(ratios) if fit == "pad" else max(ratios)
-    return tuple(max(round(side * ratio), 1) for side in full[:2])
+    rows, columns = (max(round(side * ratio), 1) for side in full[:2])
+    return rows, columns
 
 
 def _scaled(values: np.ndarray, size: Sequence[int], *, nearest: bool = False) -> np.ndarray:
@@ -59,8 +79,8 @@ def _scaled(values: np.ndarray, size: Sequence[int], *, nearest: bool = False) -
     return np.asarray(Image.fromarray(values).resize((size[1], size[0]), how))
 
 
-def _centred(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """The centre of `values`, with zeros around it where `size` is larger."""
+def _centered(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """The center of `values`, with zeros around it where `size` is larger."""
     if values.shape[:2] == tuple(size):
         return values
     framed = np.zeros((*size, *values.shape[2:]), values.dtype)
@@ -70,7 +90,7 @@ def _centred(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 
 def _cut_out(framed: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """The inverse of `_centred`."""
+    """The inverse of `_centered`."""
     values = np.zeros(tuple(size), framed.dtype)
     inner, outer = _overlap(size, framed.shape)
     values[inner] = framed[outer]
@@ -80,7 +100,7 @@ def _cut_out(framed: np.ndarray, size: Sequence[int]) -> np.ndarray:
 def _overlap(
     inner: Sequence[int], outer: Sequence[int]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Where two grids with a common centre meet, as indices of the one and of the other."""
+    """Where two grids with a common center meet, as indices of the one and of the other."""
     starts = [(theirs - ours) // 2 for ours, theirs in zip(inner[:2], outer[:2])]
     lengths = [min(ours, theirs) for ours, theirs in zip(inner[:2], outer[:2])]
     ours = tuple(slice(max(-s, 0), max(-s, 0) + n) for s, n in zip(starts, lengths))

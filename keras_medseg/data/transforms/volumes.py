@@ -1,4 +1,4 @@
-"""Windows of the full grid, and intensities brought to one scale."""
+"""Windows of the full grid, parts of the stored box, and normalization of their intensities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,17 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_medseg.data.store import StoredCase
+from keras_medseg.errors import require_choice
 
-NORMALISATIONS = ("z_score", "min_max", "none")
+NORMALIZATIONS = ("z_score", "min_max", "none")
+
+Index = tuple[int | slice, ...]
 
 
 def window_origin(full_shape: Sequence[int], size: Sequence[int]) -> tuple[int, ...]:
-    """First voxel of the centre window; negative where the window is larger than the grid."""
+    """First voxel of the center window; negative where the window is larger than the grid."""
     return tuple((full - wanted) // 2 for full, wanted in zip(full_shape, size))
 
 
 def window(full_shape: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
-    """The part of the grid that lies in its centre window, (240, 240, 155) -> 32:208, 13:141."""
+    """The part of a grid that lies in its center window, (240, 240, 155) -> 32:208, 13:141."""
     origin = window_origin(full_shape, size)
     return tuple(
         slice(max(start, 0), min(start + wanted, full))
@@ -25,9 +28,14 @@ def window(full_shape: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
 
 
 def paste(values: np.ndarray, full_shape: Sequence[int]) -> np.ndarray:
-    """Put a centre window, (x, y, z) or (x, y, z, R), back into its grid; 0 outside.
+    """Put a center window back into its grid; 0 outside.
 
-    Returns (X, Y, Z) or (X, Y, Z, R) in the dtype of `values`.
+    Args:
+        values: (x, y, z), (x, y, z, R) or the same in two dimensions.
+        full_shape: of the grid, (X, Y, Z) or (X, Y).
+
+    Returns:
+        (X, Y, Z), (X, Y, Z, R) or the same in two dimensions, in the dtype of `values`.
     """
     size = values.shape[: len(full_shape)]
     origin = window_origin(full_shape, size)
@@ -42,9 +50,11 @@ def paste(values: np.ndarray, full_shape: Sequence[int]) -> np.ndarray:
 class Scaling:
     """Intensities as image * scale + shift, in float32.
 
-    scale, shift: (width * C,), one pixel's values repeated.
-    masked: background, exactly 0 in the image, stays exactly 0.
-    channels: which of the image's channels these C are, in this order.
+    Attributes:
+        scale: (width * C,), the values of one pixel repeated.
+        shift: (width * C,), like `scale`.
+        masked: whether background, exactly 0 in the image, stays exactly 0.
+        channels: which of the image's channels these C are, in this order.
     """
 
     scale: np.ndarray
@@ -55,42 +65,43 @@ class Scaling:
 
 def scaling(
     statistics: Sequence[dict[str, float]],
-    normalisation: str,
+    normalization: str,
     channels: tuple[int, ...] | None = None,
     width: int = 2048,
 ) -> Scaling:
-    """How to normalise a case with these statistics, `width` pixels at a time.
+    """How to normalize a case with these statistics, `width` pixels at a time.
 
-    channels: which of the image's channels are read, in this order; by default all.
-
-    z_score: zero mean and unit standard deviation over the non-zero voxels of each channel of the
-    volume; background stays 0. min_max: each channel of the volume, background included, to
-    [0, 1]. none: the stored numbers. A channel of one value only becomes 0.
+    Args:
+        statistics: of a `StoredCase`.
+        normalization: "z_score": zero mean and unit standard deviation over the non-zero voxels of
+            each channel of the volume; background stays 0. "min_max": each channel of the volume,
+            background included, to [0, 1]. "none": the stored numbers. A channel of one value only
+            becomes 0.
+        channels: which of the image's channels are read, in this order; by default all.
+        width: number of pixels for which scale and shift are repeated.
 
     Raises:
-        ValueError: for another name, and for channels that the image does not have.
+        ValueError: unknown normalization, or channels that the image does not have.
     """
+    require_choice("normalization", normalization, NORMALIZATIONS)
     everything = tuple(range(len(statistics)))
     channels = everything if channels is None else tuple(channels)
     if not channels or not set(channels) <= set(everything):
         raise ValueError(f"channels: found {channels}, expected some of {everything}.")
-    pairs = [_scale_and_shift(statistics[channel], normalisation) for channel in channels]
+    pairs = [_scale_and_shift(statistics[channel], normalization) for channel in channels]
     scale, shift = (np.tile(np.array(values, np.float32), width) for values in zip(*pairs))
-    return Scaling(scale, shift, normalisation == "z_score", channels)
+    return Scaling(scale, shift, normalization == "z_score", channels)
 
 
-def _scale_and_shift(channel: dict[str, float], normalisation: str) -> tuple[float, float]:
-    if normalisation == "none":
+def _scale_and_shift(channel: dict[str, float], normalization: str) -> tuple[float, float]:
+    if normalization == "none":
         return 1.0, 0.0
-    if normalisation == "z_score":
-        centre, spread = channel["mean"], channel["std"]
-    elif normalisation == "min_max":
-        centre = min(channel["min"], 0.0)
-        spread = max(channel["max"], 0.0) - centre
+    if normalization == "z_score":
+        center, spread = channel["mean"], channel["std"]
     else:
-        names = ", ".join(NORMALISATIONS)
-        raise ValueError(f"normalisation: found {normalisation!r}, expected one of {names}.")
-    return (1 / spread, -centre / spread) if spread else (0.0, 0.0)
+        center = min(channel["min"], 0.0)
+        spread = max(channel["max"], 0.0) - center
+    return (1 / spread, -center / spread) if spread else (0.0, 0.0)
 
 
 def read_slice(
@@ -102,20 +113,23 @@ def read_slice(
     *,
     flip: tuple[bool, bool] = (False, False),
 ) -> None:
-    """Fill `out` with slice `z` of the centre window, normalised; zero-padded before that.
+    """Fill `out` with one slice of the center window, normalized; zero-padded before that.
 
     Args:
+        case: the case to read.
         z: index along the window's third axis, 0 .. size[2] - 1.
-        size: (x, y, z) of the window.
+        size: (x, y, z) voxels of the window.
+        scaling: of the case.
         out: (x, y, C) float32.
         flip: whether to mirror the window along x and along y.
     """
     _clear(out)
     if not scaling.masked and scaling.shift.any():
         out[...] = scaling.shift[: out.shape[2]]
-    stored, inside = _overlap(case, case.image_boxes, z, size, flip)
-    if stored is None:
+    meeting = _overlap(case, case.image_boxes, z, size, flip)
+    if meeting is None:
         return
+    stored, inside = meeting
     values = _scaled(case.image[stored], scaling)
     # All channels of a pixel as one element, or NumPy would mirror a row number by number.
     pixel = np.dtype((np.void, values.shape[2] * values.itemsize))
@@ -134,13 +148,23 @@ def read_targets(
     """As read_slice, the labels: out[..., k] is 1 where the label is one of targets[k], else 0.
 
     Args:
+        case: the case to read.
+        z: as in `read_slice`.
+        size: as in `read_slice`.
+        targets: label codes of each channel.
         out: (x, y, len(targets)) float32.
+        flip: as in `read_slice`.
+
+    Raises:
+        ValueError: the case has no labels.
     """
     _clear(out)
-    stored, inside = _overlap(case, case.label_boxes, z, size, flip)
-    if stored is None:
+    everything = case.require_labels()
+    meeting = _overlap(case, case.label_boxes or (), z, size, flip)
+    if meeting is None:
         return
-    labels = case.labels[stored]
+    stored, inside = meeting
+    labels = everything[stored]
     for k, codes in enumerate(targets):
         mask = labels == codes[0]
         for code in codes[1:]:
@@ -149,10 +173,12 @@ def read_targets(
 
 
 def read_box(case: StoredCase, start: Sequence[int], scaling: Scaling, out: np.ndarray) -> None:
-    """Fill `out` with a part of the stored box of a case, normalised; zero-padded before that.
+    """Fill `out` with a part of the stored box of a case, normalized; zero-padded before that.
 
     Args:
-        start: (x, y, z) of its first voxel, counted from the box's; it may lie outside.
+        case: the case to read.
+        start: (x, y, z) of the part's first voxel, counted from the box's; it may lie outside.
+        scaling: of the case.
         out: (x, y, z, C) float32.
     """
     _clear(out)
@@ -172,28 +198,41 @@ def read_box_targets(
     """As read_box, the labels: out[..., k] is 1 where the label is one of targets[k], else 0.
 
     Args:
+        case: the case to read.
+        start: as in `read_box`.
+        targets: label codes of each channel.
         out: (x, y, z, len(targets)) float32.
+
+    Raises:
+        ValueError: the case has no labels.
     """
+    labels = case.require_labels()
     belongs = np.zeros((256, len(targets)), np.float32)
     for k, codes in enumerate(targets):
         belongs[list(codes), k] = 1
     out[...] = belongs[0]
-    stored, inside = _meeting(case.labels.shape, start, out.shape)
-    out[inside] = belongs[np.moveaxis(case.labels[stored], 0, 2)]
+    stored, inside = _meeting(labels.shape, start, out.shape)
+    out[inside] = belongs[np.moveaxis(labels[stored], 0, 2)]
 
 
 def read_volume(
-    case: StoredCase, normalisation: str, channels: tuple[int, ...] | None = None
+    case: StoredCase, normalization: str, channels: tuple[int, ...] | None = None
 ) -> np.ndarray:
-    """(X', Y', Z', C) float32: the whole stored box of a case, normalised.
+    """The whole stored box of a case, normalized.
 
-    channels: as in `scaling`.
+    Args:
+        case: the case to read.
+        normalization: as in `scaling`.
+        channels: as in `scaling`.
+
+    Returns:
+        (X', Y', Z', C) float32.
 
     Raises:
         ValueError: as `scaling`.
     """
     depth, width, height = case.image.shape[:3]
-    how = scaling(case.statistics, normalisation, channels)
+    how = scaling(case.statistics, normalization, channels)
     out = np.empty((width, height, depth, len(how.channels)), np.float32)
     read_box(case, (0, 0, 0), how, out)
     return out
@@ -222,7 +261,7 @@ def _meeting(
 def _scaled(image: np.ndarray, scaling: Scaling) -> np.ndarray:
     if scaling.channels != tuple(range(image.shape[-1])):
         image = image[..., scaling.channels]
-    # In blocks of one long row: NumPy's inner loop over the rows of an image costs twice the time.
+    # In blocks of one long row: NumPy's inner loop over the rows of an image takes twice the time.
     count, length = image.size, scaling.scale.size
     flat = np.empty(-(-count // length) * length, np.float32)
     flat[count:] = 0
@@ -252,17 +291,17 @@ def _overlap(
     z: int,
     size: Sequence[int],
     flip: tuple[bool, bool],
-) -> tuple[tuple | None, tuple | None]:
+) -> tuple[Index, Index] | None:
     """Index of the stored arrays and of the window where slice `z` meets its box in `boxes`."""
     origin = window_origin(case.full_shape, size)
     x, y, first = origin[0] - case.origin[0], origin[1] - case.origin[1], origin[2] - case.origin[2]
     if not 0 <= first + z < len(boxes):
-        return None, None
+        return None
     left, right, top, bottom = boxes[first + z]
     left, right = max(x, left), min(x + size[0], right)
     top, bottom = max(y, top), min(y + size[1], bottom)
     if left >= right or top >= bottom:
-        return None, None
+        return None
     row = slice(size[0] + x - right, size[0] + x - left) if flip[0] else slice(left - x, right - x)
     column = (
         slice(size[1] + y - bottom, size[1] + y - top) if flip[1] else slice(top - y, bottom - y)

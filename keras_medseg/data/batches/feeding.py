@@ -1,0 +1,62 @@
+"""What feeds batches to Keras: a tf.data.Dataset, or a PyDataset for every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_medseg.data.batches.base import CaseBatches, Inputs
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+
+def tf_dataset(batches: CaseBatches, epochs: Sequence[int] = range(1)) -> tf.data.Dataset:
+    """All batches of `epochs`, in order and the same in every run, read ahead on another thread.
+
+    A later `fit(initial_epoch=k)` gets range(k, n) and sees what an unbroken one would have seen.
+    """
+    import tensorflow as tf
+
+    steps = batches.steps_per_epoch
+    first = batches.batch(epochs[0], 0)
+    arrays = tf.nest.flatten(first)
+
+    def read(number: np.ndarray) -> list[np.ndarray]:
+        return tf.nest.flatten(batches.batch(epochs[int(number) // steps], int(number) % steps))
+
+    def load(number: tf.Tensor) -> tuple:
+        tensors = tf.numpy_function(read, [number], [tf.float32] * len(arrays), stateful=False)
+        for tensor, array in zip(tensors, arrays):
+            tensor.set_shape((None, *array.shape[1:]))
+        return tf.nest.pack_sequence_as(first, tensors)
+
+    numbers = tf.data.Dataset.range(len(epochs) * steps)
+    # One reader: a second one makes both wait for the interpreter's lock.
+    return numbers.map(load, num_parallel_calls=1, deterministic=True).prefetch(2)
+
+
+def py_dataset(batches: CaseBatches, epoch: int = 0) -> keras.utils.PyDataset:
+    """The batches of `epoch`, and of the next epoch after every `on_epoch_end`."""
+    import keras
+
+    class Dataset(keras.utils.PyDataset):
+        """Keras calls on_epoch_end; everything else is `batches`."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.epoch = epoch
+
+        def __len__(self) -> int:
+            return batches.steps_per_epoch
+
+        def __getitem__(self, step: int) -> tuple[Inputs, np.ndarray]:
+            return batches.batch(self.epoch, step)
+
+        def on_epoch_end(self) -> None:
+            self.epoch += 1
+
+    return Dataset()
