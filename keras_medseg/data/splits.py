@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from keras_medseg.data.cases import Case, split_cases
-from keras_medseg.data.formats.manifest import HELD_OUT, TRAINING
+from keras_medseg.data.formats.manifest import TRAINING, VALIDATION
 from keras_medseg.errors import DataError
 
 WAYS = ("group", "random")
@@ -56,8 +56,8 @@ def assign(where: Path | str, sides: Mapping[str, str], cases: Sequence[Case]) -
             remedy = "Fetch the missing cases, or make a split of those that are there."
             raise DataError(where, found=text, expected="the same cases", remedy=remedy)
     training = tuple(case for case in cases if sides[case.id] == TRAINING)
-    held_out = tuple(case for case in cases if sides[case.id] == HELD_OUT)
+    held_out = tuple(case for case in cases if sides[case.id] == VALIDATION)
     if not training or not held_out:
-        found, remedy = "all cases on one side", f"Name both {TRAINING} and {HELD_OUT}."
+        found, remedy = "all cases on one side", f"Name both {TRAINING} and {VALIDATION}."
         raise DataError(where, found=found, expected="cases on both", remedy=remedy)
     return training, held_out

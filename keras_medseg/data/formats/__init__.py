@@ -1,0 +1,1 @@
+"""Strict reading and writing of files: NIfTI, raster images, masks and manifests."""

@@ -3,7 +3,7 @@
 A damaged file is a NiftiError, an odd one has remarks; both name the file, the field, what was
 found, what was expected and what to do. Read are single-file NIfTI-1 and NIfTI-2 images (.nii,
 .nii.gz) of either byte order with integers or floats of up to 64 bits. Refused are .hdr/.img pairs,
-RGB, complex and bit types, lengths not in millimetres, and files larger than LIMIT_BYTES. A flipped
+RGB, complex and bit types, lengths not in millimeters, and files larger than LIMIT_BYTES. A flipped
 bit among the voxels of a plain .nii cannot be noticed: the format has no checksum, gzip has.
 """
 
@@ -43,7 +43,7 @@ _CHUNK = 1 << 16
 _DEFLATE_RATIO = 1032
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _MAGIC = {348: b"n+1", 540: b"n+2"}
-_UNITS = {1: "metres", 3: "micrometres"}
+_UNITS = {1: "meters", 3: "micrometers"}
 _TYPES = {2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280}
 _TYPE_NAMES = {0: "unknown", 1: "bits", 32: "complex64", 128: "RGB", 1536: "float128"}
 _TYPE_NAMES |= {1792: "complex128", 2048: "complex256", 2304: "RGBA"}
@@ -59,11 +59,17 @@ class NiftiError(DataError):
 class Header:
     """What a NIfTI header says, checked.
 
-    shape: as on disk, (X, Y, Z) or with further axes. dtype: voxels on disk, byte order included.
-    affine: (4, 4) float64, voxel -> mm. spacing_mm: voxel size along the first three axes.
-    header_bytes: 348 or 540. offset: bytes before the first voxel.
-    slope, intercept: (1, 0) when the file does not scale.
-    remarks: oddities that a reader should hear of.
+    Attributes:
+        path: the file.
+        shape: as on disk, (X, Y, Z) or with further axes.
+        dtype: of the voxels on disk, byte order included.
+        affine: (4, 4) float64, voxel -> mm.
+        spacing_mm: voxel size along the first three axes.
+        header_bytes: 348 or 540.
+        offset: bytes before the first voxel.
+        slope: factor of the voxels on disk; 1 where the file does not scale.
+        intercept: what is added after that; 0 where the file does not scale.
+        remarks: what is odd about the header.
     """
 
     path: Path
@@ -79,12 +85,19 @@ class Header:
 
     @property
     def voxel_bytes(self) -> int:
+        """Size of all voxels on disk, decompressed."""
         return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A file's voxels, its header, and remarks on both."""
+    """What a file holds.
+
+    Attributes:
+        array: the voxels, scaled where the file says so.
+        header: the file's.
+        remarks: what is odd about header and voxels.
+    """
 
     array: np.ndarray
     header: Header
@@ -105,6 +118,7 @@ def load(path: Path | str, *, dimensions: int = 3) -> Volume:
     """Read a volume to the last byte, checksum included.
 
     Args:
+        path: the file.
         dimensions: number of axes asked for; further axes of length 1 are dropped.
 
     Raises:
@@ -446,8 +460,8 @@ def _affine(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     unit = int(raw["xyzt_units"]) & 7
     if unit in _UNITS:
-        remedy = "Rewrite the header in millimetres."
-        raise _field(path, "xyzt_units", f"{unit} ({_UNITS[unit]})", "millimetres (2)", remedy)
+        remedy = "Rewrite the header in millimeters."
+        raise _field(path, "xyzt_units", f"{unit} ({_UNITS[unit]})", "millimeters (2)", remedy)
     shape = (*shape, 1, 1)[:3]
     sform = raw.get_sform(coded=True)[0]
     qform = _qform(path, raw, required=sform is None)

@@ -6,12 +6,33 @@ widens the filter when it scales down), masks by the nearest pixel.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+
+from keras_medseg.data.cases import CaseArrays
 
 FITS = ("stretch", "pad", "crop")
 """stretch: the sides are scaled apart. pad: in equal proportions until the whole picture fits,
 zeros around it. crop: in equal proportions until it fills the size, the centre of it."""
+
+
+def resized(arrays: CaseArrays, size: Sequence[int], fit: str = "stretch") -> CaseArrays:
+    """An image and its labels in another size.
+
+    Args:
+        arrays: with one slice: image (H, W, 1, C), labels (H, W, 1) or None, both uint8.
+        size: (rows, columns).
+        fit: one of FITS.
+
+    Raises:
+        ValueError: a fit that is not one of FITS.
+    """
+    image = resize(arrays.image[:, :, 0], size, fit)[:, :, None]
+    if arrays.labels is None:
+        return replace(arrays, image=image)
+    labels = resize_labels(arrays.labels[..., 0], size, fit)[..., None]
+    return replace(arrays, image=image, labels=labels)
 
 
 def resize(pixels: np.ndarray, size: Sequence[int], fit: str = "stretch") -> np.ndarray:
