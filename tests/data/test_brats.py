@@ -111,7 +111,7 @@ def _only(cases: list) -> object:
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("dataset", LAYOUTS)
-def test_every_year_is_recognised_and_mapped_to_one_convention(dataset, suffix, tmp_path):
+def test_every_year_is_recognized_and_mapped_to_one_convention(dataset, suffix, tmp_path):
     folder = _write_case(tmp_path, dataset, suffix=suffix)
     case = _only(_find(tmp_path))
     assert (case.id, case.dataset) == (folder.name, dataset)
@@ -629,7 +629,7 @@ BraTS2021_00017/                                 | BraTS2021_00017/
     assert expected in report.text
 
 
-def test_nothing_recognised_shows_both_trees(tmp_path):
+def test_nothing_recognized_shows_both_trees(tmp_path):
     (tmp_path / "scans").mkdir()
     _write(tmp_path / "scans/patient_1.nii.gz", _images()[0])
     with pytest.raises(DataError) as caught:
@@ -660,7 +660,7 @@ def test_good_folder_is_ok(tmp_path):
     assert report.text.endswith("0 errors, 0 warnings")
 
 
-def test_no_enhancing_tumour_is_normal_and_an_empty_segmentation_is_odd(tmp_path, recwarn):
+def test_no_enhancing_tumor_is_normal_and_an_empty_segmentation_is_odd(tmp_path, recwarn):
     folder = _write_case(tmp_path)
     _replace(folder, "seg", np.where(_labels() == brats.ENHANCING, 0, _labels()))
     assert BRATS.check(tmp_path).problems == []
@@ -671,13 +671,13 @@ def test_no_enhancing_tumour_is_normal_and_an_empty_segmentation_is_odd(tmp_path
     assert report.ok
     problem = _only(report.problems)
     assert problem.severity == "warning"
-    assert "found no tumour voxel" in problem.message
-    with pytest.warns(brats.BratsWarning, match=r"_seg\.nii\.gz: found no tumour voxel.*Leave"):
+    assert "found no tumor voxel" in problem.message
+    with pytest.warns(brats.BratsWarning, match=r"_seg\.nii\.gz: found no tumor voxel.*Leave"):
         arrays = BRATS.read(_find(tmp_path)[0])
     assert not arrays.labels.any()
 
 
-def test_affines_within_a_tenth_of_a_millimetre_agree(tmp_path):
+def test_affines_within_a_tenth_of_a_millimeter_agree(tmp_path):
     folder = _write_case(tmp_path)
     _replace(folder, "t1", _images()[1], _moved(0.09))
     _replace(folder, "t2", _images()[3], np.where(LPS == 0, -0.0, LPS))

@@ -35,11 +35,13 @@ class Listing:
     sides: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
 class Dataset(ABC):
     """One kind of data set: which files make a case, what its labels mean, how labels are written.
 
-    Subclasses are frozen dataclasses: equal settings make equal objects, and an object can be sent
-    to the processes that decode. Recipes name a kind by its file's name (`data.dataset`).
+    Subclasses are frozen dataclasses, whose fields are the options of a kind, each with a default:
+    equal options make equal objects, and an object can be sent to the processes that decode.
+    Recipes name a kind by its file's name (`data.dataset`).
 
     Attributes:
         suffix: of the label maps that are written, ".nii.gz" or ".png".
@@ -82,7 +84,7 @@ class Dataset(ABC):
     @classmethod
     @abstractmethod
     def layout_examples(cls) -> list[str]:
-        """Lines of at most 48 characters that show how the files are to be named."""
+        """Lines of at most 46 characters that show how the files are to be named."""
 
     @abstractmethod
     def find(self, folder: Path, *, labelled: bool = True) -> Listing:

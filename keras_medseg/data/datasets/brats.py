@@ -1,11 +1,12 @@
-"""BraTS from 2015 to 2023 and the Decathlon's brain tumours, recognised from the files' names.
+"""BraTS from 2015 to 2023 and the Decathlon's brain tumors, recognized from the files' names.
 
 A case is known by its file names, wherever it lies up to MAX_DEPTH folders below the one given:
 the case folder itself, HGG and LGG, one year, or a mixture of years. The label codes follow from
-the data set and never from the labels found, for 27 of the 368 cases of 2020 have no enhancing
-tumour. BraTS2023 stands for all names of the kind BraTS-GLI-00000-000 (also MEN, MET, SSA). Later
-years have the same names; labels that 2023 lacks are refused, and so are the children of BraTS-PED.
-BraTS2015 are the files VSD.Brain... after conversion from .mha to NIfTI.
+the year and never from the labels found: 27 of the 368 cases of 2020 have no enhancing tumor.
+
+BraTS2015 are the files VSD.Brain... after conversion from .mha to NIfTI. BraTS2023 stands for all
+names of the kind BraTS-GLI-00000-000 (also MEN, MET, SSA). Later years have the same names; labels
+that 2023 lacks are refused, and so are the children of BraTS-PED.
 """
 
 import os
@@ -31,7 +32,7 @@ from keras_medseg.errors import DataError
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 BACKGROUND, NECROTIC, EDEMA, ENHANCING = 0, 1, 2, 3
-"""The package's label codes; NECROTIC is necrotic and non-enhancing tumour."""
+"""The package's label codes; NECROTIC is necrotic and non-enhancing tumor."""
 
 REGIONS: dict[str, Codes] = {
     "WT": (NECROTIC, EDEMA, ENHANCING),
@@ -293,6 +294,8 @@ def to_canonical(labels: np.ndarray, dataset: str, where: Path | str) -> np.ndar
     """Labels in the codes of a data set, of any shape and type -> canonical uint8.
 
     Args:
+        labels: the codes on disk.
+        dataset: whose codes they are, such as "BraTS2021".
         where: the file that holds them, for the message.
 
     Raises:
@@ -567,10 +570,10 @@ def _read_labels(truth: nifti.Volume, dataset: str, reading: Reading) -> np.ndar
         return None
     remarks = truth.remarks
     if not labels.any():
-        found = "found no tumour voxel, expected a segmentation"
+        found = "found no tumor voxel, expected a segmentation"
         remarks = (
             *truth.header.remarks,
-            f"{path}: {found}. Leave the case out if its tumour was not drawn.",
+            f"{path}: {found}. Leave the case out if its tumor was not drawn.",
         )
     reading.remarks += [(path, remark) for remark in remarks]
     return nifti.reorient(labels, truth.header.affine)
@@ -665,4 +668,4 @@ def _examples() -> Iterator[str]:
             folder = "Task01_BrainTumour" if layout is _DECATHLON else layout.example
             yield f"{layout.dataset + ':':11}{folder}/"
         for name in layout.names.values():
-            yield f"{'':13}{name.format(id=layout.example)}.nii.gz"
+            yield f"{'':12}{name.format(id=layout.example)}.nii.gz"
