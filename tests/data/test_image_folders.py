@@ -510,6 +510,15 @@ class TestLabelMaps:
         with pytest.raises(ValueError, match=r"labels: found shape .*, expected \(40, 30, 1\)"):
             IMAGES.write_labels(tmp_path / "mask.png", np.zeros(size, np.uint8), stored)
 
+    def test_labels_may_have_the_size_of_the_file_that_was_resized(self, tmp_path):
+        stored = self.stored(tmp_path)
+        object.__setattr__(stored, "source_shape", (80, 60, 1))
+        for size in ((40, 30, 1), (80, 60, 1)):
+            IMAGES.write_labels(tmp_path / "mask.png", np.ones(size, np.uint8), stored)
+            assert np.asarray(Image.open(tmp_path / "mask.png")).shape == size[:2]
+        with pytest.raises(ValueError, match=r"\(20, 15, 1\), expected \(40, 30, 1\) or \(80, "):
+            IMAGES.write_labels(tmp_path / "mask.png", np.ones((20, 15, 1), np.uint8), stored)
+
     @pytest.mark.parametrize("value", [1, 7, 255])
     def test_whatever_is_not_0_belongs_to_a_class_alone(self, value, tmp_path):
         case, mask = self.case(tmp_path), corpus.disc(value)

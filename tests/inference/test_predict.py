@@ -1,3 +1,4 @@
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -210,6 +211,46 @@ def test_merge_regions_refuses_what_it_cannot_merge():
         predict.merge_regions({"WT": one, "TC": np.ones((2, 3))})
 
 
+@pytest.mark.parametrize(
+    ("dataset", "codes"),
+    [
+        ("BraTS2018", {"necrotic": 1, "edema": 2, "enhancing": 4}),
+        ("BraTS2023", {"necrotic": 1, "edema": 2, "enhancing": 3}),
+        ("Decathlon", {"necrotic": 2, "edema": 1, "enhancing": 3}),
+    ],
+)
+def test_prediction_has_the_codes_of_its_data_set(tmp_path, dataset, codes):
+    case = stored_case(tmp_path, random_image(), dataset=dataset)
+    labels = np.zeros(FULL_SHAPE, np.uint8)
+    labels[1, 2, 3], labels[2, 2, 3], labels[3, 2, 3] = (
+        brats.NECROTIC,
+        brats.EDEMA,
+        brats.ENHANCING,
+    )
+    predict.write_prediction(tmp_path / "out.nii.gz", labels, case)
+    written = nib.load(tmp_path / "out.nii.gz")
+    voxels = np.asarray(written.dataobj)
+    assert written.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(written.affine, AFFINES["LPS"])
+    assert voxels[1:4, 2, 3].tolist() == [codes["necrotic"], codes["edema"], codes["enhancing"]]
+    assert np.count_nonzero(voxels) == 3
+
+
+@pytest.mark.parametrize("axes", ["LPS", "RAS", "ILA"])
+def test_prediction_lies_on_the_voxels_of_the_file(tmp_path, axes):
+    # In LPS voxel (1, 2, 3) of 12 x 10 x 8 counts from right, front and feet. The same voxel in
+    # RAS counts from left and back: (11 - 1, 9 - 2, 3); in ILA the first axis counts from the
+    # head (7 - 3), the second from the right (1), the third from the back (9 - 2).
+    on_disk = {"LPS": (1, 2, 3), "RAS": (10, 7, 3), "ILA": (4, 1, 7)}[axes]
+    case = stored_case(tmp_path, random_image(), axes=axes)
+    labels = np.zeros(FULL_SHAPE, np.uint8)
+    labels[1, 2, 3] = brats.EDEMA
+    predict.write_prediction(tmp_path / "out.nii", labels, case)
+    written = nib.load(tmp_path / "out.nii")
+    assert np.argwhere(np.asarray(written.dataobj)).tolist() == [list(on_disk)]
+    np.testing.assert_allclose(written.affine, AFFINES[axes])
+
+
 @pytest.mark.parametrize("axes", ["LPS", "RAS", "ILA"])
 def test_file_to_prediction_overlays_voxel_by_voxel(tmp_path, axes):
     """A network that marks bright voxels, from a file in any order back to that order."""
@@ -224,7 +265,14 @@ def test_file_to_prediction_overlays_voxel_by_voxel(tmp_path, axes):
     labels = predict.predict_case(
         {"WT": FirstChannel()}, case, window=FULL_SHAPE, normalisation="none", batch_size=8
     )
-    brats.Brats().write_labels(tmp_path / "out.nii.gz", labels, case)
+    predict.write_prediction(tmp_path / "out.nii.gz", labels, case)
     written = nifti.load(tmp_path / "out.nii.gz")
     np.testing.assert_array_equal(written.array, source * 2)
     np.testing.assert_allclose(written.header.affine, affine)
+
+
+def test_prediction_must_be_on_the_full_grid(tmp_path):
+    case = stored_case(tmp_path, random_image())
+    with pytest.raises(ValueError, match=r"found shape \(6, 4, 4\), expected \(12, 10, 8\)"):
+        predict.write_prediction(tmp_path / "out.nii.gz", np.zeros(WINDOW, np.uint8), case)
+    assert not (tmp_path / "out.nii.gz").exists()

@@ -8,12 +8,11 @@ from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from keras_medseg.data import checks
+from keras_medseg.data.datasets.base import Dataset
 from keras_medseg.errors import DataError, require_choice
-
-if TYPE_CHECKING:
-    from keras_medseg.data.datasets.base import Dataset
 
 
 def names() -> list[str]:
@@ -22,7 +21,7 @@ def names() -> list[str]:
     return sorted(name for name in found if name != "base" and not name.startswith("_"))
 
 
-def get(name: str, **options: Any) -> "Dataset":
+def get(name: str, **options: Any) -> Dataset:
     """A kind of data set, set up.
 
     Args:
@@ -44,8 +43,6 @@ def recognize(folder: Path) -> str:
     Raises:
         DataError: none is recognized (with the expected files beside those found), or several.
     """
-    from keras_medseg.data import checks
-
     folder = Path(os.path.abspath(folder))
     found = [name for name in names() if _class_of(name).recognizes(folder)]
     if len(found) == 1:
@@ -69,10 +66,8 @@ def recognize(folder: Path) -> str:
     raise checks.with_trees(error, checks.beside_listing(_examples(), folder))
 
 
-def _class_of(name: str) -> "type[Dataset]":
+def _class_of(name: str) -> type[Dataset]:
     """The one subclass of Dataset that a file defines."""
-    from keras_medseg.data.datasets.base import Dataset
-
     require_choice("data set", name, names())
     module = import_module(f"{__name__}.{name}")
     classes = [value for value in vars(module).values() if isinstance(value, type)]

@@ -289,10 +289,13 @@ class ImageFolders(Dataset):
         Raises:
             ValueError: labels of another size.
         """
-        if labels.shape != tuple(case.full_shape):
+        # A stored image may have been resized; its own size is that of the file.
+        decoded = tuple(case.full_shape)
+        own = tuple(getattr(case, "source_shape", decoded))
+        if labels.shape not in (decoded, own):
+            sizes = f"{decoded}" if own == decoded else f"{decoded} or {own}"
             raise ValueError(
-                f"labels: found shape {labels.shape}, expected {tuple(case.full_shape)}, that of "
-                f"{case.id}."
+                f"labels: found shape {labels.shape}, expected {sizes}, that of {case.id}."
             )
         only_one = len(self.labels) == 1
         image_files.write(path, labels * np.uint8(255) if only_one else labels)

@@ -32,15 +32,13 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import tifffile
+from PIL import Image
 
 from keras_medseg.errors import DataError
 from keras_medseg.files import write_atomic
-
-if TYPE_CHECKING:
-    import tifffile
 
 SUFFIXES = {
     ".png": "PNG",
@@ -176,8 +174,6 @@ def write(path: Path, pixels: np.ndarray) -> None:
 def _encode(pixels: np.ndarray, kind: str) -> bytes:
     file = io.BytesIO()
     if kind == "TIFF":
-        import tifffile
-
         tifffile.imwrite(
             file,
             pixels,
@@ -188,8 +184,6 @@ def _encode(pixels: np.ndarray, kind: str) -> bytes:
             software=False,
         )
     else:
-        from PIL import Image
-
         quality = {"quality": 92, "subsampling": 0} if kind == "JPEG" else {}
         Image.fromarray(pixels).save(file, kind, **quality)
     return file.getvalue()
@@ -272,8 +266,6 @@ def _check_size(path: Path, rows: int, columns: int) -> None:
 
 
 def _decode_by_pillow(path: Path, content: bytes) -> tuple[str, np.ndarray, int]:
-    from PIL import Image
-
     try:
         image: Image.Image = Image.open(io.BytesIO(content))
     except Image.DecompressionBombError as error:
@@ -303,8 +295,6 @@ def _known(orientation: int) -> int:
 
 
 def _decode_tiff(path: Path, content: bytes) -> tuple[str, np.ndarray, int]:
-    import tifffile
-
     if _tiff_has_more(content):
         raise _frames(path, "more than one page")
     with tifffile.TiffFile(io.BytesIO(content)) as file:
@@ -318,7 +308,7 @@ def _decode_tiff(path: Path, content: bytes) -> tuple[str, np.ndarray, int]:
     return _decode_by_pillow(path, content)
 
 
-def _check_tiff(path: Path, page: "tifffile.TiffPage", size: int) -> None:
+def _check_tiff(path: Path, page: tifffile.TiffPage, size: int) -> None:
     _check_size(path, page.imagelength, page.imagewidth)
     ends = [start + count for start, count in zip(page.dataoffsets, page.databytecounts)]
     if not ends or max(ends) > size:
@@ -334,7 +324,7 @@ def _check_tiff(path: Path, page: "tifffile.TiffPage", size: int) -> None:
         raise DataError(path, found=found, expected=expected, remedy=remedy)
 
 
-def _tiff_pixels(path: Path, page: "tifffile.TiffPage") -> tuple[str, np.ndarray]:
+def _tiff_pixels(path: Path, page: tifffile.TiffPage) -> tuple[str, np.ndarray]:
     samples = page.samplesperpixel
     if samples not in _TIFF_MODES:
         found, expected = f"{samples} samples per pixel", "1 to 4"

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from keras_medseg.errors import DataError
 
@@ -69,8 +70,6 @@ def labels_of_classes(codes: np.ndarray, table: np.ndarray, path: Path) -> tuple
     if unknown.mean() > _OFF_GRID:
         remedy = f"Name all classes; those that do not matter as {BACKGROUND!r}."
         raise DataError(path, found=found, expected=f"{known}", remedy=remedy)
-    from scipy import ndimage
-
     rows, columns = ndimage.distance_transform_edt(
         unknown, return_distances=False, return_indices=True
     )
