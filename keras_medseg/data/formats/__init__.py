@@ -1,1 +1,1 @@
-"""Strict reading and writing of files: NIfTI, raster images, masks and manifests."""
+"""Single files, read strictly and written whole or not at all: NIfTI, images, masks, manifests."""
