@@ -38,8 +38,8 @@ def main() -> None:
             folder = Path(scratch) / "cases"
             size = (120, 120, 80)
             phantom.write_brats(folder, cases=arguments.cases, layout="BraTS2021", shape=size)
-            found = brats.find_cases(folder)
-            decoded = store.prepare(found, brats.read_case, Path(scratch) / "store")
+            found = brats.Brats().find(folder).cases
+            decoded = store.prepare(found, brats.Brats().read, Path(scratch) / "store")
         print_table(measure(decoded, arguments), arguments, len(decoded.cases))
     if on_cpu:
         print(

@@ -126,7 +126,7 @@ def measure(batches: SliceBatches, cases: list[Case], limit: int) -> dict[str, f
 
 def time_store(cases: list[Case], folder: Path) -> Store:
     start = time.perf_counter()
-    store = prepare(cases, brats.read_case, folder)
+    store = prepare(cases, brats.Brats().read, folder)
     decoded = time.perf_counter()
     open_store(folder)
     verified = time.perf_counter()
@@ -157,7 +157,7 @@ def main() -> int:
         data = arguments.data or Path(folder, "phantom")
         if not arguments.data:
             phantom.write_brats(data, cases=arguments.cases)
-        cases = brats.find_cases(data)
+        cases = brats.Brats().find(data).cases
         store = time_store(cases, Path(folder, "store"))
         shape = {"window": (176, 176, 128), "batch_size": 32, "normalization": "z_score"}
         targets = (("WT", brats.REGIONS["WT"]),)

@@ -283,7 +283,7 @@ _ = images.write_pictures(folder, cases=96, layout="knee", size=(128, 128))
 # odd:
 
 # %%
-checked = image_folders.check(folder, classes=short.data.classes)
+checked = image_folders.ImageFolders(short.data.classes).check(folder)
 lines = checked.text.replace(f"{work}/", "").splitlines()
 print(*lines[:12], "...", lines[-1], sep="\n")
 

@@ -547,7 +547,7 @@ dice = scores.query("variant == 'with_edge_loss' and case == @name").set_index("
 figures.case_overlay(
     case.full_image(),
     case.full_labels(),
-    brats.read_labels(path, case.dataset),
+    brats.Brats().read_labels(path, case),
     title=f"median case: {name}",
     dice=dict(dice),
     spacing_mm=case.spacing_mm,

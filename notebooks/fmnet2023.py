@@ -293,8 +293,8 @@ _ = panel.legend(frameon=False, title="above the dotted line")
 
 # %%
 phantom.write_brats(work / "one", cases=1, layout="BraTS2021", shape=(120, 120, 77))
-found = brats.find_cases(work / "one")
-one = store.prepare(found, brats.read_case, work / "one_store")
+found = brats.Brats().find(work / "one").cases
+one = store.prepare(found, brats.Brats().read, work / "one_store")
 (case,) = one.cases.values()
 codes = {region: brats.REGIONS[region] for region in REGIONS}
 volume = volumes.read_volume(case, "z_score")
@@ -547,7 +547,7 @@ volume = volumes.read_volume(case, short.data.normalisation)
 inside = tuple(slice(f, f + n) for f, n in zip(case.origin, volume.shape))
 truth = case.full_labels()[inside]
 path = steps.prediction(run_folder, short, "fmnet", chosen)
-found = brats.read_labels(path, case.dataset)[inside]
+found = brats.Brats().read_labels(path, case)[inside]
 starts = sliding_window.window_starts(volume.shape[:3], patch, overlap)
 windows = [tuple(slice(f, f + n) for f, n in zip(start, patch)) for start in starts]
 window = max(windows, key=lambda window: np.count_nonzero(truth[window]))

@@ -553,7 +553,7 @@ masks_of = {}
 for name in data.held_out:
     case = data.store.cases[name]
     paths = [steps.prediction(run_folder, short, variant, name) for variant in variants]
-    before, after = (brats.read_labels(path, case.dataset) > 0 for path in paths)
+    before, after = (brats.Brats().read_labels(path, case) > 0 for path in paths)
     masks_of[name] = before, after, case.full_labels() > 0
 name = max(masks_of, key=lambda name: masks_of[name][0].sum() - masks_of[name][1].sum())
 before, after, truth = masks_of[name]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_medseg.data.cases import Case
-from keras_medseg.data.formats.manifest import HELD_OUT, TRAINING
+from keras_medseg.data.formats.manifest import VALIDATION, TRAINING
 from keras_medseg.errors import DataError, require_choice
 
 WAYS = ("group", "random")
@@ -109,8 +109,8 @@ def assign(where: Path | str, sides: Mapping[str, str], cases: Sequence[Case]) -
             remedy = "Fetch the missing cases, or make a split of those that are there."
             raise DataError(where, found=text, expected="the same cases", remedy=remedy)
     training = tuple(case for case in cases if sides[case.id] == TRAINING)
-    validation = tuple(case for case in cases if sides[case.id] == HELD_OUT)
+    validation = tuple(case for case in cases if sides[case.id] == VALIDATION)
     if not training or not validation:
-        found, remedy = "all cases on one side", f"Name both {TRAINING} and {HELD_OUT}."
+        found, remedy = "all cases on one side", f"Name both {TRAINING} and {VALIDATION}."
         raise DataError(where, found=found, expected="cases on both", remedy=remedy)
     return Sides(training, validation)

@@ -1,4 +1,4 @@
-"""A corpus of picture and mask files that are damaged or odd, each with the verdict it deserves.
+"""A corpus of image and mask files that are damaged or odd, each with the verdict it deserves.
 
 Whole files come from Pillow's and tifffile's encoders; damage and headers are made here by hand.
 """
@@ -16,14 +16,14 @@ from PIL import Image
 H, W = 40, 30
 
 
-def colour(seed: int = 0) -> np.ndarray:
+def color(seed: int = 0) -> np.ndarray:
     """(40, 30, 3) noise, which no compressor shortens: every compressed byte carries pixels."""
     return np.random.default_rng(seed).integers(0, 256, (H, W, 3), np.uint8)
 
 
-def grey(seed: int = 0) -> np.ndarray:
+def gray(seed: int = 0) -> np.ndarray:
     """(40, 30) noise."""
-    return np.ascontiguousarray(colour(seed)[..., 0])
+    return np.ascontiguousarray(color(seed)[..., 0])
 
 
 def disc(value: int = 255) -> np.ndarray:
@@ -54,13 +54,13 @@ def with_alpha(pixels: np.ndarray, alpha: int | np.ndarray) -> np.ndarray:
 
 def two_frames(kind: str) -> bytes:
     """An animated PNG or a TIFF of two pages."""
-    first, second, file = Image.fromarray(colour(0)), Image.fromarray(colour(1)), io.BytesIO()
+    first, second, file = Image.fromarray(color(0)), Image.fromarray(color(1)), io.BytesIO()
     first.save(file, kind, save_all=True, append_images=[second])
     return file.getvalue()
 
 
 def palette() -> bytes:
-    """A PNG whose pixels are indices into colours."""
+    """A PNG whose pixels are indices into colors."""
     image = Image.fromarray(disc(1))
     image.putpalette([0, 0, 0, 200, 30, 60])
     file = io.BytesIO()
@@ -89,7 +89,7 @@ def png_of(chunks: list[tuple[bytes, bytes]]) -> bytes:
 
 def bomb() -> bytes:
     """A PNG whose header announces 30,000 x 30,000 pixels."""
-    chunks = png_chunks(by_pillow("PNG", colour()))
+    chunks = png_chunks(by_pillow("PNG", color()))
     header = struct.pack(">II", 30_000, 30_000) + chunks[0][1][8:]
     return png_of([(b"IHDR", header), *chunks[1:]])
 
@@ -103,18 +103,18 @@ def oriented(orientation: int, pixels: np.ndarray | None = None) -> bytes:
     """A PNG with EXIF's orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return by_pillow("PNG", colour() if pixels is None else pixels, exif=exif)
+    return by_pillow("PNG", color() if pixels is None else pixels, exif=exif)
 
 
-PNG, TIFF = by_pillow("PNG", colour()), by_tifffile(colour(), photometric="rgb")
-JPEG = by_pillow("JPEG", colour())
-DEFLATED = by_tifffile(colour(), photometric="minisblack", planarconfig="contig", compression=8)
-SIXTEEN = colour().astype(np.uint16) * 257
+PNG, TIFF = by_pillow("PNG", color()), by_tifffile(color(), photometric="rgb")
+JPEG = by_pillow("JPEG", color())
+DEFLATED = by_tifffile(color(), photometric="minisblack", planarconfig="contig", compression=8)
+SIXTEEN = color().astype(np.uint16) * 257
 
 
 @dataclass(frozen=True)
 class File:
-    """name: with its suffix. role: "picture" or "mask". verdict: what the message must say."""
+    """name: with its suffix. role: "image" or "mask". verdict: what the message must say."""
 
     name: str
     role: str
@@ -127,45 +127,45 @@ class File:
 
 
 REFUSED = [
-    File("empty.png", "picture", b"", "an empty file"),
-    File("page.jpg", "picture", b"<!DOCTYPE html><html>403</html>", "begins with b'<!DOCTYPE"),
-    File("lfs.png", "picture", b"version https://git-lfs.github.com/spec/v1\n", "begins with"),
-    File("picture.gif.png", "picture", lambda: by_pillow("GIF", colour()), "begins with b'GIF"),
-    File("half.jpg", "picture", JPEG[: len(JPEG) // 2], "damaged JPEG file .*truncated"),
-    File("without_end.jpg", "picture", JPEG[:-2], "damaged JPEG file .*truncated"),
-    File("header_only.jpg", "picture", JPEG[:20], "damaged JPEG file"),
-    File("cmyk.jpg", "picture", lambda: by_pillow("JPEG", colour(), "CMYK"), "of the kind CMYK"),
-    File("half.png", "picture", PNG[: len(PNG) // 2], "bytes, .* announced"),
-    File("without_end.png", "picture", PNG[:-12], "bytes, .* announced"),
-    File("last_byte.png", "picture", PNG[:-1], "bytes, .* announced"),
-    File("flipped.png", "picture", flipped(PNG, len(PNG) // 2), "wrong checksum in chunk IDAT"),
-    File("flipped_header.png", "picture", flipped(PNG, 19), "wrong checksum in chunk IHDR"),
-    File("flipped_end.png", "picture", flipped(PNG, len(PNG) - 1), "wrong checksum in chunk IEND"),
-    File("animated.png", "picture", lambda: two_frames("PNG"), "an animation"),
-    File("grey16.png", "picture", lambda: by_pillow("PNG", SIXTEEN[..., 0]), "16 bits per sample"),
-    File("bomb.png", "picture", bomb, "decompression bomb"),
-    File("wide.tif", "picture", lambda: by_tifffile(np.zeros((1, 80_000_001), np.uint8),
+    File("empty.png", "image", b"", "an empty file"),
+    File("page.jpg", "image", b"<!DOCTYPE html><html>403</html>", "begins with b'<!DOCTYPE"),
+    File("lfs.png", "image", b"version https://git-lfs.github.com/spec/v1\n", "begins with"),
+    File("image.gif.png", "image", lambda: by_pillow("GIF", color()), "begins with b'GIF"),
+    File("half.jpg", "image", JPEG[: len(JPEG) // 2], "damaged JPEG file .*truncated"),
+    File("without_end.jpg", "image", JPEG[:-2], "damaged JPEG file .*truncated"),
+    File("header_only.jpg", "image", JPEG[:20], "damaged JPEG file"),
+    File("cmyk.jpg", "image", lambda: by_pillow("JPEG", color(), "CMYK"), "of the kind CMYK"),
+    File("half.png", "image", PNG[: len(PNG) // 2], "bytes, .* announced"),
+    File("without_end.png", "image", PNG[:-12], "bytes, .* announced"),
+    File("last_byte.png", "image", PNG[:-1], "bytes, .* announced"),
+    File("flipped.png", "image", flipped(PNG, len(PNG) // 2), "wrong checksum in chunk IDAT"),
+    File("flipped_header.png", "image", flipped(PNG, 19), "wrong checksum in chunk IHDR"),
+    File("flipped_end.png", "image", flipped(PNG, len(PNG) - 1), "wrong checksum in chunk IEND"),
+    File("animated.png", "image", lambda: two_frames("PNG"), "an animation"),
+    File("gray16.png", "image", lambda: by_pillow("PNG", SIXTEEN[..., 0]), "16 bits per sample"),
+    File("bomb.png", "image", bomb, "decompression bomb"),
+    File("wide.tif", "image", lambda: by_tifffile(np.zeros((1, 80_000_001), np.uint8),
          compression=8), "80000001 pixels announced"),
-    File("half.tif", "picture", TIFF[: len(TIFF) // 2], "bytes, .* announced"),
-    File("half_deflate.tif", "picture", DEFLATED[: len(DEFLATED) // 2], "bytes, .* announced"),
-    File("header_only.tif", "picture", TIFF[:8], "damaged TIFF file"),
-    File("flipped.tif", "picture", flipped(DEFLATED, len(DEFLATED) // 2), "damaged TIFF file"),
-    File("pages.tif", "picture", lambda: two_frames("TIFF"), "more than one page"),
-    File("lost_page.tif", "picture", lambda: two_frames("TIFF")[: len(TIFF)], "more than one page"),
-    File("colour16.tif", "picture", lambda: by_tifffile(SIXTEEN, photometric="rgb"), "16 bits"),
-    File("float.tif", "picture", lambda: by_tifffile(np.float32(grey())), "32 bits .*float"),
-    File("signed.tif", "picture", lambda: by_tifffile(grey().view(np.int8)), "8 bits .*, signed"),
-    File("cmyk.tif", "picture", lambda: by_pillow("TIFF", colour(), "CMYK"), "of the kind CMYK"),
-    File("samples.tif", "picture", lambda: by_tifffile(np.zeros((H, W, 5), np.uint8),
+    File("half.tif", "image", TIFF[: len(TIFF) // 2], "bytes, .* announced"),
+    File("half_deflate.tif", "image", DEFLATED[: len(DEFLATED) // 2], "bytes, .* announced"),
+    File("header_only.tif", "image", TIFF[:8], "damaged TIFF file"),
+    File("flipped.tif", "image", flipped(DEFLATED, len(DEFLATED) // 2), "damaged TIFF file"),
+    File("pages.tif", "image", lambda: two_frames("TIFF"), "more than one page"),
+    File("lost_page.tif", "image", lambda: two_frames("TIFF")[: len(TIFF)], "more than one page"),
+    File("color16.tif", "image", lambda: by_tifffile(SIXTEEN, photometric="rgb"), "16 bits"),
+    File("float.tif", "image", lambda: by_tifffile(np.float32(gray())), "32 bits .*float"),
+    File("signed.tif", "image", lambda: by_tifffile(gray().view(np.int8)), "8 bits .*, signed"),
+    File("cmyk.tif", "image", lambda: by_pillow("TIFF", color(), "CMYK"), "of the kind CMYK"),
+    File("samples.tif", "image", lambda: by_tifffile(np.zeros((H, W, 5), np.uint8),
          photometric="minisblack", planarconfig="contig"), "5 samples"),
-    File("half.bmp", "picture", lambda: by_pillow("BMP", colour())[:900], "damaged BMP file"),
-    File("glass.png", "picture", lambda: by_pillow("PNG", with_alpha(colour(), disc())),
+    File("half.bmp", "image", lambda: by_pillow("BMP", color())[:900], "damaged BMP file"),
+    File("glass.png", "image", lambda: by_pillow("PNG", with_alpha(color(), disc())),
          "not opaque"),
-    File("transparent.png", "picture", lambda: by_pillow("PNG", disc(), transparency=0),
+    File("transparent.png", "image", lambda: by_pillow("PNG", disc(), transparency=0),
          "not opaque"),
     File("palette.png", "mask", palette, "a palette"),
     File("glass.png", "mask", lambda: by_pillow("PNG", with_alpha(disc(), disc())), "not opaque"),
-    File("coloured.png", "mask", lambda: by_pillow("PNG", colour()), "colours"),
+    File("colored.png", "mask", lambda: by_pillow("PNG", color()), "colors"),
     File("mask16.png", "mask", lambda: by_pillow("PNG", disc().astype(np.uint16)), "16 bits"),
     File("mask16.tif", "mask", lambda: by_tifffile(disc().astype(np.uint16)), "16 bits"),
 ]  # fmt: skip
@@ -179,7 +179,7 @@ def turned_mask(photometric: str) -> bytes:
 
 def planar() -> bytes:
     """Three planes one after the other, as TIFF allows."""
-    planes = np.ascontiguousarray(np.moveaxis(colour(), -1, 0))
+    planes = np.ascontiguousarray(np.moveaxis(color(), -1, 0))
     return by_tifffile(planes, photometric="rgb", planarconfig="separate")
 
 
@@ -189,22 +189,22 @@ def interlaced_bilevel() -> bytes:
 
 
 ACCEPTED = [
-    (File("plain.png", "picture", PNG, ""), colour()),
-    (File("plain.tif", "picture", TIFF, ""), colour()),
-    (File("cvc.tif", "picture", DEFLATED, ""), colour()),
-    (File("planar.tif", "picture", planar, ""), colour()),
-    (File("lzw.tif", "picture",
-          lambda: by_pillow("TIFF", colour(), compression="tiff_lzw"), ""), colour()),
-    (File("big_endian.tif", "picture",
-          lambda: by_tifffile(colour(), photometric="rgb", byteorder=">"), ""), colour()),
-    (File("plain.bmp", "picture", lambda: by_pillow("BMP", colour()), ""), colour()),
-    (File("grey.png", "picture", lambda: by_pillow("PNG", grey()), ""), grey()[..., None]),
-    (File("opaque.png", "picture",
-          lambda: by_pillow("PNG", with_alpha(colour(), 255)), ""), colour()),
-    (File("palette.png", "picture", palette, ""),
+    (File("plain.png", "image", PNG, ""), color()),
+    (File("plain.tif", "image", TIFF, ""), color()),
+    (File("cvc.tif", "image", DEFLATED, ""), color()),
+    (File("planar.tif", "image", planar, ""), color()),
+    (File("lzw.tif", "image",
+          lambda: by_pillow("TIFF", color(), compression="tiff_lzw"), ""), color()),
+    (File("big_endian.tif", "image",
+          lambda: by_tifffile(color(), photometric="rgb", byteorder=">"), ""), color()),
+    (File("plain.bmp", "image", lambda: by_pillow("BMP", color()), ""), color()),
+    (File("gray.png", "image", lambda: by_pillow("PNG", gray()), ""), gray()[..., None]),
+    (File("opaque.png", "image",
+          lambda: by_pillow("PNG", with_alpha(color(), 255)), ""), color()),
+    (File("palette.png", "image", palette, ""),
      np.array([[0, 0, 0], [200, 30, 60]], np.uint8)[disc(1)]),
-    (File("misnamed.jpg", "picture", PNG, "found PNG inside.*name ending in .png"), colour()),
-    (File("grey.png", "mask", lambda: by_pillow("PNG", disc()), ""), disc()[..., None]),
+    (File("misnamed.jpg", "image", PNG, "found PNG inside.*name ending in .png"), color()),
+    (File("gray.png", "mask", lambda: by_pillow("PNG", disc()), ""), disc()[..., None]),
     (File("opaque.png", "mask",
           lambda: by_pillow("PNG", with_alpha(disc(), 255)), ""), disc()[..., None]),
     (File("rgb.png", "mask",

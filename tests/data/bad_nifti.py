@@ -183,7 +183,7 @@ _HEADERS = [
     _field("wrong_bitpix", "bitpix 8", bitpix=8),
     _field("infinite_slope", "scl_slope inf", scl_slope=INF),
     _field("nan_intercept", "scl_inter nan", scl_slope=2, scl_inter=NAN),
-    _field("metres", "xyzt_units 1", "millimetres", xyzt_units=1),
+    _field("meters", "xyzt_units 1", "millimeters", xyzt_units=1),
     _field("singular_sform", "sform singular", "affine", srow=_srow(np.ones((3, 4)))),
     _field("zero_sform", "sform singular", "affine", srow=_srow(np.zeros((3, 4)))),
     _field("nan_sform", "sform not finite", "affine", srow=(NAN, *_srow(LPS[:3])[1:])),

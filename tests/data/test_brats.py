@@ -4,9 +4,12 @@ import os
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
+from keras_medseg.data import store
+from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.datasets import brats
 from keras_medseg.data.formats import nifti
 from keras_medseg.errors import DataError
@@ -14,6 +17,7 @@ from keras_medseg.errors import DataError
 SHARED = Path(os.environ.get("KERAS_MEDSEG_SHARED", Path(__file__).parents[3] / "shared"))
 REAL = SHARED / "data"
 
+BRATS = brats.Brats()
 SHAPE = (6, 5, 4)
 LPS = np.array([[-1, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]], float)
 RAS = np.eye(4)
@@ -96,6 +100,10 @@ def _write_decathlon(root: Path, *, labelled: bool = True) -> None:
         _write(root / "labelsTr/BRATS_001.nii.gz", labels, RAS)
 
 
+def _find(folder: Path, **options) -> list[Case]:
+    return BRATS.find(folder, **options).cases
+
+
 def _only(cases: list) -> object:
     assert len(cases) == 1
     return cases[0]
@@ -103,11 +111,11 @@ def _only(cases: list) -> object:
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("dataset", LAYOUTS)
-def test_every_year_is_recognised_and_mapped_to_one_convention(dataset, suffix, tmp_path):
+def test_every_year_is_recognized_and_mapped_to_one_convention(dataset, suffix, tmp_path):
     folder = _write_case(tmp_path, dataset, suffix=suffix)
-    case = _only(brats.find_cases(tmp_path))
+    case = _only(_find(tmp_path))
     assert (case.id, case.dataset) == (folder.name, dataset)
-    arrays = brats.read_case(case)
+    arrays = BRATS.read(case)
     assert arrays.image.shape == (*SHAPE, 4)
     assert arrays.image.dtype == np.int16
     assert np.array_equal(arrays.image, np.stack(_images(), axis=-1))
@@ -120,9 +128,9 @@ def test_every_year_is_recognised_and_mapped_to_one_convention(dataset, suffix, 
 
 def test_decathlon_is_turned_to_lps_and_its_modalities_kept_in_order(tmp_path):
     _write_decathlon(tmp_path / "Task01_BrainTumour")
-    case = _only(brats.find_cases(tmp_path))
+    case = _only(_find(tmp_path))
     assert (case.id, case.dataset, len(case.images)) == ("BRATS_001", "Decathlon", 1)
-    arrays = brats.read_case(case)
+    arrays = BRATS.read(case)
     assert arrays.image.dtype == np.int16
     assert np.array_equal(arrays.image, np.stack(_images(), axis=-1))
     assert np.array_equal(arrays.labels, _labels())
@@ -135,26 +143,26 @@ def test_decathlon_is_turned_to_lps_and_its_modalities_kept_in_order(tmp_path):
 @pytest.mark.parametrize("above", ["", "HGG", "HGG/Brats17_TCIA_101_1"])
 def test_folder_may_be_the_case_or_any_folder_above(above, tmp_path):
     _write_case(tmp_path / "a/b", "BraTS2017")
-    assert _only(brats.find_cases(tmp_path / "a/b" / above)).id == "Brats17_TCIA_101_1"
-    assert _only(brats.find_cases(tmp_path)).id == "Brats17_TCIA_101_1"
+    assert _only(_find(tmp_path / "a/b" / above)).id == "Brats17_TCIA_101_1"
+    assert _only(_find(tmp_path)).id == "Brats17_TCIA_101_1"
 
 
 def test_years_may_be_mixed(tmp_path):
     for dataset in LAYOUTS:
         _write_case(tmp_path / dataset, dataset)
     _write_decathlon(tmp_path / "Task01_BrainTumour")
-    cases = brats.find_cases(tmp_path)
+    cases = _find(tmp_path)
     assert [case.dataset for case in cases] == [*LAYOUTS, "Decathlon"]
     for case in cases:
-        assert np.array_equal(brats.read_case(case).labels, _labels())
+        assert np.array_equal(BRATS.read(case).labels, _labels())
 
 
 @pytest.mark.parametrize("task", ["MEN", "MET", "SSA"])
 def test_other_tasks_of_2023_have_its_names_and_codes(task, tmp_path):
     _write_case(tmp_path, "BraTS2023", f"BraTS-{task}-00001-000")
-    case = _only(brats.find_cases(tmp_path))
+    case = _only(_find(tmp_path))
     assert case.dataset == "BraTS2023"
-    assert np.array_equal(brats.read_case(case).labels, _labels())
+    assert np.array_equal(BRATS.read(case).labels, _labels())
 
 
 def test_all_cases_in_one_flat_folder(tmp_path):
@@ -163,23 +171,23 @@ def test_all_cases_in_one_flat_folder(tmp_path):
         for path in folder.iterdir():
             path.rename(tmp_path / path.name)
     shutil.rmtree(tmp_path / "x")
-    assert [case.id for case in brats.find_cases(tmp_path)] == [
+    assert [case.id for case in _find(tmp_path)] == [
         "BraTS2021_00001",
         "BraTS2021_00002",
     ]
     (tmp_path / "BraTS2021_00002_seg.nii.gz").unlink()
     with pytest.raises(DataError, match=r"no BraTS2021_00002_seg"):
-        brats.find_cases(tmp_path)
+        _find(tmp_path)
 
 
 def test_misnamed_segmentation_of_case_355(tmp_path):
     folder = _write_case(tmp_path, "BraTS2020", "BraTS20_Training_355", suffix=".nii")
     wrong = folder / "W39_1998.09.19_Segm.nii"
     (folder / "BraTS20_Training_355_seg.nii").rename(wrong)
-    case = _only(brats.find_cases(tmp_path))
+    case = _only(_find(tmp_path))
     assert case.labels == wrong
-    assert np.array_equal(brats.read_case(case).labels, _labels())
-    assert brats.check(tmp_path).ok
+    assert np.array_equal(BRATS.read(case).labels, _labels())
+    assert BRATS.check(tmp_path).ok
 
 
 def test_file_unpacked_into_a_folder_of_its_name(tmp_path):
@@ -189,37 +197,37 @@ def test_file_unpacked_into_a_folder_of_its_name(tmp_path):
     path.unlink()
     path.mkdir()
     (path / "00000057_brain_flair.nii").write_bytes(content)
-    case = _only(brats.find_cases(tmp_path))
-    assert np.array_equal(brats.read_case(case).image[..., 0], _images()[0])
+    case = _only(_find(tmp_path))
+    assert np.array_equal(BRATS.read(case).image[..., 0], _images()[0])
 
 
 def test_links_that_run_in_a_circle_are_followed_once(tmp_path):
     _write_case(tmp_path)
     (tmp_path / "again").symlink_to(tmp_path)
-    assert len(brats.find_cases(tmp_path)) == 1
+    assert len(_find(tmp_path)) == 1
 
 
 def test_validation_sets_have_no_segmentation(tmp_path):
     home = "validation/BraTS20_Validation_001"
     _write_case(tmp_path, "BraTS2020", home, seed=3, labelled=False)
-    case = _only(brats.find_cases(tmp_path, labelled=False))
+    case = _only(_find(tmp_path, labelled=False))
     assert case.labels is None
-    assert brats.read_case(case).labels is None
+    assert BRATS.read(case).labels is None
     with pytest.raises(DataError, match=r"1 case without segmentations.*training data"):
-        brats.find_cases(tmp_path)
+        _find(tmp_path)
     _write_case(tmp_path / "training", "BraTS2020")
-    assert _only(brats.find_cases(tmp_path)).id == "BraTS20_Training_001"
-    assert len(brats.find_cases(tmp_path, labelled=False)) == 2
-    assert brats.check(tmp_path).problems == []
+    assert _only(_find(tmp_path)).id == "BraTS20_Training_001"
+    assert len(_find(tmp_path, labelled=False)) == 2
+    assert BRATS.check(tmp_path).problems == []
 
 
 def test_segmentation_missing_beside_labelled_cases(tmp_path):
     _write_case(tmp_path, home="BraTS2021_00001")
     _write_case(tmp_path, home="BraTS2021_00002", seed=1, labelled=False)
     with pytest.raises(DataError, match=r"BraTS2021_00002: found no BraTS2021_00002_seg"):
-        brats.find_cases(tmp_path)
-    assert len(brats.find_cases(tmp_path, labelled=False)) == 2
-    assert not brats.check(tmp_path).ok
+        _find(tmp_path)
+    assert len(_find(tmp_path, labelled=False)) == 2
+    assert not BRATS.check(tmp_path).ok
 
 
 def test_groups_are_patients(tmp_path):
@@ -234,7 +242,7 @@ def test_groups_are_patients(tmp_path):
     for dataset, names in homes.items():
         for name in names:
             _write_case(tmp_path / dataset, dataset, name)
-    group = {case.id: case.group for case in brats.find_cases(tmp_path)}
+    group = {case.id: case.group for case in _find(tmp_path)}
     assert group["BraTS-GLI-00017-000"] == group["BraTS-GLI-00017-001"] == group["BraTS2021_00017"]
     assert group["Brats17_TCIA_101_1"] == group["Brats18_TCIA02_101_1"]
     assert group["Brats17_2013_2_1"] == group["Brats18_2013_2_1"]
@@ -245,13 +253,13 @@ def test_groups_are_patients(tmp_path):
 def test_folders_of_2015_that_were_renamed_are_patients_each(tmp_path):
     for name in ("case_01", "case_02"):
         _write_case(tmp_path, "BraTS2015", name)
-    assert [case.group for case in brats.find_cases(tmp_path)] == ["case_01", "case_02"]
+    assert [case.group for case in _find(tmp_path)] == ["case_01", "case_02"]
 
 
 def test_children_of_2023_are_refused(tmp_path):
     _write_case(tmp_path, "BraTS2023", "BraTS-PED-00001-000")
     with pytest.raises(DataError, match="BraTS-PED-00001-000 of BraTS-PED, whose label codes"):
-        brats.find_cases(tmp_path)
+        _find(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -318,13 +326,118 @@ def test_to_dataset_labels_refuses_the_unknown():
         brats.to_dataset_labels(np.array([0, 4]), "BraTS2021")
 
 
-def test_written_labels_are_read_back_in_lps(tmp_path):
+AFFINES = {
+    "LPS": LPS,
+    "RAS": np.array([[0.5, 0, 0, -7], [0, 2, 0, 11], [0, 0, 3, 5], [0, 0, 0, 1.0]]),
+    # First array axis runs to the feet, the second to the left, the third to the front.
+    "ILA": np.array([[0, -2, 0, 4], [0, 0, 0.5, -3], [-3, 0, 0, 60], [0, 0, 0, 1.0]]),
+}
+
+
+def _stored(folder: Path, *, axes: str = "LPS", dataset: str = "BraTS2021") -> store.StoredCase:
+    """A case of SHAPE without segmentation, as the store keeps one whose files have these axes."""
+    (folder / "source").write_bytes(b"")
+
+    def read(case: Case) -> CaseArrays:
+        image = np.ones((*SHAPE, 1), np.int16)
+        return CaseArrays(image, labels=None, affine=AFFINES[axes], axis_codes=tuple(axes))
+
+    case = Case("case", dataset, (folder / "source",), None, "case")
+    return store.prepare([case], read, folder / "store", workers=1).cases["case"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "codes"),
+    [
+        ("BraTS2018", {"necrotic": 1, "edema": 2, "enhancing": 4}),
+        ("BraTS2023", {"necrotic": 1, "edema": 2, "enhancing": 3}),
+        ("Decathlon", {"necrotic": 2, "edema": 1, "enhancing": 3}),
+    ],
+)
+def test_written_labels_have_the_codes_of_their_data_set(tmp_path, dataset, codes):
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1:4, 2, 3] = brats.NECROTIC, brats.EDEMA, brats.ENHANCING
+    BRATS.write_labels(tmp_path / "out.nii.gz", labels, _stored(tmp_path, dataset=dataset))
+    written = nib.load(tmp_path / "out.nii.gz")
+    voxels = np.asarray(written.dataobj)
+    assert written.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(written.affine, LPS)
+    assert voxels[1:4, 2, 3].tolist() == [codes["necrotic"], codes["edema"], codes["enhancing"]]
+    assert np.count_nonzero(voxels) == 3
+
+
+@pytest.mark.parametrize("axes", AFFINES)
+def test_written_labels_lie_on_the_voxels_of_the_file(tmp_path, axes):
+    # In LPS voxel (1, 2, 3) of 6 x 5 x 4 counts from right, front and feet. The same voxel in
+    # RAS counts from left and back: (5 - 1, 4 - 2, 3); in ILA the first axis counts from the
+    # head (3 - 3), the second from the right (1), the third from the back (4 - 2).
+    on_disk = {"LPS": (1, 2, 3), "RAS": (4, 2, 3), "ILA": (0, 1, 2)}[axes]
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1, 2, 3] = brats.EDEMA
+    BRATS.write_labels(tmp_path / "out.nii", labels, _stored(tmp_path, axes=axes))
+    written = nib.load(tmp_path / "out.nii")
+    assert np.argwhere(np.asarray(written.dataobj)).tolist() == [list(on_disk)]
+    np.testing.assert_allclose(written.affine, AFFINES[axes])
+
+
+def test_written_labels_must_be_on_the_full_grid(tmp_path):
+    with pytest.raises(ValueError, match=r"found shape \(3, 5, 4\), expected \(6, 5, 4\)"):
+        BRATS.write_labels(tmp_path / "out.nii.gz", _labels()[:3], _stored(tmp_path))
+    assert not (tmp_path / "out.nii.gz").exists()
+
+
+@pytest.mark.parametrize("axes", AFFINES)
+def test_written_labels_are_read_back_in_lps(tmp_path, axes):
+    stored = _stored(tmp_path, axes=axes, dataset="Decathlon")
     path = tmp_path / "BRATS_001.nii.gz"
-    on_disk = nifti.restore(brats.to_dataset_labels(_labels(), "Decathlon"), ("R", "A", "S"))
-    _write(path, on_disk, RAS)
-    assert np.array_equal(brats.read_labels(path, "Decathlon"), _labels())
+    BRATS.write_labels(path, _labels(), stored)
+    found = BRATS.read_labels(path, stored)
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, _labels())
+
+
+def test_label_map_of_another_year_is_refused(tmp_path):
+    path = tmp_path / "BRATS_001.nii.gz"
+    _write(path, brats.to_dataset_labels(_labels(), "Decathlon"))
+    case = Case("BRATS_001", "BraTS2021", (path,), path, "BRATS_001")
     with pytest.raises(DataError, match=r"BRATS_001\.nii\.gz: found label 3"):
-        brats.read_labels(path, "BraTS2021")
+        BRATS.read_labels(path, case)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_label_map_lies_on_the_grid_of_the_cases_own_files(tmp_path, labelled):
+    _write_case(tmp_path / "data", labelled=labelled)
+    case = _only(_find(tmp_path / "data", labelled=labelled))
+    path, labels = tmp_path / "prediction.nii.gz", np.array([0, 1, 2, 4], np.uint8)[_labels()]
+    _write(path, labels, _moved(0.09))
+    assert np.array_equal(BRATS.read_labels(path, case), _labels())
+    reference = (case.labels or case.images[0]).name
+    _write(path, labels, _moved(0.2))
+    with pytest.raises(
+        DataError,
+        match=rf"prediction\.nii\.gz: found a grid 0\.2 mm away at a corner, expected the grid of "
+        rf".*{reference}\. Predict on the case's own grid\.",
+    ):
+        BRATS.read_labels(path, case)
+    _write(path, labels[:-1])
+    with pytest.raises(DataError, match=rf"found shape \(5, 5, 4\), expected .*{reference}"):
+        BRATS.read_labels(path, case)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_label_map_of_the_decathlon_lies_on_the_grid_of_its_channels(tmp_path, labelled):
+    _write_decathlon(tmp_path / "data", labelled=labelled)
+    case = _only(_find(tmp_path / "data", labelled=labelled))
+    path = tmp_path / "prediction.nii.gz"
+    _write(path, np.array([0, 2, 1, 3], np.uint8)[_labels()][::-1, ::-1], RAS)
+    assert np.array_equal(BRATS.read_labels(path, case), _labels())
+
+
+def test_label_map_lies_on_the_grid_of_a_stored_case(tmp_path):
+    path, stored = tmp_path / "prediction.nii.gz", _stored(tmp_path)
+    _write(path, _labels() & 1, RAS)
+    with pytest.raises(DataError, match="mm away at a corner, expected the grid of case"):
+        BRATS.read_labels(path, stored)
 
 
 def test_regions_are_the_challenges():
@@ -349,7 +462,7 @@ def test_image_is_int16_where_that_loses_nothing(change, dtype, tmp_path):
     folder = _write_case(tmp_path)
     changed = change(_images()[3])
     _write(folder / "BraTS2021_00017_t2.nii.gz", changed)
-    image = brats.read_case(brats.find_cases(tmp_path)[0]).image
+    image = BRATS.read(_find(tmp_path)[0]).image
     assert image.dtype == dtype
     assert np.array_equal(image[..., 3], changed.astype(dtype))
     assert np.array_equal(image[..., 0], _images()[0])
@@ -443,8 +556,8 @@ BAD_CASES = {
 
 
 def _read_all(folder: Path) -> None:
-    for case in brats.find_cases(folder):
-        brats.read_case(case)
+    for case in _find(folder):
+        BRATS.read(case)
 
 
 @pytest.mark.parametrize("name", BAD_CASES)
@@ -459,7 +572,7 @@ def test_bad_case_is_refused_by_name_with_remedy(name, tmp_path):
     assert says.format(id="BraTS2021_00002") in message
     assert remedy in message
     assert "\n" not in message
-    report = brats.check(tmp_path)
+    report = BRATS.check(tmp_path)
     assert not report.ok
     errors = [problem for problem in report.problems if problem.severity == "error"]
     assert {problem.case_id for problem in errors} == {"BraTS2021_00002"}
@@ -471,7 +584,7 @@ def test_check_lists_all_problems_of_all_cases_in_one_go(tmp_path):
         damage(_write_case(tmp_path, home=f"BraTS2021_{number:05}", seed=number))
     _write_case(tmp_path, home="BraTS2021_00099", seed=99)
     steps = []
-    report = brats.check(tmp_path, progress=lambda *step: steps.append(step))
+    report = BRATS.check(tmp_path, progress=lambda *step: steps.append(step))
     total = len(BAD_CASES) + 1
     assert [step[:2] for step in steps] == [(done, total) for done in range(1, total + 1)]
     for number, (_, says, remedy) in enumerate(BAD_CASES.values()):
@@ -490,7 +603,7 @@ def test_check_finds_content_problems_of_incomplete_cases_too(tmp_path):
     _remove(folder, "t2")
     _cut(folder, "flair")
     _replace(folder, "seg", _labels())
-    messages = [problem.message for problem in brats.check(tmp_path).problems]
+    messages = [problem.message for problem in BRATS.check(tmp_path).problems]
     assert len(messages) == 3
     for part in ("no BraTS2021_00017_t2.nii.gz", "flair.nii.gz: found gzip data", "found label 3"):
         assert sum(part in message for message in messages) == 1
@@ -501,7 +614,7 @@ def test_expected_tree_beside_the_one_found(tmp_path):
     _remove(folder, "t2")
     _cut(folder, "flair")
     _write(folder / "notes.nii.gz", _images()[0])
-    report = brats.check(tmp_path)
+    report = BRATS.check(tmp_path)
     expected = """\
 expected                                         | found
 ------------------------------------------------ | ------------------------------------------------
@@ -516,20 +629,20 @@ BraTS2021_00017/                                 | BraTS2021_00017/
     assert expected in report.text
 
 
-def test_nothing_recognised_shows_both_trees(tmp_path):
+def test_nothing_recognized_shows_both_trees(tmp_path):
     (tmp_path / "scans").mkdir()
     _write(tmp_path / "scans/patient_1.nii.gz", _images()[0])
     with pytest.raises(DataError) as caught:
-        brats.find_cases(tmp_path)
+        _find(tmp_path)
     message = str(caught.value)
     assert f"{tmp_path}: found 1 NIfTI file and no case" in message
     for line in ("BraTS-GLI-00000-000-t2f.nii.gz", "imagesTr/BRATS_001.nii.gz", "patient_1.nii.gz"):
         assert line in message
-    report = brats.check(tmp_path)
+    report = BRATS.check(tmp_path)
     assert not report.ok
     assert report.cases == []
     assert max(map(len, report.trees.splitlines())) <= 100
-    assert "(empty)" in brats.check(_empty(tmp_path)).text
+    assert "(empty)" in BRATS.check(_empty(tmp_path)).text
 
 
 def _empty(folder: Path) -> Path:
@@ -539,7 +652,7 @@ def _empty(folder: Path) -> Path:
 
 def test_good_folder_is_ok(tmp_path):
     _write_case(tmp_path)
-    report = brats.check(tmp_path)
+    report = BRATS.check(tmp_path)
     assert report.ok
     assert report.problems == []
     assert [case.id for case in report.cases] == ["BraTS2021_00017"]
@@ -547,35 +660,35 @@ def test_good_folder_is_ok(tmp_path):
     assert report.text.endswith("0 errors, 0 warnings")
 
 
-def test_no_enhancing_tumour_is_normal_and_an_empty_segmentation_is_odd(tmp_path, recwarn):
+def test_no_enhancing_tumor_is_normal_and_an_empty_segmentation_is_odd(tmp_path, recwarn):
     folder = _write_case(tmp_path)
     _replace(folder, "seg", np.where(_labels() == brats.ENHANCING, 0, _labels()))
-    assert brats.check(tmp_path).problems == []
-    brats.read_case(brats.find_cases(tmp_path)[0])
+    assert BRATS.check(tmp_path).problems == []
+    BRATS.read(_find(tmp_path)[0])
     assert not recwarn.list
     _replace(folder, "seg", 0 * _labels())
-    report = brats.check(tmp_path)
+    report = BRATS.check(tmp_path)
     assert report.ok
     problem = _only(report.problems)
     assert problem.severity == "warning"
-    assert "found no tumour voxel" in problem.message
-    with pytest.warns(brats.BratsWarning, match=r"_seg\.nii\.gz: found no tumour voxel.*Leave"):
-        arrays = brats.read_case(brats.find_cases(tmp_path)[0])
+    assert "found no tumor voxel" in problem.message
+    with pytest.warns(brats.BratsWarning, match=r"_seg\.nii\.gz: found no tumor voxel.*Leave"):
+        arrays = BRATS.read(_find(tmp_path)[0])
     assert not arrays.labels.any()
 
 
-def test_affines_within_a_tenth_of_a_millimetre_agree(tmp_path):
+def test_affines_within_a_tenth_of_a_millimeter_agree(tmp_path):
     folder = _write_case(tmp_path)
     _replace(folder, "t1", _images()[1], _moved(0.09))
     _replace(folder, "t2", _images()[3], np.where(LPS == 0, -0.0, LPS))
-    assert brats.check(tmp_path).problems == []
+    assert BRATS.check(tmp_path).problems == []
 
 
 def test_same_voxels_under_two_names_are_reported(tmp_path):
     _write_case(tmp_path / "a", "BraTS2021", "BraTS2021_00017")
     _write_case(tmp_path / "b", "BraTS2023", "BraTS-GLI-00099-000")
     _write_case(tmp_path / "c", "BraTS2020", seed=5, labelled=False)
-    report = brats.check(tmp_path)
+    report = BRATS.check(tmp_path)
     problem = _only(report.problems)
     assert (problem.case_id, problem.severity) == ("BraTS-GLI-00099-000", "warning")
     assert "BraTS2021_00017_flair.nii.gz (and 4 more files)" in problem.message
@@ -588,14 +701,14 @@ def test_duplicates_are_found_by_segmentation_and_in_any_orientation(tmp_path):
     folder = _write_case(tmp_path / "c", "BraTS2023")
     for path in folder.glob("*-t*"):
         path.unlink()
-    warnings = {p.case_id for p in brats.check(tmp_path).problems if p.severity == "warning"}
+    warnings = {p.case_id for p in BRATS.check(tmp_path).problems if p.severity == "warning"}
     assert warnings == {"BRATS_001", "BraTS-GLI-00017-000"}
 
 
 def test_modality_copied_over_another_is_reported(tmp_path):
     folder = _write_case(tmp_path)
     _replace(folder, "t1ce", _images()[1])
-    problem = _only(brats.check(tmp_path).problems)
+    problem = _only(BRATS.check(tmp_path).problems)
     assert "t1ce.nii.gz: found the voxels of" in problem.message
     assert "Fetch the case again" in problem.message
 
@@ -604,8 +717,8 @@ def test_case_in_two_folders_is_refused(tmp_path):
     _write_case(tmp_path / "a")
     _write_case(tmp_path / "b")
     with pytest.raises(DataError, match=r"b/BraTS2021_00017: found case .* also in .*a/.*Keep one"):
-        brats.find_cases(tmp_path)
-    assert not brats.check(tmp_path).ok
+        _find(tmp_path)
+    assert not BRATS.check(tmp_path).ok
 
 
 def test_decathlon_with_another_number_of_channels(tmp_path):
@@ -614,14 +727,14 @@ def test_decathlon_with_another_number_of_channels(tmp_path):
     with pytest.raises(
         DataError, match=r"BRATS_001\.nii\.gz: found dim \(6, 5, 4, 3\), expected 4"
     ):
-        brats.read_case(brats.find_cases(tmp_path)[0])
+        BRATS.read(_find(tmp_path)[0])
 
 
 def test_folder_that_is_none(tmp_path):
     for path, says in ((tmp_path / "absent", "no such folder"), (tmp_path / "file", "a file")):
         (tmp_path / "file").write_text("x")
         with pytest.raises(DataError, match=f"{path}: found {says}"):
-            brats.find_cases(path)
+            _find(path)
 
 
 def test_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
@@ -632,21 +745,21 @@ def test_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(DataError, match=r"found the error 'Permission denied'.*chmod"):
-        brats.find_cases(tmp_path)
+        _find(tmp_path)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real cases are not here")
 def test_real_cases():
     # Voxel counts of BraTS2021_00000, also in its 2023 copy: 11738, 12836, 32731.
     counts = {}
-    for case in brats.find_cases(REAL / "BraTS2021") + brats.find_cases(REAL / "BraTS2018"):
-        arrays = brats.read_case(case)
+    for case in _find(REAL / "BraTS2021") + _find(REAL / "BraTS2018"):
+        arrays = BRATS.read(case)
         assert arrays.image.shape == (240, 240, 155, 4)
         assert arrays.image.dtype == np.int16
         counts[case.id] = np.bincount(arrays.labels.ravel(), minlength=4).tolist()
     assert counts["BraTS2021_00000"][1:] == [11738, 12836, 32731]
     assert len(counts) == 4
-    report = brats.check(REAL)
+    report = BRATS.check(REAL)
     assert [p.case_id for p in report.problems] == ["BraTS-GLI-00000-000"] * 2
     assert [p.severity for p in report.problems] == ["error", "warning"]
     assert "BraTS2021_00000_seg.nii.gz" in report.problems[1].message

@@ -1,4 +1,4 @@
-"""raster.py on whole, odd and damaged files; the corpus is bad_pictures.py."""
+"""image_files.py on whole, odd and damaged files; the corpus is bad_images.py."""
 
 import re
 
@@ -11,7 +11,7 @@ from keras_medseg.errors import DataError
 
 from . import bad_images as corpus
 
-READ = {"picture": image_files.read_picture, "mask": image_files.read_mask}
+READ = {"image": image_files.read_image, "mask": image_files.read_mask}
 
 
 def _name(value):
@@ -47,7 +47,7 @@ def test_accepted_with_exact_pixels(file, pixels, tmp_path):
 def test_jpeg_has_the_decoders_pixels(tmp_path):
     path = tmp_path / "a.JPG"
     path.write_bytes(corpus.JPEG)
-    read = image_files.read_picture(path)
+    read = image_files.read_image(path)
     np.testing.assert_array_equal(read.pixels, np.asarray(Image.open(path)))
     assert read.remarks == ()
 
@@ -64,9 +64,9 @@ def test_file_that_cannot_be_read(tmp_path):
 def test_upright_is_what_pillow_does(orientation, tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(corpus.oriented(orientation))
-    read = image_files.read_picture(path)
+    read = image_files.read_image(path)
     assert read.orientation == orientation
-    np.testing.assert_array_equal(read.pixels, corpus.colour())
+    np.testing.assert_array_equal(read.pixels, corpus.color())
     expected = np.asarray(ImageOps.exif_transpose(Image.open(path)))
     np.testing.assert_array_equal(image_files.upright(read.pixels, orientation), expected)
 
@@ -74,25 +74,25 @@ def test_upright_is_what_pillow_does(orientation, tmp_path):
 def test_orientation_of_a_tiff_and_one_that_does_not_exist(tmp_path):
     tag = [(0x0112, "H", 1, 6, True)]
     (tmp_path / "a.tif").write_bytes(
-        corpus.by_tifffile(corpus.colour(), photometric="rgb", extratags=tag)
+        corpus.by_tifffile(corpus.color(), photometric="rgb", extratags=tag)
     )
     assert image_files.load(tmp_path / "a.tif").orientation == 6
     (tmp_path / "b.png").write_bytes(corpus.oriented(9))
     assert image_files.load(tmp_path / "b.png").orientation == 1
 
 
-def test_first_picture_of_a_cameras_pair_is_taken(tmp_path):
+def test_first_image_of_a_cameras_pair_is_taken(tmp_path):
     file = tmp_path / "a.jpg"
-    first, second = (Image.fromarray(corpus.colour(seed)) for seed in (0, 1))
+    first, second = (Image.fromarray(corpus.color(seed)) for seed in (0, 1))
     first.save(file, "MPO", save_all=True, append_images=[second])
-    read = image_files.read_picture(file)
+    read = image_files.read_image(file)
     first.save(tmp_path / "b.jpg", "JPEG")
-    alone = image_files.read_picture(tmp_path / "b.jpg")
+    alone = image_files.read_image(tmp_path / "b.jpg")
     np.testing.assert_array_equal(read.pixels, alone.pixels)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
-@pytest.mark.parametrize("pixels", [corpus.colour(), corpus.grey(), corpus.grey()[..., None]])
+@pytest.mark.parametrize("pixels", [corpus.color(), corpus.gray(), corpus.gray()[..., None]])
 def test_written_pixels_come_back(suffix, pixels, tmp_path):
     path = tmp_path / f"a{suffix}"
     image_files.write(path, pixels)
@@ -100,7 +100,7 @@ def test_written_pixels_come_back(suffix, pixels, tmp_path):
     np.testing.assert_array_equal(image_files.load(path).pixels, expected)
 
 
-def test_grey_with_alpha_is_written_as_png(tmp_path):
+def test_gray_with_alpha_is_written_as_png(tmp_path):
     image_files.write(tmp_path / "a.png", corpus.with_alpha(corpus.disc(), 255))
     assert Image.open(tmp_path / "a.png").mode == "LA"
     np.testing.assert_array_equal(
@@ -114,14 +114,14 @@ def test_jpeg_is_written_close_to_the_pixels(tmp_path):
         [np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64)), np.full((64, 64), 90)], -1
     )
     image_files.write(tmp_path / "a.jpg", pixels.astype(np.uint8))
-    read = image_files.read_picture(tmp_path / "a.jpg").pixels
+    read = image_files.read_image(tmp_path / "a.jpg").pixels
     assert np.abs(read.astype(int) - pixels).mean() < 3
 
 
 def test_a_written_tiff_is_declared_as_cvc_clinicdb_declares_it(tmp_path):
     import tifffile
 
-    image_files.write(tmp_path / "a.tif", corpus.colour())
+    image_files.write(tmp_path / "a.tif", corpus.color())
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         page = file.pages.first
         assert (page.photometric, page.samplesperpixel, len(file.pages)) == (1, 3, 1)
@@ -130,8 +130,8 @@ def test_a_written_tiff_is_declared_as_cvc_clinicdb_declares_it(tmp_path):
 @pytest.mark.parametrize(
     ("name", "pixels"),
     [
-        ("a.gif", corpus.grey()),
-        ("a.png", corpus.grey().astype(float)),
+        ("a.gif", corpus.gray()),
+        ("a.png", corpus.gray().astype(float)),
         ("a.jpg", np.zeros((4, 4, 2), np.uint8)),
         ("a.png", np.zeros((4, 4, 4), np.uint8)),
         ("a.png", np.zeros(4, np.uint8)),

@@ -1,4 +1,4 @@
-"""masks.py: grey codes of a mask -> label codes."""
+"""masks.py: gray codes of a mask -> label codes."""
 
 from pathlib import Path
 
@@ -33,14 +33,14 @@ def test_constant_masks_that_make_sense(value, expected):
     assert np.unique(labels).tolist() == [expected]
 
 
-def test_grey_edges_are_cut_at_127():
+def test_gray_edges_are_cut_at_127():
     # 60 of 2000 pixels, 3 %, lie between 32 and 223; 31 and 224 count to the ends.
     codes = _mask(v255=300, v127=30, v128=30, v31=100, v224=100)
     labels, remark = masks.labels_of_object(codes, PATH)
     assert labels.sum() == 300 + 30 + 100
     np.testing.assert_array_equal(labels, codes > 127)
     assert remark == (
-        "m.png: found 6 grey values, expected 0 and one other. Those over 127 count as object."
+        "m.png: found 6 gray values, expected 0 and one other. Those over 127 count as object."
     )
 
 
@@ -55,7 +55,7 @@ def test_grey_edges_are_cut_at_127():
     ],
 )
 def test_masks_that_are_not_binary(codes):
-    with pytest.raises(DataError, match=r"m\.png: found grey values .*, expected 0 and one other"):
+    with pytest.raises(DataError, match=r"m\.png: found gray values .*, expected 0 and one other"):
         masks.labels_of_object(codes, PATH)
 
 
@@ -63,7 +63,7 @@ def test_message_counts_the_commonest_values():
     with pytest.raises(DataError) as caught:
         masks.labels_of_object(_mask(v5=1, v50=9, v60=2, v70=3, v80=4), PATH)
     found = "0 (1981 pixels), 50 (9 pixels), 80 (4 pixels), 70 (3 pixels), ..."
-    assert f"found grey values {found}, expected" in str(caught.value)
+    assert f"found gray values {found}, expected" in str(caught.value)
 
 
 def test_first_class_is_label_1():
@@ -91,7 +91,7 @@ def test_code_between_two_classes_takes_the_nearest_pixels():
     assert labels[5, 9] == 2
     assert labels[5, 4] in (0, 2)
     assert 1 not in labels
-    assert "found grey codes 60 (1 pixels), 104 (1 pixels), expected 0, 102, 153." in remark
+    assert "found gray codes 60 (1 pixels), 104 (1 pixels), expected 0, 102, 153." in remark
 
 
 @pytest.mark.parametrize(("count", "accepted"), [(100, True), (101, False)])

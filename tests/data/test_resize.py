@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_medseg.data.transforms.resize import FITS, resize, resize_labels, restore
+from keras_medseg.data.cases import CaseArrays
+from keras_medseg.data.transforms.resize import FITS, resize, resize_labels, resized, restore
 
 
 def test_same_size_changes_nothing():
@@ -71,6 +72,22 @@ def test_what_was_cropped_away_comes_back_as_zeros():
     labels = np.ones((10, 30), np.uint8)
     back = restore(resize_labels(labels, (10, 10), "crop"), (10, 30), "crop")
     assert back.any(axis=0).tolist() == [False] * 10 + [True] * 10 + [False] * 10
+
+
+def test_image_and_labels_are_resized_together():
+    pixels = np.random.default_rng(0).integers(1, 256, (40, 30, 1, 3), np.uint8)
+    labels = (pixels[..., 0] > 100).astype(np.uint8)
+    arrays = resized(CaseArrays(pixels, labels, np.eye(4), ("L", "P", "S")), (20, 20), "pad")
+    assert arrays.image.shape == (20, 20, 1, 3)
+    assert arrays.labels.shape == (20, 20, 1)
+    # 40 x 30 at one half is 20 x 15: two columns of zeros before it and three after.
+    assert not arrays.image[:, :2].any()
+    assert not arrays.image[:, 17:].any()
+    assert arrays.image[:, 2:17].any(axis=(0, 2, 3)).all()
+    np.testing.assert_array_equal(arrays.image[:, :, 0], resize(pixels[:, :, 0], (20, 20), "pad"))
+    alone = resized(CaseArrays(pixels, None, np.eye(4), ("L", "P", "S")), (20, 20), "pad")
+    np.testing.assert_array_equal(alone.image, arrays.image)
+    assert alone.labels is None
 
 
 def test_unknown_fit():

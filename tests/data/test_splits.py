@@ -73,15 +73,15 @@ def test_unknown_way():
 
 
 def test_assign():
-    sides = assign("here", {"0": "training", "1": "held_out"}, CASES[:2])
+    sides = assign("here", {"0": "training", "1": "validation"}, CASES[:2])
     assert sides == Sides(training=(CASES[0],), validation=(CASES[1],))
 
 
 @pytest.mark.parametrize(
     ("sides", "verdict"),
     [
-        ({"0": "training", "1": "held_out", "x": "training"}, r"that only the split has \(x"),
-        ({"0": "held_out"}, r"that only the data has \(1"),
+        ({"0": "training", "1": "validation", "x": "training"}, r"that only the split has \(x"),
+        ({"0": "validation"}, r"that only the data has \(1"),
         ({"0": "training", "1": "training"}, "all cases on one side"),
     ],
 )

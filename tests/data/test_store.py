@@ -582,8 +582,8 @@ def test_a_script_without_main_guard_is_told_so_and_does_not_hang(tmp_path):
         f"folder = Path({str(tmp_path / 'data')!r})\n"
         "if not folder.exists():\n"
         "    phantom.write_brats(folder, cases=2, shape=(40, 40, 26))\n"
-        f"store.prepare(brats.find_cases(folder), brats.read_case, {str(tmp_path / 'store')!r}, "
-        "workers=2)\n"
+        "cases = brats.Brats().find(folder).cases\n"
+        f"store.prepare(cases, brats.Brats().read, {str(tmp_path / 'store')!r}, workers=2)\n"
     )
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_medseg.data.datasets import image_folders
+from keras_medseg.data.datasets.image_folders import ImageFolders
 from keras_medseg.errors import DataError
 from keras_medseg.phantoms import brats, drawings
 from keras_medseg.phantoms.drawings import FRAMES_PER_SEQUENCE, KNEE_CLASSES, LAYOUTS
@@ -49,8 +49,8 @@ def written(folder) -> dict[str, bytes]:
 
 
 def check(layout: str, folder) -> list[str]:
-    classes = KNEE_CLASSES if layout == "knee" else None
-    report = image_folders.check(folder, classes=classes)
+    classes = KNEE_CLASSES if layout == "knee" else {}
+    report = ImageFolders(classes).check(folder)
     assert report.ok, report.text
     return [problem.message for problem in report.problems]
 
@@ -146,11 +146,11 @@ class TestLayouts:
     def test_cvc_clinicdb(self, tmp_path):
         paths = write_pictures(tmp_path, cases=8, seed=1, size=SMALL["CVC-ClinicDB"])
         assert [path.name for path in paths] == [f"{n}.tif" for n in range(1, 9)]
-        cases = image_folders.find_cases(tmp_path)
+        cases = ImageFolders().find(tmp_path).cases
         assert [case.group for case in cases] == ["sequence_01"] * 4 + ["sequence_02"] * 4
         assert check("CVC-ClinicDB", tmp_path) == []
         for index, case in enumerate(cases):
-            arrays = image_folders.read_case(case)
+            arrays = ImageFolders().read(case)
             picture, labels = draw("CVC-ClinicDB", 1, index)
             np.testing.assert_array_equal(arrays.image[:, :, 0], picture)
             if index % 4 < 3:
@@ -162,23 +162,23 @@ class TestLayouts:
 
     def test_isic(self, tmp_path):
         write_pictures(tmp_path, cases=2, layout="ISIC2018", size=SMALL["ISIC2018"])
-        cases = image_folders.find_cases(tmp_path)
+        cases = ImageFolders().find(tmp_path).cases
         assert [case.id for case in cases] == ["ISIC_0000001", "ISIC_0000002"]
         assert cases[0].dataset == "ISIC2018"
         assert check("ISIC2018", tmp_path) == []
-        arrays = image_folders.read_case(cases[0])
+        arrays = ImageFolders().read(cases[0])
         picture, labels = draw("ISIC2018", 0, 0)
         assert np.abs(arrays.image[:, :, 0].astype(int) - picture).mean() < 4
         np.testing.assert_array_equal(arrays.labels[..., 0], labels)
 
     def test_knee(self, tmp_path):
         write_pictures(tmp_path, cases=8, layout="knee", size=SMALL["knee"])
-        cases = image_folders.find_cases(tmp_path)
+        cases = ImageFolders().find(tmp_path).cases
         assert [Image.open(case.labels).mode for case in cases] == ["L"] + 6 * ["LA"] + ["L"]
         [warning] = check("knee", tmp_path)
-        assert "masks/4.png: found grey codes" in warning
+        assert "masks/4.png: found gray codes" in warning
         for index in (0, 1, 7):
-            arrays = image_folders.read_case(cases[index], classes=KNEE_CLASSES)
+            arrays = ImageFolders(KNEE_CLASSES).read(cases[index])
             picture, labels = draw("knee", 0, index)
             np.testing.assert_array_equal(arrays.image[:, :, 0, 0], picture)
             np.testing.assert_array_equal(arrays.labels[..., 0], labels)
@@ -215,7 +215,7 @@ class TestWriting:
         for cases in (1, 8, 2):
             paths = write_pictures(tmp_path, cases=cases, size=(48, 64))
             assert len(paths) == cases
-        assert len(image_folders.find_cases(tmp_path)) == 8
+        assert len(ImageFolders().find(tmp_path).cases) == 8
         assert check("CVC-ClinicDB", tmp_path) == []
 
     @pytest.mark.parametrize("first", LAYOUTS)

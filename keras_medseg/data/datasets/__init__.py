@@ -1,0 +1,85 @@
+"""The kinds of data sets, one file each; `base.Dataset` says what a kind is.
+
+A new kind is a new file here. Nothing lists the kinds, and none is imported before it is asked for.
+"""
+
+import os
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+from keras_medseg.data import checks
+from keras_medseg.data.datasets.base import Dataset
+from keras_medseg.errors import DataError, require_choice
+
+
+def names() -> list[str]:
+    """The kinds of data sets, by their files' names."""
+    found = (module.name for module in iter_modules(__path__))
+    return sorted(name for name in found if name != "base" and not name.startswith("_"))
+
+
+def get(name: str, **options: Any) -> Dataset:
+    """A kind of data set, set up.
+
+    Args:
+        name: one of `names()`.
+        **options: the fields of its class.
+
+    Raises:
+        ValueError: an unknown name or option, or a value that the class refuses.
+    """
+    cls = _class_of(name)
+    for option in options:
+        require_choice(f"option of data set {name}", option, [field.name for field in fields(cls)])
+    return cls(**options)
+
+
+def recognize(folder: Path) -> str:
+    """The kind of data set that lies in `folder`, by the names of its files.
+
+    Raises:
+        DataError: none is recognized (with the expected files beside those found), or several.
+    """
+    folder = Path(os.path.abspath(folder))
+    found = [name for name in names() if _class_of(name).recognizes(folder)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DataError(
+            folder,
+            found=f"data sets of several kinds: {', '.join(found)}",
+            expected="one kind",
+            remedy=f"Name the one that you mean, such as `--dataset {found[0]}`.",
+        )
+    remedy = "Give the folder that holds the cases."
+    checks.require_folder(folder, expected="a folder with cases", remedy=remedy)
+    error = DataError(
+        folder,
+        found="no files with the names of a data set that is known",
+        expected=f"one of {', '.join(names())}",
+        remedy="Give the folder of the cases, with the files named as below, or name the kind "
+        "(`--dataset NAME`).",
+    )
+    raise checks.with_trees(error, checks.beside_listing(_examples(), folder))
+
+
+def _class_of(name: str) -> type[Dataset]:
+    """The one subclass of Dataset that a file defines."""
+    require_choice("data set", name, names())
+    module = import_module(f"{__name__}.{name}")
+    classes = [value for value in vars(module).values() if isinstance(value, type)]
+    own = [cls for cls in classes if cls.__module__ == module.__name__ and issubclass(cls, Dataset)]
+    if len(own) != 1:
+        raise TypeError(f"{module.__file__}: found {len(own)} subclasses of Dataset, expected one.")
+    return own[0]
+
+
+def _examples() -> list[str]:
+    """How the files of every kind are named."""
+    lines = []
+    for name in names():
+        lines += [f"{name}:", *(f"  {line}" for line in _class_of(name).layout_examples())]
+    return lines

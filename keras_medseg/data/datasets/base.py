@@ -5,22 +5,21 @@ has to know about it stands in that class; nothing outside of this folder asks w
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from keras_medseg.data import checks
 from keras_medseg.data.cases import Case, CaseArrays
-from keras_medseg.data.checks import CheckReport
+from keras_medseg.data.checks import CheckReport, Inspection, Progress
 from keras_medseg.data.store import StoredCase
+from keras_medseg.errors import DataError
 
 Codes = tuple[int, ...]
 """The label codes that a region is made of, in the package's (canonical) numbering."""
-
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, case id)."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,13 @@ class Listing:
     sides: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
 class Dataset(ABC):
     """One kind of data set: which files make a case, what its labels mean, how labels are written.
 
-    Subclasses are frozen dataclasses: equal settings make equal objects, and an object can be sent
-    to the processes that decode. Recipes name a kind by its file's name (`data.dataset`).
+    Subclasses are frozen dataclasses, whose fields are the options of a kind, each with a default:
+    equal options make equal objects, and an object can be sent to the processes that decode.
+    Recipes name a kind by its file's name (`data.dataset`).
 
     Attributes:
         suffix: of the label maps that are written, ".nii.gz" or ".png".
@@ -80,30 +81,22 @@ class Dataset(ABC):
     def recognizes(cls, folder: Path) -> bool:
         """Whether the names in `folder` are those of this kind of data; nothing is read."""
 
+    @classmethod
+    @abstractmethod
+    def layout_examples(cls) -> list[str]:
+        """Lines of at most 46 characters that show how the files are to be named."""
+
     @abstractmethod
     def find(self, folder: Path, *, labelled: bool = True) -> Listing:
         """All cases of `folder`; no voxel is read.
 
         Args:
+            folder: where the data set lies.
             labelled: leave out cases without labels where whole sets have none, and insist on
                 labels where other cases of the same set have them. With False every case is found.
 
         Raises:
-            DataError: nothing recognised, or files that are missing or there twice.
-        """
-
-    @abstractmethod
-    def check(
-        self, folder: Path, *, workers: int | None = None, progress: Progress | None = None
-    ) -> CheckReport:
-        """All problems of all cases of `folder`, every file read to its end.
-
-        Args:
-            workers: cases read at once; by default one per core, at most 8.
-            progress: called with (done, total, case id) after each case.
-
-        Raises:
-            DataError: `folder` does not exist.
+            DataError: nothing recognized, or files that are missing or there twice.
         """
 
     @abstractmethod
@@ -114,9 +107,49 @@ class Dataset(ABC):
             DataError: a file that is damaged or does not fit the other files of the case.
         """
 
+    def check(
+        self, folder: Path, *, workers: int | None = None, progress: Progress | None = None
+    ) -> CheckReport:
+        """All problems of all cases of `folder`, every file read to its end.
+
+        As written here, an error of `find` is the only problem found. A subclass that can tell
+        more, such as which files all the other cases lack, overrides this.
+
+        Args:
+            folder: where the data set lies.
+            workers: cases read at once; by default one per core, at most 8.
+            progress: called with (done, total, case id) after each case.
+
+        Raises:
+            DataError: `folder` does not exist.
+        """
+        remedy = "Give the folder that holds the cases."
+        checks.require_folder(folder, expected="a folder with cases", remedy=remedy)
+        trees = checks.beside_listing(self.layout_examples(), folder)
+        try:
+            cases = self.find(folder, labelled=False).cases
+            if any(case.labels is not None for case in cases):
+                self.find(folder)  # insists on the labels of the others
+        except DataError as error:
+            return CheckReport(folder, [], [checks.error_of("-", error)], trees)
+        problems = checks.inspect_all(
+            cases, self._inspect, elements=self.elements, workers=workers, progress=progress
+        )
+        return CheckReport(folder, cases, problems, trees)
+
+    def _inspect(self, case: Case) -> Inspection:
+        reading = checks.Reading()
+        arrays = reading.load(self.read, case)
+        digests = [] if arrays is None else [(case.images[0], checks.digest(arrays.image))]
+        return reading.inspection(case.id, digests)
+
     @abstractmethod
-    def read_labels(self, path: Path, case: Case) -> np.ndarray:
+    def read_labels(self, path: Path, case: Case | StoredCase) -> np.ndarray:
         """A label map on disk, such as a prediction for `case`: (X, Y, Z) uint8, as `read` gives.
+
+        Args:
+            path: a file as `write_labels` writes it.
+            case: whose grid and codes it has. A decoded case may have another grid than its files.
 
         Raises:
             DataError: a damaged file, unknown label codes, or another grid than the case's.

@@ -1,44 +1,50 @@
-"""BraTS from 2015 to 2023 and the Decathlon's brain tumours, recognised from the files' names.
+"""BraTS from 2015 to 2023 and the Decathlon's brain tumors, recognized from the files' names.
 
 A case is known by its file names, wherever it lies up to MAX_DEPTH folders below the one given:
 the case folder itself, HGG and LGG, one year, or a mixture of years. The label codes follow from
-the data set and never from the labels found, for 27 of the 368 cases of 2020 have no enhancing
-tumour. BraTS2023 stands for all names of the kind BraTS-GLI-00000-000 (also MEN, MET, SSA). Later
-years have the same names; labels that 2023 lacks are refused, and so are the children of BraTS-PED.
-BraTS2015 are the files VSD.Brain... after conversion from .mha to NIfTI.
+the year and never from the labels found: 27 of the 368 cases of 2020 have no enhancing tumor.
+
+BraTS2015 are the files VSD.Brain... after conversion from .mha to NIfTI. BraTS2023 stands for all
+names of the kind BraTS-GLI-00000-000 (also MEN, MET, SSA). Later years have the same names; labels
+that 2023 lacks are refused, and so are the children of BraTS-PED.
 """
 
 import os
 import re
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import chain, groupby, zip_longest
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from keras_medseg.data import checks
 from keras_medseg.data.cases import Case, CaseArrays
-from keras_medseg.data.checks import CheckReport, Inspection, Problem
+from keras_medseg.data.checks import CheckReport, Inspection, Problem, Progress, Reading
+from keras_medseg.data.datasets.base import Codes, Dataset, Listing
 from keras_medseg.data.formats import nifti
+from keras_medseg.data.store import StoredCase
 from keras_medseg.errors import DataError
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 BACKGROUND, NECROTIC, EDEMA, ENHANCING = 0, 1, 2, 3
-"""The package's label codes; NECROTIC is necrotic and non-enhancing tumour."""
+"""The package's label codes; NECROTIC is necrotic and non-enhancing tumor."""
 
-REGIONS: dict[str, tuple[int, ...]] = {
+REGIONS: dict[str, Codes] = {
     "WT": (NECROTIC, EDEMA, ENHANCING),
     "TC": (NECROTIC, ENHANCING),
     "ET": (ENHANCING,),
 }
 """The nested regions that the challenge scores."""
-TARGETS: dict[str, tuple[int, ...]] = {**REGIONS, "NCR": (NECROTIC,), "ED": (EDEMA,)}
-"""Whatever a network can be trained for: the regions, and the labels that none of them is."""
+TARGETS: dict[str, Codes] = {**REGIONS, "NCR": (NECROTIC,), "ED": (EDEMA,)}
+"""Whatever a network can be trained for: the regions, and the labels that are no region."""
 MAX_DEPTH = 6
 
+_LABEL_NAMES = {EDEMA: "edema", NECROTIC: "necrotic, non-enhancing", ENHANCING: "enhancing"}
 _SEG = "seg"
 _SUFFIXES = (".nii.gz", ".nii")
 _CODES_TO_2021 = {0: BACKGROUND, 1: NECROTIC, 2: EDEMA, 4: ENHANCING}
@@ -66,9 +72,13 @@ _NAMES_2015 = {
 class _Layout:
     """How one year names its files.
 
-    case: what a case's id looks like; its group `patient` is equal for one patient's examinations,
-    also across years where the names tell. names: role -> file name without suffix. codes: label
-    on disk -> canonical label. example: a case's id.
+    Attributes:
+        dataset: the year's name.
+        case: what a case's id looks like, a regular expression. Its group `patient` is equal for
+            all examinations of a patient, also across years where the names tell.
+        names: role -> file name without suffix.
+        codes: label on disk -> canonical label.
+        example: a case's id.
     """
 
     dataset: str
@@ -82,7 +92,7 @@ class _Layout:
         return tuple(role for role in self.names if role != _SEG)
 
     def match(self, stem: str) -> tuple[str, str] | None:
-        """Case id and role of a file name without suffix."""
+        """Case id and role of a file name without suffix; None where it is not this year's."""
         for role, name in self.names.items():
             ending = name.removeprefix("{id}")
             if stem.casefold().endswith(ending.casefold()):
@@ -132,64 +142,160 @@ class BratsWarning(UserWarning):
     """A case that can be used but is odd."""
 
 
-def find_cases(folder: Path | str, *, labelled: bool = True) -> list[Case]:
-    """All cases below `folder`, sorted by data set and id; no voxel is read.
+@dataclass(frozen=True)
+class Brats(Dataset):
+    """BraTS and the Decathlon's brain tumors: four modalities, nested regions, NIfTI."""
 
-    Args:
-        labelled: leave out validation sets, which have no segmentation, and insist on a
-            segmentation where other cases of the same folder have one. With False every case with
-            all its images is found, and `labels` is None where there is no segmentation.
+    suffix: ClassVar[str] = ".nii.gz"
+    elements: ClassVar[str] = "voxels"
+    channels: ClassVar[tuple[str, ...]] = MODALITIES
+    nesting: ClassVar[Mapping[str, int]] = {"WT": EDEMA, "TC": NECROTIC, "ET": ENHANCING}
+    metrics: ClassVar[tuple[str, ...]] = ("dice", "sensitivity", "specificity", "hd95_mm")
 
-    Raises:
-        DataError: nothing recognised (with the expected tree beside the one found), a case
-            without all its files, or with a file twice.
-    """
-    scan = _scan(folder)
-    errors = [*chain.from_iterable(_file_errors(scan, labelled=labelled))]
-    if errors:
-        rest = f"`keras-medseg check {folder}` lists all problems of all cases."
-        raise checks.with_remedy(errors[0], f"{errors[0].remedy} {rest}")
-    cases = [_case(found) for found in scan.cases]
-    if not cases:
-        error = _nothing_found(scan)
-        raise checks.with_remedy(error, f"{error.remedy}\n{_trees(scan, [])}")
-    chosen = [case for case in cases if case.labels is not None or not labelled]
-    if not chosen:
-        raise DataError(
-            folder,
-            found=f"{checks.plural(len(cases), 'case')} without segmentations",
-            expected="cases with segmentations",
-            remedy="Give the folder of the training data, or ask for unlabelled cases.",
+    @property
+    def labels(self) -> Mapping[int, str]:
+        """Edema, necrotic (with non-enhancing) and enhancing tumor, from the outside in."""
+        return _LABEL_NAMES
+
+    @property
+    def regions(self) -> Mapping[str, Codes]:
+        """The challenge's nested regions."""
+        return REGIONS
+
+    @property
+    def targets(self) -> Mapping[str, Codes]:
+        """The regions, necrosis and edema."""
+        return TARGETS
+
+    @classmethod
+    def recognizes(cls, folder: Path) -> bool:
+        """Whether a NIfTI file in or below `folder` has a name of BraTS or the Decathlon."""
+        if not folder.is_dir():
+            return False
+        with checks.readable_folders():
+            files = _nifti_files(Path(os.path.abspath(folder)))
+            return any(_classify(parent, stem) is not None for parent, stem, _ in files)
+
+    @classmethod
+    def layout_examples(cls) -> list[str]:
+        """The files of one case of every year; once for all years that name them alike."""
+        return [*_examples()]
+
+    def find(self, folder: Path, *, labelled: bool = True) -> Listing:
+        """All cases below `folder`, sorted by data set and id; no voxel is read.
+
+        Args:
+            folder: the case itself, or any folder above it.
+            labelled: leave out validation sets, which have no segmentation, and insist on a
+                segmentation where other cases of the same folder have one. With False every case
+                with all its images is found, and `labels` is None where there is no segmentation.
+
+        Raises:
+            DataError: nothing recognized (with the expected tree beside the one found), a case
+                without all its files, or with a file twice.
+        """
+        scan = _scan(folder)
+        checks.raise_first(folder, [*chain.from_iterable(_file_errors(scan, labelled=labelled))])
+        cases = [_case(found) for found in scan.cases]
+        if not cases:
+            raise checks.with_trees(_nothing_found(scan), _trees(scan, []))
+        if labelled:
+            cases = checks.labelled_cases(folder, cases, noun="case", labels="segmentations")
+        return Listing(cases)
+
+    def read(self, case: Case) -> CaseArrays:
+        """Read one case: modalities in the order of MODALITIES, labels in canonical codes.
+
+        Returns:
+            image (X, Y, Z, 4) in LPS, int16 where that loses nothing and else float32; labels
+            (X, Y, Z) uint8 or None. In memory x runs fastest and the channel slowest, as on disk.
+
+        Raises:
+            DataError: a file that is damaged, or does not fit the other files of the case; a
+                modality without brain voxels; a label that the data set's code does not have.
+
+        Warns:
+            BratsWarning: no tumor in the segmentation, or a file that is odd (see nifti.py).
+        """
+        return _read(case).result(BratsWarning)
+
+    def check(
+        self, folder: Path, *, workers: int | None = None, progress: Progress | None = None
+    ) -> CheckReport:
+        """Find all problems of all cases below `folder` in one go; every file is read to its end.
+
+        Args:
+            folder: as in `find`.
+            workers: cases read at once; by default one per core, at most 8 (0.3 GB each).
+            progress: called with (done, total, case id) after each case.
+
+        Raises:
+            DataError: `folder` does not exist.
+        """
+        scan = _scan(folder)
+        file_errors = _file_errors(scan, labelled=True)
+        problems = [_unknown_file(path) for path in scan.unknown]
+        for found, errors in zip(scan.cases, file_errors):
+            problems += [checks.error_of(found.id, error) for error in errors]
+        cases = [_case(found) for found in scan.cases]
+        problems += checks.inspect_all(
+            cases, _inspect, elements=self.elements, workers=workers, progress=progress
         )
-    return chosen
+        if not cases:
+            problems.append(checks.error_of("-", _nothing_found(scan)))
+        complete = [case for case, errors in zip(cases, file_errors) if not errors]
+        return CheckReport(scan.folder, complete, problems, _trees(scan, problems))
 
+    def read_labels(self, path: Path, case: Case | StoredCase) -> np.ndarray:
+        """A label map in the codes of the case's year -> (X, Y, Z) uint8 canonical, LPS.
 
-def read_case(case: Case) -> CaseArrays:
-    """Read one case: modalities stacked in the order of MODALITIES, labels in canonical codes.
+        Raises:
+            DataError: a damaged file, another grid than the case's, or a label that the data set's
+                code does not have.
+        """
+        if isinstance(case, StoredCase):
+            grid = np.broadcast_to(np.uint8(0), case.full_shape)
+            shape = nifti.restore(grid, case.axis_codes).shape
+            nifti.check_grid(path, shape, case.affine, of=case.id)
+        else:
+            reference = case.labels or case.images[0]
+            header = nifti.read_header(reference)
+            nifti.check_grid(path, header.shape, header.affine, of=reference)
+        volume = nifti.load(path)
+        labels = to_canonical(volume.array, case.dataset, path)
+        return nifti.reorient(labels, volume.header.affine)
 
-    Returns:
-        image (X, Y, Z, 4) in LPS, int16 where that loses nothing and else float32; labels
-        (X, Y, Z) uint8 or None. In memory x runs fastest and the channel slowest, as on disk.
+    def write_labels(self, path: Path, labels: np.ndarray, case: StoredCase) -> None:
+        """Write canonical labels as NIfTI that overlays the case's own files.
 
-    Raises:
-        DataError: a file that is damaged, or does not fit the other files of the case; a modality
-            without brain voxels; a label that the data set's code does not have.
+        The codes are those of the case's year, the axis order and affine those of its files, the
+        type is uint8. The file appears whole or not at all.
 
-    Warns:
-        BratsWarning: no tumour in the segmentation, or a file that is odd (see nifti.py).
-    """
-    reading = _read(case)
-    if reading.errors:
-        raise reading.errors[0]
-    for _, remark in reading.remarks:
-        warnings.warn(remark, BratsWarning, stacklevel=2)
-    return reading.arrays
+        Args:
+            path: a new or existing .nii or .nii.gz.
+            labels: (X, Y, Z) uint8 canonical codes on the case's full grid, LPS.
+            case: the case that they belong to.
+
+        Raises:
+            ValueError: labels that are not on the full grid.
+            DataError: a folder that cannot be written.
+        """
+        if labels.shape != tuple(case.full_shape):
+            raise ValueError(
+                f"labels: found shape {labels.shape}, expected {tuple(case.full_shape)}, "
+                f"the full grid of {case.id}."
+            )
+        codes = to_dataset_labels(labels, case.dataset)
+        on_disk = nifti.restore(codes, case.axis_codes)
+        nifti.write_volume(path, on_disk, case.affine, dtype=np.uint8)
 
 
 def to_canonical(labels: np.ndarray, dataset: str, where: Path | str) -> np.ndarray:
     """Labels in the codes of a data set, of any shape and type -> canonical uint8.
 
     Args:
+        labels: the codes on disk.
+        dataset: whose codes they are, such as "BraTS2021".
         where: the file that holds them, for the message.
 
     Raises:
@@ -216,16 +322,6 @@ def to_canonical(labels: np.ndarray, dataset: str, where: Path | str) -> np.ndar
     return canonical
 
 
-def read_labels(path: Path | str, dataset: str) -> np.ndarray:
-    """A label map in the codes of `dataset`, e.g. a prediction -> (X, Y, Z) canonical, LPS.
-
-    Raises:
-        DataError: a damaged file, or a label that the data set's code does not have.
-    """
-    volume = nifti.load(path)
-    return nifti.reorient(to_canonical(volume.array, dataset, path), volume.header.affine)
-
-
 def to_dataset_labels(labels: np.ndarray, dataset: str) -> np.ndarray:
     """Canonical labels of any shape -> uint8 in the codes of a data set, to write predictions.
 
@@ -243,36 +339,6 @@ def to_dataset_labels(labels: np.ndarray, dataset: str) -> np.ndarray:
     for code, label in reversed(_LAYOUTS[dataset].codes.items()):
         table[label] = code
     return table[labels.astype(np.uint8)]
-
-
-def check(
-    folder: Path | str,
-    *,
-    workers: int | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
-) -> CheckReport:
-    """Find all problems of all cases below `folder` in one go; every file is read to its end.
-
-    Args:
-        workers: cases read at once; by default one per core, at most 8 (0.3 GB each).
-        progress: called with (done, total, case id) after each case.
-
-    Raises:
-        DataError: `folder` does not exist.
-    """
-    scan = _scan(folder)
-    file_errors = _file_errors(scan, labelled=True)
-    problems = [_unknown_file(path) for path in scan.unknown]
-    for found, errors in zip(scan.cases, file_errors):
-        problems += [checks.error_of(found.id, error) for error in errors]
-    cases = [_case(found) for found in scan.cases]
-    problems += checks.inspect_all(
-        cases, _inspect, elements="voxels", workers=workers, progress=progress
-    )
-    if not cases:
-        problems.append(checks.error_of("-", _nothing_found(scan)))
-    complete = [case for case, errors in zip(cases, file_errors) if not errors]
-    return CheckReport(scan.folder, complete, problems, _trees(scan, problems))
 
 
 # What lies on disk
@@ -300,19 +366,14 @@ class _Scan:
     unknown: list[Path]
 
 
-def _scan(folder: Path | str) -> _Scan:
+def _scan(folder: Path) -> _Scan:
     folder = Path(os.path.abspath(folder))
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "no such folder"
-        remedy = "Give the folder that holds the cases."
-        raise DataError(folder, found=found, expected="a folder with BraTS cases", remedy=remedy)
-    cases, unknown = {}, []
-    try:
-        files = [*_walk(folder, MAX_DEPTH, set())]
-    except OSError as error:
-        found, expected = f"the error {error.strerror!r}", "folders that can be read"
-        remedy = "Give yourself the right to read it (chmod u+rx)."
-        raise DataError(error.filename, found=found, expected=expected, remedy=remedy) from error
+    remedy = "Give the folder that holds the cases."
+    checks.require_folder(folder, expected="a folder with BraTS cases", remedy=remedy)
+    cases: dict[tuple[str, str, Path], _Found] = {}
+    unknown: list[Path] = []
+    with checks.readable_folders():
+        files = sorted(_nifti_files(folder), key=itemgetter(2))
     for parent, stem, path in files:
         known = _classify(parent, stem)
         if known is None:
@@ -325,21 +386,16 @@ def _scan(folder: Path | str) -> _Scan:
     return _Scan(folder, [cases[key] for key in sorted(cases)], unknown)
 
 
-def _walk(folder: Path, depth: int, seen: set[str]) -> Iterator[tuple[Path, str, Path]]:
-    """(folder, name without suffix, path) of all NIfTI files; links are followed once."""
-    real = os.path.realpath(folder)
-    if real in seen:
-        return
-    seen.add(real)
-    for path in checks.entries(folder):
-        stem = _stem(path.name)
-        if stem is None:
-            if depth and path.is_dir():
-                yield from _walk(path, depth - 1, seen)
-            continue
-        # Some unpackers turn x_flair.nii.gz into a folder x_flair.nii with one file inside.
-        inside = [p for p in checks.entries(path) if _stem(p.name)] if path.is_dir() else []
-        yield folder, stem, inside[0] if len(inside) == 1 else path
+def _nifti_files(folder: Path) -> Iterator[tuple[Path, str, Path]]:
+    """(folder, name without suffix, path) of all NIfTI files at most MAX_DEPTH folders below."""
+    for parent, inside in checks.walk(folder, MAX_DEPTH):
+        named = [(path, stem) for path in inside if (stem := _stem(path.name)) is not None]
+        inside[:] = [path for path in inside if _stem(path.name) is None]
+        for path, stem in named:
+            # Some unpackers turn x_flair.nii.gz into a folder x_flair.nii with one file inside.
+            unpacked = checks.entries(path) if path.is_dir() else []
+            files = [file for file in unpacked if _stem(file.name)]
+            yield parent, stem, files[0] if len(files) == 1 else path
 
 
 def _stem(name: str) -> str | None:
@@ -372,7 +428,8 @@ def _case(found: _Found) -> Case:
 
 
 def _group(found: _Found) -> str:
-    patient = re.fullmatch(found.layout.case, found.id, re.IGNORECASE)["patient"]
+    match = re.fullmatch(found.layout.case, found.id, re.IGNORECASE)
+    patient = match["patient"] if match else found.id
     if found.layout.dataset == "BraTS2021":
         return f"GLI-{patient}"
     # 2018 numbered the collections of 2017: TCIA_101 became TCIA02_101.
@@ -388,8 +445,8 @@ def _file_errors(scan: _Scan, *, labelled: bool) -> list[list[DataError]]:
     crowded = Counter(found.folder for found in scan.cases)
     collections = [_collection(found, crowded) for found in scan.cases]
     with_labels = {c for c, found in zip(collections, scan.cases) if _SEG in found.files}
-    homes = {}
-    errors = []
+    homes: dict[tuple[str, str], Path] = {}
+    errors: list[list[DataError]] = []
     for found, collection in zip(scan.cases, collections):
         wanted = [*found.layout.images]
         if labelled and collection in with_labels:
@@ -414,10 +471,10 @@ def _collection(found: _Found, crowded: Counter) -> Path:
 def _case_file_errors(found: _Found, wanted: Sequence[str]) -> Iterator[DataError]:
     missing = [found.wanted[role] for role in wanted if role not in found.files]
     if missing:
-        names = [f"no {name}.nii.gz" for name in missing]
+        names = ", ".join(f"no {name}.nii.gz" for name in missing)
         expected = f"{len(wanted)} files (.nii or .nii.gz): {', '.join(wanted)}"
         remedy = f"Add what is missing, or move case {found.id} elsewhere."
-        yield DataError(found.folder, found=", ".join(names), expected=expected, remedy=remedy)
+        yield DataError(found.folder, found=names, expected=expected, remedy=remedy)
     for paths in found.files.values():
         if len(paths) > 1:
             names = " and ".join(path.name for path in paths)
@@ -447,46 +504,29 @@ def _nothing_found(scan: _Scan) -> DataError:
 # What the files hold
 
 
-@dataclass
-class _Reading:
-    """What could be read of a case, and what stood against it."""
-
-    arrays: CaseArrays | None = None
-    labels: np.ndarray | None = None
-    errors: list[DataError] = field(default_factory=list)
-    remarks: list[tuple[Path, str]] = field(default_factory=list)
-
-
-def _read(case: Case) -> _Reading:
-    reading = _Reading()
+def _read(case: Case) -> Reading:
+    reading = Reading()
     dimensions = 4 if case.dataset == _DECATHLON.dataset else 3
-    volumes = [_load(path, dimensions, reading) for path in case.images]
-    truth = None if case.labels is None else _load(case.labels, 3, reading)
+    load = partial(nifti.load, dimensions=dimensions)
+    volumes = [reading.load(load, path) for path in case.images]
+    truth = None if case.labels is None else reading.load(nifti.load, case.labels)
     loaded = [volume for volume in (*volumes, truth) if volume is not None]
     for volume in loaded[1:]:
         reading.errors += _geometry_errors(loaded[0].header, volume.header)
-    for volume in volumes:
-        if volume is not None:
-            errors = [*_brain_errors(volume)]
-            reading.errors += errors
-            remarks = volume.header.remarks if errors else volume.remarks
-            reading.remarks += [(volume.header.path, remark) for remark in remarks]
+    images = [volume for volume in volumes if volume is not None]
+    for volume in images:
+        errors = [*_brain_errors(volume)]
+        reading.errors += errors
+        remarks = volume.header.remarks if errors else volume.remarks
+        reading.remarks += [(volume.header.path, remark) for remark in remarks]
     if truth is not None:
         reading.labels = _read_labels(truth, case.dataset, reading)
-    if volumes and not reading.errors:
-        affine = volumes[0].header.affine
-        image = _stack([volume.array for volume in volumes], affine)
+    if images and not reading.errors:
+        affine = images[0].header.affine
+        image = _stack([volume.array for volume in images], affine)
         codes = nifti.axis_codes(affine)
         reading.arrays = CaseArrays(image, reading.labels, affine, codes)
     return reading
-
-
-def _load(path: Path, dimensions: int, reading: _Reading) -> nifti.Volume | None:
-    try:
-        return nifti.load(path, dimensions=dimensions)
-    except DataError as error:
-        reading.errors.append(error)
-        return None
 
 
 def _geometry_errors(first: nifti.Header, other: nifti.Header) -> Iterator[DataError]:
@@ -508,7 +548,7 @@ def _brain_errors(volume: nifti.Volume) -> Iterator[DataError]:
     if array.ndim == 3:
         channels = [array]
     elif array.shape[3] == len(MODALITIES):
-        channels = np.moveaxis(array, 3, 0)
+        channels = [*np.moveaxis(array, 3, 0)]
     else:
         found, expected = f"dim {array.shape}", f"{len(MODALITIES)} channels"
         remedy = "Fetch the file again; Task01 has FLAIR, T1w, T1gd, T2w in one file."
@@ -521,7 +561,7 @@ def _brain_errors(volume: nifti.Volume) -> Iterator[DataError]:
         yield DataError(path, found=found, expected=expected, remedy="Fetch the file again.")
 
 
-def _read_labels(truth: nifti.Volume, dataset: str, reading: _Reading) -> np.ndarray | None:
+def _read_labels(truth: nifti.Volume, dataset: str, reading: Reading) -> np.ndarray | None:
     path = truth.header.path
     try:
         labels = to_canonical(truth.array, dataset, path)
@@ -530,21 +570,20 @@ def _read_labels(truth: nifti.Volume, dataset: str, reading: _Reading) -> np.nda
         return None
     remarks = truth.remarks
     if not labels.any():
-        found = "found no tumour voxel, expected a segmentation"
+        found = "found no tumor voxel, expected a segmentation"
         remarks = (
             *truth.header.remarks,
-            f"{path}: {found}. Leave the case out if its tumour was not drawn.",
+            f"{path}: {found}. Leave the case out if its tumor was not drawn.",
         )
     reading.remarks += [(path, remark) for remark in remarks]
     return nifti.reorient(labels, truth.header.affine)
 
 
-def _stack(arrays: list[np.ndarray], affine: np.ndarray) -> np.ndarray:
+def _stack(arrays: Sequence[np.ndarray], affine: np.ndarray) -> np.ndarray:
     """Modalities (X, Y, Z) or one (X, Y, Z, C) in the file's order -> (X, Y, Z, C) in LPS."""
-    if arrays[0].ndim == 4:
-        arrays = list(np.moveaxis(arrays[0], 3, 0))
-    lossless = all(_fits_int16(array) for array in arrays)
-    views = [nifti.reorient(array, affine) for array in arrays]
+    channels = [*np.moveaxis(arrays[0], 3, 0)] if arrays[0].ndim == 4 else arrays
+    lossless = all(_fits_int16(channel) for channel in channels)
+    views = [nifti.reorient(channel, affine) for channel in channels]
     shape = (*views[0].shape, len(views))
     image = np.empty(shape, np.int16 if lossless else np.float32, order="F")
     for channel, view in enumerate(views):
@@ -566,16 +605,14 @@ def _fits_int16(array: np.ndarray) -> bool:
 
 def _inspect(case: Case) -> Inspection:
     reading = _read(case)
-    problems = [checks.error_of(case.id, error) for error in reading.errors]
-    problems += [Problem(case.id, path, text, "warning") for path, text in reading.remarks]
-    digests = []
+    digests: list[tuple[Path, bytes]] = []
     if reading.arrays is not None:
         channels = np.moveaxis(reading.arrays.image, 3, 0)
         paths = case.images if len(case.images) == len(channels) else case.images * len(channels)
         digests = [(path, checks.digest(channel)) for path, channel in zip(paths, channels)]
-    if reading.labels is not None and reading.labels.any():
+    if case.labels is not None and reading.labels is not None and reading.labels.any():
         digests.append((case.labels, checks.digest(reading.labels)))
-    return Inspection(problems, digests)
+    return reading.inspection(case.id, digests)
 
 
 def _unknown_file(path: Path) -> Problem:
@@ -591,15 +628,14 @@ def _trees(scan: _Scan, problems: Sequence[Problem]) -> str:
 
     Shown are cases with errors, or the first one of each data set when there is no error.
     """
-    rows = []
     if not scan.cases:
-        examples = [*_examples()]
-        rows += zip_longest(examples, checks.listing(scan.folder, len(examples)), fillvalue="")
+        return checks.beside_listing([*_examples()], scan.folder)
+    rows: list[tuple[str, str]] = []
     errors = [problem for problem in problems if problem.severity == "error"]
     ids, paths = {error.case_id for error in errors}, {error.path for error in errors}
     broken = [found for found in scan.cases if found.id in ids]
     firsts = {found.layout.dataset: found for found in reversed(scan.cases)}
-    for found in broken[:_SHOWN] or reversed(firsts.values()):
+    for found in broken[:_SHOWN] or [*reversed(firsts.values())]:
         rows += _case_rows(found, scan, paths)
     more_broken = max(len(broken) - _SHOWN, 0)
     more_good = len(scan.cases) - (len(broken) or len(firsts))
@@ -632,4 +668,4 @@ def _examples() -> Iterator[str]:
             folder = "Task01_BrainTumour" if layout is _DECATHLON else layout.example
             yield f"{layout.dataset + ':':11}{folder}/"
         for name in layout.names.values():
-            yield f"{'':13}{name.format(id=layout.example)}.nii.gz"
+            yield f"{'':12}{name.format(id=layout.example)}.nii.gz"

@@ -1,21 +1,21 @@
-"""Picture data sets, recognised from their folders and names; strict reading of their cases.
+"""Image data sets, recognized from their folders and names; strict reading of their cases.
 
 CVC-ClinicDB (`Original/1.tif`, `Ground Truth/1.tif`, README.txt with the table of sequences), ISIC
 2016 to 2018 Task 1 (`ISIC_0000000.jpg`, `ISIC_0000000_segmentation.png`), any `images/` beside
-`masks/` with equal names (the mask's may end in _mask or _segmentation), and any pictures listed in
+`masks/` with equal names (the mask's may end in _mask or _segmentation), and any images listed in
 a `manifest.csv` with the columns image, mask and perhaps group and split; its paths start from its
 own folder.
 
-What a single file may be is the table of raster.py. Beyond that:
+What a single file may be is the table of image_files.py. Beyond that:
 
 | found | verdict |
 |---|---|
-| picture without mask, mask without picture | error; sets without any mask may be left out |
+| image without mask, mask without image | error; sets without any mask may be left out |
 | two files for one case, or names that differ in upper and lower case only | error |
-| picture and mask of different sizes | error |
-| EXIF orientation | turned, with a warning; not where only the unturned picture fits its mask |
-| grey picture in CVC-ClinicDB or ISIC; grey beside colour pictures in one folder | error |
-| picture of one value only | error |
+| image and mask of different sizes | error |
+| EXIF orientation | turned, with a warning; not where only the unturned image fits its mask |
+| gray image in CVC-ClinicDB or ISIC; gray beside color images in one folder | error |
+| image of one value only | error |
 | mask that is not binary | table of masks.py; no warning for the 138 in CVC-ClinicDB |
 | mask without any object, or nothing but object | warning |
 | mask with codes of other classes alone | no warning |
@@ -31,25 +31,26 @@ What a single file may be is the table of raster.py. Beyond that:
 
 import os
 import re
-import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, pairwise, zip_longest
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from keras_medseg.data import checks, splits
+from keras_medseg.data import checks
 from keras_medseg.data.cases import Case, CaseArrays
-from keras_medseg.data.checks import CheckReport, Inspection, Problem
+from keras_medseg.data.checks import CheckReport, Inspection, Problem, Progress, Reading
+from keras_medseg.data.datasets.base import Codes, Dataset, Listing
 from keras_medseg.data.formats import image_files, masks
 from keras_medseg.data.formats.manifest import read_manifest
-from keras_medseg.data.transforms.resize import resize, resize_labels
+from keras_medseg.data.store import StoredCase
 from keras_medseg.errors import DataError
 
-CVC, ISIC, PICTURES = "CVC-ClinicDB", "ISIC2018", "pictures"
+CVC, ISIC, IMAGES = "CVC-ClinicDB", "ISIC2018", "images"
 MANIFEST = "manifest.csv"
 MAX_DEPTH = 3
 
@@ -58,13 +59,13 @@ _ISIC_YEAR = re.compile(r"(?:ISIC|ISBI)-?(201[678])", re.IGNORECASE)
 _ISIC_COMPANIONS = re.compile(r"ISIC_\d{7}_(superpixels|attribute_\w+)", re.IGNORECASE)
 _TEXTS = (".txt", ".md", ".csv", ".json", ".pdf", ".ini", ".db", ".xml", ".html", ".zip")
 _MASK_ENDING = re.compile(r"_(mask|segmentation)$", re.IGNORECASE)
+_CVC_FOLDERS = {"original", "ground truth"}
 _README_ROW = re.compile(r"\|\s*(\d+)\s+to\s+(\d+)\s*\|\s*(\d+)\s*\|")
 # First frames of the 29 sequences in CVC-ClinicDB's README.txt, and the frame after the last.
 _CVC_STARTS = (
     1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298, 318, 343, 364, 384, 409,
     429, 448, 467, 479, 504, 529, 547, 572, 592, 613,
 )  # fmt: skip
-_REST = "`keras-medseg check {}` lists all problems of all cases."
 _TREES = {
     CVC: ("README.txt", "Original/1.tif, 2.tif, ...", "Ground Truth/1.tif, 2.tif, ..."),
     ISIC: (
@@ -73,126 +74,231 @@ _TREES = {
         "ISIC2018_Task1_Training_GroundTruth/",
         "  ISIC_0000000_segmentation.png, ...",
     ),
-    PICTURES: ("images/a.png, b.png, ...", "masks/a.png, b.png, ..."),
+    IMAGES: ("images/a.png, b.png, ...", "masks/a.png, b.png, ..."),
     MANIFEST: ("manifest.csv: image,mask[,group][,split]", "  the files that it lists"),
 }
 
 
-class PictureWarning(UserWarning):
-    """A picture or mask that can be used but is odd."""
+class ImageWarning(UserWarning):
+    """An image or mask that can be used but is odd."""
 
 
-def find_cases(folder: Path | str, *, labelled: bool = True) -> list[Case]:
-    """All cases below `folder`, sorted by data set and id, numbers as numbers; no pixel is read.
+@dataclass(frozen=True, eq=False)
+class ImageFolders(Dataset):
+    """Two-dimensional images with masks: CVC-ClinicDB, ISIC, images beside masks, or a manifest.
 
-    Args:
-        folder: also the path of a manifest.
-        labelled: leave out pictures that come without masks, and insist on a mask where other
-            pictures of the same folder have one.
-
-    A case's group is its sequence in CVC-ClinicDB (29 sequences of 25 videos; which of them share
-    a video is not published), the manifest's group, and otherwise the picture itself.
-
-    Raises:
-        DataError: nothing recognised (with the expected tree beside the one found), more than one
-            data set, or a folder or manifest that the module's table calls an error.
+    Attributes:
+        classes: name -> gray codes in the masks. The first name becomes label 1, and so on;
+            "background" names codes that become 0, as code 0 does anyway. Without codes (one
+            class at most) whatever is not background is the object.
     """
-    cases = [found.case for found in _sound_scan(folder).found]
-    chosen = [case for case in cases if case.labels is not None or not labelled]
-    if not chosen:
-        raise DataError(
-            folder,
-            found=f"{checks.plural(len(cases), 'picture')} without masks",
-            expected="pictures with masks",
-            remedy="Give the folder of the training data, or ask for unlabelled cases.",
-        )
-    return chosen
 
-
-def find_split(folder: Path | str, cases: Sequence[Case]) -> splits.Sides | None:
-    """(training, held-out) of `cases` by the column split of their manifest; None without one.
-
-    Raises:
-        DataError: as `find_cases`, or when all `cases` are on one side.
-    """
-    ids = {case.id for case in cases}
-    sides = {id: side for id, side in _sound_scan(folder).split.items() if id in ids}
-    return splits.assign(folder, sides, cases) if sides else None
-
-
-def read_case(
-    case: Case,
-    *,
-    size: Sequence[int] | None = None,
-    fit: str = "stretch",
-    classes: Mapping[str, Sequence[int]] | None = None,
-) -> CaseArrays:
-    """Read one picture and its mask, as a volume with one slice: x are rows, y columns.
-
-    Args:
-        size: (rows, columns) to bring both to, see resize.py; None keeps their own.
-        fit: one of resize.FITS.
-        classes: name -> grey codes in the mask. The first name becomes label 1, and so on;
-            "background" names codes that become 0, as code 0 does anyway. None: one object.
-
-    Returns:
-        image (H, W, 1, C) uint8, C 1 or 3; labels (H, W, 1) uint8 or None.
-
-    Raises:
-        DataError: a file that raster.py refuses, or what the module's table calls an error.
-        ValueError: for classes without a code, or with one code twice.
-
-    Warns:
-        PictureWarning: for what the table calls a warning.
-    """
-    reading = _read(case, _table(classes))
-    if reading.errors:
-        raise reading.errors[0]
-    for _, remark in reading.remarks:
-        warnings.warn(remark, PictureWarning, stacklevel=2)
-    image, labels = reading.pixels, reading.labels
-    if size is not None:
-        image = resize(image, size, fit)
-        labels = None if labels is None else resize_labels(labels, size, fit)
-    labels = None if labels is None else np.ascontiguousarray(labels)[..., None]
-    return CaseArrays(np.ascontiguousarray(image)[:, :, None], labels, np.eye(4), ("L", "P", "S"))
-
-
-def check(
-    folder: Path | str,
-    *,
-    classes: Mapping[str, Sequence[int]] | None = None,
-    workers: int | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
-) -> CheckReport:
-    """Find all problems of all cases below `folder` in one go; every file is read to its end.
-
-    Args:
-        classes: as in `read_case`.
-        workers: pictures read at once; by default one per core, at most 8.
-        progress: called with (done, total, case id) after each case.
-
-    Raises:
-        DataError: `folder` does not exist.
-    """
-    scan = _scan(folder)
-    problems = [checks.error_of("-", error) for error in scan.errors]
-    problems += [Problem("-", path, text, "warning") for path, text in scan.remarks]
-    complete = []
-    for found in scan.found:
-        errors = _file_errors(found)
-        problems += [checks.error_of(found.id, error) for error in errors]
-        if not errors:
-            complete.append(found.case)
-    channels: dict[str, int] = {}
-    inspect = partial(_inspect, table=_table(classes), channels=channels)
-    problems += checks.inspect_all(
-        complete, inspect, elements="pixels", workers=workers, progress=progress
+    suffix: ClassVar[str] = ".png"
+    elements: ClassVar[str] = "pixels"
+    metrics: ClassVar[tuple[str, ...]] = (
+        "dice",
+        "iou",
+        "precision",
+        "sensitivity",
+        "specificity",
+        "hd95_px",
     )
-    problems += _channel_problems(complete, channels)
-    if not scan.found:
-        problems.append(checks.error_of("-", _nothing_found(scan)))
-    return CheckReport(scan.folder, complete, problems, _trees(scan))
+
+    classes: Mapping[str, Codes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        classes = {name: tuple(codes) for name, codes in self.classes.items()}
+        object.__setattr__(self, "classes", classes)
+        if self._table is None and len(self.labels) > 1:
+            raise ValueError(f"classes: found {classes}, expected gray codes for each of several.")
+
+    # The order of the classes counts, which the equality of mappings ignores.
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ImageFolders) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[tuple[str, Codes], ...]:
+        return tuple(self.classes.items())
+
+    @property
+    def _table(self) -> np.ndarray | None:
+        """(256,) uint8: label of every gray code; None where the classes have no codes."""
+        return masks.code_table(self.classes) if any(self.classes.values()) else None
+
+    @property
+    def labels(self) -> Mapping[int, str]:
+        """The classes without the background, or "object" where none is named."""
+        names = [name for name in self.classes if name != masks.BACKGROUND] or ["object"]
+        return dict(enumerate(names, 1))
+
+    @property
+    def regions(self) -> Mapping[str, Codes]:
+        """Each class by itself."""
+        return {name: (code,) for code, name in self.labels.items()}
+
+    @classmethod
+    def recognizes(cls, folder: Path) -> bool:
+        """Whether `folder` is or has a manifest, or holds images in a layout that is known."""
+        with checks.readable_folders():
+            if _manifest_of(folder) is not None:
+                return True
+            return folder.is_dir() and any(map(_holds_images, _homes(folder)))
+
+    @classmethod
+    def layout_examples(cls) -> list[str]:
+        """The files of every layout."""
+        return _examples(_TREES)
+
+    def find(self, folder: Path, *, labelled: bool = True) -> Listing:
+        """All cases below `folder`, sorted by data set and id, numbers as numbers.
+
+        A case's group is its sequence in CVC-ClinicDB (29 sequences of 25 videos; which of them
+        share a video is not published), the manifest's group, and otherwise the image itself.
+
+        Args:
+            folder: also the path of a manifest.
+            labelled: leave out images that come without masks, and insist on a mask where other
+                images of the same folder have one.
+
+        Returns:
+            The cases, and their sides where a manifest has the column split.
+
+        Raises:
+            DataError: nothing recognized (with the expected tree beside the one found), more than
+                one data set, or a folder or manifest that the module's table calls an error.
+        """
+        scan = _scan(folder)
+        errors = [*scan.errors, *chain.from_iterable(map(_file_errors, scan.found))]
+        checks.raise_first(folder, errors)
+        if not scan.found:
+            raise checks.with_trees(_nothing_found(scan), _trees(scan))
+        cases = [found.case for found in scan.found]
+        if labelled:
+            cases = checks.labelled_cases(folder, cases, noun="image", labels="masks")
+        sides = {case.id: scan.sides[case.id] for case in cases if case.id in scan.sides}
+        return Listing(cases, sides)
+
+    def read(self, case: Case) -> CaseArrays:
+        """Read one image and its mask as a volume with one slice: x are rows, y columns.
+
+        Returns:
+            image (H, W, 1, C) uint8, C 1 or 3; labels (H, W, 1) uint8 or None.
+
+        Raises:
+            DataError: a file that image_files.py refuses, or what the module's table calls an
+                error.
+
+        Warns:
+            ImageWarning: what the table calls a warning.
+        """
+        return _read(case, self._table).result(ImageWarning)
+
+    def check(
+        self, folder: Path, *, workers: int | None = None, progress: Progress | None = None
+    ) -> CheckReport:
+        """Find all problems of all cases below `folder` in one go; every file is read to its end.
+
+        Args:
+            folder: as in `find`.
+            workers: images read at once; by default one per core, at most 8.
+            progress: called with (done, total, case id) after each case.
+
+        Raises:
+            DataError: `folder` does not exist.
+        """
+        scan = _scan(folder)
+        problems = [checks.error_of("-", error) for error in scan.errors]
+        problems += [Problem("-", path, text, "warning") for path, text in scan.remarks]
+        complete = []
+        for found in scan.found:
+            errors = _file_errors(found)
+            problems += [checks.error_of(found.id, error) for error in errors]
+            if not errors:
+                complete.append(found.case)
+        channels: dict[str, int] = {}
+        inspect = partial(_inspect, table=self._table, channels=channels)
+        problems += checks.inspect_all(
+            complete, inspect, elements=self.elements, workers=workers, progress=progress
+        )
+        problems += _channel_problems(complete, channels)
+        if not scan.found:
+            problems.append(checks.error_of("-", _nothing_found(scan)))
+        return CheckReport(scan.folder, complete, problems, _trees(scan))
+
+    def read_labels(self, path: Path, case: Case | StoredCase) -> np.ndarray:
+        """A mask as `write_labels` writes it -> (H, W, 1) uint8 labels.
+
+        Where there is one class, whatever is not 0 belongs to it.
+
+        Args:
+            path: the mask, also in another format than PNG.
+            case: whose size the mask must have: a `Case` that of its files, a `StoredCase` the
+                one that it was decoded to.
+
+        Raises:
+            DataError: a mask that is missing or damaged, of another size, or with codes that are
+                no labels.
+        """
+        codes = image_files.read_mask(path).pixels
+        size = self._size(case)
+        if codes.shape[:2] != size:
+            name = case.id if isinstance(case, StoredCase) else case.images[0].name
+            raise DataError(
+                path,
+                found=f"{codes.shape[0]} x {codes.shape[1]} pixels",
+                expected=f"{size[0]} x {size[1]}, those of {name}",
+                remedy="Predict at the image's own size.",
+            )
+        self._check_codes(codes, path)
+        return (codes > 0).astype(np.uint8) if len(self.labels) == 1 else codes
+
+    def _check_codes(self, codes: np.ndarray, path: Path) -> None:
+        """Refuse an annotation, which has other codes than the masks that `write_labels` writes."""
+        names = ", ".join(self.labels.values())
+        found, count = f"gray code {codes.max()}", len(self.labels)
+        if count > 1 and codes.max() > count:
+            expected, remedy = f"0 to {count}", f"Number the classes in this order: {names}."
+            raise DataError(path, found=found, expected=expected, remedy=remedy)
+        others = np.unique(codes[codes > 0])
+        if count == 1 and self._table is not None and len(others) > 1:
+            found = f"gray codes {', '.join(map(str, others[:4]))}"
+            remedy = f"Save a mask of {names} alone."
+            raise DataError(path, found=found, expected="0 and one other", remedy=remedy)
+
+    def _size(self, case: Case | StoredCase) -> tuple[int, int]:
+        """(rows, columns) of a case."""
+        if isinstance(case, StoredCase):
+            return case.full_shape[0], case.full_shape[1]
+        reading = _read(case, self._table)
+        if reading.arrays is None:
+            raise reading.errors[0]
+        return reading.arrays.image.shape[:2]
+
+    def write_labels(self, path: Path, labels: np.ndarray, case: StoredCase) -> None:
+        """Write (H, W, 1) uint8 labels as 8-bit gray: one class alone as 255, several as they are.
+
+        Args:
+            path: ends in .png, whose compression loses nothing.
+            labels: on the grid of the decoded case, or of the image that it was decoded from.
+            case: the case that they belong to.
+
+        Raises:
+            ValueError: labels of another size.
+        """
+        # A stored image may have been resized; its own size is that of the file.
+        decoded = tuple(case.full_shape)
+        own = tuple(getattr(case, "source_shape", decoded))
+        if labels.shape not in (decoded, own):
+            sizes = f"{decoded}" if own == decoded else f"{decoded} or {own}"
+            raise ValueError(
+                f"labels: found shape {labels.shape}, expected {sizes}, that of {case.id}."
+            )
+        only_one = len(self.labels) == 1
+        image_files.write(path, labels * np.uint8(255) if only_one else labels)
 
 
 # What lies on disk
@@ -200,7 +306,7 @@ def check(
 
 @dataclass
 class _Found:
-    """A case's files: more than one image or mask when a file is there twice."""
+    """A case's files: more than one image or mask where a file is there twice."""
 
     id: str
     dataset: str
@@ -217,60 +323,56 @@ class _Found:
 
 @dataclass
 class _Scan:
-    """errors: of no single case; split: case id -> side, where a manifest says so."""
+    """What lies in a folder.
+
+    Attributes:
+        folder: also a manifest.
+        layout: a key of _TREES; None where no layout was recognized.
+        found: the cases.
+        errors: of no single case.
+        remarks: (file, message) of what is odd.
+        sides: case id -> "training" or "validation", where a manifest says so.
+    """
 
     folder: Path
     layout: str | None = None
     found: list[_Found] = field(default_factory=list)
     errors: list[DataError] = field(default_factory=list)
     remarks: list[tuple[Path, str]] = field(default_factory=list)
-    split: dict[str, str] = field(default_factory=dict)
+    sides: dict[str, str] = field(default_factory=dict)
 
 
-def _scan(folder: Path | str) -> _Scan:
-    folder = Path(os.path.abspath(folder))
-    scan = _Scan(folder)
-    try:
-        if folder.is_file() and folder.suffix.lower() == ".csv":
-            scan.layout = MANIFEST
-            _scan_manifest(scan, folder)
-        elif not folder.is_dir():
-            found = "a file" if folder.exists() else "no such folder"
-            remedy = "Give the folder that holds the pictures, or a manifest."
-            raise DataError(folder, found=found, expected="a folder with pictures", remedy=remedy)
-        elif (folder / MANIFEST).exists():
-            scan.layout = MANIFEST
-            _scan_manifest(scan, folder / MANIFEST)
+def _scan(folder: Path) -> _Scan:
+    scan = _Scan(Path(os.path.abspath(folder)))
+    with checks.readable_folders():
+        manifest = _manifest_of(scan.folder)
+        if manifest is not None:
+            _scan_manifest(scan, manifest)
         else:
-            _scan_homes(scan, [*_homes(folder, MAX_DEPTH)])
-    except OSError as error:
-        found, expected = f"the error {error.strerror!r}", "folders that can be read"
-        remedy = "Give yourself the right to read it (chmod u+rx)."
-        raise DataError(error.filename, found=found, expected=expected, remedy=remedy) from error
+            remedy = "Give the folder that holds the images, or a manifest."
+            checks.require_folder(scan.folder, expected="a folder with images", remedy=remedy)
+            _scan_homes(scan, [*_homes(scan.folder)])
     scan.found.sort(key=lambda found: (found.dataset, _natural(found.id)))
     scan.errors += _id_errors(scan)
     return scan
 
 
-def _sound_scan(folder: Path | str) -> _Scan:
-    scan = _scan(folder)
-    errors = [*scan.errors, *chain.from_iterable(map(_file_errors, scan.found))]
-    if errors:
-        raise checks.with_remedy(errors[0], f"{errors[0].remedy} {_REST.format(folder)}")
-    if not scan.found:
-        error = _nothing_found(scan)
-        raise checks.with_remedy(error, f"{error.remedy}\n{_trees(scan)}")
-    return scan
+def _manifest_of(folder: Path) -> Path | None:
+    """The manifest that a folder holds, or that is given in its place."""
+    if folder.is_file() and folder.suffix.lower() == ".csv":
+        return folder
+    return folder / MANIFEST if (folder / MANIFEST).exists() else None
 
 
 def _scan_manifest(scan: _Scan, path: Path) -> None:
+    scan.layout = MANIFEST
     rows, scan.errors = read_manifest(path)
     for row in rows:
         listed = [row.mask] if row.mask else []
-        found = _Found(row.id, PICTURES, row.group, [row.image], listed, mask_expected=False)
+        found = _Found(row.id, IMAGES, row.group, [row.image], listed, mask_expected=False)
         scan.found.append(found)
-        if row.split:
-            scan.split[row.id] = row.split
+        if row.side:
+            scan.sides[row.id] = row.side
 
 
 def _natural(id: str) -> list[tuple[bool, int, str]]:
@@ -279,21 +381,27 @@ def _natural(id: str) -> list[tuple[bool, int, str]]:
     return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
-def _homes(folder: Path, depth: int) -> Iterator[tuple[str, Path]]:
-    """(layout, folder) of the data sets at or below a folder."""
-    entries = checks.entries(folder)
-    names = {path.name.casefold() for path in entries if path.is_dir()}
-    if {"original", "ground truth"} <= names:
-        yield CVC, folder
-    elif "images" in names:
-        yield PICTURES, folder
-    else:
-        if any(_is_picture(path) and _ISIC_FILE.fullmatch(path.stem) for path in entries):
-            yield ISIC, folder
-        if depth:
-            for path in entries:
-                if path.is_dir():
-                    yield from _homes(path, depth - 1)
+def _homes(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(layout, folder) of the data sets at most MAX_DEPTH folders below."""
+    for home, inside in checks.walk(folder, MAX_DEPTH):
+        names = {path.name.casefold() for path in inside if path.is_dir()}
+        if names >= _CVC_FOLDERS:
+            yield CVC, home
+            inside.clear()
+        elif "images" in names:
+            yield IMAGES, home
+            inside.clear()
+        elif any(_is_image(path) and _ISIC_FILE.fullmatch(path.stem) for path in inside):
+            yield ISIC, home
+
+
+def _holds_images(home: tuple[str, Path]) -> bool:
+    """Whether there is an image where the layout has them."""
+    layout, folder = home
+    names = {CVC: _CVC_FOLDERS, IMAGES: {"images"}}.get(layout, set())
+    inside = [path for path in checks.entries(folder) if path.is_dir()]
+    files = (checks.entries(path) for path in inside if path.name.casefold() in names)
+    return layout == ISIC or any(map(_is_image, chain.from_iterable(files)))
 
 
 def _scan_homes(scan: _Scan, homes: Sequence[tuple[str, Path]]) -> None:
@@ -316,7 +424,7 @@ def _scan_cvc(scan: _Scan, home: Path) -> None:
     sequences = _sequences(scan, home)
     cases: dict[str, _Found] = {}
     for role, name in (("images", "original"), ("masks", "ground truth")):
-        for path in _pictures_in(scan, home, name):
+        for path in _images_in(scan, home, name):
             if not path.stem.isdecimal():
                 scan.remarks.append(_stray(path, "a frame's number"))
                 continue
@@ -354,7 +462,7 @@ def _sequences(scan: _Scan, home: Path) -> dict[int, range]:
 def _scan_isic(scan: _Scan, homes: Sequence[Path]) -> None:
     cases: dict[str, _Found] = {}
     for home in homes:
-        for path in _picture_files(scan, home):
+        for path in _image_files(scan, home):
             match = _ISIC_FILE.fullmatch(path.stem)
             if not match:
                 if not _ISIC_COMPANIONS.fullmatch(path.stem):
@@ -373,37 +481,37 @@ def _scan_isic(scan: _Scan, homes: Sequence[Path]) -> None:
 
 def _scan_pairs(scan: _Scan, home: Path) -> None:
     cases: dict[str, _Found] = {}
-    for path in _pictures_in(scan, home, "images"):
-        cases.setdefault(path.stem, _Found(path.stem, PICTURES, path.stem)).images.append(path)
-    masks_in_folder = [*_pictures_in(scan, home, "masks")]
+    for path in _images_in(scan, home, "images"):
+        cases.setdefault(path.stem, _Found(path.stem, IMAGES, path.stem)).images.append(path)
+    masks_in_folder = [*_images_in(scan, home, "masks")]
     for path in masks_in_folder:
         id = path.stem if path.stem in cases else _MASK_ENDING.sub("", path.stem)
-        cases.setdefault(id, _Found(id, PICTURES, id)).masks.append(path)
+        cases.setdefault(id, _Found(id, IMAGES, id)).masks.append(path)
     for found in cases.values():
         found.mask_expected = bool(masks_in_folder)
     scan.found = [*cases.values()]
 
 
-def _pictures_in(scan: _Scan, home: Path, name: str) -> Iterator[Path]:
+def _images_in(scan: _Scan, home: Path, name: str) -> Iterator[Path]:
     for folder in home.iterdir():
         if folder.name.casefold() == name:
-            yield from _picture_files(scan, folder)
+            yield from _image_files(scan, folder)
             inside = [path for path in checks.entries(folder) if path.is_dir()]
             scan.remarks += [_stray(path, "files only") for path in inside]
 
 
-def _picture_files(scan: _Scan, folder: Path) -> Iterator[Path]:
-    """The files that promise to be pictures; the others are noted."""
+def _image_files(scan: _Scan, folder: Path) -> Iterator[Path]:
+    """The files whose names are those of images; the others are noted."""
     for path in checks.entries(folder):
         if path.is_dir():
             continue
-        if _is_picture(path):
+        if _is_image(path):
             yield path
         elif path.suffix.lower() not in _TEXTS:
             scan.remarks.append(_stray(path, f"a name ending in {', '.join(image_files.SUFFIXES)}"))
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     return path.suffix.lower() in image_files.SUFFIXES and not path.is_dir()
 
 
@@ -412,7 +520,7 @@ def _stray(path: Path, expected: str) -> tuple[Path, str]:
     return path, f"{path}: found {what}, expected {expected}. It is ignored; move it away."
 
 
-# What must not be
+# Errors among the names
 
 
 def _id_errors(scan: _Scan) -> Iterator[DataError]:
@@ -432,14 +540,14 @@ def _file_errors(found: _Found) -> list[DataError]:
     """A partner that is missing, or a file that is there twice."""
     errors = []
     for what, paths, other in (
-        ("picture", found.images, found.masks),
+        ("image", found.images, found.masks),
         ("mask", found.masks, found.images),
     ):
         if len(paths) > 1:
             two, remedy = f"also {paths[1]}", "Keep one of the two."
             expected = f"one {what} for case {found.id}"
             errors.append(DataError(paths[0], found=two, expected=expected, remedy=remedy))
-        if not paths and (what == "picture" or found.mask_expected):
+        if not paths and (what == "image" or found.mask_expected):
             remedy = "Fetch the missing file, or move this one away."
             expected = f"one for case {found.id}"
             errors.append(DataError(other[0], found=f"no {what}", expected=expected, remedy=remedy))
@@ -449,114 +557,98 @@ def _file_errors(found: _Found) -> list[DataError]:
 def _nothing_found(scan: _Scan) -> DataError:
     return DataError(
         scan.folder,
-        found="no pictures in a layout that is known",
+        found="no images in a layout that is known",
         expected=f"CVC-ClinicDB, ISIC, images/ with masks/, or {MANIFEST}, at most {MAX_DEPTH} "
         "folders below",
-        remedy="Give the folder of the pictures, named as they were published, or list them.",
+        remedy="Give the folder of the images, named as they were published, or list them.",
     )
 
 
 # What the files hold
 
 
-@dataclass
-class _Reading:
-    """What could be read of a case, and what stood against it. pixels: (H, W, C)."""
-
-    pixels: np.ndarray | None = None
-    labels: np.ndarray | None = None
-    errors: list[DataError] = field(default_factory=list)
-    remarks: list[tuple[Path, str]] = field(default_factory=list)
-
-
-def _read(case: Case, table: np.ndarray | None) -> _Reading:
-    reading = _Reading()
-    picture = _load(image_files.read_picture, case.images[0], reading)
+def _read(case: Case, table: np.ndarray | None) -> Reading:
+    reading = Reading()
+    image = _load(image_files.read_image, case.images[0], reading)
     mask = None if case.labels is None else _load(image_files.read_mask, case.labels, reading)
-    if picture is None or (mask is None and case.labels is not None):
+    if image is None or (mask is None and case.labels is not None):
         return reading
     try:
-        _check_picture(picture, case.dataset)
-        pixels, codes, remark = _turned(picture, mask)
+        _check_image(image, case.dataset)
+        pixels, codes, remark = _turned(image, mask)
         if remark:
-            reading.remarks.append((picture.path, remark))
-        if codes is not None:
-            reading.labels = _labels(codes[..., 0], case, table, reading.remarks)
-        reading.pixels = pixels
+            reading.remarks.append((image.path, remark))
+        if mask is not None and codes is not None:
+            labels = _labels(codes[..., 0], mask.path, case.dataset, table, reading)
+            reading.labels = np.ascontiguousarray(labels)[..., None]
     except DataError as error:
         reading.errors.append(error)
+        return reading
+    volume = np.ascontiguousarray(pixels)[:, :, None]
+    reading.arrays = CaseArrays(volume, reading.labels, np.eye(4), ("L", "P", "S"))
     return reading
 
 
 def _load(
-    read: Callable[[Path], image_files.Raster], path: Path, reading: _Reading
+    read: Callable[[Path], image_files.Raster], path: Path, reading: Reading
 ) -> image_files.Raster | None:
-    try:
-        loaded = read(path)
-    except DataError as error:
-        reading.errors.append(error)
-        return None
-    reading.remarks += [(path, remark) for remark in loaded.remarks]
+    loaded = reading.load(read, path)
+    if loaded is not None:
+        reading.remarks += [(path, remark) for remark in loaded.remarks]
     return loaded
 
 
-def _check_picture(picture: image_files.Raster, dataset: str) -> None:
-    pixels = picture.pixels
-    if dataset != PICTURES and pixels.shape[2] != 3:
+def _check_image(image: image_files.Raster, dataset: str) -> None:
+    pixels = image.pixels
+    if dataset != IMAGES and pixels.shape[2] != 3:
         remedy = "Fetch the file again."
-        raise DataError(picture.path, found="grey", expected="colour", remedy=remedy)
+        raise DataError(image.path, found="gray", expected="color", remedy=remedy)
     if (pixels == pixels[0, 0]).all():
-        found, remedy = f"one value only ({pixels[0, 0].tolist()})", "Leave the picture out."
-        raise DataError(picture.path, found=found, expected="a picture", remedy=remedy)
+        found, remedy = f"one value only ({pixels[0, 0].tolist()})", "Leave the image out."
+        raise DataError(image.path, found=found, expected="an image", remedy=remedy)
 
 
 def _turned(
-    picture: image_files.Raster, mask: image_files.Raster | None
+    image: image_files.Raster, mask: image_files.Raster | None
 ) -> tuple[np.ndarray, np.ndarray | None, str]:
-    """Picture and mask with EXIF's orientation applied, and what is to be said about it."""
-    stored = picture.pixels
-    pixels = image_files.upright(stored, picture.orientation)
-    codes = None if mask is None else image_files.upright(mask.pixels, mask.orientation)
-    about = f"{picture.path}: found EXIF orientation {picture.orientation}, expected 1. "
-    remark = f"{about}The picture is turned; look whether its mask fits."
-    if codes is not None and codes.shape[:2] != pixels.shape[:2]:
-        if codes.shape[:2] != stored.shape[:2]:
-            raise DataError(
-                mask.path,
-                found=f"{codes.shape[0]} x {codes.shape[1]} pixels",
-                expected=f"{pixels.shape[0]} x {pixels.shape[1]} as in {picture.path.name}",
-                remedy="Fetch or draw the mask again.",
-            )
-        pixels, remark = stored, f"{about}The picture is not turned, for its mask is not."
-    return pixels, codes, remark if picture.orientation != 1 else ""
+    """Image and mask with EXIF's orientation applied, and what is to be said about it."""
+    stored = image.pixels
+    pixels = image_files.upright(stored, image.orientation)
+    about = f"{image.path}: found EXIF orientation {image.orientation}, expected 1. "
+    remark = f"{about}The image is turned; look whether its mask fits."
+    codes = None
+    if mask is not None:
+        codes = image_files.upright(mask.pixels, mask.orientation)
+        if codes.shape[:2] != pixels.shape[:2]:
+            if codes.shape[:2] != stored.shape[:2]:
+                raise DataError(
+                    mask.path,
+                    found=f"{codes.shape[0]} x {codes.shape[1]} pixels",
+                    expected=f"{pixels.shape[0]} x {pixels.shape[1]} as in {image.path.name}",
+                    remedy="Fetch or draw the mask again.",
+                )
+            pixels, remark = stored, f"{about}The image is not turned, as its mask is not."
+    return pixels, codes, remark if image.orientation != 1 else ""
 
 
 def _labels(
-    codes: np.ndarray,
-    case: Case,
-    table: np.ndarray | None,
-    remarks: list[tuple[Path, str]],
+    codes: np.ndarray, path: Path, dataset: str, table: np.ndarray | None, reading: Reading
 ) -> np.ndarray:
-    """Grey codes (H, W) -> labels (H, W) uint8."""
-    path = case.labels
+    """Gray codes (H, W) of the mask at `path` -> labels (H, W) uint8."""
     if table is not None:
         labels, remark = masks.labels_of_classes(codes, table, path)
-    elif case.dataset == CVC:
-        labels, remark = masks.labels_of_object(codes, path, fewest_greys=3)[0], ""
+    elif dataset == CVC:
+        labels, remark = masks.labels_of_object(codes, path, fewest_grays=3)[0], ""
     else:
         labels, remark = masks.labels_of_object(codes, path)
     if remark:
-        remarks.append((path, remark))
+        reading.remarks.append((path, remark))
     empty = not (labels if table is None else codes).any()
     for wrong, what in ((empty, "no object"), (labels.all(), "nothing but object")):
         if wrong:
             text = f"{path}: found {what} in the mask, expected some of both."
-            remarks.append((path, f"{text} Leave the picture out if that is not so."))
+            reading.remarks.append((path, f"{text} Leave the image out if that is not so."))
     return labels
-
-
-def _table(classes: Mapping[str, Sequence[int]] | None) -> np.ndarray | None:
-    return None if classes is None else masks.code_table(classes)
 
 
 # The report
@@ -564,36 +656,38 @@ def _table(classes: Mapping[str, Sequence[int]] | None) -> np.ndarray | None:
 
 def _inspect(case: Case, table: np.ndarray | None, channels: dict[str, int]) -> Inspection:
     reading = _read(case, table)
-    problems = [checks.error_of(case.id, error) for error in reading.errors]
-    problems += [Problem(case.id, path, text, "warning") for path, text in reading.remarks]
-    if reading.pixels is None:
-        return Inspection(problems, [])
-    channels[case.id] = reading.pixels.shape[2]
-    return Inspection(problems, [(case.images[0], checks.digest(reading.pixels))])
+    digests = []
+    if reading.arrays is not None:
+        image = reading.arrays.image
+        channels[case.id] = image.shape[-1]
+        digests = [(case.images[0], checks.digest(image))]
+    return reading.inspection(case.id, digests)
 
 
 def _channel_problems(cases: Sequence[Case], channels: dict[str, int]) -> Iterator[Problem]:
-    """One error per picture that has not the channels of most."""
+    """One error per image whose number of channels is not that of most images."""
     counts = Counter(channels.values())
     if len(counts) < 2:
         return
     usual = counts.most_common(1)[0][0]
-    names = {1: "grey", 3: "colour"}
+    names = {1: "gray", 3: "color"}
     for case in cases:
         if channels.get(case.id, usual) != usual:
-            found, expected = f"{names[channels[case.id]]}", f"{names[usual]} as most pictures are"
-            remedy = "Convert all pictures to one of the two."
+            found, expected = f"{names[channels[case.id]]}", f"{names[usual]} as most images are"
+            remedy = "Convert all images to one of the two."
             error = DataError(case.images[0], found=found, expected=expected, remedy=remedy)
             yield checks.error_of(case.id, error)
 
 
+def _examples(layouts: Iterable[str]) -> list[str]:
+    return [line for name in layouts for line in (f"{name}:", *(f"  {x}" for x in _TREES[name]))]
+
+
 def _trees(scan: _Scan) -> str:
     """The expected tree beside the folders found and how many files each has."""
-    names = [scan.layout] if scan.layout else [*_TREES]
-    left = [line for name in names for line in (f"{name}:", *(f"  {row}" for row in _TREES[name]))]
+    left = _examples([scan.layout] if scan.layout else _TREES)
     if not scan.found:
-        right = checks.listing(scan.folder, len(left)) if scan.folder.is_dir() else []
-        return checks.side_by_side(zip_longest(left, right, fillvalue=""))
+        return checks.beside_listing(left, scan.folder)
     right = []
     for role in ("images", "masks"):
         folders = Counter(path.parent for found in scan.found for path in getattr(found, role))

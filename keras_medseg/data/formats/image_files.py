@@ -13,16 +13,16 @@ here, by its own header and not by what a reader makes of it:
 | cut short, whatever the format | error |
 | PNG with a wrong checksum in any chunk, or without its end | error |
 | JPEG with bytes changed in its middle | error where the decoder notices; JPEG has no checksum |
-| more than one frame or page (APNG, TIFF); the first of a camera's MPO is the picture | error |
-| 16-bit, 2-bit, 4-bit, float or signed samples; CMYK, Lab and other colour spaces | error |
+| more than one frame or page (APNG, TIFF); the first of a camera's MPO is the image | error |
+| 16-bit, 2-bit, 4-bit, float or signed samples; CMYK, Lab and other color spaces | error |
 | more than 80 million pixels by its header: perhaps a decompression bomb | error, not decoded |
 | alpha that is 255 everywhere | dropped |
-| alpha that is not, or a transparent colour | error |
-| palette | a picture gets its colours; a mask: error, for index or colour may be meant |
+| alpha that is not, or a transparent color | error |
+| palette | an image gets its colors; a mask: error, as index or color may be meant |
 | 1 bit per pixel | 0 and 255 |
 | TIFF with "miniswhite" | inverted |
 | three equal channels in a mask | one of them |
-| colours in a mask | error |
+| colors in a mask | error |
 | progressive, interlaced, tiled, planar, ICC profile | accepted, the profile is not applied |
 | EXIF orientation | kept beside the pixels, see `upright` |
 """
@@ -32,15 +32,13 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import tifffile
+from PIL import Image
 
 from keras_medseg.errors import DataError
 from keras_medseg.files import write_atomic
-
-if TYPE_CHECKING:
-    import tifffile
 
 SUFFIXES = {
     ".png": "PNG",
@@ -50,7 +48,7 @@ SUFFIXES = {
     ".tiff": "TIFF",
     ".bmp": "BMP",
 }
-"""What a picture's name may end with, and the format it promises."""
+"""What an image's name may end with, and the format it promises."""
 MAX_PIXELS = 80_000_000
 
 _SIGNATURES = {
@@ -73,10 +71,12 @@ _ORIENTATION = 0x0112
 class Raster:
     """One decoded file.
 
-    mode: a key of Pillow's: "1", "L", "LA", "RGB", "RGBA" or "P".
-    pixels: (H, W, S) uint8 in the file's own orientation; a palette is replaced by its colours.
-    orientation: EXIF's, 1 to 8.
-    remarks: what is odd about the file.
+    Attributes:
+        path: the file.
+        mode: a key of Pillow's: "1", "L", "LA", "RGB", "RGBA" or "P".
+        pixels: (H, W, S) uint8 in the file's own orientation; a palette is replaced by its colors.
+        orientation: EXIF's, 1 to 8.
+        remarks: what is odd about the file.
     """
 
     path: Path
@@ -90,7 +90,7 @@ def load(path: Path | str) -> Raster:
     """Read a file to its last byte.
 
     Raises:
-        DataError: for whatever the module's table calls an error.
+        DataError: whatever the module's table calls an error.
     """
     path = Path(path)
     content = _read_bytes(path)
@@ -109,32 +109,32 @@ def load(path: Path | str) -> Raster:
     return Raster(path, mode, pixels, orientation, remarks)
 
 
-def read_picture(path: Path | str) -> Raster:
-    """A picture, grey (H, W, 1) or colour (H, W, 3), without its alpha.
+def read_image(path: Path | str) -> Raster:
+    """An image, gray (H, W, 1) or color (H, W, 3), without its alpha.
 
     Raises:
-        DataError: as `load`, and for a picture with transparent pixels.
+        DataError: as `load`, and an image with transparent pixels.
     """
     raster = load(path)
     pixels = _without_alpha(raster)
-    grey_palette = raster.mode == "P" and _equal_channels(pixels)
-    return _with_pixels(raster, pixels[..., :1] if grey_palette else pixels)
+    gray_palette = raster.mode == "P" and _equal_channels(pixels)
+    return _with_pixels(raster, pixels[..., :1] if gray_palette else pixels)
 
 
 def read_mask(path: Path | str) -> Raster:
-    """A mask's grey codes, (H, W, 1).
+    """A mask's gray codes, (H, W, 1).
 
     Raises:
-        DataError: as `load`, and for a palette, transparent pixels or colours.
+        DataError: as `load`, and a palette, transparent pixels or colors.
     """
     raster = load(path)
     if raster.mode == "P":
-        remedy = "Save the mask as 8-bit grey, one value per class."
-        raise DataError(path, found="a palette", expected="grey values", remedy=remedy)
+        remedy = "Save the mask as 8-bit gray, one value per class."
+        raise DataError(path, found="a palette", expected="gray values", remedy=remedy)
     pixels = _without_alpha(raster)
     if not _equal_channels(pixels):
-        remedy = "Save the mask as 8-bit grey, one value per class."
-        raise DataError(path, found="colours", expected="grey values", remedy=remedy)
+        remedy = "Save the mask as 8-bit gray, one value per class."
+        raise DataError(path, found="colors", expected="gray values", remedy=remedy)
     return _with_pixels(raster, pixels[..., :1])
 
 
@@ -152,12 +152,12 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 def write(path: Path, pixels: np.ndarray) -> None:
     """Write (H, W) or (H, W, 1, 2 or 3) uint8 in the format of the suffix, whole or not at all.
 
-    Two channels are grey and alpha, for which only PNG has a place. JPEG loses a little (quality
+    Two channels are gray and alpha, which only PNG can hold. JPEG loses a little (quality
     92, no chroma subsampling), PNG, TIFF and BMP nothing. TIFF is written with deflate and
     "minisblack", as CVC-ClinicDB is.
 
     Raises:
-        ValueError: for pixels of another type or shape, or an unknown suffix.
+        ValueError: pixels of another type or shape, or an unknown suffix.
     """
     kind, shape = SUFFIXES.get(path.suffix.lower()), pixels.shape
     channels = ((), (1,), (3,), (2,)) if kind == "PNG" else ((), (1,), (3,))
@@ -174,17 +174,18 @@ def write(path: Path, pixels: np.ndarray) -> None:
 def _encode(pixels: np.ndarray, kind: str) -> bytes:
     file = io.BytesIO()
     if kind == "TIFF":
-        import tifffile
-
-        options = {"photometric": "minisblack", "planarconfig": "contig", "compression": "zlib"}
-        if pixels.ndim == 2:
-            del options["planarconfig"]
-        tifffile.imwrite(file, pixels, metadata=None, software=False, **options)
+        tifffile.imwrite(
+            file,
+            pixels,
+            photometric="minisblack",
+            planarconfig=None if pixels.ndim == 2 else "contig",
+            compression="zlib",
+            metadata=None,
+            software=False,
+        )
     else:
-        from PIL import Image
-
-        options = {"quality": 92, "subsampling": 0} if kind == "JPEG" else {}
-        Image.fromarray(pixels).save(file, kind, **options)
+        quality = {"quality": 92, "subsampling": 0} if kind == "JPEG" else {}
+        Image.fromarray(pixels).save(file, kind, **quality)
     return file.getvalue()
 
 
@@ -196,7 +197,7 @@ def _read_bytes(path: Path) -> bytes:
         remedy = "Mend the path or the right to read it."
         raise DataError(path, found=found, expected="a file to read", remedy=remedy) from error
     if not content:
-        raise DataError(path, found="an empty file", expected="a picture", remedy=_FETCH)
+        raise DataError(path, found="an empty file", expected="an image", remedy=_FETCH)
     return content
 
 
@@ -245,8 +246,8 @@ def _check_png(path: Path, content: bytes) -> None:
 
 
 def _frames(path: Path, found: str) -> DataError:
-    remedy = "Save each picture as a file of its own."
-    return DataError(path, found=found, expected="one picture", remedy=remedy)
+    remedy = "Save each image as a file of its own."
+    return DataError(path, found=found, expected="one image", remedy=remedy)
 
 
 def _bits(path: Path, found: str) -> DataError:
@@ -265,10 +266,8 @@ def _check_size(path: Path, rows: int, columns: int) -> None:
 
 
 def _decode_by_pillow(path: Path, content: bytes) -> tuple[str, np.ndarray, int]:
-    from PIL import Image
-
     try:
-        image = Image.open(io.BytesIO(content))
+        image: Image.Image = Image.open(io.BytesIO(content))
     except Image.DecompressionBombError as error:
         raise DataError(
             path,
@@ -278,8 +277,8 @@ def _decode_by_pillow(path: Path, content: bytes) -> tuple[str, np.ndarray, int]
         ) from error
     _check_size(path, image.height, image.width)
     if image.mode not in _MODES:
-        found, expected = f"pixels of the kind {image.mode}", "grey, RGB or a palette"
-        remedy = "Convert the file to 8-bit grey or RGB."
+        found, expected = f"pixels of the kind {image.mode}", "gray, RGB or a palette"
+        remedy = "Convert the file to 8-bit gray or RGB."
         raise DataError(path, found=found, expected=expected, remedy=remedy)
     mode = image.mode
     orientation = image.getexif().get(_ORIENTATION, 1)
@@ -296,8 +295,6 @@ def _known(orientation: int) -> int:
 
 
 def _decode_tiff(path: Path, content: bytes) -> tuple[str, np.ndarray, int]:
-    import tifffile
-
     if _tiff_has_more(content):
         raise _frames(path, "more than one page")
     with tifffile.TiffFile(io.BytesIO(content)) as file:
@@ -311,7 +308,7 @@ def _decode_tiff(path: Path, content: bytes) -> tuple[str, np.ndarray, int]:
     return _decode_by_pillow(path, content)
 
 
-def _check_tiff(path: Path, page: "tifffile.TiffPage", size: int) -> None:
+def _check_tiff(path: Path, page: tifffile.TiffPage, size: int) -> None:
     _check_size(path, page.imagelength, page.imagewidth)
     ends = [start + count for start, count in zip(page.dataoffsets, page.databytecounts)]
     if not ends or max(ends) > size:
@@ -327,7 +324,7 @@ def _check_tiff(path: Path, page: "tifffile.TiffPage", size: int) -> None:
         raise DataError(path, found=found, expected=expected, remedy=remedy)
 
 
-def _tiff_pixels(path: Path, page: "tifffile.TiffPage") -> tuple[str, np.ndarray]:
+def _tiff_pixels(path: Path, page: tifffile.TiffPage) -> tuple[str, np.ndarray]:
     samples = page.samplesperpixel
     if samples not in _TIFF_MODES:
         found, expected = f"{samples} samples per pixel", "1 to 4"
@@ -356,7 +353,7 @@ def _without_alpha(raster: Raster) -> np.ndarray:
         return raster.pixels
     if (raster.pixels[..., -1] != 255).any():
         found, expected = "pixels that are not opaque", "no alpha, or 255 everywhere"
-        remedy = "Flatten the picture on the background that you want."
+        remedy = "Flatten the image on the background that you want."
         raise DataError(raster.path, found=found, expected=expected, remedy=remedy)
     return raster.pixels[..., :-1]
 

@@ -1,7 +1,7 @@
-"""A picture data set listed in a CSV file, and strict reading of such files.
+"""An image data set listed in a CSV file, and strict reading of such files.
 
-A manifest has the columns image, mask and perhaps group and split; its paths start from its own
-folder, and an empty mask means a picture without one.
+A manifest has the columns image and mask, and may have group and split. Its paths start from its
+own folder; an empty mask means an image without one.
 """
 
 import csv
@@ -13,35 +13,46 @@ from pathlib import Path
 
 from keras_medseg.errors import DataError
 
-TRAINING, HELD_OUT = "training", "held_out"
+TRAINING, VALIDATION = "training", "validation"
 """What the column split may say."""
 
+# What the validation side was called in older manifests.
+_OLD_NAMES = {"held_out": VALIDATION}
 _MEND = "Mend the row."
 
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """One picture. id: its path without suffix and without the folders that all share."""
+    """One image.
+
+    Attributes:
+        id: the image's path without suffix and without the folders that all images share.
+        image: path of the image.
+        mask: path of its mask, or None.
+        group: what a split must keep on one side; the id where the manifest names none.
+        side: TRAINING, VALIDATION, or None where the manifest has no column split.
+    """
 
     id: str
     image: Path
     mask: Path | None
     group: str
-    split: str | None
+    side: str | None
 
 
 def read_manifest(path: Path) -> tuple[list[ManifestRow], list[DataError]]:
     """The sound rows of a manifest, and what is wrong with the others."""
     try:
-        rows = read_rows(path, ("image", "mask"), ("group", "split"))
+        rows = _read_rows(path, ("image", "mask"), ("group", "split"))
     except DataError as error:
         return [], [error]
-    errors, sound = [], []
+    errors: list[DataError] = []
+    sound: list[dict[str, str]] = []
     for line, row in rows:
-        error = _row_error(path, line, row)
-        if error is None:
+        try:
+            _check_row(path, line, row)
             sound.append(row)
-        else:
+        except DataError as error:
             errors.append(error)
     images = [os.path.normpath(path.parent / row["image"]) for row in sound]
     read = [
@@ -50,15 +61,15 @@ def read_manifest(path: Path) -> tuple[list[ManifestRow], list[DataError]]:
             image=Path(image),
             mask=path.parent / row["mask"] if row["mask"] else None,
             group=row.get("group") or id,
-            split=row.get("split"),
+            side=_side(row["split"]) if "split" in row else None,
         )
         for id, image, row in zip(_ids(images), images, sound)
     ]
-    return read, errors + _torn_groups(path, read)
+    return read, errors + _leaking_groups(path, read)
 
 
-def read_rows(
-    path: Path, required: Sequence[str], optional: Sequence[str] = ()
+def _read_rows(
+    path: Path, required: Sequence[str], optional: Sequence[str]
 ) -> list[tuple[int, dict[str, str]]]:
     """(line, column -> value) of a CSV file in UTF-8 with exactly these columns, in any order.
 
@@ -88,29 +99,24 @@ def read_rows(
     return rows
 
 
-def _row_error(path: Path, line: int, row: dict[str, str]) -> DataError | None:
+def _check_row(path: Path, line: int, row: dict[str, str]) -> None:
     where = f"{path}, line {line}"
     if not row["image"]:
-        return DataError(where, found="no image", expected="a path", remedy=_MEND)
+        raise DataError(where, found="no image", expected="a path", remedy=_MEND)
     for column in ("image", "mask"):
         target = path.parent / row[column]
         if row[column] and not target.is_file():
             expected = f"the {column} {target}"
-            return DataError(where, found="no such file", expected=expected, remedy=_MEND)
+            raise DataError(where, found="no such file", expected=expected, remedy=_MEND)
     if row["image"] == row["mask"]:
-        return DataError(where, found="one file as both", expected="two files", remedy=_MEND)
-    try:
-        check_side(where, row.get("split", TRAINING))
-    except DataError as error:
-        return error
-    return None
+        raise DataError(where, found="one file as both", expected="two files", remedy=_MEND)
+    if _side(row.get("split", TRAINING)) not in (TRAINING, VALIDATION):
+        found, expected = f"split {row['split']!r}", f"{TRAINING} or {VALIDATION}"
+        raise DataError(where, found=found, expected=expected, remedy=_MEND)
 
 
-def check_side(where: str, side: str) -> None:
-    """Raise a DataError for a side of the split that is none."""
-    if side not in (TRAINING, HELD_OUT):
-        expected = f"{TRAINING} or {HELD_OUT}"
-        raise DataError(where, found=f"split {side!r}", expected=expected, remedy=_MEND)
+def _side(name: str) -> str:
+    return _OLD_NAMES.get(name, name)
 
 
 def _ids(images: Sequence[str]) -> list[str]:
@@ -121,10 +127,10 @@ def _ids(images: Sequence[str]) -> list[str]:
     return [stem.replace(os.sep, "_") for stem in stems]
 
 
-def _torn_groups(path: Path, rows: Sequence[ManifestRow]) -> list[DataError]:
-    sides: dict[str, set] = {}
+def _leaking_groups(path: Path, rows: Sequence[ManifestRow]) -> list[DataError]:
+    sides: dict[str, set[str | None]] = {}
     for row in rows:
-        sides.setdefault(row.group, set()).add(row.split)
+        sides.setdefault(row.group, set()).add(row.side)
     remedy = "Split by group, or leave out the column group."
     return [
         DataError(path, found=f"group {group} on both sides", expected="one side", remedy=remedy)

@@ -1,38 +1,39 @@
-"""Grey codes of a mask -> label codes.
+"""Gray codes of a mask -> label codes.
 
 | mask | verdict |
 |---|---|
 | no classes named: 0 and one other value | what is not 0 is the object |
-| no classes named: grey edges (at most 3 % of it between 32 and 223) | over 127, with a remark |
+| no classes named: gray edges (at most 3 % of it between 32 and 223) | over 127, with a remark |
 | no classes named: anything else | error |
 | classes named: a value of none of them, at most 5 % of it | the nearest other pixel's, a remark |
 | classes named: more of such values | error |
 
-Grey edges come from drawing tools and from scaling: between two classes they run through the codes
-of others, so that the nearest value would be a class that is not there, and the nearest pixel is
-taken instead.
+Gray edges come from drawing tools and from scaling. Between two classes they run through the codes
+of other classes, so the nearest value may be a class that is not there; such a pixel takes the
+class of the nearest pixel with a known code.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from keras_medseg.errors import DataError
 
 BACKGROUND = "background"
 """Names, among classes, the codes that become 0."""
 
-_GREY_EDGES, _FEWEST_GREYS = 0.03, 5
+_GRAY_EDGES, _FEWEST_GRAYS = 0.03, 5
 _OFF_GRID = 0.05
 _UNKNOWN = 255
 
 
 def code_table(classes: Mapping[str, Sequence[int]]) -> np.ndarray:
-    """(256,) uint8: label of every grey code; the first class is 1, and so on, 0 background.
+    """(256,) uint8: label of every gray code; the first class is 1, and so on, 0 background.
 
     Raises:
-        ValueError: for a class without codes, a code twice, or one that is not 0 to 255.
+        ValueError: a class without codes, a code twice, or one that is not 0 to 255.
     """
     names = [name for name in classes if name != BACKGROUND]
     codes = [code for name in classes for code in classes[name]]
@@ -53,6 +54,7 @@ def labels_of_classes(codes: np.ndarray, table: np.ndarray, path: Path) -> tuple
     """(H, W) uint8 codes -> (H, W) uint8 labels, and what is odd about the mask, if anything.
 
     Args:
+        codes: the mask's pixels.
         table: of `code_table`.
         path: the mask's file, for the messages.
 
@@ -63,13 +65,11 @@ def labels_of_classes(codes: np.ndarray, table: np.ndarray, path: Path) -> tuple
     unknown = labels == _UNKNOWN
     if not unknown.any():
         return labels, ""
-    found = f"grey codes {_listed(codes[unknown])}"
+    found = f"gray codes {_listed(codes[unknown])}"
     known = ", ".join(map(str, np.flatnonzero(table != _UNKNOWN)))
     if unknown.mean() > _OFF_GRID:
         remedy = f"Name all classes; those that do not matter as {BACKGROUND!r}."
         raise DataError(path, found=found, expected=f"{known}", remedy=remedy)
-    from scipy import ndimage
-
     rows, columns = ndimage.distance_transform_edt(
         unknown, return_distances=False, return_indices=True
     )
@@ -78,15 +78,17 @@ def labels_of_classes(codes: np.ndarray, table: np.ndarray, path: Path) -> tuple
 
 
 def labels_of_object(
-    codes: np.ndarray, path: Path, *, fewest_greys: int = _FEWEST_GREYS
+    codes: np.ndarray, path: Path, *, fewest_grays: int = _FEWEST_GRAYS
 ) -> tuple[np.ndarray, str]:
     """As `labels_of_classes` for a mask of one object: labels 0 and 1.
 
     Args:
-        fewest_greys: a mask with fewer grey values, 0 and 255 included, has classes, not edges.
+        codes: the mask's pixels.
+        path: the mask's file, for the messages.
+        fewest_grays: a mask with fewer gray values, 0 and 255 included, has classes, not edges.
 
     Raises:
-        DataError: for a mask that is not binary.
+        DataError: a mask that is not binary.
     """
     values, counts = np.unique(codes, return_counts=True)
     constant = len(values) == 1 and values[0] in (0, 1, 255)
@@ -94,14 +96,14 @@ def labels_of_object(
         return (codes != 0).astype(np.uint8), ""
     between = counts[(values >= 32) & (values <= 223)].sum() / codes.size
     both_ends = values[0] < 32 and values[-1] > 223
-    if not both_ends or between > _GREY_EDGES or len(values) < fewest_greys:
+    if not both_ends or between > _GRAY_EDGES or len(values) < fewest_grays:
         remedy = (
-            "Name the classes and their grey codes (check: --classes; a recipe: data.classes), "
+            "Name the classes and their gray codes (check: --classes; a recipe: data.classes), "
             "or save a binary mask."
         )
-        found, expected = f"grey values {_listed(codes)}", "0 and one other"
+        found, expected = f"gray values {_listed(codes)}", "0 and one other"
         raise DataError(path, found=found, expected=expected, remedy=remedy)
-    remark = f"{path}: found {len(values)} grey values, expected 0 and one other. "
+    remark = f"{path}: found {len(values)} gray values, expected 0 and one other. "
     return (codes > 127).astype(np.uint8), f"{remark}Those over 127 count as object."
 
 

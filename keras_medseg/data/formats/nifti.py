@@ -3,7 +3,7 @@
 A damaged file is a NiftiError, an odd one has remarks; both name the file, the field, what was
 found, what was expected and what to do. Read are single-file NIfTI-1 and NIfTI-2 images (.nii,
 .nii.gz) of either byte order with integers or floats of up to 64 bits. Refused are .hdr/.img pairs,
-RGB, complex and bit types, lengths not in millimetres, and files larger than LIMIT_BYTES. A flipped
+RGB, complex and bit types, lengths not in millimeters, and files larger than LIMIT_BYTES. A flipped
 bit among the voxels of a plain .nii cannot be noticed: the format has no checksum, gzip has.
 """
 
@@ -26,6 +26,7 @@ from nibabel.orientations import (
     axcodes2ornt,
     ornt_transform,
 )
+from numpy.typing import DTypeLike
 
 from keras_medseg.errors import DataError
 from keras_medseg.files import write_atomic
@@ -42,7 +43,7 @@ _CHUNK = 1 << 16
 _DEFLATE_RATIO = 1032
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _MAGIC = {348: b"n+1", 540: b"n+2"}
-_UNITS = {1: "metres", 3: "micrometres"}
+_UNITS = {1: "meters", 3: "micrometers"}
 _TYPES = {2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280}
 _TYPE_NAMES = {0: "unknown", 1: "bits", 32: "complex64", 128: "RGB", 1536: "float128"}
 _TYPE_NAMES |= {1792: "complex128", 2048: "complex256", 2304: "RGBA"}
@@ -58,11 +59,17 @@ class NiftiError(DataError):
 class Header:
     """What a NIfTI header says, checked.
 
-    shape: as on disk, (X, Y, Z) or with further axes. dtype: voxels on disk, byte order included.
-    affine: (4, 4) float64, voxel -> mm. spacing_mm: voxel size along the first three axes.
-    header_bytes: 348 or 540. offset: bytes before the first voxel.
-    slope, intercept: (1, 0) when the file does not scale.
-    remarks: oddities that a reader should hear of.
+    Attributes:
+        path: the file.
+        shape: as on disk, (X, Y, Z) or with further axes.
+        dtype: of the voxels on disk, byte order included.
+        affine: (4, 4) float64, voxel -> mm.
+        spacing_mm: voxel size along the first three axes.
+        header_bytes: 348 or 540.
+        offset: bytes before the first voxel.
+        slope: factor of the voxels on disk; 1 where the file does not scale.
+        intercept: what is added after that; 0 where the file does not scale.
+        remarks: what is odd about the header.
     """
 
     path: Path
@@ -78,12 +85,19 @@ class Header:
 
     @property
     def voxel_bytes(self) -> int:
+        """Size of all voxels on disk, decompressed."""
         return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A file's voxels, its header, and remarks on both."""
+    """What a file holds.
+
+    Attributes:
+        array: the voxels, scaled where the file says so.
+        header: the file's.
+        remarks: what is odd about header and voxels.
+    """
 
     array: np.ndarray
     header: Header
@@ -104,6 +118,7 @@ def load(path: Path | str, *, dimensions: int = 3) -> Volume:
     """Read a volume to the last byte, checksum included.
 
     Args:
+        path: the file.
         dimensions: number of axes asked for; further axes of length 1 are dropped.
 
     Raises:
@@ -119,7 +134,7 @@ def load(path: Path | str, *, dimensions: int = 3) -> Volume:
 
 
 def write_volume(
-    path: Path | str, array: np.ndarray, affine: np.ndarray, *, dtype: np.dtype | str | None = None
+    path: Path | str, array: np.ndarray, affine: np.ndarray, *, dtype: DTypeLike | None = None
 ) -> None:
     """Write a NIfTI-1 file, completely or not at all; equal arguments give equal bytes.
 
@@ -169,6 +184,30 @@ def corner_distance_mm(affine_a: np.ndarray, affine_b: np.ndarray, shape: tuple[
     corners = np.array([*product(*((0, n - 1) for n in shape[:3]), [1])], dtype=float)
     apart = corners @ (np.asarray(affine_a, float) - np.asarray(affine_b, float)).T
     return float(np.linalg.norm(apart[:, :3], axis=1).max())
+
+
+def check_grid(
+    path: Path | str, shape: tuple[int, ...], affine: np.ndarray, *, of: Path | str
+) -> None:
+    """Check from its header that a file lies on the grid of a case.
+
+    Args:
+        path: the file.
+        shape: the grid's (X, Y, Z), in the axis order of the case's files.
+        affine: the grid's (4, 4) voxel -> mm.
+        of: what has this grid, for the message.
+
+    Raises:
+        NiftiError: a damaged file, or another grid (to TOLERANCE_MM).
+    """
+    header = read_header(path)
+    found, apart_mm = f"shape {header.shape}", np.inf
+    if header.shape[:3] == tuple(shape[:3]):
+        apart_mm = corner_distance_mm(header.affine, affine, header.shape)
+        found = f"a grid {apart_mm:.3g} mm away at a corner"
+    if not apart_mm <= TOLERANCE_MM:
+        remedy = "Predict on the case's own grid."
+        raise NiftiError(path, found=found, expected=f"the grid of {of}", remedy=remedy)
 
 
 def _reorder(array: np.ndarray, source: tuple, target: tuple) -> np.ndarray:
@@ -333,13 +372,13 @@ def _read_header(stream: _Plain | _Gzip) -> Header:
     stream.check_size(offset, voxel_bytes)
     slope, intercept = _scaling(path, raw)
     affine, remarks = _affine(path, raw, shape)
-    spacing_mm = tuple(float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
+    x_mm, y_mm, z_mm = map(float, np.linalg.norm(affine[:3, :3], axis=0))
     return Header(
         path=path,
         shape=shape,
         dtype=dtype,
         affine=affine,
-        spacing_mm=spacing_mm,
+        spacing_mm=(x_mm, y_mm, z_mm),
         header_bytes=int(raw["sizeof_hdr"]),
         offset=offset,
         slope=slope,
@@ -354,9 +393,9 @@ def _field(path: Path, name: str, found: object, expected: str, remedy: str = _F
 
 def _parse(stream: _Plain | _Gzip) -> nib.Nifti1Header:
     block = bytearray(348)
-    found = _fill(stream, memoryview(block))
-    if found < len(block):
-        raise _field(stream.path, "sizeof_hdr", f"in {found} bytes", "a header of 348 bytes")
+    filled = _fill(stream, memoryview(block))
+    if filled < len(block):
+        raise _field(stream.path, "sizeof_hdr", f"in {filled} bytes", "a header of 348 bytes")
     sizes = {order: int.from_bytes(block[:4], order) for order in ("little", "big")}
     order = next((order for order in sizes if sizes[order] in _HEADERS), None)
     if order is None:
@@ -421,12 +460,12 @@ def _affine(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     unit = int(raw["xyzt_units"]) & 7
     if unit in _UNITS:
-        remedy = "Rewrite the header in millimetres."
-        raise _field(path, "xyzt_units", f"{unit} ({_UNITS[unit]})", "millimetres (2)", remedy)
+        remedy = "Rewrite the header in millimeters."
+        raise _field(path, "xyzt_units", f"{unit} ({_UNITS[unit]})", "millimeters (2)", remedy)
     shape = (*shape, 1, 1)[:3]
     sform = raw.get_sform(coded=True)[0]
     qform = _qform(path, raw, required=sform is None)
-    remarks = ()
+    remarks: tuple[str, ...] = ()
     if sform is None and qform is None:
         name, affine = "pixdim", raw.get_base_affine()
         found = "found sform_code 0 and qform_code 0, expected an orientation"
@@ -487,7 +526,7 @@ def _read_voxels(stream: _Plain | _Gzip, header: Header) -> np.ndarray:
             break
         position += len(extension)
     buffer = np.empty(header.voxel_bytes, np.uint8)
-    position += _fill(stream, memoryview(buffer))
+    position += _fill(stream, buffer.data)
     if position < header.offset + header.voxel_bytes:
         found = f"{position} bytes after decompression"
         raise _wrong_length(header.path, found, header.offset, header.voxel_bytes)
@@ -548,7 +587,7 @@ def _new_header(array: np.ndarray, affine: np.ndarray) -> nib.Nifti1Header:
     return header
 
 
-def _convert(array: np.ndarray, dtype: np.dtype | str | None) -> np.ndarray:
+def _convert(array: np.ndarray, dtype: DTypeLike | None) -> np.ndarray:
     if array.dtype == bool:
         array = array.astype(np.uint8)
     target = np.dtype(array.dtype if dtype is None else dtype).newbyteorder("<")

@@ -6,15 +6,41 @@ usual in PyTorch, by `torchvision.transforms.Resize` on Pillow images: bilinear 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.errors import require_choice
 
 FITS = ("stretch", "pad", "crop")
 """stretch: rows and columns are scaled independently. pad: scaled in equal proportions until the
 whole image fits, with zeros around it. crop: scaled in equal proportions until the image fills the
 size, of which the center is kept."""
+
+
+def read_resized(case: Case, *, dataset: "Dataset", size: tuple[int, int], fit: str) -> CaseArrays:
+    """Read an image and its mask, brought to `size`."""
+    return resized(dataset.read(case), size, fit)
+
+
+def resized(arrays: CaseArrays, size: Sequence[int], fit: str = "stretch") -> CaseArrays:
+    """An image and its labels in another size.
+
+    Args:
+        arrays: with one slice: image (H, W, 1, C), labels (H, W, 1) or None, both uint8.
+        size: (rows, columns).
+        fit: one of FITS.
+
+    Raises:
+        ValueError: a fit that is not one of FITS.
+    """
+    image = resize(arrays.image[:, :, 0], size, fit)[:, :, None]
+    source = arrays.source_shape or arrays.image.shape[:3]
+    if arrays.labels is None:
+        return replace(arrays, image=image, source_shape=source)
+    labels = resize_labels(arrays.labels[..., 0], size, fit)[..., None]
+    return replace(arrays, image=image, labels=labels, source_shape=source)
 
 
 def resize(pixels: np.ndarray, size: Sequence[int], fit: str = "stretch") -> np.ndarray:
