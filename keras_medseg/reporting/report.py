@@ -192,7 +192,7 @@ def build_table(
     for metric in metrics:
         of_cases = metric in scores or further_scores is None
         rows = scores if of_cases else further_scores.dropna(subset=[metric])
-        measured |= _by_key(statistics.summarise(rows, metrics=[metric]), ["variant", *_COLUMN])
+        measured |= _by_key(statistics.summarize(rows, metrics=[metric]), ["variant", *_COLUMN])
     ours = published[published["table"] == spec.id]
     printed = _by_key(ours, ["row", "variant", *_COLUMN])
     units = dict(zip(ours["metric"], ours["unit"]))

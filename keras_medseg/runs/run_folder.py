@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from keras_medseg import recipe
-from keras_medseg.errors import DataError, require_choice
+from keras_medseg.errors import require_choice
+from keras_medseg.files import parse_csv, read_file
 
 RUN = "run.json"
 RECIPE = "recipe.json"
@@ -43,7 +43,7 @@ def read_recipe(path: Path) -> recipe.Recipe:
     Raises:
         DataError: where there is none, or it is no recipe's JSON.
     """
-    return read(path, recipe.from_json, "Name the folder that a training wrote into.")
+    return read_file(path, recipe.from_json, "Name the folder that a training wrote into.")
 
 
 def read_run(out: Path) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def read_run(out: Path) -> dict[str, Any]:
     Raises:
         DataError: in a folder without a run.
     """
-    return read(out / RUN, json.loads, "Name the folder that a training wrote into.")
+    return read_file(out / RUN, json.loads, "Name the folder that a training wrote into.")
 
 
 def read_variant(out: Path, name: str) -> Variant:
@@ -64,7 +64,7 @@ def read_variant(out: Path, name: str) -> Variant:
     """
     require_choice(f"{out}: variant", name, read_run(out)["variants"])
     path = variant_file(out, name)
-    return Variant(read_recipe(path), read(path, json.loads)["trained_as"])
+    return Variant(read_recipe(path), read_file(path, json.loads, _RUN_AGAIN)["trained_as"])
 
 
 def read_scores(out: Path) -> pd.DataFrame:
@@ -73,7 +73,7 @@ def read_scores(out: Path) -> pd.DataFrame:
     Raises:
         DataError: without one, and for a damaged one.
     """
-    return read(out / SCORES, parse_csv)
+    return read_file(out / SCORES, parse_csv, _RUN_AGAIN)
 
 
 def read_provenance(out: Path) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def read_provenance(out: Path) -> dict[str, Any]:
     Raises:
         DataError: without one, and for a damaged one.
     """
-    return read(out / PROVENANCE, json.loads)
+    return read_file(out / PROVENANCE, json.loads, _RUN_AGAIN)
 
 
 def read_logs(out: Path) -> dict[str, pd.DataFrame]:
@@ -92,27 +92,7 @@ def read_logs(out: Path) -> dict[str, pd.DataFrame]:
         DataError: for a damaged one.
     """
     paths = sorted((out / "training").glob("*/log.csv"))
-    return {path.parent.name: read(path, _numbers) for path in paths}
-
-
-def parse_csv(text: str) -> pd.DataFrame:
-    """A table in which names and values that may be lost stay text."""
-    names = dict.fromkeys(("table", "row", "variant", "region", "case", "value"), str)
-    return pd.read_csv(io.StringIO(text), na_filter=False, dtype=names)
-
-
-def read(path: Path, parse: Callable[[str], Any], remedy: str = _RUN_AGAIN) -> Any:
-    """What `parse` makes of a text file.
-
-    Raises:
-        DataError: for a missing file, and one that `parse` refuses with a ValueError.
-    """
-    try:
-        return parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(path, found="no file", expected="a file", remedy=remedy) from None
-    except ValueError as error:
-        raise DataError(path, found=str(error), expected="a whole file", remedy=remedy) from error
+    return {path.parent.name: read_file(path, _numbers, _RUN_AGAIN) for path in paths}
 
 
 def _numbers(text: str) -> pd.DataFrame:

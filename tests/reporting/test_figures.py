@@ -113,32 +113,6 @@ def test_hd95_has_its_unit_and_its_own_axis():
     assert figure.axes[0].get_ylim()[1] > 2
 
 
-def test_pick_cases_by_mean_dice_over_the_regions():
-    dice = {"a": (0.9, 0.7), "b": (0.2, 0.4), "c": (0.6, 0.6), "d": (1.0, 0.8)}  # .8 .3 .6 .9
-    scores = pd.DataFrame(
-        [
-            {"variant": "v", "case": case, "region": region, "dice": value}
-            for case, values in dice.items()
-            for region, value in zip(("WT", "TC"), values)
-        ]
-    )
-    assert figures.pick_cases(scores, "v") == {"best": "d", "median": "c", "worst": "b"}
-    two, one = scores[scores["case"].isin(["a", "b"])], scores[scores["case"] == "a"]
-    assert figures.pick_cases(two, "v") == {"best": "a", "worst": "b"}
-    assert figures.pick_cases(one, "v") == {"only": "a"}
-    with pytest.raises(ValueError, match="variant: found 'w', expected one of: v"):
-        figures.pick_cases(scores, "w")
-
-
-def test_empty_cases_are_shown_where_the_answer_is_wrong_and_not_where_it_is_trivial():
-    dice, truth = (1.0, 1.0, 0.9, 0.7, 0.2, 0.0), (0, 0, 50, 60, 70, 0)
-    cases = {"case": [*"abcdef"], "dice": dice, "truth_pixels": truth}
-    scores = pd.DataFrame({"variant": "v", "region": "polyp", **cases})
-    assert figures.pick_cases(scores, "v") == {"best": "c", "median": "d", "worst": "f"}
-    empty = scores[scores["truth_pixels"] == 0]
-    assert figures.pick_cases(empty, "v") == {"best": "a", "median": "b", "worst": "f"}
-
-
 def test_largest_slice_prefers_the_annotation():
     truth, prediction = np.zeros((2, 4, 4, 7), np.uint8)
     assert figures.largest_slice(truth, prediction) == 3
