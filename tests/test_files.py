@@ -22,9 +22,7 @@ def test_write_atomic_leaves_the_old_file_and_no_rest_when_it_fails(tmp_path, mo
 
 def test_a_file_that_cannot_be_read_is_named_with_its_remedy(tmp_path):
     path = tmp_path / "scores.json"
-    with pytest.raises(
-        DataError, match=r"found no file, expected a file\. Run it again\."
-    ) as error:
+    with pytest.raises(DataError, match=r"found no file, expected a file\. Run it") as error:
         files.read_file(path, json.loads, "Run it again.")
     assert error.value.where == str(path)
     path.write_text('{"a": 1')

@@ -40,12 +40,15 @@ def score_labels(
 
     Raises:
         TypeError: labels that are not uint8.
-        ValueError: labels of different shapes, a spacing that does not fit them, or a metric that
-            is unknown or needs probabilities.
+        ValueError: labels of different shapes, pixels with other than two axes, a spacing that
+            does not fit, or a metric that is unknown or needs probabilities.
     """
     known = [name for name, metric in METRICS.items() if metric.needs != "probabilities"]
     for name in metrics:
         require_choice("metrics of label maps", name, known)
+    if elements == "pixels" and truth.ndim != 2:
+        # With an axis of one slice, every pixel would lie on the surface.
+        raise ValueError(f"truth: found shape {truth.shape}, expected two axes of pixels.")
     rows: list[dict[str, str | float | int]] = []
     for region, codes in regions.items():
         predicted = _region_mask("prediction", prediction, codes)

@@ -17,10 +17,9 @@ import pandas as pd
 from keras_medseg import recipe
 from keras_medseg.errors import DataError
 from keras_medseg.evaluation import statistics
-from keras_medseg.files import write_atomic
-from keras_medseg.reporting.figures import METRIC_NAMES
+from keras_medseg.evaluation.metrics import metric_label
+from keras_medseg.files import parse_csv, read_file, write_atomic
 from keras_medseg.runs import run_folder
-from keras_medseg.runs.run_folder import read
 
 PUBLISHED_COLUMNS = (
     "table", "row", "variant", "region", "metric", "value", "unit", "source", "note",
@@ -148,7 +147,7 @@ def read_published(path: Path | str) -> pd.DataFrame:
     Raises:
         DataError: for a missing file, other columns, a value that is no number, or a cell twice.
     """
-    table = read(Path(path), run_folder.parse_csv, "It belongs into the experiment's folder.")
+    table = read_file(Path(path), parse_csv, "It belongs into the experiment's folder.")
     if tuple(table.columns) != PUBLISHED_COLUMNS:
         raise DataError(
             path,
@@ -385,7 +384,7 @@ def _table_view(
 
 def _heading(column: Column, spec: TableSpec, unit: str) -> str:
     metrics = {column.metric for column in spec.columns}
-    metric = METRIC_NAMES.get(column.metric, column.metric)
+    metric = metric_label(column.metric)
     name = column.region if len(metrics) == 1 else f"{column.region} {metric}".strip()
     name = name or metric
     return f"{name} ({unit})" if unit else name
@@ -426,7 +425,7 @@ def _expected_view(entry: Mapping[str, Any]) -> dict[str, str | bool]:
         wanted = f"at least {entry['minimum']:g}"
     else:
         wanted = f"{entry['expected']:g} ± {entry['tolerance']:g}"
-    name, measured = METRIC_NAMES.get(entry["metric"], entry["metric"]), entry["measured"]
+    name, measured = metric_label(entry["metric"]), entry["measured"]
     return {
         "what": f"{name} {entry['region']}, {_spaced(entry['variant'])}",
         "wanted": wanted,
@@ -464,7 +463,7 @@ def _test_view(
         signs = {"baseline": "", "variant": "", "difference": "+", "low": "+", "high": "+"}
         points = {k: _number(SCALES[unit] * line[k], unit, sign) for k, sign in signs.items()}
         interval = "–" if pd.isna(line["low"]) else "{low} to {high}".format(**points)
-        metric = METRIC_NAMES.get(line["metric"], line["metric"]) + (f" ({unit})" if unit else "")
+        metric = metric_label(line["metric"]) + (f" ({unit})" if unit else "")
         view["rows"].append(line | points | {"interval": interval, "metric": metric})
     fewest = int(table["n"].min())
     if fewest < statistics.FEWEST_PAIRS:
@@ -507,7 +506,7 @@ def _percent(fraction: float) -> str:
 
 def _ledger_view(path: Path) -> dict[str, Any]:
     """Counts by status; entries stand in the file's one array of tables."""
-    content = read(path, tomllib.loads, "It belongs into the experiment's folder.")
+    content = read_file(path, tomllib.loads, "It belongs into the experiment's folder.")
     entries = next((value for value in content.values() if isinstance(value, list)), [])
     counts = Counter(entry["status"] for entry in entries)
     departing = [entry for entry in entries if entry["status"] == "departs"]

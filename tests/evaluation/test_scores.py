@@ -159,6 +159,14 @@ def test_columns_of_scores():
     assert list(_row(metrics=("mae", "dice"))) == ["region", "mae", "dice", *counts]
 
 
+def test_pixels_have_two_axes():
+    labels = np.ones((4, 4, 1), np.uint8)
+    with pytest.raises(ValueError, match=r"truth: found shape \(4, 4, 1\), expected two axes"):
+        score_labels(
+            labels, labels, REGIONS, metrics=("dice",), spacing=(1, 1, 1), elements="pixels"
+        )
+
+
 def test_surface_distances_are_computed_once_for_all_metrics_and_only_where_needed(monkeypatch):
     calls = []
 

@@ -9,7 +9,8 @@ import pytest
 
 from keras_medseg import recipe
 from keras_medseg.errors import DataError
-from keras_medseg.reporting import figures, report
+from keras_medseg.reporting import report
+from keras_medseg.reporting.figures import charts, style
 
 THEIRS = recipe.Recipe(
     paper="paper2020",
@@ -272,7 +273,7 @@ def whole_report(tmp_path: Path, **options) -> tuple[Path, Page]:
     ours = recipe.override(THEIRS, ["train.epochs=2"])
     run = write_run(tmp_path / "run", run=ours, data_name="phantom in the layout of BraTS2017")
     logs = report.load_run(run).logs
-    picture = figures.save(figures.learning_curves(logs), run / "figures" / "curves.png")
+    picture = style.save(charts.learning_curves(logs), run / "figures" / "curves.png")
     ledger = tmp_path / "ledger.toml"
     ledger.write_text(
         '[[entry]]\nid = "loss"\nwhere = "II.C"\nstatus = "exact"\nreason = ""\n'
