@@ -1,15 +1,53 @@
-"""Writing files so that nobody ever meets half of one."""
+"""Reading files with errors that say what to do, and writing them whole or not at all."""
 
 import fcntl
+import io
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from keras_medseg.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+
+def read_file(path: Path, parse: Callable[[str], T], remedy: str) -> T:
+    """Read a text file.
+
+    Args:
+        path: a UTF-8 file.
+        parse: turns its text into the result, and raises a ValueError for text that is damaged.
+        remedy: the last sentence of an error, such as "Run the experiment again, to its end."
+
+    Returns:
+        What `parse` returns.
+
+    Raises:
+        DataError: the file is missing, or `parse` refuses its text.
+    """
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(path, found="no file", expected="a file", remedy=remedy) from None
+    except ValueError as error:
+        raise DataError(path, found=str(error), expected="a whole file", remedy=remedy) from error
+
+
+def parse_csv(text: str) -> "pd.DataFrame":
+    """A table of scores or published numbers; names such as 001 or NA, and values, stay text."""
+    import pandas as pd
+
+    names = dict.fromkeys(("table", "row", "variant", "region", "case", "value"), str)
+    return pd.read_csv(io.StringIO(text), na_filter=False, dtype=names)
 
 
 def write_atomic(path: Path, content: bytes | memoryview) -> None:
@@ -35,7 +73,10 @@ def write_json(path: Path, content: Any) -> None:
 def locked(folder: Path, purpose: str) -> Iterator[None]:
     """Keep other processes out of a folder; a second one waits for the first.
 
-    purpose: what the other process does, for the message: "prepares this store".
+    Args:
+        folder: made if it does not exist.
+        purpose: what a process does while it holds the lock, such as "prepares this store"; the
+            processes that wait print it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # The kernel drops the lock when its process dies, so no lock is ever stale.

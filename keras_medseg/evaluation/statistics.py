@@ -1,6 +1,6 @@
-"""Figures over cases: mean, spread, bootstrap interval, paired test between two variants.
+"""Statistics over cases: mean, spread, bootstrap interval, paired test between two variants.
 
-The unit is always the case, never the slice or the voxel: slices of one patient are no
+The unit is always the case, never the slice or the voxel: slices of one patient are not
 independent observations.
 """
 
@@ -9,16 +9,24 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
-# 2 / 2^6 = 0.031: fewer pairs cannot reach p < 0.05 whatever the scores are.
 FEWEST_PAIRS = 6
+"""Fewer pairs cannot reach p < 0.05 whatever the scores are: 2 / 2^6 = 0.031, 2 / 2^5 = 0.063."""
 
 
 class PairedTest(NamedTuple):
-    """Result of `paired_wilcoxon`; `note` is empty when there is nothing to add."""
+    """Result of `paired_wilcoxon`.
+
+    Attributes:
+        statistic: the smaller sum of signed ranks.
+        p: two-sided p value.
+        n: number of pairs.
+        note: a remark in words; empty when there is nothing to add.
+    """
 
     statistic: float
     p: float
@@ -26,11 +34,12 @@ class PairedTest(NamedTuple):
     note: str
 
 
-def summarise(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Figures over the cases of each variant, region and metric.
+def summarize(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Statistics over the cases of each variant, region and metric.
 
     Args:
         scores: scores.csv: the columns variant, case, region and `metrics`.
+        metrics: names of the columns to summarize.
 
     Returns:
         One row per variant, region and metric, in the order of their first rows: the columns
@@ -38,7 +47,7 @@ def summarise(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         high (`bootstrap_interval` of the mean).
 
     Raises:
-        ValueError: for missing columns, a case twice, or a score that is not finite.
+        ValueError: columns are missing, a case is there twice, or a score is not finite.
     """
     by, metrics = ["variant", "region"], list(metrics)
     _check_scores(scores, by, metrics)
@@ -65,21 +74,22 @@ def summarise(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 def bootstrap_interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
     """The 95 % percentile-bootstrap interval of the mean over cases.
 
-    9999 resamples of whole cases. The percentile interval exists for every sample and stays
-    within the range of the scores. BCa needs a spread in every jackknife sample and gains
-    little here: for scores distributed like Dice with some failed cases, intervals meant to
-    hold the true mean 95 times in 100 did so 90 (percentile) and 91 times (BCa) with 43 cases,
-    65 and 63 times with 3 cases. With few cases either is too narrow: read it as a lower bound
-    of the uncertainty.
+    Whole cases are resampled 9999 times. The percentile interval exists for every sample and
+    stays within the range of the scores. BCa needs a spread in every jackknife sample and gains
+    little here: for scores distributed like Dice with some failed cases, intervals that should
+    contain the true mean 95 times in 100 did so 90 (percentile) and 91 times (BCa) with 43 cases,
+    65 and 63 times with 3 cases. With few cases both are too narrow: read the interval as a lower
+    bound of the uncertainty.
 
     Args:
         values: (n,) finite scores, one per case.
+        seed: of the resampling.
 
     Returns:
         (low, high). One case has no interval: (NaN, NaN). Equal scores give (value, value).
 
     Raises:
-        ValueError: without values.
+        ValueError: there are no values.
     """
     if len(values) == 0:
         raise ValueError("values: found no scores, expected one or more.")
@@ -99,39 +109,41 @@ def bootstrap_interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, flo
     return float(interval.low), float(interval.high)
 
 
-def paired_wilcoxon(a: Sequence[float], b: Sequence[float]) -> PairedTest:
+def paired_wilcoxon(a: ArrayLike, b: ArrayLike) -> PairedTest:
     """Two-sided Wilcoxon signed-rank test on the differences a - b of the same cases.
 
-    Zero differences are dropped (Wilcoxon's own rule); differences are rounded to 12 decimals
-    first, so that equal ones are not told apart by rounding errors. No difference at all:
-    statistic 0, p = 1.
+    Differences are rounded to 12 decimals first, so that rounding errors do not make equal ones
+    differ; then zero differences are dropped (Wilcoxon's own rule). Without any difference the
+    statistic is 0 and p is 1.
 
     Args:
-        a, b: scores of equal length, one pair per case.
+        a: (n,) scores, one per case.
+        b: (n,) scores of the same cases.
 
     Returns:
-        The smaller sum of signed ranks, p, the number of pairs, and a note in words when all
-        differences are zero or too few pairs differ for any p below 0.05.
+        The test, with a note when all differences are zero or too few pairs differ for any p
+        below 0.05.
 
     Raises:
-        ValueError: for unequal lengths, no pairs, or scores that are not finite.
+        ValueError: unequal lengths, no pairs, or scores that are not finite.
     """
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    if a.shape != b.shape or a.ndim != 1 or a.size == 0:
+    first, second = np.asarray(a, float), np.asarray(b, float)
+    if first.shape != second.shape or first.ndim != 1 or first.size == 0:
         raise ValueError(
-            f"a and b: found shapes {a.shape} and {b.shape}, expected pairs: (n,) and (n,)."
+            f"a and b: found shapes {first.shape} and {second.shape}, "
+            "expected pairs: (n,) and (n,)."
         )
-    if not (np.isfinite(a) & np.isfinite(b)).all():
+    if not (np.isfinite(first) & np.isfinite(second)).all():
         raise ValueError("a and b: found scores that are not finite, expected numbers.")
-    differences = np.round(a - b, 12)
+    differences = np.round(first - second, 12)
     differing = np.count_nonzero(differences)
     if differing == 0:
-        return PairedTest(0.0, 1.0, a.size, "all differences are zero")
+        return PairedTest(0.0, 1.0, first.size, "all differences are zero")
     result = stats.wilcoxon(differences[differences != 0])
     note = ""
     if differing < FEWEST_PAIRS:
         note = f"{differing} differing pairs: p cannot be below {2 / 2**differing:.3g}"
-    return PairedTest(float(result.statistic), float(result.pvalue), a.size, note)
+    return PairedTest(float(result.statistic), float(result.pvalue), first.size, note)
 
 
 def compare(
@@ -141,7 +153,9 @@ def compare(
 
     Args:
         scores: scores.csv: the columns variant, case, region and `metric`.
-        baseline, variant: values of the column `variant`.
+        baseline: a value of the column `variant`.
+        variant: another one.
+        metric: the name of the column to compare.
 
     Returns:
         The columns region, metric, n, baseline and variant (means), difference (mean of
@@ -149,8 +163,8 @@ def compare(
         (p corrected for the number of regions by Holm's step-down method) and note.
 
     Raises:
-        ValueError: for missing columns, a variant without scores, or cases that only one of
-            the two has.
+        ValueError: columns are missing, a variant has no scores, or only one of the two has some
+            of the cases.
     """
     _check_scores(scores, ["variant", "region"], [metric])
     absent = sorted({baseline, variant} - set(scores["variant"]))
@@ -161,7 +175,7 @@ def compare(
     rows = []
     chosen = scores[scores["variant"].isin([baseline, variant])]
     for region, members in chosen.groupby("region", sort=False):
-        pairs = _pairs(members, baseline, variant, metric, region)
+        pairs = _pairs(members, baseline, variant, metric, str(region))
         differences = (pairs[variant] - pairs[baseline]).to_numpy()
         low, high = bootstrap_interval(differences)
         test = paired_wilcoxon(pairs[variant], pairs[baseline])
@@ -181,16 +195,16 @@ def compare(
             }
         )
     table = pd.DataFrame(rows)
-    table.insert(table.columns.get_loc("note"), "p_holm", holm(table["p"]))
+    table.insert(list(table).index("note"), "p_holm", holm(table["p"]))
     return table
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
+def holm(p_values: ArrayLike) -> np.ndarray:
     """Holm's step-down correction: (n,) p values -> (n,) adjusted p values, same order."""
-    p_values = np.asarray(p_values, float)
-    order = np.argsort(p_values)
-    stepped = p_values[order] * np.arange(p_values.size, 0, -1)
-    adjusted = np.empty_like(p_values)
+    p = np.asarray(p_values, float)
+    order = np.argsort(p)
+    stepped = p[order] * np.arange(p.size, 0, -1)
+    adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1)
     return adjusted
 
@@ -200,10 +214,10 @@ def _pairs(
 ) -> pd.DataFrame:
     table = members.pivot(index="case", columns="variant", values=metric)
     pairs = table.reindex(columns=[baseline, variant])
-    lonely = pairs.index[pairs.isna().any(axis=1)]
-    if len(lonely):
+    unpaired = pairs.index[pairs.isna().any(axis=1)]
+    if len(unpaired):
         raise ValueError(
-            f"case: found {list(lonely)} in only one of {baseline!r} and {variant!r} "
+            f"case: found {list(unpaired)} in only one of {baseline!r} and {variant!r} "
             f"for {region}, expected every case in both."
         )
     return pairs

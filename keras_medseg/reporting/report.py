@@ -1,96 +1,101 @@
-"""A run folder -> table.csv, table.md and report.html: published numbers beside measured ones.
-
-Nothing is filled in: a cell that the paper's text lost, a rival that was not retrained and a
-variant that this run left out are shown as just that.
-"""
+"""The report of a run: table.csv, tests.csv, table.md, and report.html, which is self-contained."""
 
 import base64
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pandas as pd
 
-from keras_medseg import recipe
+from keras_medseg import recipe as recipes
 from keras_medseg.errors import DataError
 from keras_medseg.evaluation import statistics
-from keras_medseg.files import write_atomic
-from keras_medseg.reporting.figures import METRIC_NAMES
-from keras_medseg.runs import run_folder
-from keras_medseg.runs.run_folder import read
+from keras_medseg.evaluation.metrics import metric_label
+from keras_medseg.files import read_file, write_atomic
+from keras_medseg.recipe import Recipe
+from keras_medseg.reporting.tables import (
+    MEASURED,
+    NOT_RUN,
+    SCALES,
+    TABLE_COLUMNS,
+    Column,
+    Reference,
+    TableSpec,
+    build_table,
+    distinct,
+    own_tables,
+    read_published,
+    spaced,
+)
 
-PUBLISHED_COLUMNS = (
-    "table", "row", "variant", "region", "metric", "value", "unit", "source", "note",
-)  # fmt: skip
-TABLE_COLUMNS = (
-    "table", "row", "variant", "region", "metric", "unit", "published", "measured", "ci_low",
-    "ci_high", "std", "n", "status", "comparable", "note",
-)  # fmt: skip
-MEASURED = "measured"
-NOT_RETRAINED = "not retrained"
-NOT_RUN = "not run in this profile"
-LOST = "lost in the source text"
-NOT_PUBLISHED = "not in the paper"
-
-# Scores are fractions; what a table gives in percent is printed hundredfold.
-SCALES = {"%": 100.0, "mm": 1.0, "": 1.0}
-
-_COLUMN = ["region", "metric"]
 _COSTS = ["parameters", "multiply_adds", "milliseconds"]
 _CASES_LISTED = 20
 
 
 @dataclass(frozen=True)
-class Paper:
-    """What the published numbers were measured on.
+class RunData:
+    """What a run did and measured.
 
-    data: the data set's name as `Case.dataset` has it, e.g. "BraTS2017". cases: how many of it
-    the paper trained on and held out together.
+    Attributes:
+        recipe: of the run, before the changes of its variants.
+        provenance: `data_name`, `training_cases` (a number), `profile` (where there is one), and
+            whatever else the report is to list.
+        scores: scores.csv, one row per variant, case and region.
+        logs: "<variant>-<network>" -> log of the training, one row per epoch.
+
+    Raises:
+        DataError: the provenance lacks a field.
     """
 
-    title: str
-    recipe: recipe.Recipe
-    data: str
-    cases: int
-    citation: str = ""
+    recipe: Recipe
+    provenance: dict[str, Any]
+    scores: pd.DataFrame
+    logs: dict[str, pd.DataFrame]
+
+    def __post_init__(self) -> None:
+        absent = {"data_name", "training_cases"} - self.provenance.keys()
+        if absent:
+            raise DataError(
+                "provenance",
+                found=f"no {', '.join(sorted(absent))}",
+                expected="the fields that a finished run writes",
+                remedy="Run the experiment again, to its end.",
+            )
+
+    @property
+    def validation_cases(self) -> int:
+        """Number of cases that were scored."""
+        return self.scores["case"].nunique()
 
 
 @dataclass(frozen=True)
-class Column:
-    """One printed column: `metric` of `region` (empty: one class, or whole pictures)."""
+class Declaration:
+    """What a report shows beside the run's own numbers.
 
-    region: str
-    metric: str = "dice"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One printed row: `label` and `variant` as in published.csv.
-
-    measured: the variant of scores.csv that answers it. otherwise: without one, why there is none.
+    Attributes:
+        reference: the paper's experiment; None for a user's own data.
+        tables: in the order of the report; without a reference and without any, `own_tables`.
+        published: the paper's published.csv; without one, tables have measured numbers alone.
+        ledger: the paper's ledger.toml.
+        comparisons: (baseline, variant) pairs for the paired tests, on every metric of the tables
+            that single cases have.
+        notes: what a reader of the tables must know besides, such as contradictions in the paper.
     """
 
-    label: str
-    variant: str = ""
-    measured: str | None = None
-    otherwise: str = NOT_RETRAINED
+    reference: Reference | None = None
+    tables: tuple[TableSpec, ...] = ()
+    published: Path | None = None
+    ledger: Path | None = None
+    comparisons: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class TableSpec:
-    """One table of the paper, declared by its experiment. `id` as in published.csv."""
-
-    id: str
-    title: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class Figure:
+class ReportFigure:
     """A PNG for the report."""
 
     title: str
@@ -98,219 +103,135 @@ class Figure:
     path: Path
 
 
-@dataclass(frozen=True)
-class Run:
-    """What lies in a run folder. logs: {"<variant>-<network>": log.csv}."""
+def write_report(
+    folder: Path | str,
+    run: RunData,
+    declared: Declaration,
+    *,
+    expected: Sequence[Mapping[str, Any]] = (),
+    costs: pd.DataFrame | None = None,
+    further_scores: pd.DataFrame | None = None,
+    figures: Sequence[ReportFigure] = (),
+) -> Path:
+    """Write table.csv, tests.csv, table.md and report.html into a folder.
 
-    folder: Path
-    recipe: recipe.Recipe
-    provenance: dict[str, Any]
-    scores: pd.DataFrame
-    logs: dict[str, pd.DataFrame]
+    Args:
+        folder: of the run.
+        run: what the run did and measured.
+        declared: what the report shows beside it.
+        expected: {metric, region, variant, minimum, maximum (None: no limit), measured (None: not
+            measured), passed} for every expectation.
+        costs: the columns variant, networks, parameters, multiply_adds and seconds_per_input.
+        further_scores: rows for the tables whose scores are not those of single cases.
+        figures: in the order of the report.
 
-    @property
-    def held_out(self) -> int:
-        """Number of scored cases."""
-        return self.scores["case"].nunique()
-
-
-def load_run(folder: Path | str) -> Run:
-    """Read recipe.json, provenance.json, scores.csv and training/*/log.csv.
-
-    provenance.json needs `data_name`, `training_cases` (a number) and `profile`; whatever else it
-    holds is listed in the report as it is.
+    Returns:
+        The path of report.html.
 
     Raises:
-        DataError: for a missing or unreadable file, or one without the fields above.
+        DataError: a file of the paper is missing or damaged.
     """
     folder = Path(folder)
-    provenance = run_folder.read_provenance(folder)
-    absent = {"data_name", "training_cases", "profile"} - provenance.keys()
-    if absent:
-        raise DataError(
-            folder / run_folder.PROVENANCE,
-            found=f"no {', '.join(sorted(absent))}",
-            expected="the fields that a finished run writes",
-            remedy="Run the experiment again, to its end.",
-        )
-    return Run(
-        folder=folder,
-        recipe=run_folder.read_recipe(folder / run_folder.RECIPE),
-        provenance=provenance,
-        scores=run_folder.read_scores(folder),
-        logs=run_folder.read_logs(folder),
-    )
-
-
-def read_published(path: Path | str) -> pd.DataFrame:
-    """Read a published.csv; an empty value stands for one that the source text lost.
-
-    Raises:
-        DataError: for a missing file, other columns, a value that is no number, or a cell twice.
-    """
-    table = read(Path(path), run_folder.parse_csv, "It belongs into the experiment's folder.")
-    if tuple(table.columns) != PUBLISHED_COLUMNS:
-        raise DataError(
-            path,
-            found=f"columns {','.join(table.columns)}",
-            expected=",".join(PUBLISHED_COLUMNS),
-            remedy="Name the columns so.",
-        )
-    values = pd.to_numeric(table["value"].replace("", None), errors="coerce")
-    wrong = {
-        "a value that is no number": values.isna() & (table["value"] != ""),
-        f"a unit other than {sorted(SCALES)}": ~table["unit"].isin(SCALES),
-        "a cell for a second time": table.duplicated(["table", "row", "variant", *_COLUMN]),
-        "a second unit for one metric": _unit_changes(table),
+    specs = declared.tables
+    if not specs and declared.reference is None:
+        specs = own_tables(run.scores)
+    published = None if declared.published is None else read_published(declared.published)
+    tables = [build_table(spec, published, run.scores, further_scores) for spec in specs]
+    reasons = []
+    if declared.reference is not None:
+        reasons = why_not_comparable(run, declared.reference)
+        for table in tables:
+            table.loc[table["status"] == MEASURED, "comparable"] = "no" if reasons else "yes"
+    cells = pd.concat(tables) if tables else pd.DataFrame(columns=list(TABLE_COLUMNS))
+    units = dict(zip(cells["metric"], cells["unit"]))
+    metrics = [name for name in units if name in run.scores]
+    tests = {pair: _paired_tests(run.scores, metrics, *pair) for pair in declared.comparisons}
+    costly = [] if costs is None else costs.to_dict("records")
+    prices: dict[str | None, dict[str, str]] = {row["variant"]: _cost_view(row) for row in costly}
+    view = _declared_view(run, declared) | {
+        "tables": [
+            _table_view(spec, table, prices if declared.published else {})
+            for spec, table in zip(specs, tables)
+        ],
+        "reasons": reasons,
+        "left_out": _left_out(tables),
+        "expected": [_expected_view(entry) for entry in expected],
+        "tests": [_test_view(table, units, *pair) for pair, table in tests.items()],
+        "costs": list(prices.values()),
+        "figures": [_figure_view(figure) for figure in figures],
     }
-    for what, lines in wrong.items():
-        if lines.any():
-            line = lines.idxmax()
-            raise DataError(
-                path,
-                found=f"{what} in line {line + 2}: {','.join(table.loc[line])}",
-                expected="one number for each cell (nothing where it is lost), one unit a metric",
-                remedy="Correct this line.",
-            )
-    return table.assign(value=values)
+    _write_tables(folder, cells, tests)
+    for name in ("table.md", "report.html"):
+        write_atomic(folder / name, _render(name, view))
+    return folder / "report.html"
 
 
-def build_table(
-    spec: TableSpec,
-    published: pd.DataFrame,
-    scores: pd.DataFrame,
-    further_scores: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """One line per cell of the paper's table, in the paper's unit (columns `TABLE_COLUMNS`).
+def why_not_comparable(run: RunData, reference: Reference) -> list[str]:
+    """Say why the measured numbers are not those of the paper's experiment.
 
-    published: from `read_published`. scores: the scores table; a cell without scores stays empty
-    and its status says why. further_scores: rows of other metrics, each of which may leave some
-    out.
+    Returns:
+        One or two plain sentences per reason; none where data, number of cases and recipe are the
+        paper's.
     """
-    metrics = _distinct(column.metric for column in spec.columns)
-    measured = {}
-    for metric in metrics:
-        of_cases = metric in scores or further_scores is None
-        rows = scores if of_cases else further_scores.dropna(subset=[metric])
-        measured |= _by_key(statistics.summarise(rows, metrics=[metric]), ["variant", *_COLUMN])
-    ours = published[published["table"] == spec.id]
-    printed = _by_key(ours, ["row", "variant", *_COLUMN])
-    units = dict(zip(ours["metric"], ours["unit"]))
-    lines = []
-    for row in spec.rows:
-        for column in spec.columns:
-            unit = units.get(column.metric, "")
-            line = {"table": spec.id, "row": row.label, "variant": row.variant}
-            line |= asdict(column) | {"unit": unit, "comparable": ""}
-            key = column.region, column.metric
-            line |= _published_cell(printed.get((row.label, row.variant, *key)))
-            found = measured.get((row.measured, *key))
-            lines.append(line | _measured_cell(row, found, SCALES[unit]))
-    return pd.DataFrame(lines, columns=list(TABLE_COLUMNS))
-
-
-def why_not_comparable(run: Run, paper: Paper) -> list[str]:
-    """Plain sentences, one per reason why the measured numbers are not the paper's experiment."""
     name, reasons = run.provenance["data_name"], []
-    cases = run.provenance["training_cases"] + run.held_out
+    training, validation = run.provenance["training_cases"], run.validation_cases
     if "phantom" in name:
         reasons.append(
             "The data are synthetic (the built-in phantom), not patients: the numbers show that "
             "the method runs from end to end, not how well it segments."
         )
-    elif name != paper.data:
-        reasons.append(f"The data are {name}; the paper's numbers were measured on {paper.data}.")
-    if cases != paper.cases:
+    elif name != reference.data:
         reasons.append(
-            f"{run.provenance['training_cases']} cases to train on and {run.held_out} held out; "
-            f"the paper had {paper.cases} together."
+            f"The data are {name}; the paper's numbers were measured on {reference.data}."
         )
-    changed = departures(run, paper)
+    if training + validation != reference.cases:
+        reasons.append(
+            f"{_count(training, 'training case')} and {_count(validation, 'validation case')}; "
+            f"the paper had {_count(reference.cases, 'case')} together."
+        )
+    changed = departures(run, reference)
     epochs, their_epochs = changed.get("train.epochs", (0, 0))
     if epochs < their_epochs:
         reasons.append(f"Training was shortened to {epochs} of the paper's {their_epochs} epochs.")
     for log_name, log in run.logs.items():
         if len(log) < run.recipe.train.epochs:
             done = f"{len(log)} of {run.recipe.train.epochs} epochs"
-            reasons.append(f"Training {_spaced(log_name)} ended after {done}.")
+            reasons.append(f"Training {spaced(log_name)} ended after {done}.")
     if changed:
         reasons.append(f"Recipe fields that depart from the paper's, listed below: {len(changed)}.")
     return reasons
 
 
-def departures(run: Run, paper: Paper) -> dict[str, tuple[Any, Any]]:
+def departures(run: RunData, reference: Reference) -> dict[str, tuple[Any, Any]]:
     """Recipe fields that are not the paper's: {field: (this run's, paper's)}.
 
-    Not those that the paper's recipe leaves to the data (None).
+    Fields that the paper's recipe leaves to the data (None) are not among them.
     """
-    changed = recipe.differences(run.recipe, paper.recipe)
-    left_open = {k for k, v in recipe.fields(paper.recipe).items() if v is None}
+    changed = recipes.differences(run.recipe, reference.recipe)
+    left_open = {name for name, value in recipes.fields(reference.recipe).items() if value is None}
     return {name: values for name, values in changed.items() if name not in left_open}
 
 
-def write_report(
-    folder: Path | str,
-    *,
-    paper: Paper,
-    tables: Sequence[TableSpec],
-    published: Path | str,
-    expected: Sequence[Mapping[str, Any]] = (),
-    comparisons: Sequence[tuple[str, str]] = (),
-    costs: pd.DataFrame | None = None,
-    further_scores: pd.DataFrame | None = None,
-    figures: Sequence[Figure] = (),
-    ledger: Path | str | None = None,
-    notes: Sequence[str] = (),
-) -> Path:
-    """Write table.csv, tests.csv, table.md and the self-contained report.html into the run folder.
-
-    published: the paper's published.csv.
-    expected: {metric, region, variant, minimum, maximum (None: no limit) or (expected, tolerance),
-        measured, passed}.
-    comparisons: (baseline, variant) pairs of scores.csv for the paired tests, on every metric of
-        the tables that single cases have.
-    costs: from `pipeline.network_costs`.
-    further_scores: rows for the tables that are no single case's.
-    notes: what a reader of the tables must know besides, e.g. contradictions in the paper.
-
-    Returns:
-        The path of report.html.
-
-    Raises:
-        DataError: for a file of the run or the paper that is not as it should be.
-    """
-    run = load_run(folder)
-    cells = read_published(published)
-    reasons = why_not_comparable(run, paper)
-    built = [build_table(spec, cells, run.scores, further_scores) for spec in tables]
-    for table in built:
-        table.loc[table["status"] == MEASURED, "comparable"] = "no" if reasons else "yes"
-    columns = pd.concat(built) if built else pd.DataFrame(columns=list(TABLE_COLUMNS))
-    units = dict(zip(columns["metric"], columns["unit"]))
-    metrics = [name for name in units if name in run.scores]
-    tests = {pair: _paired_tests(run.scores, metrics, *pair) for pair in comparisons}
-    lines = [] if costs is None else costs.to_dict("records")
-    prices = {line["variant"]: _cost_view(line) for line in lines}
-    view = {
-        "paper": paper,
+def _declared_view(run: RunData, declared: Declaration) -> dict[str, Any]:
+    """What the templates show of the run and the declaration as they are."""
+    reference = declared.reference
+    own_title = f"{run.recipe.model.name} on {run.provenance['data_name']}"
+    return {
+        "kind": "Training report" if reference is None else "Reproduction report",
+        "name": run.recipe.paper,
+        "title": own_title if reference is None else reference.title,
+        "reference": reference,
+        "published": declared.published is not None,
+        "profile": run.provenance.get("profile", ""),
+        "training": _count(run.provenance["training_cases"], "training case"),
+        "validation": _count(run.validation_cases, "validation case"),
         "run": run,
-        "tables": [_table_view(spec, table, prices) for spec, table in zip(tables, built)],
-        "reasons": reasons,
-        "left_out": _left_out(built),
-        "changed": departures(run, paper),
-        "expected": [_expected_view(entry) for entry in expected],
-        "tests": [_test_view(table, units, *pair) for pair, table in tests.items()],
-        "costs": list(prices.values()),
-        "figures": [_figure_view(figure) for figure in figures],
+        "changed": {} if reference is None else departures(run, reference),
         "cases": _cases_view(run.scores),
-        "ledger": _ledger_view(Path(ledger)) if ledger else None,
-        "notes": list(notes),
+        "ledger": _ledger_view(declared.ledger) if declared.ledger else None,
+        "notes": list(declared.notes),
         "provenance": _flat(run.provenance),
     }
-    _write_tables(run.folder, columns, tests)
-    for name in ("table.md", "report.html"):
-        write_atomic(run.folder / name, _render(name, view))
-    return run.folder / "report.html"
 
 
 def _write_tables(
@@ -322,39 +243,15 @@ def _write_tables(
         write_atomic(folder / "tests.csv", csv.to_csv().encode())
 
 
-def _unit_changes(published: pd.DataFrame) -> pd.Series:
-    first = published.groupby(["table", "metric"])["unit"].transform("first")
-    return published["unit"] != first
-
-
-def _by_key(table: pd.DataFrame, key: list[str]) -> dict[tuple, dict[str, Any]]:
-    return {tuple(line[k] for k in key): line for line in table.to_dict("records")}
-
-
-def _published_cell(cell: Mapping[str, Any] | None) -> dict[str, Any]:
-    if cell is None:
-        return {"published": float("nan"), "note": NOT_PUBLISHED}
-    note = cell["note"] or (LOST if pd.isna(cell["value"]) else "")
-    return {"published": cell["value"], "note": note}
-
-
-def _measured_cell(row: Row, found: Mapping[str, Any] | None, scale: float) -> dict[str, Any]:
-    if found is None:
-        return {"status": NOT_RUN if row.measured else row.otherwise}
-    names = {"measured": "mean", "ci_low": "low", "ci_high": "high", "std": "std"}
-    scaled = {name: scale * found[source] for name, source in names.items()}
-    return {"status": MEASURED, "n": int(found["n"]), **scaled}
-
-
 def _left_out(tables: Sequence[pd.DataFrame]) -> list[str]:
-    missing = pd.concat(tables).query("status == @NOT_RUN") if tables else pd.DataFrame()
-    if not len(missing):
-        return []
-    rows = missing.groupby(["table", "row", "variant"], sort=False)["region"].agg(_distinct)
-    return [
-        ": ".join(filter(None, (f"{table}, {_row_title(label, variant)}", ", ".join(regions))))
-        for (table, label, variant), regions in rows.items()
-    ]
+    """Rows with cells that this profile does not run, as "<table>, <row>: <regions>"."""
+    rows: dict[str, list[str]] = {}
+    for table in tables:
+        for line in table[table["status"] == NOT_RUN].to_dict("records"):
+            title = f"{line['table']}, {_row_title(line['row'], line['variant'])}"
+            rows.setdefault(title, []).append(line["region"])
+    found = {title: ", ".join(distinct(regions)) for title, regions in rows.items()}
+    return [f"{title}: {regions}" if regions else title for title, regions in found.items()]
 
 
 def _row_title(label: str, variant: str) -> str:
@@ -362,22 +259,28 @@ def _row_title(label: str, variant: str) -> str:
 
 
 def _table_view(
-    spec: TableSpec, table: pd.DataFrame, prices: Mapping[str, dict[str, str]]
+    spec: TableSpec, table: pd.DataFrame, prices: Mapping[str | None, dict[str, str]]
 ) -> dict[str, Any]:
-    """prices: of a variant, as `_cost_view` has them."""
-    measured = {(row.label, row.variant): row.measured for row in spec.rows}
-    marks = {note: str(number) for number, note in enumerate(_distinct(table["note"]), 1)}
-    rows = []
-    for (label, variant), lines in table.groupby(["row", "variant"], sort=False):
+    """What the templates show of one table.
+
+    Args:
+        spec: the table's declaration.
+        table: its cells, from `build_table`.
+        prices: variant -> `_cost_view`, shown beside its scores.
+    """
+    marks = {note: str(number) for number, note in enumerate(distinct(table["note"]), 1)}
+    rows, priced = [], False
+    for row in spec.rows:
+        lines = table[(table["row"] == row.label) & (table["variant"] == row.variant)]
         cells = [_cell_view(line, marks) for _, line in lines.iterrows()]
         own = any(cell["measured"] for cell in cells)
-        price = prices.get(measured[label, variant]) if own else None
+        price = prices.get(row.measured) if own else None
+        priced = priced or price is not None
         cost = [price[name] if price else "" for name in _COSTS]
-        title = _row_title(label, variant)
+        title = _row_title(row.label, row.variant)
         rows.append({"title": title, "cells": cells, "own": own, "cost": cost})
-    units = dict(zip(table["metric"], table["unit"]))
-    headings = [_heading(column, spec, units[column.metric]) for column in spec.columns]
-    priced = any(any(row["cost"]) for row in rows)
+    units = table["unit"].iloc[: len(spec.columns)]  # those of the first row
+    headings = [_heading(column, spec, unit) for column, unit in zip(spec.columns, units)]
     return {
         "spec": spec, "headings": headings, "rows": rows, "footnotes": marks, "priced": priced,
     }  # fmt: skip
@@ -385,14 +288,10 @@ def _table_view(
 
 def _heading(column: Column, spec: TableSpec, unit: str) -> str:
     metrics = {column.metric for column in spec.columns}
-    metric = METRIC_NAMES.get(column.metric, column.metric)
+    metric = metric_label(column.metric)
     name = column.region if len(metrics) == 1 else f"{column.region} {metric}".strip()
     name = name or metric
     return f"{name} ({unit})" if unit else name
-
-
-def _distinct(texts: Iterable[str]) -> list[str]:
-    return [text for text in dict.fromkeys(texts) if text]
 
 
 def _cell_view(line: pd.Series, marks: Mapping[str, str]) -> dict[str, Any]:
@@ -414,39 +313,32 @@ def _cell_view(line: pd.Series, marks: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _number(value: float, unit: str, sign: str = "") -> str:
-    # Without a unit: fractions such as an MAE of 0.003, of which two decimals would leave nothing.
+    # Cells without a unit are fractions such as an MAE of 0.003, which two decimals would lose.
     decimals = 2 if unit or abs(value) >= 10 else 4
     return "–" if pd.isna(value) else f"{value:{sign}.{decimals}f}"
 
 
 def _expected_view(entry: Mapping[str, Any]) -> dict[str, str | bool]:
+    wanted = f"at least {entry['minimum']:g}"
     if entry.get("maximum") is not None:
         wanted = f"{entry['minimum']:g} to {entry['maximum']:g}"
-    elif "minimum" in entry:
-        wanted = f"at least {entry['minimum']:g}"
-    else:
-        wanted = f"{entry['expected']:g} ± {entry['tolerance']:g}"
-    name, measured = METRIC_NAMES.get(entry["metric"], entry["metric"]), entry["measured"]
+    name, measured = metric_label(entry["metric"]), entry["measured"]
     return {
-        "what": f"{name} {entry['region']}, {_spaced(entry['variant'])}",
+        "what": f"{name} {entry['region']}, {spaced(entry['variant'])}",
         "wanted": wanted,
         "measured": "not measured" if measured is None else f"{measured:.4f}",
         "passed": bool(entry["passed"]),
     }
 
 
-def _spaced(variant: str) -> str:
-    return variant.replace("_", " ")
-
-
 def _paired_tests(
     scores: pd.DataFrame, metrics: Sequence[str], baseline: str, variant: str
 ) -> pd.DataFrame:
     """`statistics.compare` for each metric, p_holm over all rows; empty where one was not run."""
-    of = {
-        name: set(scores.loc[scores["variant"] == name, "region"]) for name in (baseline, variant)
-    }
-    both = scores[scores["region"].isin(of[baseline] & of[variant])]
+    first, second = (
+        set(scores.loc[scores["variant"] == name, "region"]) for name in (baseline, variant)
+    )
+    both = scores[scores["region"].isin(list(first & second))]
     if both.empty or not metrics:
         return pd.DataFrame()
     table = pd.concat([statistics.compare(both, baseline, variant, metric) for metric in metrics])
@@ -456,7 +348,8 @@ def _paired_tests(
 def _test_view(
     table: pd.DataFrame, units: Mapping[str, str], baseline: str, variant: str
 ) -> dict[str, Any]:
-    view = {"baseline": _spaced(baseline), "variant": _spaced(variant), "rows": [], "remark": ""}
+    view: dict[str, Any] = {"baseline": spaced(baseline), "variant": spaced(variant)}
+    view |= {"rows": [], "remark": ""}
     if table.empty:
         return view | {"remark": f"No paired test: one of the two was {NOT_RUN}."}
     for line in table.to_dict("records"):
@@ -464,7 +357,7 @@ def _test_view(
         signs = {"baseline": "", "variant": "", "difference": "+", "low": "+", "high": "+"}
         points = {k: _number(SCALES[unit] * line[k], unit, sign) for k, sign in signs.items()}
         interval = "–" if pd.isna(line["low"]) else "{low} to {high}".format(**points)
-        metric = METRIC_NAMES.get(line["metric"], line["metric"]) + (f" ({unit})" if unit else "")
+        metric = metric_label(line["metric"]) + (f" ({unit})" if unit else "")
         view["rows"].append(line | points | {"interval": interval, "metric": metric})
     fewest = int(table["n"].min())
     if fewest < statistics.FEWEST_PAIRS:
@@ -476,9 +369,9 @@ def _test_view(
     return view
 
 
-def _cost_view(row: Mapping[str, Any]) -> dict[str, str]:
+def _cost_view(row: Mapping[Any, Any]) -> dict[str, str]:
     return {
-        "variant": _spaced(row["variant"]),
+        "variant": spaced(row["variant"]),
         "networks": str(row["networks"]),
         "parameters": f"{row['parameters']:,}",
         "multiply_adds": f"{row['multiply_adds'] / 1e9:,.2f}",
@@ -486,7 +379,7 @@ def _cost_view(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _figure_view(figure: Figure) -> dict[str, str]:
+def _figure_view(figure: ReportFigure) -> dict[str, str]:
     content = base64.b64encode(figure.path.read_bytes()).decode()
     return {"title": figure.title, "caption": figure.caption, "data": content}
 
@@ -494,8 +387,9 @@ def _figure_view(figure: Figure) -> dict[str, str]:
 def _cases_view(scores: pd.DataFrame) -> dict[str, Any]:
     table = scores.pivot(index="case", columns=["variant", "region"], values="dice")
     order = table.mean(axis=1).sort_values(kind="stable").index[:_CASES_LISTED]
+    pairs: list[tuple[str, str]] = table.columns.to_list()
     return {
-        "columns": [f"{region} {_spaced(variant)}" for variant, region in table.columns],
+        "columns": [f"{region} {spaced(variant)}" for variant, region in pairs],
         "rows": [(case, [_percent(value) for value in table.loc[case]]) for case in order],
         "total": len(table),
     }
@@ -507,15 +401,19 @@ def _percent(fraction: float) -> str:
 
 def _ledger_view(path: Path) -> dict[str, Any]:
     """Counts by status; entries stand in the file's one array of tables."""
-    content = read(path, tomllib.loads, "It belongs into the experiment's folder.")
+    content = read_file(path, tomllib.loads, "It belongs in the experiment's folder.")
     entries = next((value for value in content.values() if isinstance(value, list)), [])
     counts = Counter(entry["status"] for entry in entries)
     departing = [entry for entry in entries if entry["status"] == "departs"]
     return {"counts": dict(counts.most_common()), "departing": departing}
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
@@ -525,8 +423,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _render(template: str, view: Mapping[str, Any]) -> bytes:
-    import jinja2
-
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=template.endswith(".html"),

@@ -22,7 +22,7 @@ def test_summary_by_hand():
     # over n - 1 = 2: sqrt(0.04) = 0.2. Median 0.7.
     # ET: mean (0 + 0.1 + 0.8) / 3 = 0.3, squares 0.09 + 0.04 + 0.25 = 0.38, sqrt(0.19).
     scores = scores_of({("edge", "WT"): [0.5, 0.7, 0.9], ("edge", "ET"): [0.8, 0.0, 0.1]})
-    whole, enhancing = statistics.summarise(scores, metrics=["dice"]).to_dict("records")
+    whole, enhancing = statistics.summarize(scores, metrics=["dice"]).to_dict("records")
     assert (whole["variant"], whole["region"], whole["metric"]) == ("edge", "WT", "dice")
     assert (whole["n"], whole["mean"], whole["median"]) == (3, pytest.approx(0.7), 0.7)
     assert whole["std"] == pytest.approx(0.2)
@@ -61,7 +61,7 @@ def test_one_case_and_equal_cases_are_defined_without_warnings():
     scores = scores_of({("a", "WT"): [0.8], ("b", "WT"): [0.1, 0.1, 0.1], ("c", "WT"): [1, 1]})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        one, equal, ones = statistics.summarise(scores, metrics=["dice"]).to_dict("records")
+        one, equal, ones = statistics.summarize(scores, metrics=["dice"]).to_dict("records")
     assert (one["n"], one["mean"], one["median"]) == (1, 0.8, 0.8)
     assert math.isnan(one["std"])
     assert math.isnan(one["low"])
@@ -82,7 +82,7 @@ def test_one_case_and_equal_cases_are_defined_without_warnings():
 )
 def test_bad_scores_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        statistics.summarise(change(scores_of({("edge", "WT"): [0.2, 0.4]})), metrics=["dice"])
+        statistics.summarize(change(scores_of({("edge", "WT"): [0.2, 0.4]})), metrics=["dice"])
 
 
 def test_wilcoxon_by_hand():

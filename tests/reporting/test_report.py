@@ -9,7 +9,8 @@ import pytest
 
 from keras_medseg import recipe
 from keras_medseg.errors import DataError
-from keras_medseg.reporting import figures, report
+from keras_medseg.reporting import report
+from keras_medseg.reporting.figures import charts, style
 
 THEIRS = recipe.Recipe(
     paper="paper2020",
@@ -87,69 +88,6 @@ def cells(table: pd.DataFrame) -> dict[tuple[str, str, str], pd.Series]:
     return {(line["row"], line["variant"], line["region"]): line for _, line in table.iterrows()}
 
 
-def build(tmp_path: Path) -> dict[tuple[str, str, str], pd.Series]:
-    published = report.read_published(write_published(tmp_path))
-    return cells(report.build_table(TABLE, published, score_table()))
-
-
-def test_measured_cells_are_the_hand_derived_means_in_percent(tmp_path):
-    cell = build(tmp_path)["Ours", "with", "WT"]
-    # (0.9 + 0.8 + 0.7) / 3 = 0.8; deviations 0.1, 0, -0.1: variance 0.02 / 2, deviation 0.1.
-    assert cell["measured"] == pytest.approx(80.0)
-    assert cell["std"] == pytest.approx(10.0)
-    assert cell["n"] == 3
-    assert 69.999 < cell["ci_low"] < 80.0 < cell["ci_high"] < 90.001
-    assert (cell["published"], cell["status"], cell["note"]) == (90.59, "measured", "")
-    # (0.85 + 0.80 + 0.60) / 3 = 0.75
-    assert build(tmp_path)["Ours", "without", "WT"]["measured"] == pytest.approx(75.0)
-
-
-def test_empty_cells_say_why_and_stay_empty(tmp_path):
-    table = build(tmp_path)
-    rival = table["Rival", "", "WT"]
-    assert (rival["status"], rival["note"]) == ("not retrained", "From its own paper.")
-    assert pd.isna(rival["measured"])
-    lost = table["Rival", "", "ET"]
-    assert pd.isna(lost["published"])
-    assert lost["note"] == "lost in the source text"
-    left_out = table["Ours", "without", "ET"]
-    assert (left_out["published"], left_out["status"]) == (76.15, "not run in this profile")
-    assert pd.isna(left_out["measured"])
-
-
-def test_a_cell_that_the_paper_does_not_have_is_not_called_lost(tmp_path):
-    spec = replace(TABLE, rows=(report.Row("Ours", "with more", "edge"),))
-    published = report.read_published(write_published(tmp_path))
-    cell = cells(report.build_table(spec, published, score_table()))["Ours", "with more", "WT"]
-    assert pd.isna(cell["published"])
-    assert cell["note"] == "not in the paper"
-    assert cell["measured"] == pytest.approx(80.0)
-
-
-def test_scores_that_are_no_cases_fill_the_cells_of_their_own_metric(tmp_path):
-    """Each row has one of the further metrics; the cases' Dice is not touched by them."""
-    spec = replace(TABLE, columns=(report.Column("WT"), report.Column("", "loss")))
-    published = report.read_published(write_published(tmp_path))
-    further = pd.DataFrame(
-        [
-            {"variant": "edge", "case": "crops", "region": "WT", "crop_dice": 0.5},
-            {"variant": "edge", "case": "crops", "region": "", "loss": 0.25},
-        ]
-    )
-    table = report.build_table(spec, published, score_table(), further)
-    row = table[(table["row"] == "Ours") & (table["variant"] == "with")]
-    assert row["measured"].tolist() == pytest.approx([80.0, 0.25])
-    assert row["n"].tolist() == [3, 1]
-
-
-def test_a_row_may_say_why_it_is_not_measured(tmp_path):
-    rows = (report.Row("Rival", otherwise="not described"), *TABLE.rows[1:])
-    published = report.read_published(write_published(tmp_path))
-    table = cells(report.build_table(replace(TABLE, rows=rows), published, score_table()))
-    assert table["Rival", "", "WT"]["status"] == "not described"
-    assert table["Ours", "without", "ET"]["status"] == "not run in this profile"
-
-
 def test_costs_stand_beside_the_scores_of_their_variant(tmp_path):
     def row(of, start):
         line = next(line for line in of.splitlines() if line.startswith(start))
@@ -185,24 +123,6 @@ def test_tables_of_several_metrics_without_region_keep_their_units(tmp_path):
     assert "| | Dice, published | Dice, measured | HD95 (mm), published |" in markdown
     assert "1. Only the order survives: first." in markdown
     assert page.exists()
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "found"),
-    [
-        ("91.28", "91.28 %", "a value that is no number in line 2"),
-        ("91.28,%", "91.28,percent", "a unit other than"),
-        ("77.50,%", "0.775,", "a second unit for one metric in line 7"),
-        ("Ours,without,ET", "Ours,without,WT", "a cell for a second time in line 5"),
-        ("source", "page", "columns table,row,variant,region,metric,value,unit,page,note"),
-    ],
-)
-def test_a_wrong_line_of_published_is_named(tmp_path, old, new, found):
-    assert old in PUBLISHED
-    path = write_published(tmp_path, PUBLISHED.replace(old, new))
-    with pytest.raises(DataError, match=found) as error:
-        report.read_published(path)
-    assert str(error.value).startswith(str(path))
 
 
 def test_the_same_experiment_is_comparable(tmp_path):
@@ -272,7 +192,7 @@ def whole_report(tmp_path: Path, **options) -> tuple[Path, Page]:
     ours = recipe.override(THEIRS, ["train.epochs=2"])
     run = write_run(tmp_path / "run", run=ours, data_name="phantom in the layout of BraTS2017")
     logs = report.load_run(run).logs
-    picture = figures.save(figures.learning_curves(logs), run / "figures" / "curves.png")
+    picture = style.save(charts.learning_curves(logs), run / "figures" / "curves.png")
     ledger = tmp_path / "ledger.toml"
     ledger.write_text(
         '[[entry]]\nid = "loss"\nwhere = "II.C"\nstatus = "exact"\nreason = ""\n'

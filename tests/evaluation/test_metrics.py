@@ -6,9 +6,10 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from keras_medseg.evaluation import scoring
+from keras_medseg.evaluation import metrics
+from keras_medseg.evaluation.metrics import METRICS, surface_distances
 
-REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
+OF_MASKS = [metric.function for metric in METRICS.values() if metric.needs == "masks"]
 
 
 def mask(shape, *voxels):
@@ -25,8 +26,12 @@ def random_blobs(seed, shape=(18, 15, 12)):
     return prediction, truth
 
 
+def hd95(prediction, truth, spacing):
+    return metrics.hd95(surface_distances(prediction, truth, spacing))
+
+
 def brute_force_hd95(prediction, truth, spacing_mm):
-    """Every pair of surface voxels; a surface voxel has a direct neighbour outside the mask."""
+    """Every pair of surface voxels; a surface voxel has a direct neighbor outside the mask."""
 
     def surface_points(volume):
         padded = np.pad(volume, 1)
@@ -45,23 +50,23 @@ def test_overlap_scores_by_hand():
     # Truth: x 0..3 of 10 voxels; prediction: x 2..7. TP = {2, 3} = 2, FP = 4, FN = 2, TN = 2.
     truth, prediction = np.zeros((10, 1, 1), bool), np.zeros((10, 1, 1), bool)
     truth[0:4], prediction[2:8] = True, True
-    assert scoring.dice(prediction, truth) == 2 * 2 / (6 + 4)
-    assert scoring.sensitivity(prediction, truth) == 2 / (2 + 2)
-    assert scoring.specificity(prediction, truth) == 2 / (2 + 4)
+    assert metrics.dice(prediction, truth) == 2 * 2 / (6 + 4)
+    assert metrics.sensitivity(prediction, truth) == 2 / (2 + 2)
+    assert metrics.specificity(prediction, truth) == 2 / (2 + 4)
 
 
 def test_equal_masks_are_perfect():
     _, truth = random_blobs(0)
-    assert scoring.dice(truth, truth) == 1.0
-    assert scoring.sensitivity(truth, truth) == 1.0
-    assert scoring.specificity(truth, truth) == 1.0
-    assert scoring.hd95(truth, truth.copy(), (1, 1, 1)) == 0.0
+    assert metrics.dice(truth, truth) == 1.0
+    assert metrics.sensitivity(truth, truth) == 1.0
+    assert metrics.specificity(truth, truth) == 1.0
+    assert hd95(truth, truth.copy(), (1, 1, 1)) == 0.0
 
 
 def test_hd95_of_two_single_voxels_uses_the_spacing_of_each_axis():
     # Offsets (2, 1, 3) voxels at (1.0, 2.0, 0.5) mm: sqrt(2^2 + 2^2 + 1.5^2) = sqrt(10.25).
     prediction, truth = mask((6, 6, 6), (3, 2, 5)), mask((6, 6, 6), (1, 1, 2))
-    assert scoring.hd95(prediction, truth, (1.0, 2.0, 0.5)) == pytest.approx(math.sqrt(10.25))
+    assert hd95(prediction, truth, (1.0, 2.0, 0.5)) == pytest.approx(math.sqrt(10.25))
 
 
 def test_hd95_interpolates_the_percentile():
@@ -69,10 +74,10 @@ def test_hd95_interpolates_the_percentile():
     # 0, 1, .., 20; the 95th percentile is at rank 0.95 * 20 = 19. Prediction to truth: 0.
     truth, prediction = np.zeros((30, 3, 3), bool), mask((30, 3, 3), (0, 1, 1))
     truth[0:21, 1, 1] = True
-    assert scoring.hd95(prediction, truth, (1, 1, 1)) == pytest.approx(19.0)
+    assert hd95(prediction, truth, (1, 1, 1)) == pytest.approx(19.0)
     # A rod of x 0..10: rank 0.95 * 10 = 9.5, between 9 and 10 voxels of 2 mm.
     truth[11:, 1, 1] = False
-    assert scoring.hd95(prediction, truth, (2, 1, 1)) == pytest.approx(19.0)
+    assert hd95(prediction, truth, (2, 1, 1)) == pytest.approx(19.0)
 
 
 def test_hd95_is_the_larger_direction_and_not_the_pooled_percentile():
@@ -85,8 +90,8 @@ def test_hd95_is_the_larger_direction_and_not_the_pooled_percentile():
     prediction = truth.copy()
     prediction[0:10, 21, 1] = True
     assert np.percentile([0] * 200 + [20] * 10, 95) == 0
-    assert scoring.hd95(prediction, truth, (1, 1, 1)) == 20
-    assert scoring.hd95(truth, prediction, (1, 1, 1)) == 20
+    assert hd95(prediction, truth, (1, 1, 1)) == 20
+    assert hd95(truth, prediction, (1, 1, 1)) == 20
 
 
 def test_hd95_measures_surfaces_and_not_whole_masks():
@@ -96,7 +101,7 @@ def test_hd95_measures_surfaces_and_not_whole_masks():
     full[2:11, 2:11, 2:11] = True
     hollow = full.copy()
     hollow[3:10, 3:10, 3:10] = False
-    assert scoring.hd95(hollow, full, (1, 1, 1)) == 0.0
+    assert hd95(hollow, full, (1, 1, 1)) == 0.0
 
 
 @pytest.mark.parametrize("spacing_mm", [(1, 1, 1), (0.9375, 0.9375, 1.2), (1, 1, 6.5)])
@@ -105,13 +110,13 @@ def test_hd95_equals_all_pairs_of_surface_voxels(seed, spacing_mm):
     prediction, truth = random_blobs(seed)
     expected = brute_force_hd95(prediction, truth, spacing_mm)
     assert expected > 0
-    assert scoring.hd95(prediction, truth, spacing_mm) == pytest.approx(expected, rel=1e-12)
+    assert hd95(prediction, truth, spacing_mm) == pytest.approx(expected, rel=1e-12)
 
 
-def test_hd95_of_pictures_equals_all_pairs():
+def test_hd95_of_images_equals_all_pairs():
     prediction, truth = (volume[:, :, 5] for volume in random_blobs(9))
     expected = brute_force_hd95(prediction, truth, (2, 3))
-    assert scoring.hd95(prediction, truth, (2, 3)) == pytest.approx(expected, rel=1e-12)
+    assert hd95(prediction, truth, (2, 3)) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("spacing_mm", [(1, 1, 1), (0.9375, 0.7, 1.2)])
@@ -129,74 +134,50 @@ def test_hd95_on_the_bounding_box_is_bit_equal_to_the_full_volume(seed, spacing_
 
     full = max(directed(prediction, truth), directed(truth, prediction))
     assert full > 0
-    assert scoring.hd95(prediction, truth, spacing_mm) == full
+    assert hd95(prediction, truth, spacing_mm) == full
     # The box touches the array's border: beyond it lies background, as in the full volume.
-    assert scoring.hd95(small_prediction, small_truth, spacing_mm) == full
+    assert hd95(small_prediction, small_truth, spacing_mm) == full
 
 
 def test_both_masks_empty():
     empty = np.zeros((4, 5, 6), bool)
-    assert scoring.dice(empty, empty) == 1.0
-    assert scoring.sensitivity(empty, empty) == 1.0
-    assert scoring.specificity(empty, empty) == 1.0
-    assert scoring.hd95(empty, empty, (1, 1, 1)) == 0.0
+    assert metrics.dice(empty, empty) == 1.0
+    assert metrics.sensitivity(empty, empty) == 1.0
+    assert metrics.specificity(empty, empty) == 1.0
+    assert hd95(empty, empty, (1, 1, 1)) == 0.0
 
 
 def test_truth_empty():
     empty, prediction = np.zeros((4, 5, 6), bool), mask((4, 5, 6), (1, 1, 1))
-    assert scoring.dice(prediction, empty) == 0.0
-    assert scoring.sensitivity(prediction, empty) == 0.0
+    assert metrics.dice(prediction, empty) == 0.0
+    assert metrics.sensitivity(prediction, empty) == 0.0
     # 120 voxels, all background; one of them predicted.
-    assert scoring.specificity(prediction, empty) == 119 / 120
+    assert metrics.specificity(prediction, empty) == 119 / 120
     # 4 x 5 x 6 voxels of (1, 2, 0.5) mm: sqrt(4^2 + 10^2 + 3^2) = sqrt(125).
-    assert scoring.hd95(prediction, empty, (1, 2, 0.5)) == pytest.approx(math.sqrt(125))
+    assert hd95(prediction, empty, (1, 2, 0.5)) == pytest.approx(math.sqrt(125))
 
 
 def test_prediction_empty():
     empty, truth = np.zeros((4, 5, 6), bool), mask((4, 5, 6), (1, 1, 1))
-    assert scoring.dice(empty, truth) == 0.0
-    assert scoring.sensitivity(empty, truth) == 0.0
-    assert scoring.specificity(empty, truth) == 1.0
-    assert scoring.hd95(empty, truth, (1, 2, 0.5)) == pytest.approx(math.sqrt(125))
+    assert metrics.dice(empty, truth) == 0.0
+    assert metrics.sensitivity(empty, truth) == 0.0
+    assert metrics.specificity(empty, truth) == 1.0
+    assert hd95(empty, truth, (1, 2, 0.5)) == pytest.approx(math.sqrt(125))
 
 
 def test_diagonal_of_the_brats_grid():
     # sqrt(240^2 + 240^2 + 155^2) = sqrt(139225).
     empty, truth = np.zeros((240, 240, 155), bool), mask((240, 240, 155), (0, 0, 0))
-    assert scoring.hd95(empty, truth, (1, 1, 1)) == pytest.approx(373.1287, abs=5e-5)
+    assert hd95(empty, truth, (1, 1, 1)) == pytest.approx(373.1287, abs=5e-5)
 
 
 def test_truth_without_background():
     full = np.ones((3, 3, 3), bool)
-    assert scoring.specificity(full, full) == 1.0
-    assert scoring.hd95(full, full, (1, 1, 1)) == 0.0
+    assert metrics.specificity(full, full) == 1.0
+    assert hd95(full, full, (1, 1, 1)) == 0.0
 
 
-def test_score_case_by_hand():
-    # A row of 8 voxels. WT: truth 0..5, prediction 0..3: Dice 2 * 4 / 10, sensitivity 4 / 6,
-    # distances truth to prediction 0 0 0 0 1 2, rank 0.95 * 5 = 4.75: 1 + 0.75 = 1.75.
-    # TC: truth {2, 3}, prediction {3}: Dice 2 / 3, distances 0 1, rank 0.95: 0.95.
-    # ET: truth {3}, nothing predicted: the diagonal sqrt(8^2 + 1 + 1) = sqrt(66).
-    truth = np.array([2, 2, 1, 3, 2, 2, 0, 0], np.uint8).reshape(8, 1, 1)
-    prediction = np.array([2, 2, 2, 1, 0, 0, 0, 0], np.uint8).reshape(8, 1, 1)
-    whole, core, enhancing = scoring.score_case(prediction, truth, REGIONS, (1, 1, 1))
-    assert whole == {
-        "region": "WT",
-        "dice": pytest.approx(0.8),
-        "sensitivity": pytest.approx(4 / 6),
-        "specificity": 1.0,
-        "hd95_mm": pytest.approx(1.75),
-        "truth_voxels": 6,
-        "predicted_voxels": 4,
-    }
-    assert core["dice"] == pytest.approx(2 / 3)
-    assert core["hd95_mm"] == pytest.approx(0.95)
-    assert enhancing["dice"] == 0.0
-    assert enhancing["hd95_mm"] == pytest.approx(math.sqrt(66))
-    assert (enhancing["truth_voxels"], enhancing["predicted_voxels"]) == (1, 0)
-
-
-@pytest.mark.parametrize("score", [scoring.dice, scoring.sensitivity, scoring.specificity])
+@pytest.mark.parametrize("score", OF_MASKS)
 def test_masks_must_be_boolean(score):
     good = np.zeros((2, 2, 2), bool)
     with pytest.raises(TypeError, match="truth: found dtype uint8, expected a boolean"):
@@ -207,22 +188,52 @@ def test_masks_must_be_boolean(score):
 
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"shapes \(2, 2, 2\) and \(2, 2, 3\)"):
-        scoring.dice(np.zeros((2, 2, 2), bool), np.zeros((2, 2, 3), bool))
+        metrics.dice(np.zeros((2, 2, 2), bool), np.zeros((2, 2, 3), bool))
     with pytest.raises(ValueError, match=r"shapes \(2, 2\) and \(2, 2, 3\)"):
-        scoring.hd95(np.zeros((2, 2), bool), np.zeros((2, 2, 3), bool), (1, 1, 1))
+        hd95(np.zeros((2, 2), bool), np.zeros((2, 2, 3), bool), (1, 1, 1))
 
 
 @pytest.mark.parametrize("spacing_mm", [(1, 1), (1, 1, 0), (1, -1, 1), (1, 1, math.nan), 1])
 def test_spacing_must_fit(spacing_mm):
     empty = np.zeros((2, 2, 2), bool)
-    with pytest.raises(ValueError, match=r"spacing_mm: found .*expected 3 positive numbers"):
-        scoring.hd95(empty, empty, spacing_mm)
+    with pytest.raises(ValueError, match=r"spacing: found .*expected 3 positive numbers"):
+        hd95(empty, empty, spacing_mm)
 
 
-def test_labels_must_be_uint8():
-    labels = np.zeros((2, 2, 2), np.uint8)
-    with pytest.raises(TypeError, match="truth_labels: found dtype float64, expected uint8"):
-        scoring.score_case(labels, labels.astype(float), REGIONS, (1, 1, 1))
+def test_distances_of_each_direction_by_hand():
+    # Prediction: the voxels x = 0 and 1; truth: x = 4. Spacing 2 mm along x.
+    prediction, truth = mask((6, 3, 3), (0, 1, 1), (1, 1, 1)), mask((6, 3, 3), (4, 1, 1))
+    found = surface_distances(prediction, truth, (2, 1, 1))
+    assert found.prediction_to_truth.tolist() == [8, 6]
+    assert found.truth_to_prediction.tolist() == [6]
+
+
+def test_distances_of_empty_masks():
+    empty, full = np.zeros((3, 4), bool), np.ones((3, 4), bool)
+    assert [d.size for d in surface_distances(empty, empty, (1, 1))] == [0, 0]
+    # 3 x 4 pixels: the diagonal is 5. The full mask's surface is its border, 10 of 12 pixels.
+    found = surface_distances(full, empty, (1, 1))
+    assert found.prediction_to_truth.tolist() == [5] * 10
+    assert found.truth_to_prediction.size == 0
+    found = surface_distances(empty, full, (1, 1))
+    assert found.prediction_to_truth.size == 0
+    assert found.truth_to_prediction.tolist() == [5] * 10
+
+
+def test_every_metric_has_a_label_and_values_within_its_bounds():
+    prediction, truth = (volume[:, :, 5] for volume in random_blobs(3))
+    inputs = {
+        "masks": (prediction, truth),
+        "surfaces": (surface_distances(prediction, truth, (1, 1)),),
+        "probabilities": (prediction * 0.8, truth),
+    }
+    for name, metric in METRICS.items():
+        value = metric.function(*inputs[metric.needs])
+        low, high = metric.bounds
+        assert low < value < (math.inf if high is None else high), name
+        assert metrics.metric_label(name) == metric.label != ""
+        assert name.endswith(metric.unit)
+    assert metrics.metric_label("crop_dice") == "crop_dice"
 
 
 @pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (0.9375, 0.9375, 1.2)])
@@ -230,12 +241,12 @@ def test_labels_must_be_uint8():
 def test_hd95_and_dice_equal_monai(seed, spacing_mm):
     pytest.importorskip("monai")
     torch = importlib.import_module("torch")
-    metrics = importlib.import_module("monai.metrics")
+    monai = importlib.import_module("monai.metrics")
     prediction, truth = random_blobs(seed, shape=(24, 20, 18))
     tensors = [torch.from_numpy(m[None, None]) for m in (prediction, truth)]
-    distance = metrics.compute_hausdorff_distance(
+    distance = monai.compute_hausdorff_distance(
         *tensors, include_background=True, percentile=95, spacing=list(spacing_mm)
     )
-    overlap = metrics.compute_dice(*tensors, include_background=True)
-    assert scoring.hd95(prediction, truth, spacing_mm) == pytest.approx(distance.item(), rel=1e-5)
-    assert scoring.dice(prediction, truth) == pytest.approx(overlap.item(), rel=1e-6)
+    overlap = monai.compute_dice(*tensors, include_background=True)
+    assert hd95(prediction, truth, spacing_mm) == pytest.approx(distance.item(), rel=1e-5)
+    assert metrics.dice(prediction, truth) == pytest.approx(overlap.item(), rel=1e-6)

@@ -1,0 +1,170 @@
+"""Scores of single cases, one row a region, by any of the metrics in `metrics.METRICS`.
+
+Also the choice of the cases that a report shows.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from keras_medseg.errors import require_choice
+from keras_medseg.evaluation.metrics import METRICS, surface_distances
+
+PIXELS = (1.0, 1.0)
+"""The spacing of an image's pixels, whose distances are in pixels."""
+
+
+def score_labels(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    regions: Mapping[str, Sequence[int]],
+    *,
+    metrics: Sequence[str],
+    spacing: Sequence[float],
+    elements: str = "voxels",
+) -> list[dict[str, str | float | int]]:
+    """Score every region of one label map.
+
+    Args:
+        prediction: (X, Y, Z) or (X, Y) uint8 label codes.
+        truth: as `prediction`, in the same orientation.
+        regions: region -> its label codes, as in `Dataset.regions`.
+        metrics: names in METRICS, the columns of a row in their order.
+        spacing: size of an element along each axis, in the unit of the surface metrics.
+        elements: what a label map consists of, "voxels" or "pixels".
+
+    Returns:
+        One row per region with region, the metrics, truth_<elements> and predicted_<elements>: the
+        columns of scores.csv after variant and case.
+
+    Raises:
+        TypeError: labels that are not uint8.
+        ValueError: labels of different shapes, pixels with other than two axes, a spacing that
+            does not fit, or a metric that is unknown or needs probabilities.
+    """
+    known = [name for name, metric in METRICS.items() if metric.needs != "probabilities"]
+    for name in metrics:
+        require_choice("metrics of label maps", name, known)
+    if elements == "pixels" and truth.ndim != 2:
+        # With an axis of one slice, every pixel would lie on the surface.
+        raise ValueError(f"truth: found shape {truth.shape}, expected two axes of pixels.")
+    rows: list[dict[str, str | float | int]] = []
+    for region, codes in regions.items():
+        predicted = _region_mask("prediction", prediction, codes)
+        true = _region_mask("truth", truth, codes)
+        rows.append(
+            {
+                "region": region,
+                **_values(metrics, predicted, true, spacing),
+                f"truth_{elements}": int(np.count_nonzero(true)),
+                f"predicted_{elements}": int(np.count_nonzero(predicted)),
+            }
+        )
+    return rows
+
+
+def score_probabilities(
+    probabilities: np.ndarray,
+    truth_labels: np.ndarray,
+    regions: Mapping[str, Sequence[int]],
+    *,
+    metrics: Sequence[str],
+    threshold: float = 0.5,
+) -> list[dict[str, str | float | int]]:
+    """Score every region of one image from its probabilities.
+
+    Papers on images report the mean over images. For a Dice pooled over images, the counts stand
+    beside the scores: 2 sum(common_pixels) / sum(truth_pixels + predicted_pixels).
+
+    Args:
+        probabilities: (H, W, R) from 0 to 1, one channel per region, in their order.
+        truth_labels: (H, W) uint8 label codes.
+        regions: region -> its label codes.
+        metrics: names in METRICS, the columns of a row in their order. Distances are in pixels.
+        threshold: a pixel counts as predicted where its probability exceeds this value.
+
+    Returns:
+        One row per region with region, the metrics, truth_pixels, predicted_pixels and
+        common_pixels: the columns of scores.csv after variant and case.
+
+    Raises:
+        ValueError: shapes that do not fit each other, probabilities outside of 0 to 1, or a metric
+            that is unknown or in mm.
+    """
+    known = [name for name, metric in METRICS.items() if metric.unit != "mm"]
+    for name in metrics:
+        require_choice("metrics of images", name, known)
+    expected = (*truth_labels.shape, len(regions))
+    if probabilities.shape != expected or truth_labels.ndim != 2:
+        raise ValueError(f"probabilities: found shape {probabilities.shape}, expected {expected}.")
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise ValueError("probabilities: found numbers outside of 0 to 1 or NaN, expected none.")
+    rows: list[dict[str, str | float | int]] = []
+    for channel, (region, codes) in enumerate(regions.items()):
+        likely = probabilities[..., channel]
+        true, predicted = np.isin(truth_labels, list(codes)), likely > threshold
+        rows.append(
+            {
+                "region": region,
+                **_values(metrics, predicted, true, PIXELS, likely),
+                "truth_pixels": int(np.count_nonzero(true)),
+                "predicted_pixels": int(np.count_nonzero(predicted)),
+                "common_pixels": int(np.count_nonzero(predicted & true)),
+            }
+        )
+    return rows
+
+
+def pick_cases(scores: pd.DataFrame, variant: str) -> dict[str, str]:
+    """Choose the cases to show: the best, the median and the worst by mean Dice over the regions.
+
+    Args:
+        scores: scores.csv: the columns variant, case, region, dice and truth_<elements>.
+        variant: the value of the column `variant` to choose by.
+
+    Returns:
+        {"best": case, "median": case, "worst": case}. Two cases have no median, and a single one
+        is {"only": case}. A case without any object, where an empty prediction has a Dice of 1, is
+        neither the best nor the median as long as other cases have objects.
+
+    Raises:
+        ValueError: `variant` has no scores.
+    """
+    of_variant = scores[scores["variant"] == variant]
+    if not len(of_variant):
+        known = ", ".join(sorted(set(scores["variant"])))
+        raise ValueError(f"variant: found {variant!r}, expected one of: {known}.")
+    means = of_variant.groupby("case")["dice"].mean()
+    ranked = sorted(means.index, key=lambda case: (-means[case], case))
+    if len(ranked) == 1:
+        return {"only": ranked[0]}
+    sizes = of_variant.filter(regex="^truth_").sum(axis=1).groupby(of_variant["case"]).sum()
+    shown = [case for case in ranked if sizes[case] > 0] or ranked
+    middle = {"median": shown[len(shown) // 2]} if len(ranked) > 2 else {}
+    return {"best": shown[0], **middle, "worst": ranked[-1]}
+
+
+def _values(
+    metrics: Sequence[str],
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    spacing: Sequence[float],
+    probabilities: np.ndarray | None = None,
+) -> dict[str, float]:
+    """Every metric of one pair of masks; surface distances are computed once for all of them."""
+    arguments: dict[str, tuple] = {
+        "masks": (prediction, truth),
+        "probabilities": (probabilities, truth),
+    }
+    if any(METRICS[name].needs == "surfaces" for name in metrics):
+        arguments["surfaces"] = (surface_distances(prediction, truth, spacing),)
+    return {name: METRICS[name].function(*arguments[METRICS[name].needs]) for name in metrics}
+
+
+def _region_mask(name: str, labels: np.ndarray, codes: Sequence[int]) -> np.ndarray:
+    if labels.dtype != np.uint8:
+        raise TypeError(f"{name}: found dtype {labels.dtype}, expected uint8 label codes.")
+    belongs = np.zeros(256, bool)
+    belongs[list(codes)] = True
+    return belongs[labels]

@@ -1,0 +1,241 @@
+"""Tables: published numbers beside measured ones, or measured ones alone.
+
+Nothing is filled in: a cell that the paper's text lost, a method that was not retrained and a
+variant that this run left out are shown as such.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from keras_medseg.errors import DataError
+from keras_medseg.evaluation import statistics
+from keras_medseg.evaluation.metrics import METRICS
+from keras_medseg.files import parse_csv, read_file
+from keras_medseg.recipe import Recipe
+
+PUBLISHED_COLUMNS = (
+    "table", "row", "variant", "region", "metric", "value", "unit", "source", "note",
+)  # fmt: skip
+TABLE_COLUMNS = (
+    "table", "row", "variant", "region", "metric", "unit", "published", "measured", "ci_low",
+    "ci_high", "std", "n", "status", "comparable", "note",
+)  # fmt: skip
+MEASURED = "measured"
+NOT_RETRAINED = "not retrained"
+NOT_RUN = "not run in this profile"
+LOST = "lost in the source text"
+NOT_PUBLISHED = "not in the paper"
+
+SCALES = {"%": 100.0, "mm": 1.0, "px": 1.0, "": 1.0}
+"""Unit of a table's cells -> factor. Scores are fractions, and some tables give percent."""
+
+_COLUMN = ["region", "metric"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The experiment whose published numbers stand beside the measured ones.
+
+    Attributes:
+        title: heading of the report.
+        recipe: what the paper did.
+        data: the data set's name, as in `Case.dataset`, such as "BraTS2017".
+        cases: how many cases the paper had for training and validation together.
+        citation: of the paper.
+    """
+
+    title: str
+    recipe: Recipe
+    data: str
+    cases: int
+    citation: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One printed column.
+
+    Attributes:
+        region: empty for a metric without a region, such as the loss.
+        metric: a column of the scores.
+        unit: of the cells, a key of SCALES; None for the unit of published.csv.
+    """
+
+    region: str
+    metric: str = "dice"
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One printed row.
+
+    Attributes:
+        label: the method, as in published.csv.
+        variant: of the method, as in published.csv.
+        measured: the variant of scores.csv that the row is measured with.
+        otherwise: why there is no such variant.
+    """
+
+    label: str
+    variant: str = ""
+    measured: str | None = None
+    otherwise: str = NOT_RETRAINED
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One table of a report.
+
+    Attributes:
+        id: such as "Table II"; as in published.csv.
+        title: what the table shows.
+        columns: from left to right.
+        rows: from top to bottom.
+    """
+
+    id: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+def own_tables(scores: pd.DataFrame) -> tuple[TableSpec, ...]:
+    """Declare the tables of a run that reproduces no paper.
+
+    Args:
+        scores: scores.csv.
+
+    Returns:
+        One table with a row per variant, and for every region the Dice, in percent, and the
+        distances between surfaces. scores.csv has all other metrics.
+    """
+    shown = {"dice": "%"}
+    shown |= {name: metric.unit for name, metric in METRICS.items() if metric.needs == "surfaces"}
+    columns = tuple(
+        Column(region, metric, unit)
+        for region in dict.fromkeys(scores["region"])
+        for metric, unit in shown.items()
+        if metric in scores
+    )
+    variants = dict.fromkeys(scores["variant"])
+    rows = tuple(Row(spaced(variant), measured=variant) for variant in variants)
+    return (TableSpec("Scores", "means over the validation cases", columns, rows),)
+
+
+def read_published(path: Path | str) -> pd.DataFrame:
+    """Read a published.csv.
+
+    Returns:
+        The columns PUBLISHED_COLUMNS. A value that the source text lost is NaN.
+
+    Raises:
+        DataError: the file is missing or has other columns, a value is not a number, or a cell is
+            there twice.
+    """
+    path = Path(path)
+    table = read_file(path, parse_csv, "It belongs in the experiment's folder.")
+    if tuple(table.columns) != PUBLISHED_COLUMNS:
+        raise DataError(
+            path,
+            found=f"columns {','.join(table.columns)}",
+            expected=",".join(PUBLISHED_COLUMNS),
+            remedy="Rename the columns.",
+        )
+    values = pd.to_numeric(table["value"].replace("", None), errors="coerce")
+    wrong = {
+        "a value that is not a number": values.isna() & (table["value"] != ""),
+        f"a unit other than {sorted(SCALES)}": ~table["unit"].isin(list(SCALES)),
+        "a cell for a second time": table.duplicated(["table", "row", "variant", *_COLUMN]),
+        "a second unit for one metric": _unit_changes(table),
+    }
+    for what, lines in wrong.items():
+        if lines.any():
+            number = int(lines.to_numpy().argmax())
+            raise DataError(
+                path,
+                found=f"{what} in line {number + 2}: {','.join(table.iloc[number])}",
+                expected="one number for each cell (nothing where it is lost), one unit a metric",
+                remedy="Correct this line.",
+            )
+    return table.assign(value=values)
+
+
+def build_table(
+    spec: TableSpec,
+    published: pd.DataFrame | None,
+    scores: pd.DataFrame,
+    further_scores: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Build one line per cell of a table.
+
+    Args:
+        spec: the table.
+        published: from `read_published`; None for a table of measured numbers alone.
+        scores: scores.csv. A cell without scores stays empty, and its status says why.
+        further_scores: rows with metrics that `scores` lacks; a row may leave some of them out.
+
+    Returns:
+        The columns TABLE_COLUMNS, with numbers in the unit of the cell.
+    """
+    measured: dict[tuple, dict[Any, Any]] = {}
+    for metric in distinct(column.metric for column in spec.columns):
+        rows = scores
+        if metric not in scores and further_scores is not None:
+            rows = further_scores.dropna(subset=[metric])
+        summary = statistics.summarize(rows, metrics=[metric])
+        measured |= _by_key(summary, ["variant", *_COLUMN])
+    units, printed = {}, {}
+    if published is not None:
+        of_table = published[published["table"] == spec.id]
+        units = dict(zip(of_table["metric"], of_table["unit"]))
+        printed = _by_key(of_table, ["row", "variant", *_COLUMN])
+    lines = []
+    for row in spec.rows:
+        for column in spec.columns:
+            key = column.region, column.metric
+            unit = units.get(column.metric, "") if column.unit is None else column.unit
+            line = {"table": spec.id, "row": row.label, "variant": row.variant}
+            line |= dict(zip(_COLUMN, key)) | {"unit": unit, "comparable": ""}
+            cell = printed.get((row.label, row.variant, *key))
+            line |= _published_cell(cell, NOT_PUBLISHED if published is not None else "")
+            lines.append(line | _measured_cell(row, measured.get((row.measured, *key)), unit))
+    return pd.DataFrame(lines, columns=list(TABLE_COLUMNS))
+
+
+def distinct(texts: Iterable[str]) -> list[str]:
+    """The texts that are not empty, each once, in the order of their first appearance."""
+    return [text for text in dict.fromkeys(texts) if text]
+
+
+def spaced(variant: str) -> str:
+    """A variant's name in words: "with_edge_loss" is "with edge loss"."""
+    return variant.replace("_", " ")
+
+
+def _unit_changes(published: pd.DataFrame) -> pd.Series:
+    first = published.groupby(["table", "metric"])["unit"].transform("first")
+    return published["unit"] != first
+
+
+def _by_key(table: pd.DataFrame, key: Sequence[str]) -> dict[tuple, dict[Any, Any]]:
+    return {tuple(line[name] for name in key): line for line in table.to_dict("records")}
+
+
+def _published_cell(cell: Mapping[str, Any] | None, otherwise: str) -> dict[str, Any]:
+    if cell is None:
+        return {"published": float("nan"), "note": otherwise}
+    note = cell["note"] or (LOST if pd.isna(cell["value"]) else "")
+    return {"published": cell["value"], "note": note}
+
+
+def _measured_cell(row: Row, found: Mapping[str, Any] | None, unit: str) -> dict[str, Any]:
+    if found is None:
+        return {"status": NOT_RUN if row.measured else row.otherwise}
+    names = {"measured": "mean", "ci_low": "low", "ci_high": "high", "std": "std"}
+    scaled = {name: SCALES[unit] * found[source] for name, source in names.items()}
+    return {"status": MEASURED, "n": int(found["n"]), **scaled}

@@ -1,0 +1,105 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from keras_medseg.reporting.figures import charts, style
+
+
+def training_log(epochs: int) -> pd.DataFrame:
+    epoch = np.arange(1, epochs + 1)
+    return pd.DataFrame(
+        {
+            "epoch": epoch,
+            "learning_rate": 0.005,
+            "loss": 0.5 / epoch,
+            "accuracy": 1 - 0.1 / epoch,
+            "val_loss": 0.6 / epoch,
+            "val_accuracy": 1 - 0.2 / epoch,
+        }
+    )
+
+
+def score_table(cases: int, variants=("with_edge", "without_edge")) -> pd.DataFrame:
+    generator = np.random.default_rng(cases)
+    return pd.DataFrame(
+        [
+            {"variant": variant, "case": f"case{number:02d}", "region": region}
+            | {"dice": generator.uniform(0.5, 1), "hd95_mm": generator.uniform(1, 9)}
+            for variant in variants
+            for number in range(cases)
+            for region in ("WT", "TC", "ET")
+        ]
+    )
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 40])
+def test_learning_curves_have_a_column_per_variant_and_whole_epochs(epochs):
+    logs = {f"{v}-{r}": training_log(epochs) for v in ("a_b", "c") for r in ("WT", "TC", "ET")}
+    figure = charts.learning_curves(logs)
+    panels = np.array(figure.axes).reshape(3, 2)
+    assert [panel.get_title() for panel in panels[0]] == ["a b", "c"]
+    assert len(panels[0, 0].lines) == 6  # three regions, training and validation
+    assert len(panels[2, 0].lines) == 3  # the learning rate has no validation
+    ticks = panels[0, 0].get_xticks()
+    assert ticks[0] == 1
+    assert ticks[-1] <= epochs
+    assert len(ticks) <= 10
+    assert (ticks == np.round(ticks)).all()
+
+
+def test_learning_curves_of_a_log_without_validation():
+    log = training_log(2).drop(columns=["val_loss", "val_accuracy"])
+    figure = charts.learning_curves({"main-WT": log})
+    assert [len(panel.lines) for panel in figure.axes] == [1, 1, 1]
+
+
+def test_a_region_has_its_color_in_every_chart():
+    figure = charts.learning_curves({"main-ET": training_log(2)})
+    assert figure.axes[0].lines[0].get_color() == style.REGION_COLORS["ET"]
+
+
+@pytest.mark.parametrize(("cases", "boxes"), [(1, 0), (3, 0), (4, 0), (5, 2), (30, 2)])
+def test_score_boxes_draw_every_case_and_a_box_only_from_five_cases(cases, boxes):
+    figure = charts.score_boxes(score_table(cases))
+    assert [panel.get_title() for panel in figure.axes] == ["WT", "TC", "ET"]
+    panel = figure.axes[0]
+    assert len(panel.patches) == boxes
+    points = np.concatenate([c.get_offsets() for c in panel.collections if len(c.get_offsets())])
+    drawn = sorted(y for _, y in points if not np.ma.is_masked(y))
+    scores = score_table(cases)
+    assert set(np.round(scores.loc[scores["region"] == "WT", "dice"], 9)) <= set(np.round(drawn, 9))
+    assert all(f"n = {cases}" in label.get_text() for label in panel.get_xticklabels())
+    assert panel.get_ylim() == pytest.approx((-0.03, 1.03))
+
+
+def test_score_boxes_show_where_a_variant_has_no_scores():
+    scores = score_table(3)
+    left = scores[(scores["variant"] == "with_edge") | (scores["region"] == "WT")]
+    figure = charts.score_boxes(left)
+    labels = [label.get_text().splitlines()[-1] for label in figure.axes[2].get_xticklabels()]
+    assert labels == ["n = 3", "n = 0"]
+
+
+def test_hd95_has_its_unit_and_its_own_axis():
+    figure = charts.score_boxes(score_table(6), metric="hd95_mm")
+    assert figure.axes[0].get_ylabel() == "HD95 (mm)"
+    assert figure.axes[0].get_ylim()[1] > 2
+
+
+def test_a_metric_that_is_not_in_the_table_is_drawn_under_its_own_name():
+    scores = score_table(6).rename(columns={"hd95_mm": "volume_ml"})
+    panel = charts.score_boxes(scores, metric="volume_ml").axes[0]
+    assert panel.get_ylabel() == "volume_ml"
+    assert panel.get_ylim()[1] > 2
+
+
+def test_a_saved_chart_is_small(tmp_path):
+    curves = style.save(charts.learning_curves({"a-WT": training_log(3)}), tmp_path / "a.png")
+    assert curves.stat().st_size < style.MAX_BYTES
+
+
+def test_nothing_to_draw_is_an_error():
+    with pytest.raises(ValueError, match="logs: found none"):
+        charts.learning_curves({})
+    with pytest.raises(ValueError, match="scores: found no rows"):
+        charts.score_boxes(score_table(0))
