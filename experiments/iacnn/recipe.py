@@ -54,7 +54,7 @@ RECIPE = Recipe(
             "squared": False,
             "per": "batch",
             "smooth": 1e-7,
-            "lowest": 1e-37,
+            "epsilon": 1e-37,
         },
         schedule="constant",
         precision="float32",

@@ -53,7 +53,7 @@ RECIPE = Recipe(
             "dice_weight": 1.0,
             "squared": True,
             "per": "batch",
-            "lowest": 1e-37,
+            "epsilon": 1e-37,
         },
         schedule="polynomial",
         schedule_options={"power": 0.9},
