@@ -30,11 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def models(arguments: argparse.Namespace) -> None:
     """List the networks, or describe one."""
     from keras_medseg import registry
+    from keras_medseg.reporting import model_table
 
     if arguments.write:
-        registry.write_table(arguments.write)
+        model_table.write_table(arguments.write)
     else:
-        print(registry.describe(arguments.name) if arguments.name else registry.table())
+        print(registry.describe(arguments.name) if arguments.name else model_table.table())
 
 
 def check(arguments: argparse.Namespace) -> int:
