@@ -39,7 +39,7 @@ RECIPE = Recipe(
             "norm": "none",
             "filters": 64,
             "activation": "sigmoid",
-            "stack": "pytorch",
+            "framework": "pytorch",
         },
     ),
     train=Train(

@@ -32,7 +32,7 @@ RECIPE = Recipe(
             "filters": 32,
             "downsampling": "max_pool",
             "upsampling": "nearest",
-            "stack": "keras_2_2",
+            "framework": "keras_2_2",
         },
     ),
     train=Train(

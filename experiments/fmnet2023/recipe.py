@@ -47,7 +47,7 @@ RECIPE = Recipe(
             "filters": 32,
             "activation": "sigmoid",
             "checkpointing": False,
-            "stack": "pytorch",
+            "framework": "pytorch",
         },
     ),
     train=Train(

@@ -38,7 +38,7 @@ RECIPE = Recipe(
             "ratio": 16,
             "filters": 16,
             "activation": "sigmoid",
-            "stack": "pytorch",
+            "framework": "pytorch",
         },
     ),
     train=Train(
@@ -68,7 +68,7 @@ SIGMOID = "'activation': 'sigmoid'"
 RIVALS = {
     "unet": ("model.name=unet", f"model.overrides={{{SIGMOID}}}"),
     "attention_unet": ("model.name=attention_unet", f"model.overrides={{{SIGMOID}}}"),
-    "resunet": ("model.name=resunet", f"model.overrides={{{SIGMOID}, 'stack': 'pytorch'}}"),
+    "resunet": ("model.name=resunet", f"model.overrides={{{SIGMOID}, 'framework': 'pytorch'}}"),
     "swin_unet": ("model.name=swin_unet", f"model.overrides={{{SIGMOID}, 'window': 8}}"),
     "unext": ("model.name=unext", f"model.overrides={{{SIGMOID}}}"),
 }

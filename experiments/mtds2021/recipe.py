@@ -37,7 +37,7 @@ RECIPE = Recipe(
             "filters": 32,
             "downsampling": "max_pool",
             "upsampling": "nearest",
-            "stack": "tensorflow_2",
+            "framework": "tensorflow_2",
         },
         auxiliary=("ET", "NCR", "ED"),
     ),
