@@ -1,11 +1,12 @@
-"""What a framework does when the author says nothing.
+"""What a framework does where the author of a network says nothing.
 
-A paper that gives no initialiser or batch-norm momentum used its framework's. Keras 3 has defaults
-of its own, so every builder takes the stack its paper ran on.
+A paper that gives no initializer and no batch norm momentum used its framework's. Keras 3 has other
+defaults, so every builder takes the framework that its paper ran on.
 """
 
 from dataclasses import dataclass, replace
 from math import sqrt
+from typing import Any
 
 import keras
 
@@ -13,21 +14,25 @@ from keras_medseg.errors import require_choice
 
 
 @dataclass(frozen=True)
-class Stack:
+class FrameworkDefaults:
     """Silent defaults of one framework, in the meaning Keras gives each of them.
 
-    kernel_initializer: "glorot_uniform", or "fan_in_uniform" for U(-b, b), b = 1 / sqrt(fan_in).
-    bias_initializer: "zeros" or "fan_in_uniform".
-    norm_momentum: weight of the old moving average (PyTorch's momentum m is 1 - m here).
-    norm_epsilon: added to the variance.
-    upsampling: interpolation of a 2x up-sampling layer without arguments.
-    symmetric_padding: whether a 3x3 stride-2 convolution pads both sides of an even size; if not,
-        it pads (0, 1) as "same" does.
-    plateau_factor, plateau_patience: of the learning-rate reduction on a plateau.
+    Attributes:
+        name: key in FRAMEWORKS.
+        kernel_initializer: "fan_in_uniform" for U(-b, b) with b = 1 / sqrt(fan_in), or whatever
+            keras.initializers.get takes.
+        bias_initializer: likewise.
+        norm_momentum: weight of the old moving average (PyTorch's momentum m is 1 - m here).
+        norm_epsilon: added to the variance.
+        upsampling: interpolation of a 2x up-sampling layer without arguments.
+        symmetric_padding: whether a 3x3 convolution of stride 2 pads both sides of an even size;
+            if not, it pads (0, 1) as "same" does.
+        plateau_factor: by which the learning rate is multiplied on a plateau.
+        plateau_patience: epochs without progress that make a plateau.
     """
 
     name: str
-    kernel_initializer: str
+    kernel_initializer: str | dict[str, Any]
     bias_initializer: str
     norm_momentum: float
     norm_epsilon: float
@@ -37,17 +42,17 @@ class Stack:
     plateau_patience: int
 
     def kernel(self, fan_in: int) -> keras.Initializer:
-        """Initialiser of a kernel whose every output sums over `fan_in` inputs."""
+        """Initializer of a kernel each of whose outputs sums over `fan_in` inputs."""
         return _initializer(self.kernel_initializer, fan_in)
 
     def bias(self, fan_in: int) -> keras.Initializer:
-        """Initialiser of the bias beside a kernel with this `fan_in`."""
+        """Initializer of the bias beside a kernel with this `fan_in`."""
         return _initializer(self.bias_initializer, fan_in)
 
 
 # Keras 2.2.4: layers/convolutional.py (_Conv, UpSampling2D), layers/normalization.py
 # (BatchNormalization), optimizers.py (Adam: K.epsilon()), callbacks.py (ReduceLROnPlateau).
-KERAS_2_2 = Stack(
+KERAS_2_2 = FrameworkDefaults(
     name="keras_2_2",
     kernel_initializer="glorot_uniform",
     bias_initializer="zeros",
@@ -66,7 +71,7 @@ TENSORFLOW_2 = replace(KERAS_2_2, name="tensorflow_2")
 # PyTorch 2: nn/modules/conv.py (_ConvNd.reset_parameters: kaiming_uniform_(a=sqrt(5)), bias
 # U(+-1/sqrt(fan_in))), nn/modules/batchnorm.py (momentum 0.1, eps 1e-5), nn.Upsample (nearest),
 # optim.Adam (eps 1e-8, L2 weight_decay), optim.lr_scheduler.ReduceLROnPlateau.
-PYTORCH = Stack(
+PYTORCH = FrameworkDefaults(
     name="pytorch",
     kernel_initializer="fan_in_uniform",
     bias_initializer="fan_in_uniform",
@@ -78,22 +83,28 @@ PYTORCH = Stack(
     plateau_patience=10,
 )
 
-STACKS = {stack.name: stack for stack in (KERAS_2_2, TENSORFLOW_2, PYTORCH)}
+FRAMEWORKS = {defaults.name: defaults for defaults in (KERAS_2_2, TENSORFLOW_2, PYTORCH)}
 
 
-def get(stack: str | Stack) -> Stack:
-    """The stack of this name; a Stack is handed back as it is.
+def get(framework: str | FrameworkDefaults) -> FrameworkDefaults:
+    """The defaults of the framework of this name; FrameworkDefaults are returned as they are.
+
+    Args:
+        framework: a key of FRAMEWORKS, or defaults of one's own.
+
+    Returns:
+        The defaults.
 
     Raises:
         ValueError: unknown name; the message lists the known ones.
     """
-    if isinstance(stack, Stack):
-        return stack
-    require_choice("stack", stack, STACKS)
-    return STACKS[stack]
+    if isinstance(framework, FrameworkDefaults):
+        return framework
+    require_choice("framework", framework, FRAMEWORKS)
+    return FRAMEWORKS[framework]
 
 
-def _initializer(kind: str, fan_in: int) -> keras.Initializer:
+def _initializer(kind: str | dict[str, Any], fan_in: int) -> keras.Initializer:
     if kind == "fan_in_uniform":
         # kaiming_uniform(a=sqrt(5)): gain sqrt(2 / (1 + 5)), bound gain * sqrt(3 / fan_in). Keras'
         # VarianceScaling(1/3, "fan_in", "uniform") is the same for kernels, but sees no fan-in in

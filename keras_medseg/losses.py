@@ -1,15 +1,16 @@
 """Losses on probabilities, in keras.ops: the same value and gradient on every backend.
 
-Functions take (N, ..., C) maps, of two or three dimensions, and give one value per pixel, (N, ...),
-or one per channel, (C,). `get` wraps them for `model.compile`. All compute in float32 whatever the
-precision policy.
+The functions take label and prediction as (N, ..., C) maps of two or three dimensions, and compute
+in float32 whatever the precision policy. `get` wraps them for `model.compile`.
 
-A network with k outputs of R regions each (deep supervision) has them side by side in y_pred,
-(N, ..., k * R), the main output first; y_true stays (N, ..., R).
+The k outputs of a network with deep supervision, of R regions each, are concatenated in y_pred, (N,
+..., k * R), the main output first; y_true stays (N, ..., R).
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,33 +20,38 @@ from keras_medseg.errors import require_choice
 
 RESPONSES = ("xy", "magnitude")
 DICE_SUMS = ("batch", "sample")
-LOWEST_PROBABILITY = 1e-7
-"""Where Keras cuts probabilities (backend epsilon)."""
+EPSILON = 1e-7
+"""Keras' backend epsilon; Keras clips probabilities to [epsilon, 1 - epsilon]."""
 SOBEL_X = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], dtype="float32")
 
 
 def cross_entropy(
-    y_true: keras.KerasTensor, y_pred: keras.KerasTensor, lowest: float = LOWEST_PROBABILITY
+    y_true: keras.KerasTensor, y_pred: keras.KerasTensor, *, epsilon: float = EPSILON
 ) -> keras.KerasTensor:
-    """Per-pixel binary cross entropy of sigmoid outputs; dcabes2020, equation (7).
+    """Binary cross entropy of sigmoid outputs; dcabes2020, equation (7).
 
-    Probabilities are clipped to [lowest, 1 - lowest] and the channels averaged, with 1e-7 as in
-    Keras 2.2.4 (backend epsilon). A clipped pixel has no gradient: a network that has come to say
-    less than that of every pixel never learns again. PyTorch takes logits and clips nothing, nor
-    does TensorFlow 2 where a sigmoid comes before (`binary_crossentropy` of its Keras). 1e-37, the
-    lowest that float32 holds, is the like of it, down to logits of -85. (N, ..., C) twice ->
-    (N, ...).
+    Args:
+        y_true: (N, ..., C).
+        y_pred: (N, ..., C) probabilities.
+        epsilon: probabilities are clipped to [epsilon, 1 - epsilon]; the default is that of Keras
+            2.2.4. Once all probabilities fall below `epsilon` the gradient is zero and training
+            cannot recover. PyTorch and TensorFlow 2 compute from logits and do not clip;
+            `epsilon=1e-37` is equivalent for logits above -85.
+
+    Returns:
+        (N, ...), the mean over the channels of each pixel.
     """
-    return -ops.mean(_log_likelihood(y_true, y_pred, lowest), axis=-1)
+    return -ops.mean(_log_likelihood(y_true, y_pred, epsilon), axis=-1)
 
 
 def categorical_cross_entropy(
     y_true: keras.KerasTensor, y_pred: keras.KerasTensor
 ) -> keras.KerasTensor:
-    """Per-pixel cross entropy of softmax outputs, -sum over classes of y log p; csam_knee, eq. (1).
+    """Cross entropy of softmax outputs, -sum over classes of y log p; csam_knee, equation (1).
 
-    Background is a class of its own. Of two classes it is the binary cross entropy of the second,
-    whose softmax is the sigmoid of the logits' difference. (N, ..., C) twice -> (N, ...).
+    Background is a class of its own. With two classes it equals the binary cross entropy of the
+    second, because a softmax of two logits is the sigmoid of their difference.
+    (N, ..., C) twice -> (N, ...).
     """
     y_true = ops.cast(y_true, "float32")
     return -ops.sum(y_true * ops.log(_clipped(y_pred)), axis=-1)
@@ -54,10 +60,10 @@ def categorical_cross_entropy(
 def focal_loss(
     y_true: keras.KerasTensor, y_pred: keras.KerasTensor, *, gamma: float = 2.0
 ) -> keras.KerasTensor:
-    """Mean of -(1 - p_t)^gamma log p_t of every channel, p_t the probability of what is there.
+    """Mean of -(1 - p_t)^gamma log p_t, where p_t is the probability given to the true class.
 
     Lin et al. 2017, without alpha, as MONAI's FocalLoss on sigmoid outputs. (N, ..., C) twice ->
-    (C,), the mean over batch and pixels.
+    (C,), the mean over batch and pixels of each channel.
     """
     q, p = ops.cast(y_true, "float32"), _clipped(y_pred)
     missed = q * (1 - p) + (1 - q) * p
@@ -76,18 +82,23 @@ def dice_loss(
 ) -> keras.KerasTensor:
     """1 - 2 sum(p q) / (sum(p^2) + sum(q^2)) of every channel; mtds2021, equation (9).
 
-    (N, ..., C) twice -> (C,). Where nothing is annotated the loss is 1 whatever is predicted, and
-    so without gradient, and of two empty maps it is 1 as well, unless the numerator is smoothed.
+    Where nothing is annotated the loss is 1 for every prediction, an empty one included, and has no
+    gradient, unless the numerator is smoothed.
 
     Args:
+        y_true: (N, ..., C).
+        y_pred: (N, ..., C) probabilities.
         squared: whether the denominator sums squares (Milletari et al. 2016) or the values.
         per: "batch" sums over all pixels of the batch; "sample" over each map, then averages.
         smooth: added to the denominator, the lambda of iacnn's equation (9). The default is Keras'
-            epsilon: 0 / 0 is no number.
+            epsilon, so that two empty maps do not give 0 / 0.
         smooth_numerator: added to the numerator.
 
+    Returns:
+        (C,).
+
     Raises:
-        ValueError: `per` is neither.
+        ValueError: unknown `per`.
     """
     require_choice("per", per, DICE_SUMS)
     q, p = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
@@ -107,13 +118,16 @@ def edge_maps(
 ) -> keras.KerasTensor:
     """The fixed edge detection network: Gaussian smoothing, then Sobel; dcabes2020, section II.C.
 
-    (N, H, W, C) -> (N, H, W, C, 2) with the responses along H and W, or (N, H, W, C, 1) with their
-    magnitude. Both convolutions pad with zeros: what lies outside the window counts as background.
+    Both convolutions pad with zeros: pixels outside the window count as background.
 
     Args:
+        maps: (N, H, W, C).
         gaussian_size: odd width of the Gaussian kernel in pixels.
         gaussian_sigma: its standard deviation in pixels.
         response: "xy" or "magnitude".
+
+    Returns:
+        (N, H, W, C, 2) with the responses along H and W, or (N, H, W, C, 1) with their magnitude.
 
     Raises:
         ValueError: an option out of its range.
@@ -136,235 +150,302 @@ def edge_loss(
 ) -> keras.KerasTensor:
     """Mean squared difference of the edge maps of label and prediction; dcabes2020, equation (11).
 
-    (N, H, W, C) twice -> (N, H, W), the mean over channels and responses. Options as in
+    (N, H, W, C) twice -> (N, H, W), the mean over channels and responses. The options are those of
     `edge_maps`.
     """
-    options = dict(gaussian_size=gaussian_size, gaussian_sigma=gaussian_sigma, response=response)
+    edges = partial(
+        edge_maps, gaussian_size=gaussian_size, gaussian_sigma=gaussian_sigma, response=response
+    )
     # The filters are linear: the difference of responses is the response to the difference.
     if response == "xy":
-        difference = ops.cast(y_true, "float32") - ops.cast(y_pred, "float32")
-        return ops.mean(ops.square(edge_maps(difference, **options)), axis=(-2, -1))
-    difference = edge_maps(y_true, **options) - edge_maps(y_pred, **options)
+        difference = edges(ops.cast(y_true, "float32") - ops.cast(y_pred, "float32"))
+    else:
+        difference = edges(y_true) - edges(y_pred)
     return ops.mean(ops.square(difference), axis=(-2, -1))
 
 
 def gaussian_kernel(size: int, sigma: float) -> np.ndarray:
-    """(size, size) float32 samples of a Gaussian at pixel centres, scaled to the sum 1."""
+    """(size, size) float32 samples of a Gaussian at pixel centers, scaled to the sum 1."""
     offsets = np.arange(size) - size // 2
     line = np.exp(-(offsets**2) / (2 * sigma**2))
     kernel = np.outer(line, line)
     return (kernel / kernel.sum()).astype("float32")
 
 
-@keras.saving.register_keras_serializable("keras_medseg")
-class CrossEntropy(keras.losses.Loss):
-    """`cross_entropy` for model.compile.
+def cross_entropy_and_edge(
+    y_true: keras.KerasTensor,
+    y_pred: keras.KerasTensor,
+    *,
+    edge_weight: float = 1.0,
+    gaussian_size: int = 5,
+    gaussian_sigma: float = 1.0,
+    response: str = "xy",
+) -> keras.KerasTensor:
+    """`cross_entropy` + edge_weight * `edge_loss`; dcabes2020, equation (12).
 
-    Raises:
-        ValueError: `lowest` out of its range.
+    The paper gives none of the four options.
+
+    Args:
+        y_true: (N, H, W, C).
+        y_pred: (N, H, W, C) probabilities.
+        edge_weight: 1, the sum of equation (12) as printed. With the other defaults neither term
+            dominates: from a constant prediction to a sharp one that is two pixels off, the norms
+            of their gradients with respect to the logits differ by less than a factor of 8 (a test
+            measures it).
+        gaussian_size: 5 pixels, common before Sobel since Canny; the kernel reaches two standard
+            deviations.
+        gaussian_sigma: 1 pixel.
+        response: "xy". The magnitude does not distinguish the two sides of an edge, and its
+            gradient is discontinuous at zero.
+
+    Returns:
+        (N, H, W).
     """
-
-    def __init__(
-        self, *, lowest: float = LOWEST_PROBABILITY, name: str = "cross_entropy", **options
-    ) -> None:
-        super().__init__(name=name, **options)
-        _require_lowest(lowest)
-        self.lowest = lowest
-
-    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        return cross_entropy(y_true, y_pred, self.lowest)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "lowest": self.lowest}
+    edge = edge_loss(
+        y_true,
+        y_pred,
+        gaussian_size=gaussian_size,
+        gaussian_sigma=gaussian_sigma,
+        response=response,
+    )
+    return cross_entropy(y_true, y_pred) + edge_weight * edge
 
 
-@keras.saving.register_keras_serializable("keras_medseg")
-class CategoricalCrossEntropy(keras.losses.Loss):
-    """`categorical_cross_entropy` for model.compile; csam_knee, equation (2)."""
-
-    def __init__(self, *, name: str = "categorical_cross_entropy", **options) -> None:
-        super().__init__(name=name, **options)
-
-    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        return categorical_cross_entropy(y_true, y_pred)
-
-
-@keras.saving.register_keras_serializable("keras_medseg")
-class CrossEntropyAndEdge(keras.losses.Loss):
-    """`cross_entropy` + edge_weight * `edge_loss` for model.compile; dcabes2020, equation (12).
-
-    The paper gives none of the four options:
-
-    edge_weight: 1, the sum of equation (12) as it stands. With the other defaults neither term
-        drowns the other: from a constant prediction to a sharp one that is two pixels off, the
-        norms of their gradients with respect to the logits differ by less than a factor of 8 (a
-        test measures it).
-    gaussian_size, gaussian_sigma: 5 and 1, common before Sobel since Canny; the kernel reaches two
-        standard deviations.
-    response: "xy"; the magnitude forgets on which side of an edge the lesion lies, and its
-        gradient jumps at zero.
-
-    Raises:
-        ValueError: an option out of its range.
-    """
-
-    def __init__(
-        self,
-        *,
-        edge_weight: float = 1.0,
-        gaussian_size: int = 5,
-        gaussian_sigma: float = 1.0,
-        response: str = "xy",
-        name: str = "cross_entropy_and_edge",
-        **options,
-    ) -> None:
-        super().__init__(name=name, **options)
-        _check_edge_options(gaussian_size, gaussian_sigma, response)
-        if edge_weight < 0:
-            raise ValueError(f"edge_weight: found {edge_weight}, expected 0 or more.")
-        self.edge_weight = edge_weight
-        self.edge_options = dict(
-            gaussian_size=gaussian_size, gaussian_sigma=gaussian_sigma, response=response
-        )
-
-    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        edge = edge_loss(y_true, y_pred, **self.edge_options)
-        return cross_entropy(y_true, y_pred) + self.edge_weight * edge
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "edge_weight": self.edge_weight, **self.edge_options}
-
-
-@keras.saving.register_keras_serializable("keras_medseg")
-class CrossEntropyAndDice(keras.losses.Loss):
+def cross_entropy_and_dice(
+    y_true: keras.KerasTensor,
+    y_pred: keras.KerasTensor,
+    *,
+    output_weights: Sequence[float] = (1.0,),
+    dice_weight: float = 1.0,
+    squared: bool = True,
+    per: str = "batch",
+    smooth: float = 1e-7,
+    epsilon: float = EPSILON,
+) -> keras.KerasTensor:
     """Sum over channels of weight (mean `cross_entropy` + dice_weight * `dice_loss`).
 
     mtds2021, equations (1) and (9); fmnet2023, equations (1) and (2) of each of its outputs; iacnn,
     equations (9) to (11), with squared=False.
 
-    output_weights: one for each channel. With more channels in y_pred than in y_true: one for each
-        output, which counts for all its regions.
-    dice_weight, squared, per: 1, squares and sums over the batch, equation (9) of mtds2021 as it
-        stands.
-    smooth: see `dice_loss`.
-    lowest: see `cross_entropy`.
+    Args:
+        y_true: (N, ..., R).
+        y_pred: (N, ..., R) probabilities, or (N, ..., k * R) of k outputs.
+        output_weights: one for each channel; with several outputs one for each output, which
+            applies to all its regions.
+        dice_weight: 1, as in equation (9) of mtds2021.
+        squared: see `dice_loss`.
+        per: see `dice_loss`.
+        smooth: see `dice_loss`.
+        epsilon: see `cross_entropy`.
+
+    Returns:
+        A scalar.
 
     Raises:
-        ValueError: an option out of its range.
+        ValueError: the number of weights is not that of the outputs.
     """
 
-    def __init__(
-        self,
-        *,
-        output_weights: Sequence[float] = (1.0,),
-        dice_weight: float = 1.0,
-        squared: bool = True,
-        per: str = "batch",
-        smooth: float = 1e-7,
-        lowest: float = LOWEST_PROBABILITY,
-        name: str = "cross_entropy_and_dice",
-        **options,
-    ) -> None:
-        super().__init__(name=name, **options)
-        require_choice("per", per, DICE_SUMS)
-        _require_lowest(lowest)
-        if min(dice_weight, smooth, *output_weights) < 0:
-            found = f"{dice_weight}, {smooth} and {tuple(output_weights)}"
-            raise ValueError(
-                f"dice_weight, smooth, output_weights: found {found}, expected 0 or more."
-            )
-        self.output_weights = tuple(output_weights)
-        self.dice_weight = dice_weight
-        self.dice_options = dict(squared=squared, per=per, smooth=smooth)
-        self.lowest = lowest
-
-    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        if y_true.shape[-1] < y_pred.shape[-1]:
-            outputs = _outputs(y_true, y_pred, self.output_weights)
-            return sum(weight * ops.sum(self._terms(y_true, one)) for weight, one in outputs)
-        _require_weights(self.output_weights, y_pred.shape[-1])
-        weights = ops.convert_to_tensor(self.output_weights, "float32")
-        return ops.sum(weights * self._terms(y_true, y_pred))
-
-    def _terms(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+    def terms(output: keras.KerasTensor) -> keras.KerasTensor:
         """(C,)"""
-        per_pixel = _log_likelihood(y_true, y_pred, self.lowest)
-        entropy = -ops.mean(per_pixel, axis=_all_but_channels(y_pred))
-        return entropy + self.dice_weight * dice_loss(y_true, y_pred, **self.dice_options)
+        per_pixel = _log_likelihood(y_true, output, epsilon)
+        entropy = -ops.mean(per_pixel, axis=_all_but_channels(output))
+        dice = dice_loss(y_true, output, squared=squared, per=per, smooth=smooth)
+        return entropy + dice_weight * dice
 
-    def get_config(self) -> dict:
-        own = {"output_weights": list(self.output_weights), "dice_weight": self.dice_weight}
-        return {**super().get_config(), **own, **self.dice_options, "lowest": self.lowest}
+    if y_true.shape[-1] < y_pred.shape[-1]:
+        outputs = _outputs(y_true, y_pred, output_weights)
+        return sum(weight * ops.sum(terms(output)) for weight, output in outputs)
+    _require_weights(output_weights, y_pred.shape[-1])
+    weights = ops.convert_to_tensor(output_weights, "float32")
+    return ops.sum(weights * terms(y_pred))
 
 
-@keras.saving.register_keras_serializable("keras_medseg")
-class DiceAndFocal(keras.losses.Loss):
+def dice_and_focal(
+    y_true: keras.KerasTensor,
+    y_pred: keras.KerasTensor,
+    *,
+    output_weights: Sequence[float] = (1.0,),
+    gamma: float = 2.0,
+    smooth: float = 1e-5,
+) -> keras.KerasTensor:
     """Weighted mean over outputs of the sum over regions of `dice_loss` and `focal_loss`.
 
     The authors' code of fmnet2023: Dice over the whole batch, without squares, smoothed above and
     below. Their code works on logits; here probabilities are clipped to [1e-7, 1 - 1e-7] for the
     logarithm.
 
-    output_weights: one for each output, the main one first; divided by their sum. 1, 1/2, 1/4
-        for the three of FM-Net.
-    gamma: of the focal term; 0 makes it the cross entropy.
-    smooth: added to numerator and denominator of the Dice.
+    Args:
+        y_true: (N, ..., R).
+        y_pred: (N, ..., k * R) probabilities of k outputs.
+        output_weights: one for each output, the main one first; divided by their sum. 1, 1/2, 1/4
+            for the three of FM-Net.
+        gamma: of the focal term; 0 makes it the cross entropy.
+        smooth: added to numerator and denominator of the Dice.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: the number of weights is not that of the outputs.
+    """
+    total = 0.0
+    for weight, output in _outputs(y_true, y_pred, output_weights):
+        dice = dice_loss(y_true, output, squared=False, smooth=smooth, smooth_numerator=smooth)
+        total += weight * ops.sum(dice + focal_loss(y_true, output, gamma=gamma))
+    return total / sum(output_weights)
+
+
+class _Loss(keras.losses.Loss):
+    """A function of this module with its options, for model.compile.
+
+    Args:
+        name: by default that of the function.
+        reduction: as in keras.losses.Loss.
+        dtype: as in keras.losses.Loss.
+        options: of the function; those that are not given have its defaults.
 
     Raises:
         ValueError: an option out of its range.
     """
 
+    function: Callable[..., keras.KerasTensor]
+    check: Callable[..., None]
+
     def __init__(
         self,
         *,
-        output_weights: Sequence[float] = (1.0,),
-        gamma: float = 2.0,
-        smooth: float = 1e-5,
-        name: str = "dice_and_focal",
-        **options,
+        name: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: Any = None,
+        **options: Any,
     ) -> None:
-        super().__init__(name=name, **options)
-        if min(gamma, smooth, *output_weights) < 0 or not sum(output_weights):
-            found = f"{gamma}, {smooth} and {tuple(output_weights)}"
-            raise ValueError(
-                f"gamma, smooth, output_weights: found {found}, expected 0 or more, and a weight."
-            )
-        self.output_weights = tuple(output_weights)
-        self.gamma = gamma
-        self.smooth = smooth
+        super().__init__(name=name or self.function.__name__, reduction=reduction, dtype=dtype)
+        given = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
+        self.options = {**_defaults(self.function), **given}
+        self.check(**self.options)
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        smooth = dict(smooth=self.smooth, smooth_numerator=self.smooth)
-        total = 0.0
-        for weight, output in _outputs(y_true, y_pred, self.output_weights):
-            dice = dice_loss(y_true, output, squared=False, **smooth)
-            total += weight * ops.sum(dice + focal_loss(y_true, output, gamma=self.gamma))
-        return total / sum(self.output_weights)
+        return self.function(y_true, y_pred, **self.options)
 
-    def get_config(self) -> dict:
-        own = {"output_weights": list(self.output_weights), "gamma": self.gamma}
-        return {**super().get_config(), **own, "smooth": self.smooth}
+    def get_config(self) -> dict[str, Any]:
+        own = {key: list(v) if isinstance(v, tuple) else v for key, v in self.options.items()}
+        return {**super().get_config(), **own}
 
 
-LOSSES = {
-    "categorical_cross_entropy": CategoricalCrossEntropy,
-    "cross_entropy": CrossEntropy,
-    "cross_entropy_and_dice": CrossEntropyAndDice,
-    "cross_entropy_and_edge": CrossEntropyAndEdge,
-    "dice_and_focal": DiceAndFocal,
+def _defaults(function: Callable) -> dict[str, Any]:
+    """The options of a loss function, its keyword-only parameters, with their defaults."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _check_nothing() -> None:
+    pass
+
+
+def _check_epsilon(*, epsilon: float) -> None:
+    if not 1e-37 <= epsilon < 0.5:
+        raise ValueError(f"epsilon: found {epsilon}, expected a probability from 1e-37 to 0.5.")
+
+
+def _check_edge(*, edge_weight: float, **edge_options: Any) -> None:
+    _check_edge_options(**edge_options)
+    if edge_weight < 0:
+        raise ValueError(f"edge_weight: found {edge_weight}, expected 0 or more.")
+
+
+def _check_entropy_and_dice(
+    *,
+    output_weights: Sequence[float],
+    dice_weight: float,
+    squared: bool,
+    per: str,
+    smooth: float,
+    epsilon: float,
+) -> None:
+    require_choice("per", per, DICE_SUMS)
+    _check_epsilon(epsilon=epsilon)
+    if min(dice_weight, smooth, *output_weights) < 0:
+        found = f"{dice_weight}, {smooth} and {tuple(output_weights)}"
+        raise ValueError(f"dice_weight, smooth, output_weights: found {found}, expected 0 or more.")
+
+
+def _check_dice_and_focal(*, output_weights: Sequence[float], gamma: float, smooth: float) -> None:
+    if min(gamma, smooth, *output_weights) < 0 or not sum(output_weights):
+        found = f"{gamma}, {smooth} and {tuple(output_weights)}"
+        raise ValueError(
+            f"gamma, smooth, output_weights: found {found}, expected 0 or more, and a weight."
+        )
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class CrossEntropy(_Loss):
+    """`cross_entropy` for model.compile."""
+
+    function = staticmethod(cross_entropy)
+    check = staticmethod(_check_epsilon)
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class CategoricalCrossEntropy(_Loss):
+    """`categorical_cross_entropy` for model.compile; csam_knee, equation (2)."""
+
+    function = staticmethod(categorical_cross_entropy)
+    check = staticmethod(_check_nothing)
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class CrossEntropyAndEdge(_Loss):
+    """`cross_entropy_and_edge` for model.compile."""
+
+    function = staticmethod(cross_entropy_and_edge)
+    check = staticmethod(_check_edge)
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class CrossEntropyAndDice(_Loss):
+    """`cross_entropy_and_dice` for model.compile."""
+
+    function = staticmethod(cross_entropy_and_dice)
+    check = staticmethod(_check_entropy_and_dice)
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class DiceAndFocal(_Loss):
+    """`dice_and_focal` for model.compile."""
+
+    function = staticmethod(dice_and_focal)
+    check = staticmethod(_check_dice_and_focal)
+
+
+# Each loss has the name of its function.
+LOSSES: dict[str, type[_Loss]] = {
+    loss.function.__name__: loss
+    for loss in (
+        CategoricalCrossEntropy,
+        CrossEntropy,
+        CrossEntropyAndDice,
+        CrossEntropyAndEdge,
+        DiceAndFocal,
+    )
 }
 
 
-def get(name: str, **options) -> keras.losses.Loss:
+def get(name: str, **options: Any) -> keras.losses.Loss:
     """A loss for model.compile, e.g. get("cross_entropy_and_edge", edge_weight=0.5).
+
+    Args:
+        name: one of LOSSES.
+        options: keyword-only parameters of the function of that name.
+
+    Returns:
+        The loss.
 
     Raises:
         ValueError: unknown name or option, or an option out of its range.
     """
     require_choice("loss", name, LOSSES)
-    accepted = set(inspect.signature(LOSSES[name]).parameters) - {"name", "options"}
     for option in options:
-        require_choice(f"option of {name}", option, sorted(accepted))
+        require_choice(f"option of {name}", option, sorted(_defaults(LOSSES[name].function)))
     return LOSSES[name](**options)
 
 
@@ -379,7 +460,7 @@ def _check_edge_options(gaussian_size: int, gaussian_sigma: float, response: str
 def _outputs(
     y_true: keras.KerasTensor, y_pred: keras.KerasTensor, weights: Sequence[float]
 ) -> Iterator[tuple[float, keras.KerasTensor]]:
-    """The outputs of a network that lie side by side in y_pred, each with its weight."""
+    """The outputs of a network, which are concatenated in y_pred, each with its weight."""
     regions = y_true.shape[-1]
     _require_weights(weights, y_pred.shape[-1] / regions)
     for number, weight in enumerate(weights):
@@ -397,20 +478,15 @@ def _all_but_channels(maps: keras.KerasTensor) -> tuple[int, ...]:
     return tuple(range(len(maps.shape) - 1))
 
 
-def _require_lowest(lowest: float) -> None:
-    if not 1e-37 <= lowest < 0.5:
-        raise ValueError(f"lowest: found {lowest}, expected a probability from 1e-37 to 0.5.")
-
-
-def _clipped(y_pred: keras.KerasTensor, lowest: float = LOWEST_PROBABILITY) -> keras.KerasTensor:
+def _clipped(y_pred: keras.KerasTensor, epsilon: float = EPSILON) -> keras.KerasTensor:
     # The largest float32 below 1 is 1 - 2^-24.
-    return ops.clip(ops.cast(y_pred, "float32"), lowest, 1 - max(lowest, 2**-24))
+    return ops.clip(ops.cast(y_pred, "float32"), epsilon, 1 - max(epsilon, 2**-24))
 
 
 def _log_likelihood(
-    y_true: keras.KerasTensor, y_pred: keras.KerasTensor, lowest: float = LOWEST_PROBABILITY
+    y_true: keras.KerasTensor, y_pred: keras.KerasTensor, epsilon: float = EPSILON
 ) -> keras.KerasTensor:
-    y_true, y_pred = ops.cast(y_true, "float32"), _clipped(y_pred, lowest)
+    y_true, y_pred = ops.cast(y_true, "float32"), _clipped(y_pred, epsilon)
     return y_true * ops.log(y_pred) + (1 - y_true) * ops.log(1 - y_pred)
 
 

@@ -1,14 +1,16 @@
-"""Optimizers as PyTorch computes them, for papers whose authors used it."""
+"""Optimizers as PyTorch computes them, for papers whose authors used PyTorch."""
+
+from typing import Any
 
 import keras
 from keras import ops
 
 
-class _TwoMomenta(keras.optimizers.Optimizer):
-    """What Adam and NAdam have in common: the running means of gradients and of their squares."""
+class _TwoMoments(keras.optimizers.Optimizer):
+    """The common part of Adam and NAdam: running means of the gradients and of their squares."""
 
     def __init__(
-        self, learning_rate: float, beta_1: float, beta_2: float, epsilon: float, **options
+        self, learning_rate: float, beta_1: float, beta_2: float, epsilon: float, **options: Any
     ) -> None:
         super().__init__(learning_rate, **options)
         self.beta_1 = beta_1
@@ -16,20 +18,20 @@ class _TwoMomenta(keras.optimizers.Optimizer):
         self.epsilon = epsilon
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Add both means for every weight."""
+        """Add both means of every weight."""
         if self.built:
             return
         super().build(variables)
         self._first, self._second = self.add_optimizer_variables(variables, ["first", "second"])
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
         return {**super().get_config(), **own}
 
     def _means(
         self, gradient: keras.KerasTensor, variable: keras.Variable, step: keras.KerasTensor
     ) -> tuple[keras.Variable, keras.KerasTensor]:
-        """The first mean brought up to date, and the root of the second without its bias."""
+        """Update both means; the first one, and the root of the bias-corrected second one."""
         index = self._get_variable_index(variable)
         first, second = self._first[index], self._second[index]
         self.assign_add(first, (gradient - first) * (1 - self.beta_1))
@@ -38,16 +40,22 @@ class _TwoMomenta(keras.optimizers.Optimizer):
 
 
 @keras.saving.register_keras_serializable("keras_medseg")
-class AdamL2(_TwoMomenta):
+class AdamL2(_TwoMoments):
     """torch.optim.Adam with weight_decay: l2 * w is added to the gradient of every weight w.
 
-    Biases and norms are decayed as well, and the means see the decay: AdamW and Keras' own
-    weight_decay, which shrink the weights apart from the means, do something else. Epsilon is
-    added to the root of the unbiased second mean; Keras' Adam adds it before that correction, so
-    that its epsilon counts up to 32 times as much in the first steps.
+    This includes biases and norms, and the means include the added term; AdamW and Keras' own
+    weight_decay shrink the weights separately from the means. Epsilon is added to the root of the
+    bias-corrected second mean; Keras' Adam adds it before the correction, so that its epsilon has
+    up to 32 times the weight in the first steps.
 
     Args:
+        learning_rate: step size, or a Keras schedule.
+        beta_1: decay of the mean of the gradients.
+        beta_2: decay of the mean of their squares.
+        epsilon: added to the denominator.
         l2: PyTorch's weight_decay; l2 / 2 is the factor of the sum of squares in the loss.
+        name: of the optimizer.
+        options: those of keras.optimizers.Optimizer.
     """
 
     def __init__(
@@ -58,7 +66,7 @@ class AdamL2(_TwoMomenta):
         epsilon: float = 1e-8,
         l2: float = 0.0,
         name: str = "adam_l2",
-        **options,
+        **options: Any,
     ) -> None:
         super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **options)
         self.l2 = l2
@@ -73,17 +81,26 @@ class AdamL2(_TwoMomenta):
         rate = ops.cast(learning_rate, dtype) / (1 - ops.power(self.beta_1, step))
         self.assign_sub(variable, rate * first / (root + self.epsilon))
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "l2": self.l2}
 
 
 @keras.saving.register_keras_serializable("keras_medseg")
-class NadamPyTorch(_TwoMomenta):
+class NadamPyTorch(_TwoMoments):
     """torch.optim.NAdam (Dozat 2016), without weight decay.
 
     The momentum of step t is mu_t = beta_1 (1 - 0.96^(t momentum_decay) / 2). Keras' Nadam has
-    0.96^t there: its momentum rises from 0.47 to 0.89 within a hundred steps, while PyTorch's is
-    0.45 at first and 0.60 after 2,500. Keras' epsilon is 1e-7 where PyTorch's is 1e-8.
+    0.96^t instead: its momentum rises from 0.47 to 0.89 within a hundred steps, while PyTorch's is
+    0.45 at first and 0.60 after 2,500. Epsilon is 1e-8 in PyTorch and 1e-7 in Keras.
+
+    Args:
+        learning_rate: step size, or a Keras schedule.
+        beta_1: limit of the momentum.
+        beta_2: decay of the mean of the squared gradients.
+        epsilon: added to the denominator.
+        momentum_decay: rate at which the momentum approaches its limit.
+        name: of the optimizer.
+        options: those of keras.optimizers.Optimizer.
     """
 
     def __init__(
@@ -94,7 +111,7 @@ class NadamPyTorch(_TwoMomenta):
         epsilon: float = 1e-8,
         momentum_decay: float = 4e-3,
         name: str = "nadam_pytorch",
-        **options,
+        **options: Any,
     ) -> None:
         super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **options)
         self.momentum_decay = momentum_decay
@@ -119,14 +136,14 @@ class NadamPyTorch(_TwoMomenta):
         rate = ops.cast(learning_rate, dtype)
         self.assign_sub(variable, rate * (now * gradient + ahead * first) / (root + self.epsilon))
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "momentum_decay": self.momentum_decay}
 
     def _mu(self, step: keras.KerasTensor) -> keras.KerasTensor:
         return self.beta_1 * (1 - 0.5 * ops.power(0.96, step * self.momentum_decay))
 
     def _backend_update_step(self, gradients: list, variables: list, learning_rate: float) -> None:
-        # Keras has no other place for what happens once per step, before the weights.
+        # Keras has no other hook that runs once per step, before the weights change.
         mu = self._mu(ops.cast(self.iterations + 1, self._mu_product.dtype))
         self.assign(self._mu_product, self._mu_product * mu)
         super()._backend_update_step(gradients, variables, learning_rate)

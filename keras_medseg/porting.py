@@ -5,10 +5,10 @@ The file of a network that has a PyTorch original declares, beside its builder,
     ORIGINAL_NAMES = {"Conv{n}_conv1": "Conv{n}.conv.0", ...}    our layer -> the original's module
     NEVER_CALLED = ("aux.0", ...)     modules that the original registers, but never calls
 
-A field such as {n} stands for digits and means the same number on both sides, so one line serves a
-layer on every level. Every layer with weights needs exactly one line. A layer inside of another one
-is named by its path, "Block1/qkv". Names of tensors within a module follow from those of Keras
-(kernel and gamma are "weight", ...); any other weight has its own name in both.
+A field such as {n} stands for digits and means the same number on both sides, so that one line
+covers a layer on every level. Every layer with weights needs exactly one line. A layer inside
+another one is named by its path, "Block1/qkv". Names of tensors within a module follow from those
+of Keras (kernel and gamma are "weight", ...); any other weight has the same name in both.
 """
 
 import importlib
@@ -29,7 +29,7 @@ TENSOR_NAMES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-# Registered beside the weights, but counted in training or computed from the options.
+# Registered beside the weights, but counters of training steps or computed from the options.
 NOT_WEIGHTS = ("num_batches_tracked", "relative_position_index", "attn_mask")
 
 
@@ -42,18 +42,18 @@ def load_state_dict(
 ) -> None:
     """Set every weight of `model` from the tensors of its original; all of them, or none.
 
-    NOT_WEIGHTS and the tensors of modules that are never called are left out, and so is what
-    wrappers put before every name: "module." of DataParallel, "swin_unet." of Swin-Unet's code.
+    Ignored are NOT_WEIGHTS, the tensors of modules that are never called, and a prefix that a
+    wrapper puts before every name: "module." of DataParallel, "swin_unet." of Swin-Unet's code.
 
     Args:
-        model: as registry.build gives it, with the options of the original.
+        model: built by registry.build with the options of the original.
         state_dict: the original's names -> NumPy arrays or torch tensors, in PyTorch's layout.
-        names: for a model that is not registered, what ORIGINAL_NAMES is for one that is.
-        never_called: likewise.
+        names: ORIGINAL_NAMES for a model that is not registered.
+        never_called: NEVER_CALLED for a model that is not registered.
 
     Raises:
-        ValueError: naming the tensors that are missing, left over or of another shape; or there is
-            no original for this model or one of its layers.
+        ValueError: tensors are missing, left over or of another shape; the message names them. Or
+            there is no original for this model or one of its layers.
     """
     if names is None:
         names, never_called = _declared(model.name)
@@ -75,7 +75,13 @@ def load_state_dict(
 
 
 def expected_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
-    """The original's tensors that load_state_dict takes for `model`, with their shapes.
+    """Names and shapes of the original's tensors that load_state_dict takes for `model`.
+
+    Args:
+        model: built by registry.build.
+
+    Returns:
+        {name: shape in PyTorch's layout}.
 
     Raises:
         ValueError: there is no original for this model or one of its layers.
@@ -99,8 +105,8 @@ def _declared(name: str) -> tuple[Mapping[str, str], tuple[str, ...]]:
     module = importlib.import_module(f"keras_medseg.models.{name}")
     if not hasattr(module, "ORIGINAL_NAMES"):
         raise ValueError(
-            f"model: found {name}, expected a network with a PyTorch original. Its card says what "
-            f"it was made from."
+            f"model: found {name}, expected a network with a PyTorch original. Its card names its "
+            f"source."
         )
     return module.ORIGINAL_NAMES, getattr(module, "NEVER_CALLED", ())
 
@@ -109,17 +115,17 @@ def _targets(model: keras.Model, names: Mapping[str, str]) -> dict[str, _Target]
     targets = {}
     for layer in model.layers:
         for weight in layer.weights:
-            path, _, kind = weight.path.rpartition("/")
-            name = f"{_original(path, names, model.name)}.{TENSOR_NAMES.get(kind, kind)}"
+            path, _, variable = weight.path.rpartition("/")
+            name = f"{_original(path, names, model.name)}.{TENSOR_NAMES.get(variable, variable)}"
             if name in targets:
                 raise ValueError(f"ORIGINAL_NAMES of {model.name}: two layers take {name}.")
-            targets[name] = _Target(weight, _axes(layer, weight, kind))
+            targets[name] = _Target(weight, _axes(layer, weight, variable))
     return targets
 
 
-def _axes(layer: keras.Layer, weight: keras.Variable, kind: str) -> tuple[int, ...]:
+def _axes(layer: keras.Layer, weight: keras.Variable, variable: str) -> tuple[int, ...]:
     axes = tuple(range(len(weight.shape)))
-    if kind != "kernel":
+    if variable != "kernel":
         return axes
     if isinstance(layer, keras.layers.DepthwiseConv2D):
         return (2, 3, 0, 1)
@@ -143,7 +149,7 @@ def _original(path: str, names: Mapping[str, str], model_name: str) -> str:
 
 
 def _unwrapped(state_dict: Mapping[str, Any], expected: Iterable[str]) -> Mapping[str, Any]:
-    """The same tensors without the prefix that all names share, if what follows it is expected."""
+    """The tensors without a prefix that all names share, if an expected name follows it."""
     first = next(iter(expected))
     for prefix in (name.removesuffix(first) for name in state_dict if name.endswith(f".{first}")):
         if all(name.startswith(prefix) for name in state_dict):

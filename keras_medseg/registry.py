@@ -1,8 +1,8 @@
 """The networks by name: build one, list them, describe one.
 
-A network is a file in `keras_medseg/models` of its own name, with a builder under
-`@register(Card(...))`. The files are found, not listed, and one is imported when its network is
-asked for: a file that cannot be imported breaks that network alone.
+A network is a file of its name in `keras_medseg/models`, with a builder under
+`@register(Card(...))`. The files are found, not listed. Each is imported when its network is first
+used, so that a file that cannot be imported breaks only that network.
 """
 
 import importlib
@@ -17,10 +17,9 @@ from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from keras_medseg.errors import require_choice
-from keras_medseg.files import write_atomic
 
 if TYPE_CHECKING:
     import keras
@@ -29,28 +28,31 @@ if TYPE_CHECKING:
 MINIMUM_VERSIONS = {"keras": (3, 12), "tensorflow": (2, 20)}
 # What ties a network to its original, in the words of `describe`.
 PARITIES = {
-    "golden": "golden: the code named as source puts out the same for the same weights",
-    "count": "count: as many parameters as the paper, or its authors' code, has",
+    "golden": "golden: with the same weights, the code named as source gives the same output",
+    "count": "count: the paper, or its authors' code, has the same number of parameters",
     "rebuilt": "rebuilt from the paper: no code of the authors to compare with",
 }
 COUNTS = {"classes", "filters"}  # numbers of channels, checked for all builders alike
-TABLE_MARKS = ("<!-- networks: keras-medseg models --write README.md -->", "<!-- networks end -->")
 
 
 @dataclass(frozen=True)
 class Card:
     """What is known about a network before it is built.
 
-    paper: short name of the reproduced paper, or of the article that introduced the network.
-    input_shape: (..., C) of the paper, the builder's default.
-    parameters: of the default build, moving statistics included.
-    moving_statistics: how many of them are those of batch norms, which no gradient changes.
-    dimensions: 2 or 3 spatial axes.
-    output: what the last layer gives.
-    source: where the structure was read.
-    parity: what ties it to the original, one of PARITIES.
-    compared_in: short names of the papers whose tables list it.
-    notes: which reading was followed where the original is silent or contradicts its paper.
+    Attributes:
+        name: of the network, its builder and its file.
+        paper: short name of the reproduced paper, or of the article that introduced the network.
+        title: what it is, in a few words.
+        input_shape: (..., C) of the paper, the builder's default.
+        parameters: of the default build, including moving statistics.
+        dimensions: number of spatial axes.
+        output: activation of the last layer.
+        source: where the structure was read.
+        parity: relation to the original, one of PARITIES.
+        moving_statistics: number of parameters that are means and variances of batch norms, which
+            no gradient changes.
+        compared_in: short names of the papers whose tables list it.
+        notes: which reading was followed where the original is silent or contradicts its paper.
     """
 
     name: str
@@ -82,7 +84,13 @@ _entries: dict[str, _Entry] = {}
 
 
 def register(card: Card) -> Callable:
-    """Decorator that makes a builder known under `card.name`.
+    """Decorator that registers a builder under `card.name`.
+
+    Args:
+        card: of the network.
+
+    Returns:
+        The decorator; it returns the builder as it is.
 
     Raises:
         ValueError: the name is taken.
@@ -101,28 +109,32 @@ def register(card: Card) -> Callable:
     return add
 
 
-def build(name: str, **overrides) -> "keras.Model":
+def build(name: str, **options: Any) -> "keras.Model":
     """Build a network, e.g. build("residual_attention_unet", input_shape=(96, 96, 4)).
 
     Args:
         name: one of list_models().
-        overrides: options of its builder; describe(name) lists them.
+        options: of its builder; describe(name) lists them.
+
+    Returns:
+        The network, with new weights.
 
     Raises:
-        ValueError: unknown name, unknown override, or a value that the builder refuses.
+        ValueError: unknown name, unknown option, or a value that the builder refuses.
         ImportError: Keras or TensorFlow is too old, or the network's file cannot be imported.
     """
-    accepted = options(name)
-    for option in overrides:
+    entry = _find(name)
+    accepted = _options(entry.builder)
+    for option in options:
         require_choice(f"option of {name}", option, accepted)
     # A default may be None.
-    if "input_shape" in overrides and overrides["input_shape"] is not accepted["input_shape"]:
-        _require_shape(overrides["input_shape"], card(name).input_shape)
-    for option in sorted(COUNTS & overrides.keys()):
-        count = overrides[option]
+    if "input_shape" in options and options["input_shape"] is not accepted["input_shape"]:
+        _require_shape(options["input_shape"], entry.card.input_shape)
+    for option in sorted(COUNTS & options.keys()):
+        count = options[option]
         if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
             raise ValueError(f"{option}: found {count!r}, expected a whole number from 1 on.")
-    return _find(name).builder(**overrides)
+    return entry.builder(**options)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -139,18 +151,17 @@ def card(name: str) -> Card:
     return _find(name).card
 
 
-def options(name: str) -> dict[str, object]:
-    """The overrides that build(name) takes, each with its default.
+def options(name: str) -> dict[str, Any]:
+    """The options that build(name) takes, each with its default.
 
     Raises:
         ValueError: unknown name.
     """
-    parameters = inspect.signature(_find(name).builder).parameters.values()
-    return {parameter.name: parameter.default for parameter in parameters}
+    return _options(_find(name).builder)
 
 
 def describe(name: str) -> str:
-    """A network's card, its builder's options with defaults, and the builder's own words.
+    """A network's card, its builder's options with defaults, and the builder's docstring.
 
     Raises:
         ValueError: unknown name.
@@ -182,57 +193,17 @@ def describe(name: str) -> str:
     return "\n".join([*lines, "", inspect.getdoc(entry.builder) or ""]).rstrip()
 
 
-def table() -> str:
-    """All networks as a Markdown table; below it, the files that cannot be imported.
-
-    Raises:
-        ImportError: Keras or TensorFlow is too old.
-    """
-    check_versions()
-    rows = [("network", "paper", "input", "trainable", "parameters", "parity", "compared in")]
-    broken = []
-    for name in list_models():
-        try:
-            facts = card(name)
-        except ImportError as error:
-            broken.append(str(error))
-            continue
-        size = f"{'x'.join(map(str, facts.input_shape))} ({facts.dimensions}-D)"
-        counts = f"{facts.trainable:,}", f"{facts.parameters:,}"
-        papers = ", ".join(facts.compared_in) or "-"
-        rows.append((name, facts.paper, size, *counts, facts.parity, papers))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    rows.insert(1, tuple("-" * width for width in widths))
-    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
-    return "\n\n".join(["\n".join(f"| {line} |" for line in lines), *broken])
-
-
-def write_table(page: Path) -> None:
-    """Put the table between the two marks of a Markdown page.
-
-    Raises:
-        ValueError: the page has not both marks, in this order.
-        OSError: the page cannot be read or written.
-    """
-    text = page.read_text()
-    before, begin, rest = text.partition(TABLE_MARKS[0])
-    _, end, after = rest.partition(TABLE_MARKS[1])
-    if not begin or not end:
-        raise ValueError(f"{page}: found no lines {' ... '.join(TABLE_MARKS)}, expected both.")
-    write_atomic(page, f"{before}{begin}\n\n{table()}\n\n{end}{after}".encode())
-
-
 def import_layers() -> None:
-    """Make the package's layer classes known to Keras, which a saved network may hold."""
+    """Register the package's layer classes with Keras, so that saved networks can be loaded."""
     for name in sorted(_files("layers")):
         importlib.import_module(f"keras_medseg.layers.{name}")
 
 
 def check_versions() -> None:
-    """Check Keras, and TensorFlow where it is the backend, against the lower bounds.
+    """Check the versions of Keras and, if it is the backend, TensorFlow against MINIMUM_VERSIONS.
 
     Raises:
-        ImportError: one line with the version found, the one needed, and the command that mends it.
+        ImportError: one line with the version found, the one needed, and the command to upgrade.
     """
     packages = ["keras"]
     if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
@@ -241,7 +212,7 @@ def check_versions() -> None:
         try:
             found = version(package)
         except PackageNotFoundError:
-            continue  # The import that follows says so.
+            continue  # The import that follows reports it.
         numbers = tuple(int(part) for part in re.findall(r"\d+", found)[:2])
         if numbers < MINIMUM_VERSIONS[package]:
             bound = ".".join(map(str, MINIMUM_VERSIONS[package]))
@@ -252,7 +223,7 @@ def check_versions() -> None:
 
 
 def _require_shape(found: object, example: tuple[int, ...]) -> None:
-    """Check what no builder could make sense of; rank and sizes are theirs to check."""
+    """Refuse what no builder can use; the builder itself checks rank and sizes."""
     numbers = list(found) if isinstance(found, Sequence) else []
     whole = all(size is None or isinstance(size, Integral) for size in numbers)
     if not numbers or not whole or numbers[-1] is None or numbers[-1] < 1:
@@ -260,6 +231,11 @@ def _require_shape(found: object, example: tuple[int, ...]) -> None:
             f"input_shape: found {found!r}, expected whole numbers, the last one 1 channel or "
             f"more, such as {example}."
         )
+
+
+def _options(builder: Callable) -> dict[str, Any]:
+    parameters = inspect.signature(builder).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters}
 
 
 def _place(builder: Callable) -> str:
@@ -286,7 +262,7 @@ def _import(name: str) -> None:
     except Exception as error:
         raise ImportError(
             f"models/{name}.py: found {type(error).__name__}: {error}; expected a file that can be "
-            f"imported. Mend it; the other networks do without it."
+            f"imported. Correct it; the other networks do not need it."
         ) from error
     if name not in _entries:
         raise ImportError(

@@ -123,7 +123,9 @@ source(iacnn.scale_features)
 # %%
 channels, side = 6, 13
 image = keras.Input((side, side, channels))
-small = keras.Model(image, iacnn.scale_features(image, stack=frameworks.get("pytorch"), name="SFA"))
+small = keras.Model(
+    image, iacnn.scale_features(image, framework=frameworks.get("pytorch"), name="SFA")
+)
 pixels = np.zeros((channels, side, side, channels), "float32")
 pixels[np.arange(channels), side // 2, side // 2, np.arange(channels)] = 1
 bias = small(np.zeros((1, side, side, channels), "float32")).numpy()

@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[1]
 # deeper bottleneck would add only chances that a ReLU's input is so near 0 that rounding flips it.
 CASES = {
     "default": ({}, {"response": "magnitude"}),
-    "other": ({"stack": "pytorch", "downsampling": "strided_conv", "upsampling": "bilinear"}, {}),
+    "other": (
+        {"framework": "pytorch", "downsampling": "strided_conv", "upsampling": "bilinear"},
+        {},
+    ),
 }
 
 

@@ -36,26 +36,26 @@ def test_a_network_that_is_sure_and_wrong_learns_only_without_the_clip(name, dic
     """With logits of -20, 2e-9 as a probability, the slope of an object's pixel is p - 1 = -1. The
     Dice loss, 1 here, has a slope of 2e-9."""
     slopes = {}
-    for lowest in (1e-7, 1e-37):
+    for epsilon in (1e-7, 1e-37):
         layer = keras.layers.Dense(1, activation="sigmoid", bias_initializer="zeros")
         model = keras.Sequential([keras.Input((1, 1, 1)), layer])
-        model.compile(keras.optimizers.SGD(1.0), losses.get(name, lowest=lowest))
+        model.compile(keras.optimizers.SGD(1.0), losses.get(name, epsilon=epsilon))
         layer.set_weights([np.zeros((1, 1)), np.array([-20.0])])
         ones = np.ones((4, 1, 1, 1), "float32")
-        expected = min(-np.log(lowest), 20.0) + dice
+        expected = min(-np.log(epsilon), 20.0) + dice
         assert model.train_on_batch(ones, ones) == pytest.approx(expected, rel=1e-5)
-        slopes[lowest] = -20.0 - float(layer.get_weights()[1][0])
+        slopes[epsilon] = -20.0 - float(layer.get_weights()[1][0])
     assert slopes == {1e-7: 0.0, 1e-37: pytest.approx(-1.0)}
 
 
 def test_cross_entropy_without_the_clip_is_finite_at_both_ends():
     """-log(1e-37) = 37 * 2.302585 = 85.2; -log(2^-24) = 24 * 0.693147 = 16.6."""
     both = _maps([[1, 0, 1, 0]]), _maps([[0, 1, 1, 0]])
-    loss = _numpy(losses.cross_entropy(*both, lowest=1e-37))[0, 0]
+    loss = _numpy(losses.cross_entropy(*both, epsilon=1e-37))[0, 0]
     np.testing.assert_allclose(loss, [85.19565, 16.635532, 6e-8, 0], rtol=1e-6, atol=1e-8)
     for name in ("cross_entropy", "cross_entropy_and_dice"):
-        with pytest.raises(ValueError, match="lowest: found 0"):
-            losses.get(name, lowest=0.0)
+        with pytest.raises(ValueError, match="epsilon: found 0"):
+            losses.get(name, epsilon=0.0)
 
 
 def test_cross_entropy_averages_channels():
@@ -74,7 +74,7 @@ def test_cross_entropy_agrees_with_keras():
 
 
 def test_gaussian_kernel_by_hand():
-    # exp(-1 / (2 * 1)) = 0.60653; 1 + 2 * 0.60653 = 2.21306; centre 1 / 2.21306^2 = 0.20418,
+    # exp(-1 / (2 * 1)) = 0.60653; 1 + 2 * 0.60653 = 2.21306; center 1 / 2.21306^2 = 0.20418,
     # side 0.60653 * 0.20418 = 0.12384, corner 0.60653^2 * 0.20418 = 0.07511.
     expected = [[0.07511, 0.12384, 0.07511], [0.12384, 0.20418, 0.12384]]
     np.testing.assert_allclose(losses.gaussian_kernel(3, 1.0)[:2], expected, atol=1e-5)
@@ -83,7 +83,7 @@ def test_gaussian_kernel_by_hand():
 
 def test_sobel_of_one_pixel_by_hand():
     # A Gaussian of width 1 leaves the image as it is. Around the single 1 the responses are the
-    # Sobel kernel, mirrored: left of it the right neighbour counts +2, right of it the left -2.
+    # Sobel kernel, mirrored: left of it the right neighbor counts +2, right of it the left -2.
     image = np.zeros((5, 5))
     image[2, 2] = 1
     maps = _numpy(losses.edge_maps(_maps(image), gaussian_size=1))
@@ -98,7 +98,7 @@ def test_magnitude_of_one_pixel_by_hand():
     image = np.zeros((5, 5))
     image[2, 2] = 1
     maps = losses.edge_maps(_maps(image), gaussian_size=1, response="magnitude")
-    # Corners: both responses 1 -> sqrt(2). Sides: one response 2. Centre: 0.
+    # Corners: both responses 1 -> sqrt(2). Sides: one response 2. Center: 0.
     root = 2**0.5
     expected = np.zeros((5, 5))
     expected[1:4, 1:4] = [[root, 2, root], [2, 0, 2], [root, 2, root]]
@@ -237,7 +237,7 @@ def test_total_is_entropy_plus_weighted_edge():
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)
-def test_losses_survive_serialisation(name):
+def test_losses_survive_serialization(name):
     loss = losses.get(name)
     again = keras.losses.deserialize(keras.losses.serialize(loss))
     assert type(again) is type(loss)
@@ -250,8 +250,8 @@ def test_compiled_model_reloads_with_its_loss(tmp_path):
     model.compile("sgd", loss)
     model.save(tmp_path / "model.keras")
     reloaded = keras.saving.load_model(tmp_path / "model.keras").loss
-    assert reloaded.edge_weight == 0.5
-    assert reloaded.edge_options["response"] == "magnitude"
+    assert reloaded.options["edge_weight"] == 0.5
+    assert reloaded.options["response"] == "magnitude"
 
 
 def test_unknown_loss_names_the_nearest():
@@ -262,7 +262,7 @@ def test_unknown_loss_names_the_nearest():
 def test_unknown_option_names_the_accepted():
     with pytest.raises(ValueError, match="option of cross_entropy_and_edge: found 'edge_wieght'"):
         losses.get("cross_entropy_and_edge", edge_wieght=1)
-    with pytest.raises(ValueError, match="expected one of: lowest"):
+    with pytest.raises(ValueError, match="expected one of: epsilon"):
         losses.get("cross_entropy", edge_weight=1)
 
 

@@ -1,4 +1,4 @@
-"""Names, options, errors, the table and the version check."""
+"""Names, options, errors and the version check."""
 
 import configparser
 import re
@@ -11,6 +11,7 @@ import pytest
 
 import keras_medseg
 from keras_medseg import registry
+from keras_medseg.reporting import model_table
 
 ROOT = Path(__file__).parents[1]
 SETUP = ROOT / "setup.cfg"
@@ -92,7 +93,7 @@ def test_a_broken_file_names_itself_and_hides_no_other(folder_of_networks):
         registry.build("typo")
     with pytest.raises(ImportError, match=r"models/empty\.py: found no network 'empty'"):
         registry.card("empty")
-    networks, *broken = registry.table().split("\n\n")
+    networks, *broken = model_table.table().split("\n\n")
     assert networks.splitlines()[2].startswith("| good ")
     assert len(networks.splitlines()) == 3
     assert [line.split(":")[0] for line in broken] == ["models/empty.py", "models/typo.py"]
@@ -114,7 +115,7 @@ def test_unknown_name_answers_with_the_nearest():
         keras_medseg.build("residual_atention_unet")
 
 
-def test_unknown_override_answers_with_the_accepted():
+def test_unknown_option_answers_with_the_accepted():
     with pytest.raises(ValueError, match=r"found 'filter', expected one of: input_shape,.*filters"):
         keras_medseg.build("residual_attention_unet", filter=8)
 
@@ -186,8 +187,6 @@ def test_old_version_is_named_with_its_remedy(monkeypatch, package, found):
     monkeypatch.setattr(registry, "version", {"keras": "3.15.1", package: found}.get)
     with pytest.raises(ImportError, match=f"{package}: found version {found}, expected") as error:
         registry.card("unet")
-    with pytest.raises(ImportError, match=package):
-        registry.table()
     assert "pip install --upgrade" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -196,26 +195,6 @@ def test_tensorflow_does_not_matter_on_another_backend(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     monkeypatch.setattr(registry, "version", {"keras": "3.12.0", "tensorflow": "2.1"}.get)
     registry.check_versions()
-
-
-def test_table_has_a_row_per_network():
-    lines = registry.table().splitlines()
-    header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    counts = ["trainable", "parameters"]
-    assert header == ["network", "paper", "input", *counts, "parity", "compared in"]
-    assert [row[0] for row in rows] == registry.list_models()
-    row = rows[registry.list_models().index("unet")]
-    papers = "mtds2021, csam_knee, iacnn"
-    counts = ["34,527,041", "34,540,737"]
-    assert row[1:] == ["ronneberger2015", "224x224x3 (2-D)", *counts, "golden", papers]
-
-
-def test_table_of_the_readme_is_the_one_that_is_printed(tmp_path):
-    page = tmp_path / "README.md"
-    page.write_text((ROOT / "README.md").read_text())
-    registry.write_table(page)
-    remedy = "run: keras-medseg models --write README.md"
-    assert page.read_text() == (ROOT / "README.md").read_text(), remedy
 
 
 def test_speed_table_has_every_network_in_both_precisions():
@@ -240,14 +219,3 @@ def test_readme_counts_the_networks_as_their_cards_do():
     assert "and three of their kin" in text
     assert "Thirteen of the fifteen" in text
     assert "eleven other networks" in text
-
-
-def test_table_is_put_between_its_marks_only(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("above\n{}\nold\n{}\nbelow\n".format(*registry.TABLE_MARKS))
-    registry.write_table(page)
-    begin, end = registry.TABLE_MARKS
-    assert page.read_text() == f"above\n{begin}\n\n{registry.table()}\n\n{end}\nbelow\n"
-    page.write_text(f"{end} {begin}")
-    with pytest.raises(ValueError, match=r"page\.md: found no lines"):
-        registry.write_table(page)

@@ -14,7 +14,7 @@ import numpy as np
 from keras import layers
 
 from keras_medseg.layers.interpolation import Resize
-from keras_medseg.layers.windows import WindowAttention
+from keras_medseg.layers.transformer import WindowAttention
 
 Shape = Sequence[int]
 UNCOUNTED = ("Einsum", "Dot", "Tensordot", "Inner", "Conv", "MultiHeadAttention")

@@ -1,19 +1,21 @@
-"""Attention on feature maps."""
+"""Attention on feature maps: CBAM, squeeze-and-excitation, attention gates on skips."""
 
 import keras
 from keras import layers, ops
 
-from keras_medseg.frameworks import Stack
-from keras_medseg.layers.convolution import conv, norm
+from keras_medseg.frameworks import FrameworkDefaults
+from keras_medseg.layers.convolution import conv, conv_bn_relu
+from keras_medseg.layers.normalization import batch_norm
+from keras_medseg.layers.resampling import up
 
 
 def channel_gate(
-    x: keras.KerasTensor, *, stack: Stack, name: str, ratio: int = 16
+    x: keras.KerasTensor, *, framework: FrameworkDefaults, name: str, ratio: int = 16
 ) -> keras.KerasTensor:
     """Weight each channel by sigmoid(MLP(average over H, W) + MLP(maximum over H, W)).
 
-    Woo et al. 2018 (CBAM), equation (2); the two-layer MLP with C / ratio hidden units (at least
-    one) is shared. (N, H, W, C) -> (N, H, W, C).
+    Woo et al. 2018 (CBAM), equation (2). Both branches share the two-layer MLP with C / ratio
+    hidden units (at least one). (N, H, W, C) -> (N, H, W, C).
     """
     channels = x.shape[-1]
     hidden = max(1, channels // ratio)
@@ -22,8 +24,8 @@ def channel_gate(
         return layers.Dense(
             units,
             activation=activation,
-            kernel_initializer=stack.kernel(inputs),
-            bias_initializer=stack.bias(inputs),
+            kernel_initializer=framework.kernel(inputs),
+            bias_initializer=framework.bias(inputs),
             name=f"{name}_{part}",
         )
 
@@ -39,16 +41,27 @@ def channel_gate(
 def squeeze_excitation(
     x: keras.KerasTensor,
     *,
-    stack: Stack,
+    framework: FrameworkDefaults,
     name: str,
     ratio: int,
     use_bias: bool = True,
     dropout: float = 0.0,
 ) -> keras.KerasTensor:
-    """Weight each channel by sigmoid(W2 relu(W1 mean over H, W)), C / ratio hidden units.
+    """Weight each channel by sigmoid(W2 relu(W1 mean over H, W)).
 
-    Hu, Shen, Sun 2018 (CVPR), equations (2) to (4). `dropout` is the share of the channels' weights
-    that are 0 in a training step (mtds2021, section 2.1). (N, H, W, C) -> (N, H, W, C).
+    Hu, Shen, Sun 2018 (CVPR), equations (2) to (4).
+
+    Args:
+        x: (N, H, W, C).
+        framework: gives initializers.
+        name: prefix of the layers.
+        ratio: C / ratio (at least one) is the number of hidden units.
+        use_bias: whether the two layers have biases.
+        dropout: share of the channels' weights that are 0 in a training step (mtds2021, section
+            2.1).
+
+    Returns:
+        (N, H, W, C).
     """
     channels = x.shape[-1]
     hidden = max(1, channels // ratio)
@@ -62,8 +75,8 @@ def squeeze_excitation(
             units,
             activation=activation,
             use_bias=use_bias,
-            kernel_initializer=stack.kernel(fan_in),
-            bias_initializer=stack.bias(fan_in),
+            kernel_initializer=framework.kernel(fan_in),
+            bias_initializer=framework.bias(fan_in),
             name=f"{name}_{part}",
         )(weights)
     if dropout:
@@ -74,20 +87,20 @@ def squeeze_excitation(
 def spatial_gate(
     x: keras.KerasTensor,
     *,
-    stack: Stack,
+    framework: FrameworkDefaults,
     name: str,
-    batch_norm: bool = False,
+    use_batch_norm: bool = False,
 ) -> keras.KerasTensor:
     """Weight each pixel by sigmoid(conv([maximum over C, mean over C])).
 
-    Woo et al. 2018 (CBAM), equation (3); the 7x7 convolution has no bias, and its output is
-    normalised if `batch_norm`. (N, H, W, C) -> (N, H, W, C).
+    Woo et al. 2018 (CBAM), equation (3). The 7x7 convolution has no bias; batch norm follows it if
+    `use_batch_norm`. (N, H, W, C) -> (N, H, W, C).
     """
     pooled = [ops.max(x, axis=-1, keepdims=True), ops.mean(x, axis=-1, keepdims=True)]
     pooled = layers.Concatenate(name=f"{name}_pool")(pooled)
-    logits = conv(pooled, 1, 7, stack=stack, name=f"{name}_conv", use_bias=False)
-    if batch_norm:
-        logits = norm(logits, stack=stack, name=f"{name}_bn")
+    logits = conv(pooled, 1, 7, framework=framework, name=f"{name}_conv", use_bias=False)
+    if use_batch_norm:
+        logits = batch_norm(logits, framework=framework, name=f"{name}_bn")
     weights = layers.Activation("sigmoid", name=f"{name}_sigmoid")(logits)
     return layers.Multiply(name=f"{name}_scale")([x, weights])
 
@@ -95,15 +108,66 @@ def spatial_gate(
 def cbam(
     x: keras.KerasTensor,
     *,
-    stack: Stack,
+    framework: FrameworkDefaults,
     name: str,
     ratio: int = 16,
-    batch_norm: bool = False,
+    use_batch_norm: bool = False,
 ) -> keras.KerasTensor:
     """Convolutional block attention module: the channel gate, then the spatial gate.
 
-    Woo, Park, Lee, Kweon 2018 (ECCV), equation (1). The authors' code normalises the spatial
-    gate's map, which the article does not mention: `batch_norm`. (N, H, W, C) -> (N, H, W, C).
+    Woo, Park, Lee, Kweon 2018 (ECCV), equation (1). (N, H, W, C) -> (N, H, W, C).
+
+    Args:
+        x: (N, H, W, C).
+        framework: gives initializers and the batch norm's constants.
+        name: prefix of the layers.
+        ratio: of the channel gate.
+        use_batch_norm: of the spatial gate. The authors' code has it; the article does not
+            mention it.
+
+    Returns:
+        (N, H, W, C).
     """
-    x = channel_gate(x, stack=stack, name=f"{name}_channel", ratio=ratio)
-    return spatial_gate(x, stack=stack, name=f"{name}_spatial", batch_norm=batch_norm)
+    x = channel_gate(x, framework=framework, name=f"{name}_channel", ratio=ratio)
+    return spatial_gate(
+        x, framework=framework, name=f"{name}_spatial", use_batch_norm=use_batch_norm
+    )
+
+
+def attention_gate(
+    skip: keras.KerasTensor,
+    signal: keras.KerasTensor,
+    filters: int,
+    *,
+    framework: FrameworkDefaults,
+    name: str,
+    coarse: bool = False,
+) -> keras.KerasTensor:
+    """skip * sigmoid(psi(relu(W_x skip + W_g signal))).
+
+    Oktay et al. 2018, equations (1) and (2), in the common form with a batch norm after every 1x1
+    convolution.
+
+    Args:
+        skip: (N, H, W, C) or (N, X, Y, Z, C).
+        signal: the gating signal, (N, H, W, G) or (N, X, Y, Z, G).
+        filters: channels of the sum.
+        framework: gives initializers and the batch norm's constants.
+        name: prefix of the layers.
+        coarse: whether `signal` has half the resolution of the skip; W_g signal is then doubled.
+
+    Returns:
+        A tensor of the shape of `skip`.
+    """
+
+    def pointwise(x: keras.KerasTensor, width: int, part: str) -> keras.KerasTensor:
+        part = f"{name}_{part}"
+        return conv_bn_relu(x, width, 1, framework=framework, name=part, activation=False)
+
+    gate = pointwise(signal, filters, "g")
+    if coarse:
+        gate = up(gate, "nearest", framework=framework, name=f"{name}_g_up")
+    x = layers.Add(name=f"{name}_add")([gate, pointwise(skip, filters, "x")])
+    x = pointwise(layers.ReLU(name=f"{name}_relu")(x), 1, "psi")
+    weights = layers.Activation("sigmoid", name=f"{name}_sigmoid")(x)
+    return layers.Multiply(name=f"{name}_scale")([skip, weights])

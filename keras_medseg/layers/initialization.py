@@ -1,25 +1,32 @@
-"""Initialisers that an author names, in place of the stack's silent ones."""
+"""Initializers that an author names, in place of the framework's silent ones."""
 
 from dataclasses import replace
+from typing import Any
 
-from keras_medseg.frameworks import Stack
+from keras_medseg.frameworks import FrameworkDefaults
 
 
-def initialised(stack: Stack, initializer: str, **options) -> Stack:
-    """`stack` with all kernels drawn by keras.initializers.<initializer>(**options), biases 0."""
+def with_initializer(
+    framework: FrameworkDefaults, initializer: str, **options: Any
+) -> FrameworkDefaults:
+    """`framework` with kernels from keras.initializers.<initializer>(**options) and zero biases."""
     kernel = {"class_name": initializer, "config": options}
-    return replace(stack, kernel_initializer=kernel, bias_initializer="zeros")
+    return replace(framework, kernel_initializer=kernel, bias_initializer="zeros")
 
 
-def he_normal(stack: Stack, mode: str, slope: float = 0.0) -> Stack:
-    """`stack` with kernels from N(0, 2 / (1 + slope^2) / fan), PyTorch's kaiming_normal_.
+def he_normal(framework: FrameworkDefaults, mode: str, slope: float = 0.0) -> FrameworkDefaults:
+    """`framework` with kernels from N(0, 2 / (1 + slope^2) / fan), PyTorch's kaiming_normal_.
 
-    Keras' own HeNormal is truncated.
+    Biases are zero. Keras' own HeNormal truncates the distribution.
 
     Args:
+        framework: the defaults to start from.
         mode: "fan_in" or "fan_out".
-        slope: of the leaky ReLU that the variance is made for.
+        slope: of the leaky ReLU for which the variance is meant.
+
+    Returns:
+        New defaults.
     """
     scale = 2 / (1 + slope**2)
     options = dict(scale=scale, mode=mode, distribution="untruncated_normal")
-    return initialised(stack, "VarianceScaling", **options)
+    return with_initializer(framework, "VarianceScaling", **options)

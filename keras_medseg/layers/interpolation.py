@@ -1,9 +1,11 @@
-"""Resizing to a given size: linear with aligned corners, and averages over bins.
+"""Resizing to a given size: linear interpolation, and averages over bins.
 
-In two or three dimensions, by the number of sizes. keras.ops and UpSampling2D interpolate between
-pixel centres. With align_corners=True, PyTorch and TensorFlow 1 map the outermost pixels onto each
-other, which is another result.
+The number of sizes decides between two and three dimensions. keras.ops and UpSampling2D interpolate
+between pixel centers. With align_corners=True, PyTorch and TensorFlow 1 map the outermost pixels
+onto each other, which gives other values.
 """
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -56,25 +58,26 @@ MATRICES = {
 
 @keras.saving.register_keras_serializable(package="keras_medseg")
 class Resize(layers.Layer):
-    """Linear resampling of every axis by a matrix of its own, (N, H, W, C) -> (N, *size, C).
+    """Linear resampling of each axis by its own matrix, (N, H, W, C) -> (N, *size, C).
 
     Likewise (N, X, Y, Z, C).
 
     Args:
         size: of the output, one number for each axis.
-        method: "aligned_bilinear", "bilinear" (between pixel centres, as UpSampling2D does, which
-            Keras lacks in three dimensions) or "average".
+        method: "aligned_bilinear", "average", or "bilinear" (between pixel centers as UpSampling2D
+            does, which Keras lacks in three dimensions).
+        options: those of keras.layers.Layer.
     """
 
-    def __init__(self, size: tuple[int, ...], method: str, **options):
+    def __init__(self, size: tuple[int, ...], method: str, **options: Any) -> None:
         super().__init__(**options)
         self.size, self.method = tuple(size), method
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int, ...]) -> None:
         pairs = zip(input_shape[1:-1], self.size, strict=True)
         self._matrices = [MATRICES[self.method](old, new) for old, new in pairs]
 
-    def call(self, x):
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         axes = "xyz"[: len(self.size)]
         for axis, matrix in zip(axes, self._matrices):
             resized = axes.replace(axis, "r")
@@ -82,8 +85,8 @@ class Resize(layers.Layer):
             x = ops.einsum(f"r{axis},n{axes}c->n{resized}c", matrix, x)
         return x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], *self.size, input_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "size": self.size, "method": self.method}

@@ -1,42 +1,50 @@
-"""Gradient checkpointing: activations that are computed twice and kept once."""
+"""Gradient checkpointing: activations are computed again for the gradient instead of being kept."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
 
 @keras.saving.register_keras_serializable(package="keras_medseg")
-class Rematerialised(keras.Model):
-    """A functional network of which the gradient keeps the input alone.
+class Rematerialized(keras.Model):
+    """A functional network that keeps only its input for the gradient.
 
-    keras.RematScope does this for single layers, which saves nothing: each one's input is another
-    one's output. For a network within a network it raises ValueError (Keras 3.15, TensorFlow).
+    keras.RematScope does this for single layers, which saves nothing because the input of each is
+    the output of another. For a network within a network it raises ValueError (Keras 3.15,
+    TensorFlow).
     """
 
-    def call(self, inputs, training=None, mask=None):
-        # A function of its own for every call: JAX knows one that it has seen before, and would
-        # differentiate it at the weights of that time.
-        def network(x):
-            return super(Rematerialised, self).call(x, training=training, mask=mask)
+    def call(
+        self, inputs: keras.KerasTensor, training: bool | None = None, mask: Any = None
+    ) -> keras.KerasTensor:
+        # Each call needs its own function: JAX recognizes one that it has traced before, and would
+        # take the gradient at the weights of that time.
+        def network(x: keras.KerasTensor) -> keras.KerasTensor:
+            return super(Rematerialized, self).call(x, training=training, mask=mask)
 
         return keras.remat(network)(inputs)
 
 
-def rematerialised(
-    block: Callable[..., keras.KerasTensor], x: keras.KerasTensor, *args, name: str, **options
+def rematerialized(
+    block: Callable[..., keras.KerasTensor],
+    x: keras.KerasTensor,
+    *args: Any,
+    name: str,
+    **options: Any,
 ) -> keras.KerasTensor:
-    """block(x, *args, name=name, **options), whose activations are computed anew for the gradient.
+    """block(x, *args, name=name, **options), whose activations are computed again for the gradient.
 
-    The layers are within one that is called `name`, under the names that they would have outside of
-    it. No batch norm may be among them: it would count the batch twice.
+    The block's layers keep their names, inside one layer called `name`. The block must not contain
+    batch norm, which would count the batch twice.
     """
     entry = keras.Input(x.shape[1:], dtype=x.dtype)
-    network = Rematerialised(entry, block(entry, *args, name=name, **options), name=name)
+    network = Rematerialized(entry, block(entry, *args, name=name, **options), name=name)
     return network(x)
 
 
-def plain(
-    block: Callable[..., keras.KerasTensor], x: keras.KerasTensor, *args, **options
+def not_rematerialized(
+    block: Callable[..., keras.KerasTensor], x: keras.KerasTensor, *args: Any, **options: Any
 ) -> keras.KerasTensor:
-    """block(x, *args, **options), to be chosen in place of `rematerialised`."""
+    """block(x, *args, **options): the alternative to `rematerialized` with the same signature."""
     return block(x, *args, **options)

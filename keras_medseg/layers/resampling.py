@@ -1,14 +1,15 @@
-"""Halving and doubling the resolution, and the sizes that survive it.
+"""Halving and doubling the resolution, and the input sizes that allow it.
 
-In two or three dimensions, by the rank of the tensor: (N, H, W, C) or (N, X, Y, Z, C).
+The rank of the tensor decides between two and three dimensions: (N, H, W, C) or (N, X, Y, Z, C).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 from keras_medseg.errors import require_choice
-from keras_medseg.frameworks import Stack
+from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.layers.convolution import conv, layer_class
 
 DOWNSAMPLING = ("max_pool", "average_pool", "strided_conv")
@@ -17,20 +18,22 @@ UPSAMPLING_3D = ("nearest", "transposed_conv")
 AXES = {2: ("height", "width"), 3: ("x", "y", "z")}
 
 
-def down(x: keras.KerasTensor, kind: str, *, stack: Stack, name: str) -> keras.KerasTensor:
+def down(
+    x: keras.KerasTensor, method: str, *, framework: FrameworkDefaults, name: str
+) -> keras.KerasTensor:
     """Halve every axis by a pool of size 2 or a 3x3 convolution of stride 2; the channels stay.
 
     (N, H, W, C) -> (N, H / 2, W / 2, C), likewise (N, X, Y, Z, C).
 
     Raises:
-        ValueError: `kind` is not one of DOWNSAMPLING.
+        ValueError: `method` is not one of DOWNSAMPLING.
     """
-    require_choice("downsampling", kind, DOWNSAMPLING)
-    if kind == "max_pool":
+    require_choice("downsampling", method, DOWNSAMPLING)
+    if method == "max_pool":
         return max_pool(x, 2, name=name)
-    if kind == "average_pool":
+    if method == "average_pool":
         return layer_class("AveragePooling{}D", x)(2, name=name)(x)
-    return conv(x, x.shape[-1], 3, stack=stack, name=name, strides=2)
+    return conv(x, x.shape[-1], 3, framework=framework, name=name, strides=2)
 
 
 def max_pool(
@@ -43,19 +46,21 @@ def max_pool(
     return layer_class("MaxPooling{}D", x)(size, name=name, **options)(x)
 
 
-def up(x: keras.KerasTensor, kind: str, *, stack: Stack, name: str) -> keras.KerasTensor:
+def up(
+    x: keras.KerasTensor, method: str, *, framework: FrameworkDefaults, name: str
+) -> keras.KerasTensor:
     """Double every axis by interpolation or a 2x2 transposed convolution; the channels stay.
 
     (N, H, W, C) -> (N, 2H, 2W, C), likewise (N, X, Y, Z, C).
 
     Raises:
-        ValueError: `kind` is not one of UPSAMPLING, or in three dimensions of UPSAMPLING_3D.
+        ValueError: `method` is not one of UPSAMPLING, or in three dimensions of UPSAMPLING_3D.
     """
-    flat = len(x.shape) == 4
-    require_choice("upsampling", kind, UPSAMPLING if flat else UPSAMPLING_3D)
-    if kind == "transposed_conv":
-        return transposed_conv(x, x.shape[-1], stack=stack, name=name)
-    options = {"interpolation": kind} if flat else {}
+    two_dimensions = len(x.shape) == 4
+    require_choice("upsampling", method, UPSAMPLING if two_dimensions else UPSAMPLING_3D)
+    if method == "transposed_conv":
+        return transposed_conv(x, x.shape[-1], framework=framework, name=name)
+    options = {"interpolation": method} if two_dimensions else {}
     return layer_class("UpSampling{}D", x)(2, name=name, **options)(x)
 
 
@@ -63,10 +68,10 @@ def transposed_conv(
     x: keras.KerasTensor,
     filters: int,
     *,
-    stack: Stack,
+    framework: FrameworkDefaults,
     name: str,
     kernel_size: int = 2,
-    **options,
+    **options: Any,
 ) -> keras.KerasTensor:
     """Transposed convolution of stride 2, (N, H, W, C) -> (N, 2H, 2W, filters).
 
@@ -77,8 +82,8 @@ def transposed_conv(
     defaults = dict(
         strides=2,
         padding="same",
-        kernel_initializer=stack.kernel(fan_in),
-        bias_initializer=stack.bias(fan_in),
+        kernel_initializer=framework.kernel(fan_in),
+        bias_initializer=framework.bias(fan_in),
     )
     transpose = layer_class("Conv{}DTranspose", x)
     return transpose(filters, kernel_size, name=name, **{**defaults, **options})(x)
@@ -87,13 +92,16 @@ def transposed_conv(
 def require_multiple(
     input_shape: Sequence[int | None], multiple: int, *, offset: int = 0, dimensions: int = 2
 ) -> None:
-    """Check that every size is `offset` plus a multiple of `multiple`, or None for any such size.
+    """Check that every size is `offset` plus a multiple of `multiple`, or None (any such size).
 
     Args:
         input_shape: (H, W, C), or (X, Y, Z, C) where `dimensions` is 3.
+        multiple: in pixels.
+        offset: in pixels.
+        dimensions: number of spatial axes, 2 or 3.
 
     Raises:
-        ValueError: naming the next larger shape that fits.
+        ValueError: a size that does not fit; the message names the next larger shape that does.
     """
     axes = AXES[dimensions]
     if len(input_shape) != dimensions + 1:
@@ -108,6 +116,34 @@ def require_multiple(
             f"input_shape: found {tuple(input_shape)}, expected {', '.join(axes[:-1])} and "
             f"{axes[-1]} {rule}. The next valid shape is {fitting}."
         )
+
+
+def require_more_than_one(
+    input_shape: Sequence[int | None], stride: int, *, dimensions: int = 2
+) -> None:
+    """Check that maps `stride` times smaller than the input exist and have more than one voxel.
+
+    The instance norm of a single voxel is 0, whatever its value; PyTorch refuses it as well.
+
+    Args:
+        input_shape: (H, W, C), or (X, Y, Z, C) where `dimensions` is 3; sizes may be None.
+        stride: of the smallest map with an instance norm, in pixels.
+        dimensions: number of spatial axes, 2 or 3.
+
+    Raises:
+        ValueError: `stride` does not divide a size, or only one voxel would be left; the message
+            names the next larger shape that fits.
+    """
+    *sizes, channels = input_shape
+    if len(sizes) == dimensions and all(size is not None and size <= stride for size in sizes):
+        fitting = (2 * stride, *[stride] * (dimensions - 1), channels)
+        raise ValueError(
+            f"input_shape: found {tuple(input_shape)}, expected sizes divisible by {stride} and "
+            f"more than one voxel at 1/{stride} of them, because the instance norm of a single one "
+            f"is 0. The next valid shape is {fitting}."
+        )
+    # One size at least is larger, so that its next multiple has two voxels or more.
+    require_multiple(input_shape, stride, dimensions=dimensions)
 
 
 def _next_fitting(size: int | None, multiple: int, offset: int) -> int | None:

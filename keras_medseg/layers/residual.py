@@ -1,6 +1,6 @@
 """Residual units: relu(F(x) + shortcut(x)), He et al. 2016 (CVPR), equations (1) and (2).
 
-`pre_activation` is the other kind: nothing follows the sum.
+In `pre_activation` nothing follows the sum.
 """
 
 from collections.abc import Callable
@@ -8,120 +8,140 @@ from collections.abc import Callable
 import keras
 from keras import layers, ops
 
-from keras_medseg.frameworks import Stack
-from keras_medseg.layers.convolution import (
-    bn_relu_conv,
-    conv,
-    conv_bn_relu,
-    norm,
-    separable_conv,
-)
+from keras_medseg.frameworks import FrameworkDefaults
+from keras_medseg.layers.convolution import bn_relu_conv, conv, conv_bn_relu, separable_conv
+from keras_medseg.layers.normalization import batch_norm
 
 
-def bottleneck(x: keras.KerasTensor, filters: int, *, stack: Stack, name: str) -> keras.KerasTensor:
+def bottleneck(
+    x: keras.KerasTensor, filters: int, *, framework: FrameworkDefaults, name: str
+) -> keras.KerasTensor:
     """1x1 to a quarter of the filters, 3x3, 1x1 back; He et al., figure 5 (right).
 
-    The shortcut is a 1x1 convolution also where the shapes agree.
+    The shortcut is always a 1x1 convolution, even where the shapes agree.
     (N, H, W, C) -> (N, H, W, filters).
     """
     width = max(1, filters // 4)
-    y = conv_bn_relu(x, width, 1, stack=stack, name=f"{name}_conv1")
-    y = conv_bn_relu(y, width, 3, stack=stack, name=f"{name}_conv2")
-    y = conv_bn_relu(y, filters, 1, stack=stack, name=f"{name}_conv3", activation=False)
-    return _join(y, projection(x, filters, stack=stack, name=name), name)
+    y = conv_bn_relu(x, width, 1, framework=framework, name=f"{name}_conv1")
+    y = conv_bn_relu(y, width, 3, framework=framework, name=f"{name}_conv2")
+    y = conv_bn_relu(y, filters, 1, framework=framework, name=f"{name}_conv3", activation=False)
+    return _add_relu(y, projection(x, filters, framework=framework, name=name), name)
 
 
-def separable(x: keras.KerasTensor, filters: int, *, stack: Stack, name: str) -> keras.KerasTensor:
+def separable(
+    x: keras.KerasTensor, filters: int, *, framework: FrameworkDefaults, name: str
+) -> keras.KerasTensor:
     """One depthwise-separable 3x3 convolution; the shortcut is always a 1x1 convolution.
 
     (N, H, W, C) -> (N, H, W, filters).
     """
-    y = separable_conv(x, filters, 3, stack=stack, name=f"{name}_conv1")
-    y = norm(y, stack=stack, name=f"{name}_conv1_bn")
-    return _join(y, projection(x, filters, stack=stack, name=name), name)
+    y = separable_conv(x, filters, 3, framework=framework, name=f"{name}_conv1")
+    y = batch_norm(y, framework=framework, name=f"{name}_conv1_bn")
+    return _add_relu(y, projection(x, filters, framework=framework, name=name), name)
 
 
 def separable_pair(
-    x: keras.KerasTensor, filters: int, *, stack: Stack, name: str
+    x: keras.KerasTensor, filters: int, *, framework: FrameworkDefaults, name: str
 ) -> keras.KerasTensor:
     """Two depthwise-separable 3x3 convolutions and a shortcut without parameters.
 
     (N, H, W, C) -> (N, H, W, filters).
     """
-    y = separable_conv(x, filters, 3, stack=stack, name=f"{name}_conv1")
-    y = norm(y, stack=stack, name=f"{name}_conv1_bn")
+    y = separable_conv(x, filters, 3, framework=framework, name=f"{name}_conv1")
+    y = batch_norm(y, framework=framework, name=f"{name}_conv1_bn")
     y = layers.ReLU(name=f"{name}_conv1_relu")(y)
-    y = separable_conv(y, filters, 3, stack=stack, name=f"{name}_conv2")
-    y = norm(y, stack=stack, name=f"{name}_conv2_bn")
-    return _join(y, fitted_identity(x, filters), name)
+    y = separable_conv(y, filters, 3, framework=framework, name=f"{name}_conv2")
+    y = batch_norm(y, framework=framework, name=f"{name}_conv2_bn")
+    return _add_relu(y, fitted_identity(x, filters), name)
 
 
-def plain(x: keras.KerasTensor, filters: int, *, stack: Stack, name: str) -> keras.KerasTensor:
+def plain_block(
+    x: keras.KerasTensor, filters: int, *, framework: FrameworkDefaults, name: str
+) -> keras.KerasTensor:
     """Two 3x3 convolutions; He et al., figure 5 (left).
 
     The shortcut is a 1x1 convolution only where the number of channels changes (their option B).
     (N, H, W, C) -> (N, H, W, filters).
     """
-    y = conv_bn_relu(x, filters, 3, stack=stack, name=f"{name}_conv1")
-    y = conv_bn_relu(y, filters, 3, stack=stack, name=f"{name}_conv2", activation=False)
-    return _join(y, projection_if_needed(x, filters, stack=stack, name=name), name)
+    y = conv_bn_relu(x, filters, 3, framework=framework, name=f"{name}_conv1")
+    y = conv_bn_relu(y, filters, 3, framework=framework, name=f"{name}_conv2", activation=False)
+    return _add_relu(y, projection_if_needed(x, filters, framework=framework, name=name), name)
 
 
 def plain_single(
-    x: keras.KerasTensor, filters: int, *, stack: Stack, name: str
+    x: keras.KerasTensor, filters: int, *, framework: FrameworkDefaults, name: str
 ) -> keras.KerasTensor:
-    """One 3x3 convolution; shortcut as in `plain`. (N, H, W, C) -> (N, H, W, filters)."""
-    y = conv_bn_relu(x, filters, 3, stack=stack, name=f"{name}_conv1", activation=False)
-    return _join(y, projection_if_needed(x, filters, stack=stack, name=name), name)
+    """One 3x3 convolution; shortcut as in `plain_block`. (N, H, W, C) -> (N, H, W, filters)."""
+    y = conv_bn_relu(x, filters, 3, framework=framework, name=f"{name}_conv1", activation=False)
+    return _add_relu(y, projection_if_needed(x, filters, framework=framework, name=name), name)
 
 
 def pre_activation(
     x: keras.KerasTensor,
     filters: int,
     *,
-    stack: Stack,
+    framework: FrameworkDefaults,
     name: str,
     strides: int = 1,
     shortcut_size: int = 1,
     shortcut_norm: bool = False,
 ) -> keras.KerasTensor:
-    """Twice batch norm, ReLU, 3x3 convolution, plus a convolved shortcut.
+    """Batch norm, ReLU, 3x3 convolution, twice, plus a convolution as the shortcut.
 
-    He et al. 2016 (ECCV), figure 4 (e). `strides` are those of the first convolution and of the
-    shortcut. (N, H, W, C) -> (N, H / strides, W / strides, filters).
+    He et al. 2016 (ECCV), figure 4 (e).
+
+    Args:
+        x: (N, H, W, C).
+        filters: channels of the output.
+        framework: gives initializers, padding and the batch norm's constants.
+        name: prefix of the layers.
+        strides: of the first convolution and of the shortcut.
+        shortcut_size: kernel size of the shortcut.
+        shortcut_norm: whether batch norm follows the shortcut's convolution.
+
+    Returns:
+        (N, H / strides, W / strides, filters).
     """
-    y = bn_relu_conv(x, filters, 3, stack=stack, name=f"{name}_conv1", strides=strides)
-    y = bn_relu_conv(y, filters, 3, stack=stack, name=f"{name}_conv2")
-    x = conv(x, filters, shortcut_size, stack=stack, name=f"{name}_shortcut", strides=strides)
+    y = bn_relu_conv(x, filters, 3, framework=framework, name=f"{name}_conv1", strides=strides)
+    y = bn_relu_conv(y, filters, 3, framework=framework, name=f"{name}_conv2")
+    shortcut = f"{name}_shortcut"
+    x = conv(x, filters, shortcut_size, framework=framework, name=shortcut, strides=strides)
     if shortcut_norm:
-        x = norm(x, stack=stack, name=f"{name}_shortcut_bn")
+        x = batch_norm(x, framework=framework, name=f"{shortcut}_bn")
     return layers.Add(name=f"{name}_add")([y, x])
 
 
+# Names of the readings of a paper's "residual block", as options give them.
 RESIDUAL_BLOCKS: dict[str, Callable[..., keras.KerasTensor]] = {
-    block.__name__: block for block in (bottleneck, separable, plain, separable_pair, plain_single)
+    "bottleneck": bottleneck,
+    "separable": separable,
+    "plain": plain_block,
+    "separable_pair": separable_pair,
+    "plain_single": plain_single,
 }
 
 
-def projection(x: keras.KerasTensor, filters: int, *, stack: Stack, name: str) -> keras.KerasTensor:
-    """Shortcut by a 1x1 convolution with bias, not normalised."""
-    return conv(x, filters, 1, stack=stack, name=f"{name}_shortcut")
+def projection(
+    x: keras.KerasTensor, filters: int, *, framework: FrameworkDefaults, name: str
+) -> keras.KerasTensor:
+    """Shortcut by a 1x1 convolution with bias and without norm."""
+    return conv(x, filters, 1, framework=framework, name=f"{name}_shortcut")
 
 
 def projection_if_needed(
-    x: keras.KerasTensor, filters: int, *, stack: Stack, name: str
+    x: keras.KerasTensor, filters: int, *, framework: FrameworkDefaults, name: str
 ) -> keras.KerasTensor:
     """`projection` where the number of channels changes, else the input itself."""
-    return x if x.shape[-1] == filters else projection(x, filters, stack=stack, name=name)
+    return x if x.shape[-1] == filters else projection(x, filters, framework=framework, name=name)
 
 
 def fitted_identity(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-    """The input with zero channels added (He et al., option A) or the last ones left out."""
+    """The input, padded with zero channels (He et al., option A) or cut to the first `filters`."""
     channels = x.shape[-1]
     if channels >= filters:
         return x[..., :filters]
     return ops.pad(x, [(0, 0), (0, 0), (0, 0), (0, filters - channels)])
 
 
-def _join(y: keras.KerasTensor, shortcut: keras.KerasTensor, name: str) -> keras.KerasTensor:
+def _add_relu(y: keras.KerasTensor, shortcut: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([y, shortcut]))

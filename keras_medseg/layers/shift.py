@@ -3,9 +3,9 @@
 import keras
 from keras import layers
 
-from keras_medseg.frameworks import Stack
-from keras_medseg.layers.initialization import he_normal, initialised
-from keras_medseg.layers.tokens import dense, gelu, layer_norm
+from keras_medseg.frameworks import FrameworkDefaults
+from keras_medseg.layers.initialization import he_normal, with_initializer
+from keras_medseg.layers.transformer import dense, gelu, layer_norm
 
 GROUPS = 5
 
@@ -13,8 +13,8 @@ GROUPS = 5
 def shift(x: keras.KerasTensor, axis: int, *, name: str) -> keras.KerasTensor:
     """Five groups of channels moved by -2, -1, 0, 1, 2 pixels along H (axis 1) or W (axis 2).
 
-    What moves in is zero. The groups are those of torch.chunk: equal but for the last, and fewer
-    where there are few channels. (N, H, W, C) -> (N, H, W, C).
+    Zeros move in. The groups are those of torch.chunk: of equal size except the last, and fewer
+    than five if there are few channels. (N, H, W, C) -> (N, H, W, C).
     """
     reach = GROUPS // 2
     channels = x.shape[-1]
@@ -30,23 +30,25 @@ def shift(x: keras.KerasTensor, axis: int, *, name: str) -> keras.KerasTensor:
     return layers.Concatenate(name=f"{name}_concat")(groups)
 
 
-def shifted_block(x: keras.KerasTensor, *, stack: Stack, name: str) -> keras.KerasTensor:
-    """x + MLP(norm(x)) that sees its neighbourhood by shifts and a depthwise 3x3 convolution.
+def shifted_block(
+    x: keras.KerasTensor, *, framework: FrameworkDefaults, name: str
+) -> keras.KerasTensor:
+    """x + MLP(norm(x)), whose shifts and depthwise 3x3 convolution mix neighboring pixels.
 
-    Shift along H, linear, depthwise convolution, GELU, shift along W, linear; all of one width.
-    Initialised as in the authors' code. (N, H, W, C) -> (N, H, W, C).
+    The MLP is: shift along H, linear, depthwise convolution, GELU, shift along W, linear; all have
+    C channels. Initialized as in the authors' code. (N, H, W, C) -> (N, H, W, C).
     """
     channels = x.shape[-1]
-    linear = initialised(stack, "RandomNormal", stddev=0.02)
-    y = layer_norm(x, stack=stack, name=f"{name}_norm2")
+    linear = with_initializer(framework, "RandomNormal", stddev=0.02)
+    y = layer_norm(x, framework=framework, name=f"{name}_norm2")
     y = shift(y, 1, name=f"{name}_shift_h")
-    y = dense(y, channels, stack=linear, name=f"{name}_mlp_fc1")
+    y = dense(y, channels, framework=linear, name=f"{name}_mlp_fc1")
     y = layers.DepthwiseConv2D(
         3,
         padding="same",
-        depthwise_initializer=he_normal(stack, "fan_out").kernel(9),
+        depthwise_initializer=he_normal(framework, "fan_out").kernel(9),
         name=f"{name}_mlp_dwconv",
     )(y)
     y = shift(gelu(y), 2, name=f"{name}_shift_w")
-    y = dense(y, channels, stack=linear, name=f"{name}_mlp_fc2")
+    y = dense(y, channels, framework=linear, name=f"{name}_mlp_fc2")
     return layers.Add(name=f"{name}_add")([x, y])

@@ -1,4 +1,8 @@
-"""The Us that networks share: LeeJunHyun's, with blocks to be chosen, and the residual one."""
+"""U-Net skeletons shared by several networks.
+
+`leejunhyun_unet` is the U-Net of LeeJunHyun/Image_Segmentation with a configurable block and
+optional attention gates; `residual_unet` is the residual U-Net of Zhang et al. 2018.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,14 +11,14 @@ import keras
 from keras import layers
 
 from keras_medseg import frameworks
-from keras_medseg.frameworks import Stack
-from keras_medseg.layers.convolution import conv, conv_bn_relu
-from keras_medseg.layers.gates import attention_gate
+from keras_medseg.frameworks import FrameworkDefaults
+from keras_medseg.layers.attention import attention_gate
+from keras_medseg.layers.convolution import conv, conv_bn_relu, output_conv
 from keras_medseg.layers.recurrent import recurrent_residual
 from keras_medseg.layers.resampling import require_multiple, up
 from keras_medseg.layers.residual import pre_activation
 
-# Our layers -> the modules of LeeJunHyun/Image_Segmentation; each of its networks has some of them.
+# Our layers -> the modules of LeeJunHyun/Image_Segmentation; each network has a part of them.
 LEEJUNHYUN_NAMES = {
     "Up{n}_conv": "Up{n}.up.1",
     "Up{n}_conv_bn": "Up{n}.up.2",
@@ -52,48 +56,53 @@ def leejunhyun_unet(
     classes: int,
     filters: int,
     activation: str,
-    stack: str | Stack,
+    framework: str | FrameworkDefaults,
     *,
     t: int | None = None,
     gates: bool = False,
 ) -> keras.Model:
-    """One of the four networks of LeeJunHyun/Image_Segmentation, called `name`.
+    """One of the four networks of LeeJunHyun/Image_Segmentation.
 
     Args:
+        name: of the network.
+        input_shape: (H, W, C).
+        classes: output channels.
+        filters: channels of the first level.
+        activation: of the output.
+        framework: name or FrameworkDefaults whose silent defaults apply.
         t: recurrences of the R2 blocks; None for blocks of two convolutions.
         gates: whether attention gates weight the skips.
 
-    The others are options of the builders.
+    Returns:
+        (N, H, W, C) -> (N, H, W, classes).
 
     Raises:
         ValueError: H or W not divisible by 16; the message gives the next valid shape.
     """
     require_multiple(input_shape, 16)
-    stack = frameworks.get(stack)
+    framework = frameworks.get(framework)
     block = double_conv if t is None else partial(recurrent_residual, t=t)
+    block = partial(block, framework=framework)
     image = keras.Input(input_shape, name="Input")
-    x = unet_features(image, filters, partial(block, stack=stack), stack=stack, gates=gates)
-    x = conv(x, classes, 1, stack=stack, name="Output", activation=activation, dtype="float32")
+    x = _unet_features(image, filters, block, framework=framework, gates=gates)
+    x = output_conv(x, classes, activation, framework=framework)
     return keras.Model(image, x, name=name)
 
 
-def unet_features(
+def _unet_features(
     x: keras.KerasTensor,
     filters: int,
     block: Callable[..., keras.KerasTensor],
     *,
-    stack: Stack,
-    gates: bool = False,
+    framework: FrameworkDefaults,
+    gates: bool,
 ) -> keras.KerasTensor:
     """Encoder and decoder of LeeJunHyun's networks; (N, H, W, C) -> (N, H, W, filters).
 
-    Widths are 1, 2, 4, 8 and 16 times `filters`. Down by 2x2 max pooling; up by nearest neighbour,
-    3x3 convolution, batch norm and ReLU; concatenation [skip, up]. Numbers 1 to 5 go down the
-    encoder, 5 to 2 up the decoder.
-
-    Args:
-        block: called as block(x, width, name=...) on every level of both sides.
-        gates: whether attention gates, half as wide as the level, weight the skips.
+    The five levels have 1, 2, 4, 8 and 16 times `filters` channels. Down: 2x2 max pooling. Up:
+    nearest neighbor, 3x3 convolution, batch norm, ReLU. Concatenated: [skip, up]. Numbers go from 1
+    to 5 in the encoder and from 5 to 2 in the decoder. `block` is called as block(x, width,
+    name=...) on every level of both sides; `gates` are half as wide as their level.
     """
     skips = []
     for number in range(1, 5):
@@ -104,21 +113,22 @@ def unet_features(
     for number in range(5, 1, -1):
         skip = skips.pop()
         width = skip.shape[-1]
-        x = up(x, "nearest", stack=stack, name=f"Up{number}")
-        x = conv_bn_relu(x, width, 3, stack=stack, name=f"Up{number}_conv")
+        x = up(x, "nearest", framework=framework, name=f"Up{number}")
+        x = conv_bn_relu(x, width, 3, framework=framework, name=f"Up{number}_conv")
         if gates:
-            skip = attention_gate(skip, x, max(1, width // 2), stack=stack, name=f"Gate{number}")
+            gate = f"Gate{number}"
+            skip = attention_gate(skip, x, max(1, width // 2), framework=framework, name=gate)
         x = layers.Concatenate(name=f"Concat{number}")([skip, x])
         x = block(x, width, name=f"Decode{number}")
     return x
 
 
 def double_conv(
-    x: keras.KerasTensor, filters: int, *, stack: Stack, name: str
+    x: keras.KerasTensor, filters: int, *, framework: FrameworkDefaults, name: str
 ) -> keras.KerasTensor:
-    """Twice 3x3 convolution with bias, batch norm, ReLU. (N, H, W, C) -> (N, H, W, filters)."""
-    x = conv_bn_relu(x, filters, 3, stack=stack, name=f"{name}_conv1")
-    return conv_bn_relu(x, filters, 3, stack=stack, name=f"{name}_conv2")
+    """3x3 convolution with bias, batch norm, ReLU, twice. (N, H, W, C) -> (N, H, W, filters)."""
+    x = conv_bn_relu(x, filters, 3, framework=framework, name=f"{name}_conv1")
+    return conv_bn_relu(x, filters, 3, framework=framework, name=f"{name}_conv2")
 
 
 def residual_unet(
@@ -127,41 +137,54 @@ def residual_unet(
     classes: int,
     filters: int,
     activation: str,
-    stack: str | Stack,
+    framework: str | FrameworkDefaults,
     *,
     shortcut_size: int = 1,
     upsampling: str | None = None,
-    centre: Callable[..., keras.KerasTensor] | None = None,
+    center: Callable[..., keras.KerasTensor] | None = None,
 ) -> keras.Model:
-    """The residual U-Net of Zhang et al. 2018, called `name`; options are those of the builders.
+    """The residual U-Net of Zhang et al. 2018.
 
     Args:
-        shortcut_size: kernel of the shortcuts; 3x3 ones are normalised.
-        upsampling: "nearest", "bilinear" or "transposed_conv"; None is the stack's default.
-        centre: called as centre(x, stack=...) on the bridge's output, (N, H / 8, W / 8, 8 filters).
+        name: of the network.
+        input_shape: (H, W, C).
+        classes: output channels.
+        filters: channels of the first level.
+        activation: of the output.
+        framework: name or FrameworkDefaults whose silent defaults apply.
+        shortcut_size: kernel size of the shortcuts; batch norm follows those of 3x3.
+        upsampling: "nearest", "bilinear" or "transposed_conv"; None is the framework's default.
+        center: called as center(x, framework=...) on the bridge's output, (N, H / 8, W / 8,
+            8 filters); None for nothing there.
+
+    Returns:
+        (N, H, W, C) -> (N, H, W, classes).
 
     Raises:
         ValueError: H or W not divisible by 8; the message gives the next valid shape.
     """
     require_multiple(input_shape, 8)
-    stack = frameworks.get(stack)
+    framework = frameworks.get(framework)
     unit = partial(
-        pre_activation, stack=stack, shortcut_size=shortcut_size, shortcut_norm=shortcut_size == 3
+        pre_activation,
+        framework=framework,
+        shortcut_size=shortcut_size,
+        shortcut_norm=shortcut_size == 3,
     )
     image = keras.Input(input_shape, name="Input")
-    x = conv_bn_relu(image, filters, 3, stack=stack, name="Stem_conv1")
-    x = conv(x, filters, 3, stack=stack, name="Stem_conv2")
-    skip = conv(image, filters, shortcut_size, stack=stack, name="Stem_shortcut")
+    x = conv_bn_relu(image, filters, 3, framework=framework, name="Stem_conv1")
+    x = conv(x, filters, 3, framework=framework, name="Stem_conv2")
+    skip = conv(image, filters, shortcut_size, framework=framework, name="Stem_shortcut")
     skips = [layers.Add(name="Stem_add")([x, skip])]
     for number in (1, 2):
         skips.append(unit(skips[-1], 2**number * filters, strides=2, name=f"Encode{number}"))
     x = unit(skips[-1], 8 * filters, strides=2, name="Bridge")
-    if centre is not None:
-        x = centre(x, stack=stack)
+    if center is not None:
+        x = center(x, framework=framework)
     for number in (1, 2, 3):
         skip = skips.pop()
-        x = up(x, upsampling or stack.upsampling, stack=stack, name=f"Up{number}")
+        x = up(x, upsampling or framework.upsampling, framework=framework, name=f"Up{number}")
         x = layers.Concatenate(name=f"Concat{number}")([x, skip])
         x = unit(x, skip.shape[-1], name=f"Decode{number}")
-    x = conv(x, classes, 1, stack=stack, name="Output", activation=activation, dtype="float32")
+    x = output_conv(x, classes, activation, framework=framework)
     return keras.Model(image, x, name=name)

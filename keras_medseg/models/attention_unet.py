@@ -1,13 +1,13 @@
 """Attention U-Net, in the 2-D form that most comparisons retrain.
 
 The network of the repository LeeJunHyun/Image_Segmentation: its U-Net with an attention gate on
-each skip. The gate's signal is the decoder's own map, already at the skip's resolution; Oktay et
-al. 2018 (arXiv 1804.03999) take it one level below and resample the weights.
+each skip. The gating signal is the decoder's own map, already at the skip's resolution; Oktay et
+al. 2018 (arXiv 1804.03999) take the map one level below and resample the weights.
 """
 
 import keras
 
-from keras_medseg import frameworks
+from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.models._unets import LEEJUNHYUN_NAMES, leejunhyun_unet
 from keras_medseg.registry import Card, register
 
@@ -27,8 +27,8 @@ ORIGINAL_NAMES = LEEJUNHYUN_NAMES
         source="LeeJunHyun/Image_Segmentation, AttU_Net",
         parity="golden",
         compared_in=("iacnn",),
-        notes="Follows LeeJunHyun's code where it differs from the article: a gate's signal is the "
-        "decoder's own map at the skip's resolution; the article's is one level below. The "
+        notes="Follows LeeJunHyun's code where it differs from the article: the gating signal is "
+        "the decoder's own map at the skip's resolution; the article's is one level below. The "
         "article's network is oktay_attention_unet.",
     )
 )
@@ -37,17 +37,17 @@ def attention_unet(
     classes: int = 1,
     filters: int = 64,
     activation: str = "linear",
-    stack: str | frameworks.Stack = "pytorch",
+    framework: str | FrameworkDefaults = "pytorch",
 ) -> keras.Model:
     """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
 
     Args:
-        input_shape: (H, W, C); H and W divisible by 16, or None for any such size. For volumes
-            there is `oktay_attention_unet`.
+        input_shape: (H, W, C); H and W divisible by 16, or None for any such size.
+            `oktay_attention_unet` takes volumes.
         classes: output channels.
         filters: channels of the first level; 64 grow to 1024 at the bottom.
         activation: of the output; "linear" for the original's logits, "sigmoid", or "softmax".
-        stack: name of the framework whose silent defaults apply, or a Stack.
+        framework: name or FrameworkDefaults whose silent defaults apply.
 
     Raises:
         ValueError: H or W not divisible by 16 (the message gives the next valid shape), or the
@@ -59,5 +59,5 @@ def attention_unet(
             "volumes build 'oktay_attention_unet'."
         )
     return leejunhyun_unet(
-        "attention_unet", input_shape, classes, filters, activation, stack, gates=True
+        "attention_unet", input_shape, classes, filters, activation, framework, gates=True
     )

@@ -2,19 +2,20 @@
 
 "The network is built with ResUnet architecture and has dilated convolution layers in its center
 part": the ResUNet of Zhang et al. (`resunet`) with dilated convolutions between bridge and decoder.
-There is no public code, and the abstract, all that could be read, names no rates. Its sentences on
-dilation are word for word those of D-LinkNet (Zhou, Zhang, Wu 2018, CVPR workshops), whose centre
-is therefore built here: a cascade of 3x3 convolutions, each of whose outputs is added to the input.
+There is no public code. Only the abstract could be read; it names no rates. Its sentences on
+dilation are word for word those of D-LinkNet (Zhou, Zhang, Wu 2018, CVPR workshops). The center
+built here is therefore D-LinkNet's: a cascade of 3x3 convolutions, whose outputs are all added to
+the input.
 
 Chosen:
 
-* `rates`: 1, 2, 4, 8, D-LinkNet's for a centre of 32x32 pixels, where the last one sees 31. Images
+* `rates`: 1, 2, 4, 8, D-LinkNet's for a center of 32x32 pixels, where the last one sees 31. Images
   of 224 pixels (ResUNet's) give 28x28, those of mtds2021 18x22. An unofficial re-creation has 1, 2,
-  4; with none the network is `resunet`.
-* Norm and ReLU come before each convolution, as everywhere in ResUNet, whose sums are not
+  4. Without rates the network is `resunet`.
+* Batch norm and ReLU come before each convolution, as everywhere in ResUNet, whose sums are not
   activated; D-LinkNet has a ReLU after it and no norm.
 * The bridge's own two convolutions stay, as the last stage of D-LinkNet's encoder does.
-* Everything else is as in `resunet`, the silent defaults of Keras included.
+* Everything else is as in `resunet`, including the silent defaults of Keras.
 """
 
 from functools import partial
@@ -22,25 +23,27 @@ from functools import partial
 import keras
 from keras import layers
 
-from keras_medseg import frameworks
-from keras_medseg.layers.convolution import conv, norm
+from keras_medseg.frameworks import FrameworkDefaults
+from keras_medseg.layers.convolution import conv
+from keras_medseg.layers.normalization import batch_norm
 from keras_medseg.models._unets import residual_unet
 from keras_medseg.registry import Card, register
 
 
-def dilated_centre(
-    x: keras.KerasTensor, rates: tuple[int, ...], *, stack: frameworks.Stack
+def dilated_center(
+    x: keras.KerasTensor, rates: tuple[int, ...], *, framework: FrameworkDefaults
 ) -> keras.KerasTensor:
-    """x + f1(x) + f2(f1(x)) + ..., where f are norm, ReLU, 3x3 convolution dilated by `rates`.
+    """x + f1(x) + f2(f1(x)) + ..., (N, H, W, C) -> (N, H, W, C).
 
-    (N, H, W, C) -> (N, H, W, C).
+    Each f is batch norm, ReLU and a 3x3 convolution with one of the dilation `rates`.
     """
+    # The layers keep the names that saved networks have.
     outputs = [x]
     for number, rate in enumerate(rates, 1):
         name = f"Centre{number}"
-        x = norm(x, stack=stack, name=f"{name}_bn")
+        x = batch_norm(x, framework=framework, name=f"{name}_bn")
         x = layers.ReLU(name=f"{name}_relu")(x)
-        x = conv(x, x.shape[-1], 3, stack=stack, name=name, dilation_rate=rate)
+        x = conv(x, x.shape[-1], 3, framework=framework, name=name, dilation_rate=rate)
         outputs.append(x)
     return layers.Add(name="Centre_add")(outputs) if rates else x
 
@@ -49,7 +52,7 @@ def dilated_centre(
     Card(
         name="dresunet",
         paper="liu2019",
-        title="deep residual U-Net with dilated convolutions in its centre",
+        title="deep residual U-Net with dilated convolutions in its center",
         input_shape=(224, 224, 3),
         parameters=17_674_817,
         moving_statistics=10_496,
@@ -58,9 +61,9 @@ def dilated_centre(
         source="abstract, doi 10.1109/IGARSS.2019.8898392, and D-LinkNet; no public code",
         parity="rebuilt",
         compared_in=("mtds2021",),
-        notes="The abstract, all that could be read, gives neither form nor rates of the centre. "
-        "Built is D-LinkNet's cascade with rates 1, 2, 4, 8, but with norm and ReLU before each "
-        "convolution; all else is as in resunet.",
+        notes="Only the abstract could be read; it gives neither form nor rates of the center. "
+        "Here it is D-LinkNet's cascade with rates 1, 2, 4, 8, but with batch norm and ReLU before "
+        "each convolution; the rest is as in resunet.",
     )
 )
 def dresunet(
@@ -70,18 +73,18 @@ def dresunet(
     upsampling: str | None = None,
     filters: int = 64,
     activation: str = "sigmoid",
-    stack: str | frameworks.Stack = "keras_2_2",
+    framework: str | FrameworkDefaults = "keras_2_2",
 ) -> keras.Model:
     """Probabilities (N, H, W, classes) in float32 from images (N, H, W, C).
 
     Args:
         input_shape: (H, W, C); H and W divisible by 8, or None for any such size.
         classes: output channels.
-        rates: dilations of the centre's convolutions, in their order.
-        upsampling: "nearest", "bilinear" or "transposed_conv"; None is the stack's default.
-        filters: channels of the first level; 64 grow to 512 in bridge and centre.
+        rates: dilations of the center's convolutions, in their order.
+        upsampling: "nearest", "bilinear" or "transposed_conv"; None is the framework's default.
+        filters: channels of the first level; 64 grow to 512 in bridge and center.
         activation: of the output; "sigmoid", "softmax", or "linear" for logits.
-        stack: name of the framework whose silent defaults apply, or a Stack.
+        framework: name or FrameworkDefaults whose silent defaults apply.
 
     Raises:
         ValueError: H or W not divisible by 8 (the message gives the next valid shape), an unknown
@@ -95,7 +98,7 @@ def dresunet(
         classes,
         filters,
         activation,
-        stack,
+        framework,
         upsampling=upsampling,
-        centre=partial(dilated_centre, rates=rates),
+        center=partial(dilated_center, rates=rates),
     )

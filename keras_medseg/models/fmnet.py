@@ -1,4 +1,4 @@
-"""FM-Net of fmnet2023: as the authors' code has it, or as the text and Figure 6 describe it.
+"""FM-Net of fmnet2023: as in the authors' code, or as in the text and Figure 6.
 
 Both are a U-Net of five levels (32 to 512 channels, 3x3x3 convolutions, instance norm, leaky ReLU
 with a slope of 0.02) with a bottleneck, gates on the skips and supervised decoder stages:
@@ -8,24 +8,24 @@ with a slope of 0.02) with a bottleneck, gates on the skips and supervised decod
     pooling            2x2x2                               2x2x3, "by half"
     bottleneck block   two convolutions                    one: "two-layered" is two blocks
     up                 nearest, convolution, norm, leaky   transposed convolution, leaky
-    gating signal      what has come up                    what is to come up
+    gating signal      the map below, after up             the map below, before up
     concatenated       [skip, gated skip]                  [gated skip, up]
     decoder            256, 128, 64, 32                    128, 64, 32, 32
     heads              1x1x1 at 64^3 and 128^3             3x3x3 at 32^3 and 64^3
 
-So the code's decoder sees what comes up from below through the gates' weights alone; where the last
-of them is constant, nothing below the first level has a say. And its second head hears the very
-features of the main output. Without gates it concatenates [skip, up].
+In the code, the decoder therefore sees the lower levels only through the weights of the gates: if
+the last gate is constant, the deeper levels do not influence the output. Its second head reads the
+same features as the main output. Without gates it concatenates [skip, up].
 
-Where the paper is silent or at odds with itself, variant="paper" takes:
+Where the paper is silent or contradicts itself, variant="paper" takes:
 
 * A norm between two convolutions as convolution, norm, leaky, convolution, leaky; none in the
   bottleneck, which is not called a block.
-* 2x2x3 along x, y, z, with a stride of 2 and the voxel that is missing beyond the last one.
-* The "previous layer's output" as the level below, before it comes up (Figure 6). The gate is the
-  code's, and W_g of its signal is doubled by nearest neighbour.
-* As many channels come up as the skip has. In the decoder 128, 64, 32, 32 (Figure 6), though the
-  text has it mirror the encoder, as the code's does.
+* 2x2x3 along x, y, z, with a stride of 2; the voxel missing beyond the last one is padded.
+* The "previous layer's output" as the level below, before up-sampling (Figure 6). The gate is the
+  code's, and nearest neighbor doubles W_g of its signal.
+* As many channels after up-sampling as the skip has. In the decoder 128, 64, 32, 32 (Figure 6),
+  although the text has it mirror the encoder, as the code's does.
 * Heads where Figure 6 has them. They are on "the third layer and another in the fourth layer of the
   decoder" if its five layers begin with the one at 8^3. Aligned corners, as in the code.
 """
@@ -33,19 +33,19 @@ Where the paper is silent or at odds with itself, variant="paper" takes:
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import keras
 from keras import layers
 
 from keras_medseg import frameworks
 from keras_medseg.errors import require_choice
+from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.layers import resampling
-from keras_medseg.layers.convolution import conv
-from keras_medseg.layers.gates import attention_gate
+from keras_medseg.layers.attention import attention_gate
+from keras_medseg.layers.convolution import conv, conv_in_leaky
 from keras_medseg.layers.interpolation import resize_aligned
-from keras_medseg.layers.normalization import conv_in_leaky, require_more_than_one
-from keras_medseg.layers.rematerialization import plain, rematerialised
-from keras_medseg.layers.resampling import transposed_conv
+from keras_medseg.layers.rematerialization import not_rematerialized, rematerialized
 from keras_medseg.registry import Card, register
 
 SLOPE = 0.02
@@ -70,64 +70,66 @@ ORIGINAL_NAMES = {
 }
 
 
-def convolutions(
+def _convolutions(
     x: keras.KerasTensor,
     filters: int,
     *,
     count: int,
     last_norm: bool,
-    stack: frameworks.Stack,
+    framework: FrameworkDefaults,
     name: str,
 ) -> keras.KerasTensor:
-    """`count` times 3x3x3 convolution, instance norm, leaky ReLU; `last_norm`: the last one too.
+    """`count` times 3x3x3 convolution, instance norm (the last one if `last_norm`), leaky ReLU.
 
     (N, X, Y, Z, C) -> (N, X, Y, Z, filters), likewise (N, H, W, C).
     """
     for number in range(1, count + 1):
         part = f"{name}_conv{number}"
         if last_norm or number < count:
-            x = conv_in_leaky(x, filters, 3, slope=SLOPE, stack=stack, name=part)
+            x = conv_in_leaky(x, filters, 3, slope=SLOPE, framework=framework, name=part)
         else:
-            x = conv(x, filters, 3, stack=stack, name=part)
+            x = conv(x, filters, 3, framework=framework, name=part)
             x = layers.LeakyReLU(SLOPE, name=f"{part}_leaky")(x)
     return x
 
 
-def up_conv(
-    x: keras.KerasTensor, filters: int, *, stack: frameworks.Stack, name: str
+def _up_conv(
+    x: keras.KerasTensor, filters: int, *, framework: FrameworkDefaults, name: str
 ) -> keras.KerasTensor:
-    """Nearest neighbour, then convolution, instance norm, leaky ReLU: the code's way up.
+    """Up-sampling of the code: nearest neighbor, then convolution, instance norm, leaky ReLU.
 
     (N, X, Y, Z, C) -> (N, 2X, 2Y, 2Z, filters), likewise (N, H, W, C).
     """
-    x = resampling.up(x, "nearest", stack=stack, name=name)
-    return conv_in_leaky(x, filters, 3, slope=SLOPE, stack=stack, name=f"{name}_conv")
+    x = resampling.up(x, "nearest", framework=framework, name=name)
+    return conv_in_leaky(x, filters, 3, slope=SLOPE, framework=framework, name=f"{name}_conv")
 
 
-def up_transposed(
-    x: keras.KerasTensor, filters: int, *, stack: frameworks.Stack, name: str
+def _up_transposed(
+    x: keras.KerasTensor, filters: int, *, framework: FrameworkDefaults, name: str
 ) -> keras.KerasTensor:
-    """Transposed 3x3x3 convolution, leaky ReLU: the paper's way up.
+    """Up-sampling of the paper: transposed 3x3x3 convolution, leaky ReLU.
 
     (N, X, Y, Z, C) -> (N, 2X, 2Y, 2Z, filters), likewise (N, H, W, C).
     """
-    x = transposed_conv(x, filters, stack=stack, name=f"{name}_conv", kernel_size=3)
-    return layers.LeakyReLU(SLOPE, name=f"{name}_conv_leaky")(x)
+    name = f"{name}_conv"
+    x = resampling.transposed_conv(x, filters, framework=framework, name=name, kernel_size=3)
+    return layers.LeakyReLU(SLOPE, name=f"{name}_leaky")(x)
 
 
 @dataclass(frozen=True)
-class Variant:
+class _Variant:
     """Where code and paper differ.
 
-    last_norm: whether a norm follows the last convolution of a block.
-    pool: size of the max pooling along x, y, z.
-    bottleneck_convs: convolutions of one bottleneck block.
-    up: doubles the resolution.
-    coarse_gate: whether the gating signal is what `up` takes, not what it gives; the gated skip
-        then stands for the skip, else for what comes up.
-    decoder: width of each stage, in parts of the first level's.
-    head_size: kernel size of the supervision heads.
-    head_stages: decoder stages of three heads; two heads sit on the last two of them.
+    Attributes:
+        last_norm: whether a norm follows the last convolution of a block.
+        pool: size of the max pooling along x, y, z.
+        bottleneck_convs: convolutions of one bottleneck block.
+        up: doubles the resolution.
+        coarse_gate: whether the gating signal is the input of `up` rather than its output. The
+            gated skip then takes the place of the skip, otherwise that of the up-sampled map.
+        decoder: width of each stage, in units of the first level's.
+        head_size: kernel size of the supervision heads.
+        head_stages: decoder stages of three heads; two heads sit on the last two of them.
     """
 
     last_norm: bool
@@ -141,74 +143,99 @@ class Variant:
 
 
 VARIANTS = {
-    "code": Variant(True, (2, 2, 2), 2, up_conv, False, (8, 4, 2, 1), 1, (2, 3, 4)),
-    "paper": Variant(False, (2, 2, 3), 1, up_transposed, True, (4, 2, 1, 1), 3, (1, 2, 3)),
+    "code": _Variant(
+        last_norm=True,
+        pool=(2, 2, 2),
+        bottleneck_convs=2,
+        up=_up_conv,
+        coarse_gate=False,
+        decoder=(8, 4, 2, 1),
+        head_size=1,
+        head_stages=(2, 3, 4),
+    ),
+    "paper": _Variant(
+        last_norm=False,
+        pool=(2, 2, 3),
+        bottleneck_convs=1,
+        up=_up_transposed,
+        coarse_gate=True,
+        decoder=(4, 2, 1, 1),
+        head_size=3,
+        head_stages=(1, 2, 3),
+    ),
 }
 
 
-def encode(
+def _encode(
     x: keras.KerasTensor,
     filters: int,
     bottleneck_blocks: int,
-    parts: Variant,
+    variant: _Variant,
     block: Callable[..., keras.KerasTensor],
 ) -> list[keras.KerasTensor]:
-    """The maps of all five levels, the last one out of the bottleneck.
+    """The maps of all five levels; the last one is the output of the bottleneck.
 
     (N, X, Y, Z, C) -> (N, X, Y, Z, filters) ... (N, X / 16, Y / 16, Z / 16, 16 * filters).
     """
     maps = []
     for level in range(1, 6):
         if level > 1:
-            size = parts.pool[: len(x.shape) - 2]
+            size = variant.pool[: len(x.shape) - 2]
             x = resampling.max_pool(x, size, padding="same", name=f"Pool{level - 1}")
         x = block(x, 2 ** (level - 1) * filters, count=2, name=f"Encode{level}")
         maps.append(x)
     for number in range(1, bottleneck_blocks + 1):
         name = f"Bottleneck{number}"
-        maps[-1] = block(maps[-1], 16 * filters, count=parts.bottleneck_convs, name=name)
+        maps[-1] = block(maps[-1], 16 * filters, count=variant.bottleneck_convs, name=name)
     return maps
 
 
-def join(
+def _join(
     x: keras.KerasTensor,
     skip: keras.KerasTensor,
     stage: int,
     *,
     attention: bool,
-    parts: Variant,
+    variant: _Variant,
     up: Callable[..., keras.KerasTensor],
-    stack: frameworks.Stack,
+    framework: FrameworkDefaults,
 ) -> keras.KerasTensor:
-    """What a decoder stage takes: the skip and what comes up, one of them through a gate.
+    """Input of a decoder stage: two of the skip, the gated skip and the up-sampled map.
 
     (N, X, Y, Z, C) and a skip (N, 2X, 2Y, 2Z, D) -> (N, 2X, 2Y, 2Z, 2D).
     """
     width = skip.shape[-1]
-    raised = up(x, width, name=f"Up{stage}")
-    pair = [skip, raised]
+    upsampled = up(x, width, name=f"Up{stage}")
+    pair = [skip, upsampled]
     if attention:
-        signal = x if parts.coarse_gate else raised
-        options = dict(stack=stack, name=f"Gate{stage}", coarse=parts.coarse_gate)
-        gated = attention_gate(skip, signal, max(1, width // 2), **options)
-        pair = [gated, raised] if parts.coarse_gate else [skip, gated]
+        gated = attention_gate(
+            skip,
+            x if variant.coarse_gate else upsampled,
+            max(1, width // 2),
+            framework=framework,
+            name=f"Gate{stage}",
+            coarse=variant.coarse_gate,
+        )
+        pair = [gated, upsampled] if variant.coarse_gate else [skip, gated]
     return layers.Concatenate(name=f"Concat{stage}")(pair)
 
 
-def output(
+def _output(
     x: keras.KerasTensor,
     classes: int,
     kernel_size: int,
     size: tuple[int | None, ...],
     activation: str,
     *,
-    stack: frameworks.Stack,
+    framework: FrameworkDefaults,
     name: str,
 ) -> keras.KerasTensor:
-    """Convolution, up to `size` where that is not reached, activation; (N, *size, classes)."""
-    x = conv(x, classes, kernel_size, stack=stack, name=f"{name}_conv")
+    """Convolution, resized to `size` where the map is smaller, activation; (N, *size, classes)."""
+    x = conv(x, classes, kernel_size, framework=framework, name=f"{name}_conv")
     if x.shape[1:-1] != size:
-        x = resize_aligned(x, size, name=f"{name}_resize", dtype="float32")
+        # `_checked_shape` has refused open sizes for heads.
+        known = cast(tuple[int, ...], size)
+        x = resize_aligned(x, known, name=f"{name}_resize", dtype="float32")
     return layers.Activation(activation, dtype="float32", name=name)(x)
 
 
@@ -225,10 +252,10 @@ def output(
         source="fuat-arslan/MRI-Segmentation, AttU_Net, U_Net; variant='paper': text and Figure 6",
         parity="golden",
         compared_in=("fmnet2023",),
-        notes="outputs: main, then the heads from the coarsest on; supervision_heads=0: only it. "
-        "The code, which gave the paper's numbers, is followed; variant='paper' follows V-E "
-        "and Figure 6, which part with it in blocks, pooling, gates and heads, and fills "
-        "their gaps",
+        notes="Outputs: main, then the heads from the coarsest on; supervision_heads=0: only main. "
+        "Follows the code, which gave the paper's numbers; variant='paper' follows V-E and "
+        "Figure 6, which differ from it in blocks, pooling, gates and heads, and fills their "
+        "gaps.",
     )
 )
 def fmnet(
@@ -242,26 +269,26 @@ def fmnet(
     filters: int = 32,
     activation: str = "sigmoid",
     checkpointing: bool = False,
-    stack: str | frameworks.Stack = "pytorch",
+    framework: str | FrameworkDefaults = "pytorch",
 ) -> keras.Model:
     """Probabilities in float32 from patches (N, X, Y, Z, C) or slices (N, H, W, C).
 
-    Outputs are a list, each (N, X, Y, Z, classes): the main one, then those of the heads, the
-    coarsest first. Without heads it is the one tensor alone; the other layers stay as they are.
+    The outputs are a list of (N, X, Y, Z, classes): the main one, then those of the heads, the
+    coarsest first. Without heads the output is the main one alone; the other layers are the same.
 
     Args:
         input_shape: (X, Y, Z, C) or (H, W, C), sizes divisible by 16; without heads a size may be
-            None for any such. By default 128 along every axis and four channels.
+            None for any such size. By default 128 along every axis and four channels.
         classes: output channels; the paper's three are the regions WT, TC, ET.
-        variant: "code", which gave the paper's numbers, or "paper", as it says.
+        variant: "code", which gave the paper's numbers, or "paper", as its text says.
         dimensions: 3 for patches, 2 for slices.
         attention: whether gates weight the skips.
         bottleneck_blocks: 0 to 4, below the encoder's fifth level.
         supervision_heads: 0 to 3.
         filters: channels of the first level; the paper's 32 grow to 512 at the bottom.
         activation: of the outputs; "linear" for the original's logits.
-        checkpointing: whether a training step computes blocks twice to save memory.
-        stack: name of the framework whose silent defaults apply, or a Stack.
+        checkpointing: whether a training step computes each block twice to save memory.
+        framework: name or FrameworkDefaults whose silent defaults apply.
 
     Raises:
         ValueError: a size that does not fit (the message gives the next valid shape), or an option
@@ -269,22 +296,26 @@ def fmnet(
     """
     _check_options(variant, dimensions, bottleneck_blocks, supervision_heads)
     shape = _checked_shape(input_shape, dimensions, supervision_heads)
-    parts, stack = VARIANTS[variant], frameworks.get(stack)
-    keep = rematerialised if checkpointing else plain
-    block = partial(keep, convolutions, last_norm=parts.last_norm, stack=stack)
-    up = partial(keep, parts.up, stack=stack)
+    chosen, framework = VARIANTS[variant], frameworks.get(framework)
+    wrap = rematerialized if checkpointing else not_rematerialized
+    block = partial(wrap, _convolutions, last_norm=chosen.last_norm, framework=framework)
+    up = partial(wrap, chosen.up, framework=framework)
+    join = partial(_join, attention=attention, variant=chosen, up=up, framework=framework)
+    head = partial(
+        _output, classes=classes, size=shape[:-1], activation=activation, framework=framework
+    )
+
     image = keras.Input(shape, name="Input")
-    *skips, x = encode(image, filters, bottleneck_blocks, parts, block)
+    *skips, x = _encode(image, filters, bottleneck_blocks, chosen, block)
     stages = []
-    for stage, width in enumerate(parts.decoder, 1):
-        x = join(x, skips.pop(), stage, attention=attention, parts=parts, up=up, stack=stack)
-        stages.append(block(x, width * filters, count=2, name=f"Decode{stage}"))
-        x = stages[-1]
-    head = partial(output, classes=classes, size=shape[:-1], activation=activation, stack=stack)
+    for stage, width in enumerate(chosen.decoder, 1):
+        x = join(x, skips.pop(), stage)
+        x = block(x, width * filters, count=2, name=f"Decode{stage}")
+        stages.append(x)
     outputs = [head(x, kernel_size=1, name="Output")]
-    for number, stage in enumerate(parts.head_stages[3 - supervision_heads :], 1):
+    for number, stage in enumerate(chosen.head_stages[3 - supervision_heads :], 1):
         name = f"Supervision{number}"
-        outputs.append(head(stages[stage - 1], kernel_size=parts.head_size, name=name))
+        outputs.append(head(stages[stage - 1], kernel_size=chosen.head_size, name=name))
     return keras.Model(image, outputs if supervision_heads else outputs[0], name="fmnet")
 
 
@@ -303,7 +334,7 @@ def _checked_shape(
     input_shape: tuple[int | None, ...] | None, dimensions: int, heads: int
 ) -> tuple[int | None, ...]:
     shape = tuple(input_shape or (*(128,) * dimensions, 4))
-    require_more_than_one(shape, 16, dimensions=dimensions)
+    resampling.require_more_than_one(shape, 16, dimensions=dimensions)
     if heads and None in shape:
         raise ValueError(
             f"input_shape: found {shape}, expected a size for every axis, to which the heads are "

@@ -1,19 +1,24 @@
 """FR-UNet, in the structure of the authors' code.
 
-Four rows of full, half, quarter and eighth resolution; the full one runs through seven columns, the
-next ones through five, three and one. A node takes the maps of the column before it on its own row
-and, resampled, on the two neighbouring rows.
+Four rows of full, half, quarter and eighth resolution have seven, five, three and one columns. The
+input of a node is the maps of the column before it: that of its own row and, resampled, those of
+the two neighboring rows.
 
-The paper (section III.B) describes residual blocks. The weights and figures were released with a
-code that has none; a later version of it has them: `residual`.
+The paper (section III.B) describes residual blocks. The weights and figures were released with code
+that has none; a later version of the code has them: `residual`.
 """
+
+from functools import partial
+from typing import Any
 
 import keras
 from keras import layers
 
 from keras_medseg import frameworks
-from keras_medseg.layers.convolution import conv, norm
+from keras_medseg.frameworks import FrameworkDefaults
+from keras_medseg.layers.convolution import conv, output_conv
 from keras_medseg.layers.initialization import he_normal
+from keras_medseg.layers.normalization import batch_norm
 from keras_medseg.layers.resampling import require_multiple, transposed_conv
 from keras_medseg.registry import Card, register
 
@@ -59,34 +64,34 @@ def frunet(
     filters: int = 32,
     residual: bool = False,
     activation: str = "linear",
-    stack: str | frameworks.Stack = "pytorch",
+    framework: str | FrameworkDefaults = "pytorch",
 ) -> keras.Model:
     """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
 
     Args:
         input_shape: (H, W, C); H and W divisible by 8, or None for any such size.
         classes: output channels.
-        filters: channels of the full-resolution row; they double with each row.
+        filters: channels of the full-resolution row; each row below has twice as many.
         residual: whether a node's input is added before its last activation.
         activation: of the output: "linear" for the original's logits, "sigmoid" or "softmax" for
             probabilities, which this package's losses and inference take.
-        stack: name of the framework whose silent defaults apply, or a Stack.
+        framework: name or FrameworkDefaults whose silent defaults apply.
 
     Raises:
         ValueError: H or W not divisible by 8 (the message gives the next valid shape), or an
-            unknown stack.
+            unknown framework.
     """
     require_multiple(input_shape, 2 ** (ROWS - 1))
-    stack = he_normal(frameworks.get(stack), "fan_in", slope=0.01)
+    framework = he_normal(frameworks.get(framework), "fan_in", slope=0.01)
     image = keras.Input(input_shape, name="Input")
-    nodes = {(1, 1 - ROWS): _block(image, filters, residual, stack, _name(1, 1 - ROWS))}
+    nodes = {(1, 1 - ROWS): _block(image, filters, residual, framework, _name(1, 1 - ROWS))}
     for column in range(2 - ROWS, ROWS):
         for row in range(1, ROWS + 1 - abs(column)):
-            x = _inputs(nodes, row, column, filters, stack)
+            x = _inputs(nodes, row, column, filters, framework)
             name = _name(row, column)
-            nodes[row, column] = _block(x, 2 ** (row - 1) * filters, residual, stack, name)
+            nodes[row, column] = _block(x, 2 ** (row - 1) * filters, residual, framework, name)
     heads = [
-        conv(nodes[1, column], classes, 1, stack=stack, name=f"final{number}", dtype="float32")
+        output_conv(nodes[1, column], classes, "linear", framework=framework, name=f"final{number}")
         for number, column in enumerate(range(-1, ROWS), start=1)
     ]
     x = layers.Average(name="final", dtype="float32")(heads)
@@ -104,7 +109,7 @@ def _inputs(
     row: int,
     column: int,
     filters: int,
-    stack: frameworks.Stack,
+    framework: FrameworkDefaults,
 ) -> keras.KerasTensor:
     """Maps of the column before: row above (halved), own row, row below (doubled)."""
     width = 2 ** (row - 1) * filters
@@ -114,27 +119,29 @@ def _inputs(
             continue
         x, name = nodes[source, column - 1], _name(source, column - 1)
         if source < row:
-            options = dict(strides=2, padding="valid", use_bias=False, stack=stack)
-            x = conv(x, width, 2, name=f"{name}_down_down_0", **options)
-            x = _norm_activation(x, stack, f"{name}_down_down_1")
+            options: dict[str, Any] = dict(strides=2, padding="valid", use_bias=False)
+            x = conv(x, width, 2, framework=framework, name=f"{name}_down_down_0", **options)
+            x = _norm_leaky(x, framework, f"{name}_down_down_1")
         elif source > row:
-            x = transposed_conv(x, width, stack=stack, name=f"{name}_up_up_0", use_bias=False)
-            x = _norm_activation(x, stack, f"{name}_up_up_1")
+            x = transposed_conv(
+                x, width, framework=framework, name=f"{name}_up_up_0", use_bias=False
+            )
+            x = _norm_leaky(x, framework, f"{name}_up_up_1")
         maps.append(x)
     return layers.Concatenate(name=f"{_name(row, column)}_concat")(maps) if maps[1:] else maps[0]
 
 
 def _block(
-    x: keras.KerasTensor, filters: int, residual: bool, stack: frameworks.Stack, name: str
+    x: keras.KerasTensor, filters: int, residual: bool, framework: FrameworkDefaults, name: str
 ) -> keras.KerasTensor:
-    """Feature aggregation where the width changes, then two normalised convolutions."""
+    """Feature aggregation where the width changes, then two convolutions with batch norm."""
     if x.shape[-1] != filters:
-        x = _fuse(x, filters, stack, f"{name}_fuse")
+        x = _fuse(x, filters, framework, f"{name}_fuse")
     shortcut = x
     for number in (0, 4):
         part = f"{name}_conv_conv_{number}"
-        x = conv(x, filters, 3, stack=stack, name=part, use_bias=False)
-        x = norm(x, stack=stack, name=f"{name}_conv_conv_{number + 1}")
+        x = conv(x, filters, 3, framework=framework, name=part, use_bias=False)
+        x = batch_norm(x, framework=framework, name=f"{name}_conv_conv_{number + 1}")
         x = layers.SpatialDropout2D(0.2, name=f"{part}_dropout")(x)
         if residual and number == 4:
             x = layers.Add(name=f"{name}_residual")([x, shortcut])
@@ -143,17 +150,18 @@ def _block(
 
 
 def _fuse(
-    x: keras.KerasTensor, filters: int, stack: frameworks.Stack, name: str
+    x: keras.KerasTensor, filters: int, framework: FrameworkDefaults, name: str
 ) -> keras.KerasTensor:
-    """Sum of 1x1, 3x3 and dilated 3x3 convolutions, normalised, without activation."""
-    options = dict(stack=stack, use_bias=False)
-    maps = [
-        conv(x, filters, 1, name=f"{name}_conv11", **options),
-        conv(x, filters, 3, name=f"{name}_conv33", **options),
-        conv(x, filters, 3, name=f"{name}_conv33_di", dilation_rate=2, **options),
+    """Sum of 1x1, 3x3 and dilated 3x3 convolutions, then batch norm without activation."""
+    branch = partial(conv, x, filters, framework=framework, use_bias=False)
+    branches = [
+        branch(1, name=f"{name}_conv11"),
+        branch(3, name=f"{name}_conv33"),
+        branch(3, name=f"{name}_conv33_di", dilation_rate=2),
     ]
-    return norm(layers.Add(name=f"{name}_add")(maps), stack=stack, name=f"{name}_norm")
+    x = layers.Add(name=f"{name}_add")(branches)
+    return batch_norm(x, framework=framework, name=f"{name}_norm")
 
 
-def _norm_activation(x: keras.KerasTensor, stack: frameworks.Stack, name: str) -> keras.KerasTensor:
-    return layers.LeakyReLU(0.1, name=f"{name}_relu")(norm(x, stack=stack, name=name))
+def _norm_leaky(x: keras.KerasTensor, framework: FrameworkDefaults, name: str) -> keras.KerasTensor:
+    return layers.LeakyReLU(0.1, name=f"{name}_relu")(batch_norm(x, framework=framework, name=name))

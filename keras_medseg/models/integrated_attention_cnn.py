@@ -1,30 +1,31 @@
 """Integrated attention CNN of iacnn, to be read beside its Figures 1 to 4 and equations (1) to (8).
 
-What the text fixes: five convolution stages that halve the size, five deconvolution stages that
-restore it, skips, one SFA, three times SA + CA (the labels of Figure 1), and formulas for the three
-modules. The drawings are lost. Open, and chosen here:
+The text fixes five convolution stages that halve the size, five deconvolution stages that restore
+it, skips, one SFA, three times SA + CA (the labels of Figure 1), and formulas for the three
+modules. The drawings are lost. The following points are open; we chose:
 
-* Five halvings, not a U-Net's four: five deconvolutions are to restore the size.
-* `filters`: 16 to 256 channels, as in CA-Net (Gu et al. 2021), its nearest relative, which is made
-  of attention to positions, channels and scales as well; 64 to 1024 would be 95 million
+* Five halvings, not a U-Net's four, because five deconvolutions are to restore the size.
+* `filters`: 16 to 256 channels, as in CA-Net (Gu et al. 2021), the most similar network, which also
+  consists of attention to positions, channels and scales. 64 to 1024 channels would have 95 million
   parameters, almost three times those of the U-Net that it is compared with.
-* A stage is that of the U-Net that it is compared with: twice 3x3 convolution, norm, ReLU. The
-  deconvolution is 2x2; concatenation [skip, up].
-* `sfa_place`: "in the encoder" (section 1.1), and in Figure 1 once, between encoder and the first
-  SA + CA: at its bottom. "stages" puts one on each of the five stages.
-* `attention_place`: SA, then CA, on the three deeper skips. The text argues for CA by what the
-  encoder's and the decoder's channels hold: "split" leaves SA on the skip and lets CA weight the
-  skip together with what comes up; "joined" puts both there.
+* A stage is that of the U-Net that it is compared with: 3x3 convolution, batch norm, ReLU, twice.
+  The deconvolution is 2x2; concatenation [skip, up].
+* `sfa_place`: "in the encoder" (section 1.1), and in Figure 1 once, between the encoder and the
+  first SA + CA: at the bottom of the encoder. "stages" puts one on each of the five stages.
+* `attention_place`: SA, then CA, on the three deeper skips. The text justifies CA by the content of
+  the encoder's and the decoder's channels: "split" leaves SA on the skip and lets CA weight the
+  concatenation of skip and up-sampled map; "joined" puts both there.
 * `spatial_reading`: of x x^T, which the text calls spatial attention "in a global view", with a
   weight for "every feature map". "positions" compares all pixels of a map with each other; for a
   batch of 16 one such matrix takes 0.07 GB on a map of 32x32 pixels, 1.1 on 64x64, 17 on 128x128.
   "channels" compares maps with each other, "rows" the rows of one map; both fit everywhere.
   "by_size" is "positions" up to 32x32 pixels, the two deepest skips, and "channels" above.
-* `ratio`: 16, CBAM's, of whose channel gate equation (7) is a copy but for its printed comma; one
-  MLP for both, as there.
+* `ratio`: 16, as in CBAM; equation (7) is CBAM's channel gate except for a printed comma. Both
+  pooled vectors pass the same MLP, as there.
 * SFA as printed: convolutions with nothing between them.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import keras
@@ -32,8 +33,9 @@ from keras import layers, ops
 
 from keras_medseg import frameworks
 from keras_medseg.errors import require_choice
+from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.layers.attention import channel_gate
-from keras_medseg.layers.convolution import conv
+from keras_medseg.layers.convolution import conv, output_conv
 from keras_medseg.layers.resampling import require_multiple, transposed_conv
 from keras_medseg.models._unets import double_conv
 from keras_medseg.registry import Card, register
@@ -43,7 +45,7 @@ ATTENDED = (3, 4, 5)
 MAX_POSITIONS = 64 * 64
 FEW_POSITIONS = 32 * 32
 SFA_PLACES = ("bottom", "stages", "none")
-# Where they stand: on the skip, or on what it is concatenated to.
+# Input of each module: the skip, or the concatenation of skip and up-sampled map.
 ATTENTION_PLACES = {
     "skips": {"SA": "skip", "CA": "skip"},
     "split": {"SA": "skip", "CA": "joined"},
@@ -53,18 +55,18 @@ ATTENTION_PLACES = {
 
 
 def scale_features(
-    x: keras.KerasTensor, *, stack: frameworks.Stack, name: str
+    x: keras.KerasTensor, *, framework: FrameworkDefaults, name: str
 ) -> keras.KerasTensor:
     """SFA, equations (1) to (4): conv3(conv3(conv1(x))) + conv3(conv1(x)) + conv1(x).
 
-    In spite of its name it has no attention weight. (N, H, W, C) -> (N, H, W, C).
+    Despite its name it has no attention weights. (N, H, W, C) -> (N, H, W, C).
     """
     branches = []
     for number, kernel_sizes in enumerate([(1, 3, 3), (1, 3), (1,)], 1):
         branch = x
         for place, size in enumerate(kernel_sizes, 1):
             part = f"{name}_B{number}_conv{place}"
-            branch = conv(branch, x.shape[-1], size, stack=stack, name=part)
+            branch = conv(branch, x.shape[-1], size, framework=framework, name=part)
         branches.append(branch)
     return layers.Add(name=name)(branches)
 
@@ -72,9 +74,9 @@ def scale_features(
 def spatial_attention(x: keras.KerasTensor, *, reading: str, name: str) -> keras.KerasTensor:
     """SA, equations (5) and (6): x + alpha x with alpha = sigmoid(x x^T).
 
-    x is the matrix with one row per pixel ("positions"), one per channel ("channels"), or, in each
-    channel, one per row of the map ("rows"); "by_size" is the first on maps of up to 32x32 pixels
-    and the second on larger ones. As printed nothing divides the sums: "positions" adds up to 4096
+    The matrix x has one row per pixel ("positions"), one per channel ("channels"), or, in each
+    channel, one per row of the map ("rows"). "by_size" is the first on maps of up to 32x32 pixels
+    and the second on larger ones. As printed, the sums are not scaled: "positions" adds up to 4096
     pixels, so mixed_float16 may overflow. (N, H, W, C) -> (N, H, W, C).
 
     Raises:
@@ -91,7 +93,7 @@ def _positions(x: keras.KerasTensor, sigmoid: layers.Layer) -> keras.KerasTensor
     if None in (height, width) or height * width > MAX_POSITIONS:
         raise ValueError(
             f"spatial_reading: found 'positions' on a map of {height}x{width} pixels, expected at "
-            f"most {MAX_POSITIONS}, for each is compared with each. Take a smaller input_shape, or "
+            f"most {MAX_POSITIONS}, because it compares all pairs. Take a smaller input_shape, or "
             "'channels' or 'rows'."
         )
     pixels = ops.reshape(x, (-1, height * width, channels))
@@ -100,7 +102,7 @@ def _positions(x: keras.KerasTensor, sigmoid: layers.Layer) -> keras.KerasTensor
 
 
 def _channels(x: keras.KerasTensor, sigmoid: layers.Layer) -> keras.KerasTensor:
-    # One product per row of pixels, and their sum: H and W may be unknown.
+    # One product per row of pixels, then their sum, so that H and W may be unknown.
     products = ops.matmul(ops.swapaxes(x, 2, 3), x)
     alpha = sigmoid(ops.sum(products, axis=1, keepdims=True))
     return ops.matmul(x, alpha)
@@ -123,13 +125,13 @@ READINGS = {"by_size": _by_size, "positions": _positions, "channels": _channels,
 
 
 def channel_attention(
-    x: keras.KerasTensor, *, ratio: int, stack: frameworks.Stack, name: str
+    x: keras.KerasTensor, *, ratio: int, framework: FrameworkDefaults, name: str
 ) -> keras.KerasTensor:
     """CA, equations (7) and (8): x + beta x with beta = sigmoid(MLP(max pool) + MLP(mean pool)).
 
     (N, H, W, C) -> (N, H, W, C).
     """
-    return layers.Add(name=name)([x, channel_gate(x, stack=stack, name=name, ratio=ratio)])
+    return layers.Add(name=name)([x, channel_gate(x, framework=framework, name=name, ratio=ratio)])
 
 
 @register(
@@ -145,9 +147,9 @@ def channel_attention(
         source="iacnn, section 1.1, Figures 1 to 4, equations (1) to (8)",
         parity="rebuilt",
         compared_in=("iacnn",),
-        notes="The drawings are lost. Silent, and chosen: widths of 16 to 256, twice 3x3 "
-        "convolution, norm and ReLU per stage, SFA at the encoder's bottom, SA and CA on the three "
-        "deeper skips, and which products SA's x x^T are (spatial_reading).",
+        notes="The drawings are lost. Chosen where the text is silent: widths of 16 to 256, twice "
+        "3x3 convolution, batch norm and ReLU per stage, SFA at the bottom of the encoder, SA and "
+        "CA on the three deeper skips, and the meaning of SA's x x^T (spatial_reading).",
     )
 )
 def integrated_attention_cnn(
@@ -159,7 +161,7 @@ def integrated_attention_cnn(
     ratio: int = 16,
     filters: int = 16,
     activation: str = "sigmoid",
-    stack: str | frameworks.Stack = "pytorch",
+    framework: str | FrameworkDefaults = "pytorch",
 ) -> keras.Model:
     """Probabilities (N, H, W, classes) in float32 from images (N, H, W, C); iacnn, section 1.1.
 
@@ -171,10 +173,10 @@ def integrated_attention_cnn(
         attention_place: SA and CA on the three deeper "skips"; "split" for CA after the
             concatenation, "joined" for both there; or "none".
         spatial_reading: of SA's x x^T: "positions", "channels", "rows", or "by_size".
-        ratio: by which CA narrows.
+        ratio: of the channels to the hidden units of CA.
         filters: channels of the first stage; 16 grow to 256 in the fifth.
         activation: of the output; "sigmoid", "softmax", or "linear" for logits.
-        stack: name of the framework whose silent defaults apply, or a Stack.
+        framework: name or FrameworkDefaults whose silent defaults apply.
 
     Raises:
         ValueError: H or W not divisible by 32 (the message gives the next valid shape), too large
@@ -184,41 +186,41 @@ def integrated_attention_cnn(
     require_choice("sfa_place", sfa_place, SFA_PLACES)
     require_choice("attention_place", attention_place, ATTENTION_PLACES)
     require_choice("spatial_reading", spatial_reading, READINGS)
-    stack = frameworks.get(stack)
-    modules = {
+    framework = frameworks.get(framework)
+    modules: dict[str, Callable[..., keras.KerasTensor]] = {
         "SA": partial(spatial_attention, reading=spatial_reading),
-        "CA": partial(channel_attention, ratio=ratio, stack=stack),
+        "CA": partial(channel_attention, ratio=ratio, framework=framework),
     }
 
-    def attend(x, place, stage):
+    def attend(x: keras.KerasTensor, place: str, stage: int) -> keras.KerasTensor:
         for module, its_place in ATTENTION_PLACES[attention_place].items():
             if its_place == place and stage in ATTENDED:
                 x = modules[module](x, name=f"{module}{stage}")
         return x
 
     image = keras.Input(input_shape, name="Input")
-    x, skips = _encoder(image, filters, sfa_place, stack)
+    x, skips = _encoder(image, filters, sfa_place, framework)
     for stage in range(STAGES, 0, -1):
         skip = attend(skips.pop(), "skip", stage)
-        x = transposed_conv(x, skip.shape[-1], stack=stack, name=f"Up{stage}")
+        x = transposed_conv(x, skip.shape[-1], framework=framework, name=f"Up{stage}")
         x = layers.Concatenate(name=f"Concat{stage}")([skip, x])
         x = attend(x, "joined", stage)
-        x = double_conv(x, skip.shape[-1], stack=stack, name=f"Decode{stage}")
-    x = conv(x, classes, 1, stack=stack, name="Output", activation=activation, dtype="float32")
+        x = double_conv(x, skip.shape[-1], framework=framework, name=f"Decode{stage}")
+    x = output_conv(x, classes, activation, framework=framework)
     return keras.Model(image, x, name="integrated_attention_cnn")
 
 
 def _encoder(
-    x: keras.KerasTensor, filters: int, sfa_place: str, stack: frameworks.Stack
+    x: keras.KerasTensor, filters: int, sfa_place: str, framework: FrameworkDefaults
 ) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
     """(N, H, W, C) -> (N, H / 32, W / 32, 16 * filters), and the map of each stage."""
     skips = []
     for stage in range(1, STAGES + 1):
-        x = double_conv(x, 2 ** (stage - 1) * filters, stack=stack, name=f"Encode{stage}")
+        x = double_conv(x, 2 ** (stage - 1) * filters, framework=framework, name=f"Encode{stage}")
         if sfa_place == "stages":
-            x = scale_features(x, stack=stack, name=f"SFA{stage}")
+            x = scale_features(x, framework=framework, name=f"SFA{stage}")
         skips.append(x)
         x = layers.MaxPooling2D(2, name=f"Down{stage}")(x)
     if sfa_place == "bottom":
-        x = scale_features(x, stack=stack, name="SFA")
+        x = scale_features(x, framework=framework, name="SFA")
     return x, skips

@@ -2,10 +2,10 @@
 
 Futrega, Milesi, Marcinkiewicz, Ribalta 2021 (arXiv 2110.03352), as their repository builds it from
 MONAI's DynUNet: seven levels, down by convolutions of stride 2, affine instance norms, up by 2x2x2
-transposed convolutions, concatenation [up, skip]. The fifth input channel is 1 where the brain is.
+transposed convolutions, concatenation [up, skip]. The fifth input channel is 1 inside the brain.
 
-The repository builds it in two dimensions as well (`--dim 2`), for data other than BraTS and with
-strides and kernels that follow from their spacing. Here they are those of BraTS in both cases.
+The repository builds it in two dimensions as well (`--dim 2`), for data other than BraTS, with
+strides and kernels that follow from the spacing. Here they are those of BraTS in both cases.
 """
 
 from functools import partial
@@ -14,18 +14,18 @@ import keras
 from keras import layers
 
 from keras_medseg import frameworks
-from keras_medseg.layers.convolution import conv, layer_class
+from keras_medseg.frameworks import FrameworkDefaults
+from keras_medseg.layers.convolution import conv, conv_in_leaky, layer_class
 from keras_medseg.layers.initialization import he_normal
-from keras_medseg.layers.normalization import conv_in_leaky, require_more_than_one
-from keras_medseg.layers.rematerialization import plain, rematerialised
-from keras_medseg.layers.resampling import transposed_conv
+from keras_medseg.layers.rematerialization import not_rematerialized, rematerialized
+from keras_medseg.layers.resampling import require_more_than_one, transposed_conv
 from keras_medseg.registry import Card, register
 
 SLOPE = 0.01
-# 64, 96, 128, 192, 256, 384, 512 in parts of the first.
+# Widths 64, 96, 128, 192, 256, 384, 512 in units of the first.
 WIDTHS = (1, 1.5, 2, 3, 4, 6, 8)
 
-# Our block -> DynUNet's, each of two convolutions and norms.
+# Our block -> DynUNet's; each has two convolutions and two norms.
 _BLOCKS = {
     "Encode1": "input_block",
     **{f"Encode{level}": f"downsamples.{level - 2}" for level in range(2, 7)},
@@ -55,8 +55,9 @@ NEVER_CALLED = ("skip_layers",)
         source="NVIDIA/DeepLearningExamples, PyTorch/Segmentation/nnUNet; MONAI, DynUNet",
         parity="golden",
         compared_in=("fmnet2023",),
-        notes="outputs: main, then the heads from the finest on; supervision_heads=0: only it. As "
-        "the code has it; 2-D, where the code takes strides from spacings, with those of BraTS",
+        notes="Outputs: main, then the heads from the finest on; supervision_heads=0: only main. "
+        "Follows the code. In 2-D, where the code takes strides from spacings, they are those of "
+        "BraTS.",
     )
 )
 def nvidia_unet(
@@ -68,12 +69,12 @@ def nvidia_unet(
     filters: int = 64,
     activation: str = "linear",
     checkpointing: bool = False,
-    stack: str | frameworks.Stack = "pytorch",
+    framework: str | FrameworkDefaults = "pytorch",
 ) -> keras.Model:
     """Logits in float32 from patches (N, X, Y, Z, C) or slices (N, H, W, C).
 
-    Outputs are a list, each (N, X, Y, Z, classes): the main one, then those of the heads, the
-    finest first. Without heads it is the one tensor alone; the other layers stay as they are.
+    The outputs are a list of (N, X, Y, Z, classes): the main one, then those of the heads, the
+    finest first. Without heads the output is the main one alone; the other layers are the same.
 
     Args:
         input_shape: (X, Y, Z, C) or (H, W, C); sizes divisible by 2 ** (levels - 1), or None
@@ -85,8 +86,8 @@ def nvidia_unet(
         filters: channels of the first level; 64 grow to 512 at the bottom.
         activation: of the outputs: "linear" for the original's logits, "sigmoid" for probabilities,
             which this package's losses and inference take.
-        checkpointing: whether a training step computes blocks twice to save memory.
-        stack: name of the framework whose silent defaults apply, or a Stack.
+        checkpointing: whether a training step computes each block twice to save memory.
+        framework: name or FrameworkDefaults whose silent defaults apply.
 
     Raises:
         ValueError: a size that does not fit (the message gives the next valid shape), or an option
@@ -95,8 +96,10 @@ def nvidia_unet(
     _check_options(dimensions, levels, supervision_heads)
     shape = tuple(input_shape or (*(128,) * dimensions, 5))
     require_more_than_one(shape, 2 ** (levels - 1), dimensions=dimensions)
-    stack = he_normal(frameworks.get(stack), "fan_in", SLOPE)
-    block = partial(rematerialised if checkpointing else plain, double_conv, stack=stack)
+    framework = he_normal(frameworks.get(framework), "fan_in", SLOPE)
+    wrap = rematerialized if checkpointing else not_rematerialized
+    block = partial(wrap, _double_conv, framework=framework)
+    head = partial(_output, classes=classes, activation=activation, framework=framework)
     image = keras.Input(shape, name="Input")
     x, skips = image, []
     for level, width in enumerate(WIDTHS[:levels], 1):
@@ -105,43 +108,47 @@ def nvidia_unet(
         skips.append(x)
     stages = []
     for stage, skip in enumerate(reversed(skips[:-1]), 1):
-        x = transposed_conv(x, skip.shape[-1], stack=stack, name=f"Up{stage}")
+        x = transposed_conv(x, skip.shape[-1], framework=framework, name=f"Up{stage}")
         x = layers.Concatenate(name=f"Concat{stage}")([x, skip])
         x = block(x, skip.shape[-1], name=f"Decode{stage}")
         stages.append(x)
-    head = partial(output, classes=classes, activation=activation, stack=stack)
     outputs = [head(x, scale=1, name="Output")]
     for number in range(1, supervision_heads + 1):
         outputs.append(head(stages[-1 - number], scale=2**number, name=f"Supervision{number}"))
     return keras.Model(image, outputs if supervision_heads else outputs[0], name="nvidia_unet")
 
 
-def double_conv(
-    x: keras.KerasTensor, filters: int, *, stack: frameworks.Stack, name: str, strides: int = 1
+def _double_conv(
+    x: keras.KerasTensor,
+    filters: int,
+    *,
+    framework: FrameworkDefaults,
+    name: str,
+    strides: int = 1,
 ) -> keras.KerasTensor:
-    """Twice 3x3x3 convolution, affine instance norm, leaky ReLU; `strides` of the first.
+    """3x3x3 convolution, affine instance norm, leaky ReLU, twice; `strides` of the first.
 
     (N, X, Y, Z, C) -> (N, X / strides, Y / strides, Z / strides, filters), likewise (N, H, W, C).
     """
-    options = dict(slope=SLOPE, stack=stack, affine=True, use_bias=False)
-    x = conv_in_leaky(x, filters, 3, name=f"{name}_conv1", strides=strides, **options)
-    return conv_in_leaky(x, filters, 3, name=f"{name}_conv2", **options)
+    unit = partial(conv_in_leaky, slope=SLOPE, framework=framework, affine=True, use_bias=False)
+    x = unit(x, filters, 3, name=f"{name}_conv1", strides=strides)
+    return unit(x, filters, 3, name=f"{name}_conv2")
 
 
-def output(
+def _output(
     x: keras.KerasTensor,
     classes: int,
     scale: int,
     activation: str,
     *,
-    stack: frameworks.Stack,
+    framework: FrameworkDefaults,
     name: str,
 ) -> keras.KerasTensor:
-    """1x1x1 convolution, up by nearest neighbour, activation.
+    """1x1x1 convolution, up-sampling by nearest neighbor, activation.
 
     (N, X, Y, Z, C) -> (N, scale * X, scale * Y, scale * Z, classes), likewise (N, H, W, C).
     """
-    x = conv(x, classes, 1, stack=stack, name=f"{name}_conv")
+    x = conv(x, classes, 1, framework=framework, name=f"{name}_conv")
     if scale > 1:
         x = layer_class("UpSampling{}D", x)(scale, name=f"{name}_up")(x)
     return layers.Activation(activation, dtype="float32", name=name)(x)

@@ -1,16 +1,20 @@
 """PSPNet on a dilated ResNet-50, in the structure of the authors' PyTorch code.
 
 The ResNet has a stem of three 3x3 convolutions; its last two stages dilate instead of halving. The
-authors' head on the third stage, which only training uses, is not built: 2,364,691 parameters.
+authors' head on the third stage is left out because only training uses it: 2,364,691 parameters.
 """
+
+from typing import Any
 
 import keras
 from keras import layers
 
 from keras_medseg import frameworks
-from keras_medseg.layers.convolution import conv, norm
+from keras_medseg.frameworks import FrameworkDefaults
+from keras_medseg.layers.convolution import conv
 from keras_medseg.layers.initialization import he_normal
 from keras_medseg.layers.interpolation import adaptive_average_pool, resize_aligned
+from keras_medseg.layers.normalization import batch_norm
 from keras_medseg.layers.resampling import require_multiple
 from keras_medseg.registry import Card, register
 
@@ -39,9 +43,9 @@ NEVER_CALLED = ("aux.0", "aux.1", "aux.4")
         source="hszhao/semseg, PSPNet(layers=50, zoom_factor=8); arXiv 1612.01105",
         parity="golden",
         compared_in=("mtds2021",),
-        notes="as the PyTorch code has it: a stem of three 3x3 convolutions, sizes of 8 k + 1 "
-        "pixels, resizing with aligned corners; the head that only training uses is left "
-        "out. Published results start from ImageNet weights",
+        notes="Follows the PyTorch code: a stem of three 3x3 convolutions, sizes of 8 k + 1 "
+        "pixels, resizing with aligned corners. The head that only training uses is left out. "
+        "Published results start from ImageNet weights.",
     )
 )
 def pspnet(
@@ -50,7 +54,7 @@ def pspnet(
     filters: int = 64,
     depths: tuple[int, int, int, int] = (3, 4, 6, 3),
     activation: str = "linear",
-    stack: str | frameworks.Stack = "pytorch",
+    framework: str | FrameworkDefaults = "pytorch",
 ) -> keras.Model:
     """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
 
@@ -61,43 +65,43 @@ def pspnet(
         depths: residual blocks of the four stages; (3, 4, 23, 3) is ResNet-101.
         activation: of the output: "linear" for the original's logits, "sigmoid" or "softmax" for
             probabilities, which this package's losses and inference take.
-        stack: name of the framework whose silent defaults apply, or a Stack.
+        framework: name or FrameworkDefaults whose silent defaults apply.
 
     Raises:
-        ValueError: a size that does not fit (the message gives the next valid shape) or is left
-            open, or an unknown stack.
+        ValueError: a size that does not fit (the message gives the next valid shape) or is None,
+            or an unknown framework.
     """
     require_multiple(input_shape, 8, offset=1)
     if None in input_shape:
         raise ValueError(
-            f"input_shape: found {tuple(input_shape)}, expected a size for every axis: the network "
-            f"interpolates to it. Give 8 k + 1 pixels, such as 713."
+            f"input_shape: found {tuple(input_shape)}, expected a size for every axis, because the "
+            f"network interpolates to it. Give 8 k + 1 pixels, such as 713."
         )
-    stack = frameworks.get(stack)
+    framework = frameworks.get(framework)
     image = keras.Input(input_shape, name="Input")
-    x = _resnet(image, filters, depths, he_normal(stack, "fan_out"))
-    x = _pyramid(x, stack)
-    x = _conv_norm_relu(x, 8 * filters, 3, "cls_0", "cls_1", stack)
+    x = _resnet(image, filters, depths, he_normal(framework, "fan_out"))
+    x = _pyramid(x, framework)
+    x = _conv_bn_relu(x, 8 * filters, 3, "cls_0", "cls_1", framework)
     x = layers.SpatialDropout2D(0.1, name="cls_dropout")(x)
-    x = conv(x, classes, 1, stack=stack, name="cls_4", dtype="float32")
+    x = conv(x, classes, 1, framework=framework, name="cls_4", dtype="float32")
     x = resize_aligned(x, input_shape[:2], name="resize", dtype="float32")
     x = layers.Activation(activation, name="Output", dtype="float32")(x)
     return keras.Model(image, x, name="pspnet")
 
 
 def _resnet(
-    x: keras.KerasTensor, filters: int, depths: tuple[int, ...], stack: frameworks.Stack
+    x: keras.KerasTensor, filters: int, depths: tuple[int, ...], framework: FrameworkDefaults
 ) -> keras.KerasTensor:
-    """Stride 8 and 32 * filters channels."""
+    """(N, H, W, C) -> (N, (H - 1) / 8 + 1, (W - 1) / 8 + 1, 32 * filters)."""
     for number, (width, strides) in enumerate([(1, 2), (1, 1), (2, 1)]):
         names = f"layer0_{3 * number}", f"layer0_{3 * number + 1}"
-        x = _conv_norm_relu(x, width * filters, 3, *names, stack, strides=strides)
+        x = _conv_bn_relu(x, width * filters, 3, *names, framework, strides=strides)
     x = layers.MaxPooling2D(3, strides=2, padding="same", name="pool")(x)
     for stage, (blocks, strides, dilation) in enumerate(zip(depths, (1, 2, 1, 1), (1, 1, 2, 4)), 1):
         width = 2 ** (stage - 1) * filters
         for block in range(blocks):
             name = f"layer{stage}_{block}"
-            x = _bottleneck(x, width, strides if block == 0 else 1, dilation, stack, name)
+            x = _bottleneck(x, width, strides if block == 0 else 1, dilation, framework, name)
     return x
 
 
@@ -106,42 +110,42 @@ def _bottleneck(
     width: int,
     strides: int,
     dilation: int,
-    stack: frameworks.Stack,
+    framework: FrameworkDefaults,
     name: str,
 ) -> keras.KerasTensor:
     """He et al. 2016, figure 5 (right), with the stride in the 3x3 convolution."""
     names = [(f"{name}_conv{number}", f"{name}_bn{number}") for number in (1, 2, 3)]
-    y = _conv_norm_relu(x, width, 1, *names[0], stack)
-    y = _conv_norm_relu(y, width, 3, *names[1], stack, strides=strides, dilation_rate=dilation)
-    y = conv(y, 4 * width, 1, stack=stack, name=names[2][0], use_bias=False)
-    y = norm(y, stack=stack, name=names[2][1])
+    y = _conv_bn_relu(x, width, 1, *names[0], framework)
+    y = _conv_bn_relu(y, width, 3, *names[1], framework, strides=strides, dilation_rate=dilation)
+    y = conv(y, 4 * width, 1, framework=framework, name=names[2][0], use_bias=False)
+    y = batch_norm(y, framework=framework, name=names[2][1])
     if strides > 1 or x.shape[-1] != 4 * width:
-        options = dict(strides=strides, padding="valid", use_bias=False, stack=stack)
-        x = conv(x, 4 * width, 1, name=f"{name}_downsample_0", **options)
-        x = norm(x, stack=stack, name=f"{name}_downsample_1")
+        options: dict[str, Any] = dict(strides=strides, padding="valid", use_bias=False)
+        x = conv(x, 4 * width, 1, framework=framework, name=f"{name}_downsample_0", **options)
+        x = batch_norm(x, framework=framework, name=f"{name}_downsample_1")
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
 
 
-def _pyramid(x: keras.KerasTensor, stack: frameworks.Stack) -> keras.KerasTensor:
-    """The map beside its averages over 1, 4, 9 and 36 windows; zhao2017, figure 3."""
+def _pyramid(x: keras.KerasTensor, framework: FrameworkDefaults) -> keras.KerasTensor:
+    """The map and its averages over 1, 4, 9 and 36 windows, concatenated; zhao2017, figure 3."""
     height, width, channels = x.shape[1:]
     maps = [x]
     for number, bins in enumerate(BINS):
         name = f"ppm_{number}"
         y = adaptive_average_pool(x, (bins, bins), name=f"{name}_pool")
-        y = _conv_norm_relu(y, channels // len(BINS), 1, f"{name}_1", f"{name}_2", stack)
+        y = _conv_bn_relu(y, channels // len(BINS), 1, f"{name}_1", f"{name}_2", framework)
         maps.append(resize_aligned(y, (height, width), name=f"{name}_resize"))
     return layers.Concatenate(name="ppm_concat")(maps)
 
 
-def _conv_norm_relu(
+def _conv_bn_relu(
     x: keras.KerasTensor,
     filters: int,
     kernel_size: int,
     name: str,
     norm_name: str,
-    stack: frameworks.Stack,
-    **options,
+    framework: FrameworkDefaults,
+    **options: Any,
 ) -> keras.KerasTensor:
-    x = conv(x, filters, kernel_size, stack=stack, name=name, use_bias=False, **options)
-    return layers.ReLU(name=f"{name}_relu")(norm(x, stack=stack, name=norm_name))
+    x = conv(x, filters, kernel_size, framework=framework, name=name, use_bias=False, **options)
+    return layers.ReLU(name=f"{name}_relu")(batch_norm(x, framework=framework, name=norm_name))

@@ -1,12 +1,12 @@
 """R2 Attention U-Net: recurrent residual blocks and attention gates.
 
-A network of the repository LeeJunHyun/Image_Segmentation without an article of its own: its R2U-Net
-with the gates of its Attention U-Net.
+A network of the repository LeeJunHyun/Image_Segmentation without its own article: the R2U-Net with
+the gates of the Attention U-Net.
 """
 
 import keras
 
-from keras_medseg import frameworks
+from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.models._unets import LEEJUNHYUN_NAMES, leejunhyun_unet
 from keras_medseg.registry import Card, register
 
@@ -35,7 +35,7 @@ def r2attention_unet(
     t: int = 2,
     filters: int = 64,
     activation: str = "linear",
-    stack: str | frameworks.Stack = "pytorch",
+    framework: str | FrameworkDefaults = "pytorch",
 ) -> keras.Model:
     """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
 
@@ -46,11 +46,11 @@ def r2attention_unet(
             The article's 2; the script of the repository sets 3.
         filters: channels of the first level; 64 grow to 1024 at the bottom.
         activation: of the output; "linear" for the original's logits, "sigmoid", or "softmax".
-        stack: name of the framework whose silent defaults apply, or a Stack.
+        framework: name or FrameworkDefaults whose silent defaults apply.
 
     Raises:
         ValueError: H or W not divisible by 16; the message gives the next valid shape.
     """
     return leejunhyun_unet(
-        "r2attention_unet", input_shape, classes, filters, activation, stack, t=t, gates=True
+        "r2attention_unet", input_shape, classes, filters, activation, framework, t=t, gates=True
     )

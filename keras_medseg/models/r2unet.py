@@ -1,12 +1,12 @@
 """R2U-Net: the U-Net with recurrent residual blocks of Alom et al. 2018 (arXiv 1802.06955).
 
-The network of the repository LeeJunHyun/Image_Segmentation. The article has recurrent weights of
-their own beside the feed-forward ones; there, as here, one convolution serves as both.
+The network of the repository LeeJunHyun/Image_Segmentation. The article has separate feed-forward
+and recurrent weights; in the repository, as here, one convolution serves as both.
 """
 
 import keras
 
-from keras_medseg import frameworks
+from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.models._unets import LEEJUNHYUN_NAMES, leejunhyun_unet
 from keras_medseg.registry import Card, register
 
@@ -26,7 +26,7 @@ ORIGINAL_NAMES = LEEJUNHYUN_NAMES
         source="LeeJunHyun/Image_Segmentation, R2U_Net",
         parity="golden",
         notes="Follows LeeJunHyun's code where it differs from the article: one convolution serves "
-        "both as feed-forward and as recurrent weights, which the article keeps apart. t=2 is the "
+        "as feed-forward and as recurrent weights, which the article keeps separate. t=2 is the "
         "article's; the code's script sets 3.",
     )
 )
@@ -36,7 +36,7 @@ def r2unet(
     t: int = 2,
     filters: int = 64,
     activation: str = "linear",
-    stack: str | frameworks.Stack = "pytorch",
+    framework: str | FrameworkDefaults = "pytorch",
 ) -> keras.Model:
     """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
 
@@ -47,9 +47,9 @@ def r2unet(
             The article's 2; the script of the repository sets 3.
         filters: channels of the first level; 64 grow to 1024 at the bottom.
         activation: of the output; "linear" for the original's logits, "sigmoid", or "softmax".
-        stack: name of the framework whose silent defaults apply, or a Stack.
+        framework: name or FrameworkDefaults whose silent defaults apply.
 
     Raises:
         ValueError: H or W not divisible by 16; the message gives the next valid shape.
     """
-    return leejunhyun_unet("r2unet", input_shape, classes, filters, activation, stack, t=t)
+    return leejunhyun_unet("r2unet", input_shape, classes, filters, activation, framework, t=t)

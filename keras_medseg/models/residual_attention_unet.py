@@ -1,9 +1,10 @@
 """Residual-attention U-Net of dcabes2020, to be read beside Table I and section II of the paper.
 
-What the table fixes: nine stages with their sizes and channels. RB7's output is printed as
-44x44x64, but RB8 takes 160 channels, 128 of them from RB7, so 128 is built.
+The table fixes nine stages with their sizes and channels. RB7's output is printed as 44x44x64, but
+RB8 takes 160 channels, 128 of them from RB7, so RB7 has 128 here.
 
-What "about 570,000 parameters" decides. Five readings of the residual block, four CBAMs each:
+"About 570,000 parameters" decides between five readings of the residual block (each with four
+CBAMs):
 
     separable       one separable 3x3 convolution, 1x1 convolution on every shortcut      570,265
     separable_pair  two of them, shortcut without parameters                              565,177
@@ -11,31 +12,34 @@ What "about 570,000 parameters" decides. Five readings of the residual block, fo
     plain_single    one 3x3 convolution, 1x1 convolution where the channels change      2,563,609
     plain           two of them                                                         4,716,857
 
-The default is "separable": its count is the one that is written "about 570,000" (560,393 would be
+The default is "separable": its count would be printed as "about 570,000" (560,393 would be
 560,000), and "by improving the residual convolution block, the amount of parameters was greatly
-reduced" fits He's block with its convolution made separable better than He's own bottleneck.
-Against it: the paper never says "separable", and "based on the deep residual network proposed by He
-et al." may mean the bottleneck. Both need the 1x1 convolution on every shortcut (He et al., option
-C): without it where the channels agree they count 503,417 and 493,545.
+reduced" fits He's block with a separable convolution better than He's own bottleneck. Against it:
+the paper never says "separable", and "based on the deep residual network proposed by He et al." may
+mean the bottleneck. Both need the 1x1 convolution on every shortcut (He et al., option C); with the
+identity where the channels agree they have 503,417 and 493,545 parameters.
 
-Also open in the paper, and chosen here:
+The following points are open too; we chose:
 
-* Down: max pooling, as in U-Net. Up: nearest neighbour, the default of Keras 2.2.4. Neither may
-  have parameters, or the count is lost.
-* CBAM on each of the four skips; ratio 16, 7x7. Its dense layers have biases, its spatial gate
-  neither bias nor batch norm: so count the figures above, and the article of CBAM names no norm
-  either. The one in its authors' code would add four parameters to each.
+* Down: max pooling, as in U-Net. Up: nearest neighbor, the default of Keras 2.2.4. Neither may have
+  parameters, because the count would not fit.
+* CBAM on each of the four skips; ratio 16, 7x7. Its dense layers have biases; its spatial gate has
+  neither bias nor batch norm. The counts above assume this, and the article of CBAM names no norm
+  either. The norm in its authors' code would add four parameters to each CBAM.
 * "BN and ReLU after each convolution": the ReLU of a block's last convolution follows the sum, as
-  in He et al.; shortcuts and the output are not normalised.
+  in He et al.; shortcuts and the output have no norm.
 """
+
+from functools import partial
 
 import keras
 from keras import layers
 
 from keras_medseg import frameworks
 from keras_medseg.errors import require_choice
+from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.layers.attention import cbam
-from keras_medseg.layers.convolution import conv, conv_bn_relu
+from keras_medseg.layers.convolution import conv_bn_relu, output_conv
 from keras_medseg.layers.resampling import down, require_multiple, up
 from keras_medseg.layers.residual import RESIDUAL_BLOCKS
 from keras_medseg.registry import Card, register
@@ -54,10 +58,10 @@ from keras_medseg.registry import Card, register
         source="DCABES 2020, Table I and section II, doi 10.1109/DCABES50732.2020.00048",
         parity="count",
         compared_in=("dcabes2020",),
-        notes="One network per region (WT, TC, ET). The residual block is named but not drawn: a "
-        "separable 3x3 convolution beside a 1x1 shortcut, the reading whose count is the paper's "
-        '"about 570,000". Silent, and chosen: max pooling, nearest neighbour, CBAM\'s ratio of '
-        "16.",
+        notes="One network per region (WT, TC, ET). The residual block is named but not drawn; it "
+        "is a separable 3x3 convolution beside a 1x1 shortcut, the reading whose count is the "
+        'paper\'s "about 570,000". Chosen where the paper is silent: max pooling, nearest '
+        "neighbor, CBAM's ratio of 16.",
     )
 )
 def residual_attention_unet(
@@ -68,7 +72,7 @@ def residual_attention_unet(
     filters: int = 32,
     downsampling: str = "max_pool",
     upsampling: str | None = None,
-    stack: str | frameworks.Stack = "keras_2_2",
+    framework: str | FrameworkDefaults = "keras_2_2",
 ) -> keras.Model:
     """Probabilities (N, H, W, classes) in float32 from slices (N, H, W, C); dcabes2020, Table I.
 
@@ -79,8 +83,8 @@ def residual_attention_unet(
         attention: whether a CBAM weights each skip.
         filters: channels of the first stage; the paper's 32 grow to 256 at the bottom.
         downsampling: "max_pool", "average_pool" or "strided_conv".
-        upsampling: "nearest", "bilinear" or "transposed_conv"; None is the stack's default.
-        stack: name of the framework whose silent defaults apply, or a Stack.
+        upsampling: "nearest", "bilinear" or "transposed_conv"; None is the framework's default.
+        framework: name or FrameworkDefaults whose silent defaults apply.
 
     Raises:
         ValueError: H or W not divisible by 16 (the message gives the next valid shape), or an
@@ -88,30 +92,30 @@ def residual_attention_unet(
     """
     require_multiple(input_shape, 16)
     require_choice("residual_block", residual_block, RESIDUAL_BLOCKS)
-    stack = frameworks.get(stack)
-    upsampling = upsampling or stack.upsampling
-    residual = RESIDUAL_BLOCKS[residual_block]
+    framework = frameworks.get(framework)
+    upsampling = upsampling or framework.upsampling
+    residual = partial(RESIDUAL_BLOCKS[residual_block], framework=framework)
 
-    def encode(x, width, number):
-        x = down(x, downsampling, stack=stack, name=f"Down{number}")
-        return residual(x, width, stack=stack, name=f"ResBlock{number}")
+    def encode(x: keras.KerasTensor, width: int, number: int) -> keras.KerasTensor:
+        x = down(x, downsampling, framework=framework, name=f"Down{number}")
+        return residual(x, width, name=f"ResBlock{number}")
 
-    def join(x, skip, number):
-        x = up(x, upsampling, stack=stack, name=f"Up{number}")
+    def join(x: keras.KerasTensor, skip: keras.KerasTensor, number: int) -> keras.KerasTensor:
+        x = up(x, upsampling, framework=framework, name=f"Up{number}")
         if attention:
-            skip = cbam(skip, stack=stack, name=f"CBAM{number}")
+            skip = cbam(skip, framework=framework, name=f"CBAM{number}")
         return layers.Concatenate(name=f"Concat{number}")([x, skip])
 
     image = keras.Input(input_shape, name="Input")
-    c = conv_bn_relu(image, filters, 3, stack=stack, name="Conv1")
+    c = conv_bn_relu(image, filters, 3, framework=framework, name="Conv1")
     r1 = encode(c, filters, 1)
     r2 = encode(r1, 2 * filters, 2)
     r3 = encode(r2, 4 * filters, 3)
     r4 = encode(r3, 8 * filters, 4)
-    x = residual(r4, 8 * filters, stack=stack, name="ResBlock5")
-    x = residual(join(x, r3, 6), 8 * filters, stack=stack, name="ResBlock6")
-    x = residual(join(x, r2, 7), 4 * filters, stack=stack, name="ResBlock7")
-    x = residual(join(x, r1, 8), 2 * filters, stack=stack, name="ResBlock8")
-    x = conv_bn_relu(join(x, c, 9), filters, 3, stack=stack, name="Conv2")
-    x = conv(x, classes, 1, stack=stack, name="Output", activation="sigmoid", dtype="float32")
+    x = residual(r4, 8 * filters, name="ResBlock5")
+    x = residual(join(x, r3, 6), 8 * filters, name="ResBlock6")
+    x = residual(join(x, r2, 7), 4 * filters, name="ResBlock7")
+    x = residual(join(x, r1, 8), 2 * filters, name="ResBlock8")
+    x = conv_bn_relu(join(x, c, 9), filters, 3, framework=framework, name="Conv2")
+    x = output_conv(x, classes, "sigmoid", framework=framework)
     return keras.Model(image, x, name="residual_attention_unet")

@@ -3,19 +3,19 @@
 The authors published no code; the default is rebuilt from the article. Its 7.8 M parameters are the
 7,780,096 weights of the main path. The shortcuts of all seven units change the width, so each has a
 1x1 convolution (the article speaks of "identity mapping" without saying how); with these, biases
-and norms there are 8,220,993. Up-sampling is named without its kind: that of Keras, which they
-used. The order within concatenations is open too: [up, skip].
+and norms there are 8,220,993. The article does not say how it up-samples; here as in Keras, which
+the authors used. The order within concatenations is open too; here [up, skip].
 
-Many comparisons use an unofficial form, rishikksh20/ResUnet: 3x3 convolutions with a norm as
+Many comparisons use an unofficial form, rishikksh20/ResUnet: 3x3 convolutions with batch norm as
 shortcuts, transposed convolutions, PyTorch. It is
 
-    build("resunet", shortcut="3x3", upsampling="transposed_conv", stack="pytorch")
+    build("resunet", shortcut="3x3", upsampling="transposed_conv", framework="pytorch")
 """
 
 import keras
 
-from keras_medseg import frameworks
 from keras_medseg.errors import require_choice
+from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.models._unets import residual_unet
 from keras_medseg.registry import Card, register
 
@@ -60,9 +60,9 @@ ORIGINAL_NAMES = {
         parity="rebuilt",
         compared_in=("iacnn",),
         notes="Chosen where the article is silent: a 1x1 convolution as every shortcut, the "
-        "up-sampling of Keras (nearest neighbour), concatenation [up, skip]. There is a golden, "
+        "up-sampling of Keras (nearest neighbor), concatenation [up, skip]. There is a golden, "
         "but of an unofficial implementation, rishikksh20/ResUnet: shortcut='3x3', "
-        "upsampling='transposed_conv', stack='pytorch'.",
+        "upsampling='transposed_conv', framework='pytorch'.",
     )
 )
 def resunet(
@@ -72,18 +72,18 @@ def resunet(
     upsampling: str | None = None,
     filters: int = 64,
     activation: str = "sigmoid",
-    stack: str | frameworks.Stack = "keras_2_2",
+    framework: str | FrameworkDefaults = "keras_2_2",
 ) -> keras.Model:
     """Probabilities (N, H, W, classes) in float32 from images (N, H, W, C).
 
     Args:
         input_shape: (H, W, C); H and W divisible by 8, or None for any such size.
         classes: output channels.
-        shortcut: "1x1" for projections without a norm, "3x3" for the unofficial form's.
-        upsampling: "nearest", "bilinear" or "transposed_conv"; None is the stack's default.
+        shortcut: "1x1" for projections without norm, "3x3" for those of the unofficial form.
+        upsampling: "nearest", "bilinear" or "transposed_conv"; None is the framework's default.
         filters: channels of the first level; 64 grow to 512 in the bridge.
         activation: of the output; "sigmoid", "softmax", or "linear" for logits.
-        stack: name of the framework whose silent defaults apply, or a Stack.
+        framework: name or FrameworkDefaults whose silent defaults apply.
 
     Raises:
         ValueError: H or W not divisible by 8 (the message gives the next valid shape), or an
@@ -96,7 +96,7 @@ def resunet(
         classes,
         filters,
         activation,
-        stack,
+        framework,
         shortcut_size=int(shortcut[0]),
         upsampling=upsampling,
     )

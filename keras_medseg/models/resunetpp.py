@@ -2,13 +2,13 @@
 
 The default follows the authors' Keras code, whose results the article prints: "same" padding, norm
 epsilon 1e-3, sigmoid. Their later PyTorch code has the same structure and parameters, pads strided
-convolutions on both sides, has epsilon 1e-5 and puts out logits; it is
+convolutions on both sides, has epsilon 1e-5 and gives logits. It is
 
-    build("resunetpp", stack="pytorch", activation="linear")
+    build("resunetpp", framework="pytorch", activation="linear")
 
-and only of that one there is an output to compare with. Both codes differ from the figure: the
-attention map passes no sigmoid, the branches of the ASPP are added rather than concatenated and one
-of them has dilation 1, and squeeze-and-excitation closes every unit.
+An output to compare with exists for that one only. Both codes differ from the figure: the attention
+map passes no sigmoid, the branches of the ASPP are added rather than concatenated and one of them
+has dilation 1, and squeeze-and-excitation ends every unit.
 """
 
 from functools import partial
@@ -17,8 +17,10 @@ import keras
 from keras import layers
 
 from keras_medseg import frameworks
+from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.layers.attention import squeeze_excitation
-from keras_medseg.layers.convolution import bn_relu_conv, conv, conv_bn_relu, norm
+from keras_medseg.layers.convolution import bn_relu_conv, conv, conv_bn_relu, output_conv
+from keras_medseg.layers.normalization import batch_norm
 from keras_medseg.layers.resampling import require_multiple, up
 from keras_medseg.layers.residual import pre_activation
 from keras_medseg.registry import Card, register
@@ -93,7 +95,7 @@ ORIGINAL_NAMES = (
         compared_in=("mtds2021",),
         notes="Follows the authors' two codes where they differ from figure 2: the attention map "
         "passes no sigmoid, the ASPP's branches are added and one has dilation 1, "
-        "squeeze-and-excitation closes every unit. The default is their Keras code; the golden is "
+        "squeeze-and-excitation ends every unit. The default is their Keras code; the golden is "
         "of their PyTorch code.",
     )
 )
@@ -102,7 +104,7 @@ def resunetpp(
     classes: int = 1,
     filters: int = 16,
     activation: str = "sigmoid",
-    stack: str | frameworks.Stack = "tensorflow_2",
+    framework: str | FrameworkDefaults = "tensorflow_2",
 ) -> keras.Model:
     """Probabilities (N, H, W, classes) in float32 from images (N, H, W, C).
 
@@ -111,58 +113,62 @@ def resunetpp(
         classes: output channels.
         filters: channels of the first level; 16 grow to 256 in the bridge.
         activation: of the output; "sigmoid", "softmax", or "linear" for logits.
-        stack: name of the framework whose silent defaults apply, or a Stack.
+        framework: name or FrameworkDefaults whose silent defaults apply.
 
     Raises:
         ValueError: H or W not divisible by 8; the message gives the next valid shape.
     """
     require_multiple(input_shape, 8)
-    stack = frameworks.get(stack)
-    excite = partial(squeeze_excitation, stack=stack, ratio=8, use_bias=False)
+    framework = frameworks.get(framework)
+    excite = partial(squeeze_excitation, framework=framework, ratio=8, use_bias=False)
 
-    def unit(x, width, name, strides=1):
-        x = pre_activation(x, width, stack=stack, name=name, strides=strides, shortcut_norm=True)
+    def unit(x: keras.KerasTensor, width: int, name: str, strides: int = 1) -> keras.KerasTensor:
+        x = pre_activation(
+            x, width, framework=framework, name=name, strides=strides, shortcut_norm=True
+        )
         return excite(x, name=f"{name}_se")
 
     image = keras.Input(input_shape, name="Input")
-    x = conv_bn_relu(image, filters, 3, stack=stack, name="Stem_conv1")
-    x = conv(x, filters, 3, stack=stack, name="Stem_conv2")
-    skip = conv_bn_relu(image, filters, 1, stack=stack, name="Stem_shortcut", activation=False)
+    x = conv_bn_relu(image, filters, 3, framework=framework, name="Stem_conv1")
+    x = conv(x, filters, 3, framework=framework, name="Stem_conv2")
+    skip = conv_bn_relu(
+        image, filters, 1, framework=framework, name="Stem_shortcut", activation=False
+    )
     x = excite(layers.Add(name="Stem_add")([x, skip]), name="Stem_se")
     skips = [x]
     for number in (2, 3, 4):
         skips.append(unit(skips[-1], 2 ** (number - 1) * filters, f"Encode{number}", strides=2))
-    x = _aspp(skips.pop(), 16 * filters, stack=stack, name="Bridge")
+    x = _aspp(skips.pop(), 16 * filters, framework=framework, name="Bridge")
     for number, width in ((1, 8 * filters), (2, 4 * filters), (3, 2 * filters)):
         skip = skips.pop()
-        x = _attend(skip, x, stack=stack, name=f"Attention{number}")
-        x = up(x, "nearest", stack=stack, name=f"Up{number}")
+        x = _attend(skip, x, framework=framework, name=f"Attention{number}")
+        x = up(x, "nearest", framework=framework, name=f"Up{number}")
         x = layers.Concatenate(name=f"Concat{number}")([x, skip])
         x = unit(x, width, f"Decode{number}")
-    x = _aspp(x, filters, stack=stack, name="ASPP")
-    x = conv(x, classes, 1, stack=stack, name="Output", activation=activation, dtype="float32")
+    x = _aspp(x, filters, framework=framework, name="ASPP")
+    x = output_conv(x, classes, activation, framework=framework)
     return keras.Model(image, x, name="resunetpp")
 
 
 def _aspp(
-    x: keras.KerasTensor, filters: int, *, stack: frameworks.Stack, name: str
+    x: keras.KerasTensor, filters: int, *, framework: FrameworkDefaults, name: str
 ) -> keras.KerasTensor:
-    """Sum of 3x3 convolutions of four dilations, each normalised, then 1x1."""
+    """Sum of 3x3 convolutions of four dilations, each with batch norm, then 1x1."""
     branches = []
     for rate in (6, 12, 18, 1):
         part = f"{name}_dilation{rate}"
-        y = conv(x, filters, 3, stack=stack, name=part, dilation_rate=rate)
-        branches.append(norm(y, stack=stack, name=f"{part}_bn"))
+        y = conv(x, filters, 3, framework=framework, name=part, dilation_rate=rate)
+        branches.append(batch_norm(y, framework=framework, name=f"{part}_bn"))
     x = layers.Add(name=f"{name}_add")(branches)
-    return conv(x, filters, 1, stack=stack, name=f"{name}_output")
+    return conv(x, filters, 1, framework=framework, name=f"{name}_output")
 
 
 def _attend(
-    skip: keras.KerasTensor, x: keras.KerasTensor, *, stack: frameworks.Stack, name: str
+    skip: keras.KerasTensor, x: keras.KerasTensor, *, framework: FrameworkDefaults, name: str
 ) -> keras.KerasTensor:
-    """The decoder's map times a map of its own size made of it and of the skip, twice as large."""
+    """The decoder's map x, weighted by a map computed from x and the skip of twice its size."""
     channels = x.shape[-1]
-    pre_activated = partial(bn_relu_conv, filters=channels, kernel_size=3, stack=stack)
+    pre_activated = partial(bn_relu_conv, filters=channels, kernel_size=3, framework=framework)
     g = pre_activated(skip, name=f"{name}_skip")
     g = layers.MaxPooling2D(2, name=f"{name}_pool")(g)
     y = layers.Add(name=f"{name}_add")([g, pre_activated(x, name=f"{name}_decoder")])

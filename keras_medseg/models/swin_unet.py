@@ -1,12 +1,13 @@
 """Swin-Unet (tiny), in the structure of the authors' code.
 
 Four stages of window attention down and, mirrored, up; patches of 4x4 pixels. A stage whose map is
-not larger than a window attends to all of it. As in the code, the bottleneck is the encoder's
-fourth stage, with a norm after it, and the last expansion is fourfold at once. The decoder mirrors
-the encoder: the code's settings name depths of its own for it, (2, 2, 2, 1), and never use them.
+not larger than a window attends to the whole map. As in the code, the bottleneck is the encoder's
+fourth stage, with a norm after it, and the last expansion is by 4 in one step. The decoder mirrors
+the encoder; the code's settings name other depths for it, (2, 2, 2, 1), but never use them.
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import keras
@@ -14,15 +15,22 @@ import numpy as np
 from keras import layers
 
 from keras_medseg import frameworks
-from keras_medseg.layers.convolution import conv
-from keras_medseg.layers.initialization import initialised
-from keras_medseg.layers.tokens import dense, gelu, layer_norm
-from keras_medseg.layers.windows import WindowAttention, expand_patches, merge_patches
+from keras_medseg.frameworks import FrameworkDefaults
+from keras_medseg.layers.convolution import conv, output_conv
+from keras_medseg.layers.initialization import with_initializer
+from keras_medseg.layers.transformer import (
+    WindowAttention,
+    dense,
+    expand_patches,
+    gelu,
+    layer_norm,
+    merge_patches,
+)
 from keras_medseg.registry import Card, register
 
 PATCH = 4
-HEAD = 32  # channels, in all sizes of the original
-Stage = Callable[[keras.KerasTensor, int, str], keras.KerasTensor]  # map, level, name
+HEAD = 32  # channels of a head, in all sizes of the original
+Stage = Callable[[keras.KerasTensor, int, str], keras.KerasTensor]  # of map, level, name
 ORIGINAL_NAMES = {
     "patch_embed_proj": "patch_embed.proj",
     "patch_embed_norm": "patch_embed.norm",
@@ -64,10 +72,10 @@ ORIGINAL_NAMES = {
         source="HuCaoFighting/Swin-Unet, SwinTransformerSys; arXiv 2105.05537",
         parity="golden",
         compared_in=("iacnn",),
-        notes="as the code has it: the bottleneck is the encoder's fourth stage with a norm after "
-        "it; the decoder mirrors the encoder, for the settings' decoder depths (2, 2, 2, 1) "
-        "are never used. Published results start from the ImageNet weights of Swin-T, in "
-        "both halves",
+        notes="Follows the code: the bottleneck is the encoder's fourth stage with a norm after "
+        "it; the decoder mirrors the encoder, because the decoder depths of the settings, (2, 2, "
+        "2, 1), are never used. Published results start from the ImageNet weights of Swin-T, in "
+        "both halves.",
     )
 )
 def swin_unet(
@@ -79,7 +87,7 @@ def swin_unet(
     window: int = 7,
     drop_path: float = 0.2,
     activation: str = "linear",
-    stack: str | frameworks.Stack = "pytorch",
+    framework: str | FrameworkDefaults = "pytorch",
 ) -> keras.Model:
     """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
 
@@ -89,66 +97,65 @@ def swin_unet(
         classes: output channels.
         filters: channels of the first stage ("embed dim"); each stage doubles them.
         depths: blocks of each stage, the same number down and up.
-        heads: of each stage; None gives every head 32 channels, as in the original; with fewer
-            than 32 filters the first stage has one head, and each stage doubles them.
+        heads: of each stage. None gives every head 32 channels, as in the original; with fewer
+            than 32 filters the first stage has one head, and each stage twice as many.
         window: height and width of a window in patches.
-        drop_path: rate at which a sample skips the last encoder block; from 0 in the first block it
-            grows with depth, and the decoder mirrors it.
+        drop_path: rate at which a sample skips the last encoder block. The rate grows with depth
+            from 0 in the first block, and the decoder mirrors it.
         activation: of the output: "linear" for the original's logits, "sigmoid" or "softmax" for
             probabilities, which this package's losses and inference take.
-        stack: name of the framework whose silent defaults apply, or a Stack.
+        framework: name or FrameworkDefaults whose silent defaults apply.
 
     Raises:
         ValueError: a size that does not fit (the message gives the next valid shape), more than 32
-            filters that are no multiple of it (the next valid width), heads that do not divide the
-            channels, or an unknown stack.
+            filters that are no multiple of 32 (the message gives the next valid width), heads that
+            do not divide the channels, or an unknown framework.
     """
-    heads = _heads(heads, filters, depths)
+    stage_heads = _heads(heads, filters, depths)
     _require_windows(input_shape, len(depths), window)
-    stack = frameworks.get(stack)
-    linear = initialised(stack, "RandomNormal", stddev=0.02)
+    framework = frameworks.get(framework)
+    linear = with_initializer(framework, "RandomNormal", stddev=0.02)
     rates = np.split(np.linspace(0, drop_path, sum(depths)), np.cumsum(depths)[:-1])
 
-    def stage(x, level, name):
+    def stage(x: keras.KerasTensor, level: int, name: str) -> keras.KerasTensor:
+        block = partial(_block, heads=stage_heads[level], window=window, framework=linear)
         for number, rate in enumerate(rates[level]):
-            shifted, options = number % 2 == 1, dict(stack=linear, name=f"{name}_{number}")
-            x = _block(x, heads[level], window, shifted, float(rate), **options)
+            x = block(x, shifted=number % 2 == 1, rate=float(rate), name=f"{name}_{number}")
         return x
 
     image = keras.Input(input_shape, name="Input")
-    patches = dict(strides=PATCH, padding="valid", stack=stack)
-    x = conv(image, filters, PATCH, name="patch_embed_proj", **patches)
-    x = layer_norm(x, stack=stack, name="patch_embed_norm")
+    embed = partial(conv, strides=PATCH, padding="valid", framework=framework)
+    x = embed(image, filters, PATCH, name="patch_embed_proj")
+    x = layer_norm(x, framework=framework, name="patch_embed_norm")
     x, skips = _encode(x, stage, len(depths), linear)
-    x = layer_norm(x, stack=stack, name="norm")
+    x = layer_norm(x, framework=framework, name="norm")
     x = _decode(x, skips, stage, linear)
-    x = layer_norm(x, stack=stack, name="norm_up")
-    x = expand_patches(x, PATCH, filters, stack=linear, name="up")
-    options = dict(use_bias=False, activation=activation, dtype="float32")
-    x = conv(x, classes, 1, stack=stack, name="output", **options)
+    x = layer_norm(x, framework=framework, name="norm_up")
+    x = expand_patches(x, PATCH, filters, framework=linear, name="up")
+    x = output_conv(x, classes, activation, framework=framework, name="output", use_bias=False)
     return keras.Model(image, x, name="swin_unet")
 
 
 def _encode(
-    x: keras.KerasTensor, stage: Stage, levels: int, stack: frameworks.Stack
+    x: keras.KerasTensor, stage: Stage, levels: int, framework: FrameworkDefaults
 ) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
-    """The lowest map, and what each stage above took."""
+    """The lowest map, and the inputs of the stages above it."""
     skips = []
     for level in range(levels - 1):
         skips.append(x)
         x = stage(x, level, f"layers{level}")
-        x = merge_patches(x, stack=stack, name=f"layers{level}_downsample")
+        x = merge_patches(x, framework=framework, name=f"layers{level}_downsample")
     return stage(x, levels - 1, f"layers{levels - 1}"), skips
 
 
 def _decode(
-    x: keras.KerasTensor, skips: list[keras.KerasTensor], stage: Stage, stack: frameworks.Stack
+    x: keras.KerasTensor, skips: list[keras.KerasTensor], stage: Stage, framework: FrameworkDefaults
 ) -> keras.KerasTensor:
     for number, skip in enumerate(reversed(skips), start=1):
         name = "layers_up0" if number == 1 else f"layers_up{number - 1}_upsample"
-        x = expand_patches(x, 2, skip.shape[-1], stack=stack, name=name)
+        x = expand_patches(x, 2, skip.shape[-1], framework=framework, name=name)
         x = layers.Concatenate(name=f"concat{number}")([x, skip])
-        x = dense(x, skip.shape[-1], stack=stack, name=f"concat_back_dim{number}")
+        x = dense(x, skip.shape[-1], framework=framework, name=f"concat_back_dim{number}")
         x = stage(x, len(skips) - number, f"layers_up{number}")
     return x
 
@@ -160,25 +167,25 @@ def _block(
     shifted: bool,
     rate: float,
     *,
-    stack: frameworks.Stack,
+    framework: FrameworkDefaults,
     name: str,
 ) -> keras.KerasTensor:
     """x + attention(norm(x)), then x + MLP(norm(x)); Liu et al. 2021, equation (3)."""
     channels, smaller = x.shape[-1], min(x.shape[1:3])
     window, offset = (window, window // 2 * shifted) if smaller > window else (smaller, 0)
-    y = layer_norm(x, stack=stack, name=f"{name}_norm1")
-    y = dense(y, 3 * channels, stack=stack, name=f"{name}_qkv")
+    y = layer_norm(x, framework=framework, name=f"{name}_norm1")
+    y = dense(y, 3 * channels, framework=framework, name=f"{name}_qkv")
     y = WindowAttention(heads, window, offset, name=f"{name}_attn")(y)
-    y = dense(y, channels, stack=stack, name=f"{name}_proj")
+    y = dense(y, channels, framework=framework, name=f"{name}_proj")
     x = _add(x, y, rate, f"{name}_add1")
-    y = layer_norm(x, stack=stack, name=f"{name}_norm2")
-    y = dense(y, 4 * channels, stack=stack, name=f"{name}_fc1")
-    y = dense(gelu(y), channels, stack=stack, name=f"{name}_fc2")
+    y = layer_norm(x, framework=framework, name=f"{name}_norm2")
+    y = dense(y, 4 * channels, framework=framework, name=f"{name}_fc1")
+    y = dense(gelu(y), channels, framework=framework, name=f"{name}_fc2")
     return _add(x, y, rate, f"{name}_add2")
 
 
 def _add(x: keras.KerasTensor, y: keras.KerasTensor, rate: float, name: str) -> keras.KerasTensor:
-    """x + y, without y for a share `rate` of the samples in training (stochastic depth)."""
+    """x + y, in training without y for a share `rate` of the samples (stochastic depth)."""
     if rate:
         y = layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop_path")(y)
     return layers.Add(name=name)([x, y])
@@ -190,7 +197,7 @@ def _heads(heads: tuple[int, ...] | None, filters: int, depths: tuple[int, ...])
         if filters > HEAD and filters % HEAD:
             raise ValueError(
                 f"filters: found {filters}, expected a multiple of {HEAD}, the channels of a head, "
-                f"or fewer. The next valid width is {-(-filters // HEAD) * HEAD}; for another one "
+                f"or fewer. The next valid width is {-(-filters // HEAD) * HEAD}; for other widths "
                 f"give heads."
             )
         return tuple(max(1, filters // HEAD) * 2**stage for stage in stages)
@@ -207,7 +214,7 @@ def _require_windows(input_shape: tuple[int, int, int], stages: int, window: int
     if len(input_shape) != 3 or None in input_shape:
         raise ValueError(
             f"input_shape: found {tuple(input_shape)}, expected (height, width, channels), all "
-            f"given: windows are laid out for one size."
+            f"given, because the windows are laid out for one size."
         )
     step = PATCH * 2 ** (stages - 1)
     ranges = []
@@ -224,6 +231,6 @@ def _require_windows(input_shape: tuple[int, int, int], stages: int, window: int
         )
 
 
-def _fits(size: tuple[int, int], stages: int, window: int) -> bool:
+def _fits(size: tuple[int, ...], stages: int, window: int) -> bool:
     maps = [[length // (PATCH * 2**stage) for length in size] for stage in range(stages)]
     return all(length % min(window, *lengths) == 0 for lengths in maps for length in lengths)

@@ -1,14 +1,20 @@
 """U-Net++ of Zhou, Siddiquee, Tajbakhsh, Liang 2018 (DLMIA, arXiv 1807.10165), figure 1.
 
-The network of the authors' Keras code: node X(i, j) lies on level i and takes the one below it,
-transposed-convolved, and all earlier nodes of its level. No norms; Dropout and an L2 penalty
-instead. The article prints 9.04 M parameters, as counted there: one input channel, one head.
+The network of the authors' Keras code. The inputs of node X(i, j) on level i are the node below it,
+through a transposed convolution, and all earlier nodes of its level. No norms; Dropout and an L2
+penalty instead. The article prints 9.04 M parameters, which is the count with one input channel and
+one head.
 """
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import keras
 from keras import layers
 
 from keras_medseg import frameworks
+from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.layers.convolution import conv
 from keras_medseg.layers.resampling import require_multiple, transposed_conv
 from keras_medseg.registry import Card, register
@@ -28,8 +34,8 @@ LEVELS = 5
         source="MrGiovanni/UNetPlusPlus, keras/segmentation_models, Nest_Net",
         parity="count",
         compared_in=("csam_knee",),
-        notes="Follows the authors' Keras code: no norms; Dropout and an L2 penalty instead. The "
-        "article's 9.04 M parameters are its, with one input channel and one head.",
+        notes="Follows the authors' Keras code: no norms; Dropout and an L2 penalty instead. With "
+        "one input channel and one head it has the 9.04 M parameters of the article.",
     )
 )
 def unetpp(
@@ -40,7 +46,7 @@ def unetpp(
     dropout: float = 0.5,
     l2: float = 1e-4,
     activation: str = "sigmoid",
-    stack: str | frameworks.Stack = "keras_2_2",
+    framework: str | FrameworkDefaults = "keras_2_2",
 ) -> keras.Model:
     """Probabilities (N, H, W, classes) in float32 from images (N, H, W, C).
 
@@ -52,41 +58,59 @@ def unetpp(
         dropout: share of the values set to zero after every convolution of a node.
         l2: weight of the penalty on the kernels of nodes and heads.
         activation: of the outputs; "sigmoid", "softmax", or "linear" for logits.
-        stack: name of the framework whose silent defaults apply, or a Stack.
+        framework: name or FrameworkDefaults whose silent defaults apply.
 
     Raises:
         ValueError: H or W not divisible by 16; the message gives the next valid shape.
     """
     require_multiple(input_shape, 2 ** (LEVELS - 1))
-    stack = frameworks.get(stack)
-
-    def penalised(x, width, size, name, **options):
-        options |= dict(
-            kernel_initializer="he_normal", kernel_regularizer=keras.regularizers.L2(l2)
-        )
-        return conv(x, width, size, stack=stack, name=name, **options)
-
-    def node(x, width, name):
-        for part in ("conv1", "conv2"):
-            x = penalised(x, width, 3, f"{name}_{part}", activation="relu")
-            x = layers.Dropout(dropout, name=f"{name}_{part}_dropout")(x)
-        return x
-
+    framework = frameworks.get(framework)
+    regularized = partial(_regularized_conv, l2=l2, framework=framework)
+    node = partial(_node, convolve=regularized, dropout=dropout)
     image = keras.Input(input_shape, name="Input")
-    nodes = {}
+    nodes: dict[tuple[int, int], keras.KerasTensor] = {}
     for level in range(LEVELS):
-        below = layers.MaxPooling2D(2, name=f"Down{level}")(nodes[level - 1, 0]) if level else image
-        nodes[level, 0] = node(below, 2**level * filters, f"X{level}0")
+        above = layers.MaxPooling2D(2, name=f"Down{level}")(nodes[level - 1, 0]) if level else image
+        nodes[level, 0] = node(above, 2**level * filters, name=f"X{level}0")
     for column in range(1, LEVELS):
         for level in range(LEVELS - column):
             name, width = f"X{level}{column}", 2**level * filters
-            raised = transposed_conv(
-                nodes[level + 1, column - 1], width, stack=stack, name=f"{name}_up"
-            )
+            below = nodes[level + 1, column - 1]
+            below = transposed_conv(below, width, framework=framework, name=f"{name}_up")
             earlier = [nodes[level, before] for before in range(column)]
-            joined = layers.Concatenate(name=f"{name}_concat")([raised, *earlier])
-            nodes[level, column] = node(joined, width, name)
-    head = dict(activation=activation, dtype="float32")
+            joined = layers.Concatenate(name=f"{name}_concat")([below, *earlier])
+            nodes[level, column] = node(joined, width, name=name)
     columns = range(1 if deep_supervision else LEVELS - 1, LEVELS)
-    outputs = [penalised(nodes[0, j], classes, 1, f"Output{j}", **head) for j in columns]
+    head = partial(regularized, filters=classes, kernel_size=1, activation=activation)
+    outputs = [head(nodes[0, j], name=f"Output{j}", dtype="float32") for j in columns]
     return keras.Model(image, outputs if deep_supervision else outputs[0], name="unetpp")
+
+
+def _node(
+    x: keras.KerasTensor,
+    filters: int,
+    *,
+    convolve: Callable[..., keras.KerasTensor],
+    dropout: float,
+    name: str,
+) -> keras.KerasTensor:
+    """3x3 convolution, ReLU, Dropout, twice; (N, H, W, C) -> (N, H, W, filters)."""
+    for part in ("conv1", "conv2"):
+        x = convolve(x, filters, 3, name=f"{name}_{part}", activation="relu")
+        x = layers.Dropout(dropout, name=f"{name}_{part}_dropout")(x)
+    return x
+
+
+def _regularized_conv(
+    x: keras.KerasTensor,
+    filters: int,
+    kernel_size: int,
+    *,
+    l2: float,
+    framework: FrameworkDefaults,
+    name: str,
+    **options: Any,
+) -> keras.KerasTensor:
+    """Convolution with an L2 penalty; (N, H, W, C) -> (N, H, W, filters)."""
+    options |= dict(kernel_initializer="he_normal", kernel_regularizer=keras.regularizers.L2(l2))
+    return conv(x, filters, kernel_size, framework=framework, name=name, **options)

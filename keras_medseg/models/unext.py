@@ -1,19 +1,21 @@
 """UNeXt, in the structure of the authors' code.
 
-Three convolutional stages, two stages of shifted MLPs ("tokenized MLP"), and back. Skips are added.
-The code differs from figure 2 of the paper in that the ReLU of a stage follows the pooling or the
-up-sampling, and that a fifth up-sampling returns to the size of the image.
+Three convolutional stages, two stages of shifted MLPs ("tokenized MLP"), and the same on the way
+back. Skips are added. Unlike in figure 2 of the paper, the ReLU of a stage follows the pooling or
+the up-sampling, and a fifth up-sampling returns to the size of the image.
 """
 
 import keras
 from keras import layers
 
 from keras_medseg import frameworks
-from keras_medseg.layers.convolution import conv, norm
+from keras_medseg.frameworks import FrameworkDefaults
+from keras_medseg.layers.convolution import conv, output_conv
 from keras_medseg.layers.initialization import he_normal
+from keras_medseg.layers.normalization import batch_norm
 from keras_medseg.layers.resampling import down, require_multiple, up
 from keras_medseg.layers.shift import shifted_block
-from keras_medseg.layers.tokens import layer_norm
+from keras_medseg.layers.transformer import layer_norm
 from keras_medseg.registry import Card, register
 
 ORIGINAL_NAMES = {
@@ -59,7 +61,7 @@ def unext(
     filters: int = 16,
     growth: tuple[int, int, int, int, int] = (1, 2, 8, 10, 16),
     activation: str = "linear",
-    stack: str | frameworks.Stack = "pytorch",
+    framework: str | FrameworkDefaults = "pytorch",
 ) -> keras.Model:
     """Logits (N, H, W, classes) in float32 from images (N, H, W, C).
 
@@ -70,50 +72,50 @@ def unext(
         growth: channels of the five stages in units of `filters`.
         activation: of the output: "linear" for the original's logits, "sigmoid" or "softmax" for
             probabilities, which this package's losses and inference take.
-        stack: name of the framework whose silent defaults apply, or a Stack.
+        framework: name or FrameworkDefaults whose silent defaults apply.
 
     Raises:
         ValueError: H or W not divisible by 32 (the message gives the next valid shape), or an
-            unknown stack.
+            unknown framework.
     """
     require_multiple(input_shape, 32)
-    stack = frameworks.get(stack)
+    framework = frameworks.get(framework)
     image = keras.Input(input_shape, name="Input")
-    x, skips = _encode(image, [filters * factor for factor in growth], stack)
+    x, skips = _encode(image, [filters * factor for factor in growth], framework)
     for number, skip in enumerate(reversed(skips), start=1):
-        x = conv(x, skip.shape[-1], 3, stack=stack, name=f"decoder{number}")
-        x = norm(x, stack=stack, name=f"dbn{number}")
-        x = _up_relu(x, stack, number)
+        x = conv(x, skip.shape[-1], 3, framework=framework, name=f"decoder{number}")
+        x = batch_norm(x, framework=framework, name=f"dbn{number}")
+        x = _up_relu(x, framework, number)
         x = layers.Add(name=f"skip{number}")([x, skip])
         if number <= 2:
-            x = shifted_block(x, stack=stack, name=f"dblock{number}")
-            x = layer_norm(x, stack=stack, name=f"dnorm{number + 2}")
-    x = conv(x, x.shape[-1], 3, stack=stack, name="decoder5")
-    x = _up_relu(x, stack, 5)
-    x = conv(x, classes, 1, stack=stack, name="final", activation=activation, dtype="float32")
+            x = shifted_block(x, framework=framework, name=f"dblock{number}")
+            x = layer_norm(x, framework=framework, name=f"dnorm{number + 2}")
+    x = conv(x, x.shape[-1], 3, framework=framework, name="decoder5")
+    x = _up_relu(x, framework, 5)
+    x = output_conv(x, classes, activation, framework=framework, name="final")
     return keras.Model(image, x, name="unext")
 
 
 def _encode(
-    x: keras.KerasTensor, widths: list[int], stack: frameworks.Stack
+    x: keras.KerasTensor, widths: list[int], framework: FrameworkDefaults
 ) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
     skips = []
     for number, width in enumerate(widths[:3], start=1):
-        x = conv(x, width, 3, stack=stack, name=f"encoder{number}")
-        x = norm(x, stack=stack, name=f"ebn{number}")
-        x = down(x, "max_pool", stack=stack, name=f"pool{number}")
+        x = conv(x, width, 3, framework=framework, name=f"encoder{number}")
+        x = batch_norm(x, framework=framework, name=f"ebn{number}")
+        x = down(x, "max_pool", framework=framework, name=f"pool{number}")
         x = layers.ReLU(name=f"encoder{number}_relu")(x)
         skips.append(x)
-    patches = he_normal(stack, "fan_out")
+    patches = he_normal(framework, "fan_out")
     for number, width in enumerate(widths[3:], start=3):
-        x = conv(x, width, 3, strides=2, stack=patches, name=f"patch_embed{number}_proj")
-        x = layer_norm(x, stack=stack, name=f"patch_embed{number}_norm")
-        x = shifted_block(x, stack=stack, name=f"block{number - 2}")
-        x = layer_norm(x, stack=stack, name=f"norm{number}")
+        x = conv(x, width, 3, strides=2, framework=patches, name=f"patch_embed{number}_proj")
+        x = layer_norm(x, framework=framework, name=f"patch_embed{number}_norm")
+        x = shifted_block(x, framework=framework, name=f"block{number - 2}")
+        x = layer_norm(x, framework=framework, name=f"norm{number}")
         skips.append(x)
     return x, skips[:-1]
 
 
-def _up_relu(x: keras.KerasTensor, stack: frameworks.Stack, number: int) -> keras.KerasTensor:
-    x = up(x, "bilinear", stack=stack, name=f"up{number}")
+def _up_relu(x: keras.KerasTensor, framework: FrameworkDefaults, number: int) -> keras.KerasTensor:
+    x = up(x, "bilinear", framework=framework, name=f"up{number}")
     return layers.ReLU(name=f"decoder{number}_relu")(x)

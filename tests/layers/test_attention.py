@@ -1,17 +1,25 @@
-"""CBAM against its authors' implementation, and by hand."""
+"""CBAM against its authors' implementation; every kind of attention by hand."""
 
 import keras
 import numpy as np
 
 from keras_medseg import frameworks
-from keras_medseg.layers.attention import cbam, channel_gate, spatial_gate, squeeze_excitation
+from keras_medseg.layers.attention import (
+    attention_gate,
+    cbam,
+    channel_gate,
+    spatial_gate,
+    squeeze_excitation,
+)
 from keras_medseg.porting import load_state_dict
 
 
 def test_cbam_agrees_with_the_authors_implementation(read_golden):
     golden = read_golden("cbam_64")
     image = keras.Input(golden.image().shape[1:])
-    model = keras.Model(image, cbam(image, stack=frameworks.PYTORCH, name="cbam", batch_norm=True))
+    model = keras.Model(
+        image, cbam(image, framework=frameworks.PYTORCH, name="cbam", use_batch_norm=True)
+    )
     assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == golden.parameters
     names = {
         "cbam_channel_reduce": "ChannelGate.mlp.1",
@@ -28,7 +36,7 @@ def test_channel_gate_by_hand():
     # Two channels over 1x2 pixels: averages (1, 3), maxima (2, 4). The MLP keeps the first channel
     # and hands it to both, the second negated: logits +-(1 + 2) = +-3.
     image = keras.Input((1, 2, 2))
-    model = keras.Model(image, channel_gate(image, stack=frameworks.KERAS_2_2, name="gate"))
+    model = keras.Model(image, channel_gate(image, framework=frameworks.KERAS_2_2, name="gate"))
     model.get_layer("gate_reduce").set_weights([np.array([[1.0], [0.0]]), np.zeros(1)])
     model.get_layer("gate_expand").set_weights([np.array([[1.0, -1.0]]), np.zeros(2)])
     x = np.array([[[[0.0, 2.0], [2.0, 4.0]]]], "float32")
@@ -37,10 +45,10 @@ def test_channel_gate_by_hand():
 
 
 def test_spatial_gate_by_hand():
-    # The kernel's centre takes the maximum once and the mean twice:
+    # The kernel's center takes the maximum once and the mean twice:
     # pixel (1, 3): 3 + 2 * 2 = 7; pixel (-2, 0): 0 + 2 * -1 = -2.
     image = keras.Input((1, 2, 2))
-    model = keras.Model(image, spatial_gate(image, stack=frameworks.KERAS_2_2, name="gate"))
+    model = keras.Model(image, spatial_gate(image, framework=frameworks.KERAS_2_2, name="gate"))
     kernel = np.zeros((7, 7, 2, 1))
     kernel[3, 3, :, 0] = [1, 2]
     model.get_layer("gate_conv").set_weights([kernel])
@@ -53,7 +61,7 @@ def test_squeeze_excitation_by_hand():
     # Two channels over 1x2 pixels with averages 1 and 3; hidden relu(-1 + 3) = 2, logits 2 and -4.
     image = keras.Input((1, 2, 2))
     excited = squeeze_excitation(
-        image, stack=frameworks.PYTORCH, name="se", ratio=8, use_bias=False
+        image, framework=frameworks.PYTORCH, name="se", ratio=8, use_bias=False
     )
     model = keras.Model(image, excited)
     model.get_layer("se_reduce").set_weights([np.array([[-1.0], [1.0]])])
@@ -67,10 +75,47 @@ def test_dropout_falls_on_the_weights_of_whole_channels():
     # At rate 0.5 a channel is either lost in all its pixels or counts twice.
     keras.utils.set_random_seed(0)
     image = keras.Input((1, 2, 2))
-    options = dict(stack=frameworks.TENSORFLOW_2, name="se", ratio=16, dropout=0.5)
+    options = dict(framework=frameworks.TENSORFLOW_2, name="se", ratio=16, dropout=0.5)
     model = keras.Model(image, squeeze_excitation(image, **options))
     x = np.repeat(np.array([[[[1.0, 3.0], [1.0, 5.0]]]], "float32"), 64, axis=0)
     whole = keras.ops.convert_to_numpy(model(x, training=False))
     ratio = keras.ops.convert_to_numpy(model(x, training=True)) / whole
     np.testing.assert_allclose(ratio[:, :, 0], ratio[:, :, 1], rtol=1e-6)
     assert set(np.round(ratio[:, 0, 0], 5).ravel()) == {0.0, 2.0}
+
+
+def test_attention_gate_by_hand():
+    skip, signal = keras.Input((1, 2, 1)), keras.Input((1, 2, 1))
+    gated = attention_gate(skip, signal, 1, framework=frameworks.PYTORCH, name="gate")
+    model = keras.Model([skip, signal], gated)
+    for part, weight in (("g", 1), ("x", 2), ("psi", 3)):
+        kernel, bias = np.full((1, 1, 1, 1), weight), np.zeros(1)
+        model.get_layer(f"gate_{part}").set_weights([kernel, bias])
+        norm = model.get_layer(f"gate_{part}_bn")
+        norm.set_weights([np.ones(1), np.zeros(1), np.zeros(1), np.ones(1) - norm.epsilon])
+    skips, signals = (np.float32(pair).reshape(1, 1, 2, 1) for pair in ([5, 5], [-9, -11]))
+    # -9 + 2 * 5 = 1, and 3 * 1 through the sigmoid; -11 + 2 * 5 < 0 leaves sigmoid(0) = 1/2.
+    expected = [5 / (1 + np.exp(-3)), 2.5]
+    y = model([skips, signals], training=False)
+    np.testing.assert_allclose(np.ravel(y), expected, rtol=1e-5)
+
+
+def test_signal_of_half_the_resolution_is_doubled():
+    skip, signal = keras.Input((2, 2, 4, 3)), keras.Input((1, 1, 2, 5))
+    options = dict(framework=frameworks.PYTORCH, name="gate")
+    coarse = keras.Model([skip, signal], attention_gate(skip, signal, 2, coarse=True, **options))
+    fine_signal = keras.Input((2, 2, 4, 5))
+    fine = keras.Model([skip, fine_signal], attention_gate(skip, fine_signal, 2, **options))
+    for layer in fine.layers:
+        if layer.weights:
+            layer.set_weights(coarse.get_layer(layer.name).get_weights())
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((1, 2, 2, 4, 3), "float32")
+    g = generator.standard_normal((1, 1, 1, 2, 5), "float32")
+    doubled = g.repeat(2, 1).repeat(2, 2).repeat(2, 3)
+    # A 1x1x1 convolution and a norm by moving statistics commute with the doubling.
+    expected, y = (
+        keras.ops.convert_to_numpy(model([x, s], training=False))
+        for model, s in ((fine, doubled), (coarse, g))
+    )
+    np.testing.assert_allclose(y, expected, atol=1e-6)

@@ -33,14 +33,14 @@ def test_corners_stay_where_they_are(values, expected):
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        # Read at -1/4, 1/4, 3/4, 5/4 from the first centre; outside, the border's value goes on.
+        # Read at -1/4, 1/4, 3/4, 5/4 from the first center; outside, the border's value goes on.
         ([0, 4], [0, 1, 3, 4]),
         # At -1/6, 1/2, 7/6.
         ([0, 6], [0, 3, 6]),
         ([5], [5, 5, 5]),
     ],
 )
-def test_pixel_centres_stay_where_they_are(values, expected):
+def test_pixel_centers_stay_where_they_are(values, expected):
     matrix = bilinear_matrix(len(values), len(expected))
     np.testing.assert_allclose(matrix @ values, expected, rtol=1e-12)
 

@@ -1,11 +1,11 @@
-"""Instance normalisation by hand."""
+"""Instance normalization by hand."""
 
 import keras
 import numpy as np
 import pytest
 
 from keras_medseg import frameworks
-from keras_medseg.layers.normalization import conv_in_leaky, instance_norm, require_more_than_one
+from keras_medseg.layers.normalization import instance_norm
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def model_of(block, shape: tuple[int | None, ...]) -> keras.Model:
 
 
 def norm(x, **options):
-    return instance_norm(x, stack=frameworks.PYTORCH, name="norm", **options)
+    return instance_norm(x, framework=frameworks.PYTORCH, name="norm", **options)
 
 
 def apply(model: keras.Model, x: np.ndarray) -> np.ndarray:
@@ -76,41 +76,3 @@ def test_sizes_may_be_open():
     model = model_of(norm, (None, None, None, 1))
     x = np.float32([0, 2, 2, 4]).reshape(1, 1, 2, 2, 1)
     assert np.ravel(apply(model, x))[0] == pytest.approx(-2 / np.sqrt(2), rel=1e-5)
-
-
-def test_convolution_norm_and_slope():
-    def block(x):
-        return conv_in_leaky(x, 1, 1, slope=0.5, stack=frameworks.PYTORCH, name="conv")
-
-    model = model_of(block, (2, 1, 1))
-    model.get_layer("conv").set_weights([np.full((1, 1, 1, 1), 7.0), np.array([3.0])])
-    # Whatever a positive factor and a shift do, -1 and 1 come out of the norm.
-    x = np.float32([1, 2]).reshape(1, 2, 1, 1)
-    np.testing.assert_allclose(np.ravel(apply(model, x)), [-0.5, 1], rtol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(32, 16, 16, 4), (16, 32, 4), (None, 16, 16, 4)])
-def test_more_than_one_voxel_passes(shape):
-    require_more_than_one(shape, 16, dimensions=len(shape) - 1)
-
-
-@pytest.mark.parametrize(
-    ("shape", "valid"),
-    [
-        ((16, 16, 4), (32, 16, 4)),
-        ((1, 1, 1, 4), (32, 16, 16, 4)),
-        ((16, 17, 4), (16, 32, 4)),
-        ((17, 33, 20, 5), (32, 48, 32, 5)),
-        ((None, 17, 4), (None, 32, 4)),
-    ],
-)
-def test_one_voxel_is_refused_with_the_next_valid_shape(shape, valid):
-    with pytest.raises(ValueError, match="next valid shape is") as error:
-        require_more_than_one(shape, 16, dimensions=len(shape) - 1)
-    assert str(error.value).endswith(f"next valid shape is {valid}.")
-    require_more_than_one(valid, 16, dimensions=len(valid) - 1)
-
-
-def test_one_voxel_of_another_rank_is_refused_for_its_rank():
-    with pytest.raises(ValueError, match=r"expected \(x, y, z, channels\)"):
-        require_more_than_one((16, 16, 4), 16, dimensions=3)

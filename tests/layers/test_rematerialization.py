@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_medseg.layers.rematerialization import plain, rematerialised
+from keras_medseg.layers.rematerialization import not_rematerialized, rematerialized
 
 
 def block(x, filters, *, name):
@@ -14,16 +14,16 @@ def block(x, filters, *, name):
     return layers.Conv3D(filters, 3, padding="same", name=f"{name}_conv2")(x)
 
 
-def network(keep) -> keras.Model:
+def network(wrap) -> keras.Model:
     image = keras.Input((4, 4, 4, 2))
-    x = keep(block, image, 3, name="first")
-    return keras.Model(image, keep(block, x, 1, name="second"))
+    x = wrap(block, image, 3, name="first")
+    return keras.Model(image, wrap(block, x, 1, name="second"))
 
 
 @pytest.fixture
 def pair():
     keras.utils.set_random_seed(0)
-    models = network(plain), network(rematerialised)
+    models = network(not_rematerialized), network(rematerialized)
     models[1].set_weights(models[0].get_weights())
     return models
 
@@ -85,7 +85,7 @@ def test_gradient_computes_the_block_again(pair, x):
 def test_precision_of_what_comes_in_is_kept(policy):
     keras.config.set_dtype_policy(policy)
     try:
-        model = network(rematerialised)
+        model = network(rematerialized)
     finally:
         keras.config.set_dtype_policy("float32")
     assert model.output.dtype == policy.removeprefix("mixed_")

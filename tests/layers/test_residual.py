@@ -29,7 +29,7 @@ COUNTS = {
 def _model(block: str, channels: int) -> keras.Model:
     image = keras.Input((6, 6, channels))
     return keras.Model(
-        image, RESIDUAL_BLOCKS[block](image, 8, stack=frameworks.KERAS_2_2, name="b")
+        image, RESIDUAL_BLOCKS[block](image, 8, framework=frameworks.KERAS_2_2, name="b")
     )
 
 
@@ -75,11 +75,11 @@ def test_pre_activation_by_hand(size, norm):
     image = keras.Input((4, 4, 2))
     options = dict(strides=2, shortcut_size=size, shortcut_norm=norm)
     model = keras.Model(
-        image, pre_activation(image, 3, stack=frameworks.PYTORCH, name="b", **options)
+        image, pre_activation(image, 3, framework=frameworks.PYTORCH, name="b", **options)
     )
     # Norms of 2 and 3 channels: 20; 3x3 from 2 and 3 channels: 57 + 84; shortcut; its norm: 12.
     assert model.count_params() == 20 + 57 + 84 + 3 * (2 * size**2 + 1) + 12 * norm
-    # Nothing but the shortcut's centre and the last bias: every second pixel, no ReLU after it.
+    # Nothing but the shortcut's center and the last bias: every second pixel, no ReLU after it.
     for weight in model.weights:
         if weight.path.endswith(("kernel", "bias")):
             weight.assign(np.zeros(weight.shape))

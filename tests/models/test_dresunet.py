@@ -1,24 +1,24 @@
-"""Liu et al. 2019: ResUNet with a dilated centre."""
+"""Liu et al. 2019: ResUNet with a dilated center."""
 
 import keras
 import numpy as np
 import pytest
 
 from keras_medseg import frameworks, registry
-from keras_medseg.models.dresunet import dilated_centre
+from keras_medseg.models.dresunet import dilated_center
 
 
-def test_parameters_are_those_of_resunet_and_of_the_centre():
+def test_parameters_are_those_of_resunet_and_of_the_center():
     # Four times a norm (4 per channel) and a 3x3 convolution of 512 channels.
-    centre = 4 * (4 * 512 + 9 * 512**2 + 512)
+    center = 4 * (4 * 512 + 9 * 512**2 + 512)
     model = registry.build("dresunet")
-    assert model.count_params() == registry.card("resunet").parameters + centre
+    assert model.count_params() == registry.card("resunet").parameters + center
     layers = [model.get_layer(f"Centre{number}") for number in (1, 2, 3, 4)]
     assert [layer.dilation_rate[0] for layer in layers] == [1, 2, 4, 8]
     assert model.get_layer("Centre_add").output.shape[1:] == (28, 28, 512)
 
 
-def test_without_a_centre_it_is_resunet():
+def test_without_a_center_it_is_resunet():
     options = {"input_shape": (16, 24, 3), "filters": 4}
     plain = registry.build("resunet", **options)
     model = registry.build("dresunet", rates=(), **options)
@@ -27,11 +27,11 @@ def test_without_a_centre_it_is_resunet():
     np.testing.assert_array_equal(model(x, training=False), plain(x, training=False))
 
 
-def test_centre_by_hand():
+def test_center_by_hand():
     """All weights 1, fresh norms: from 1 at one of 41 pixels, rates 1, 2, 4, 8 reach 1 + 2 + 4 + 8
     = 15 to each side. Each 3-fold sum along a row triples the total: 1 + 3 + 9 + 27 + 81."""
     image = keras.Input((1, 41, 1))
-    model = keras.Model(image, dilated_centre(image, (1, 2, 4, 8), stack=frameworks.KERAS_2_2))
+    model = keras.Model(image, dilated_center(image, (1, 2, 4, 8), framework=frameworks.KERAS_2_2))
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D):
             layer.set_weights([np.ones((3, 3, 1, 1)), np.zeros(1)])

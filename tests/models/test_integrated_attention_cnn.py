@@ -109,7 +109,7 @@ def test_sfa_agrees_with_equations_1_to_4():
             weights[f"M_{branch}_conv{place}"] = pair
             y = _correlate(y, *pair)
         expected = expected + y
-    found = _run(scale_features, x, weights, stack=frameworks.PYTORCH)
+    found = _run(scale_features, x, weights, framework=frameworks.PYTORCH)
     np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -172,7 +172,7 @@ def test_ca_by_hand():
         "M_reduce": [np.array([[1.0], [0.0]]), np.zeros(1)],
         "M_expand": [np.array([[1.0, -1.0]]), np.zeros(2)],
     }
-    found = _run(channel_attention, x, weights, ratio=16, stack=frameworks.PYTORCH)
+    found = _run(channel_attention, x, weights, ratio=16, framework=frameworks.PYTORCH)
     np.testing.assert_allclose(found, (1 + _sigmoid([3.0, -3.0])) * x, rtol=1e-5)
 
 

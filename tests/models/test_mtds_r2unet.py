@@ -9,7 +9,7 @@ from keras_medseg.models.mtds_r2unet import apr
 
 NAME = "mtds_r2unet"
 # Networks that the paper retrains for Table 6, by their names here.
-RIVALS = ("unet", "dresunet", "resunetpp", "deeplabv3plus", "pspnet")
+BASELINES = ("unet", "dresunet", "resunetpp", "deeplabv3plus", "pspnet")
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_the_first_head_is_the_shallowest(where, source):
         assert ("Up3" in _names(head)) == (where == "decoder")
 
 
-def test_the_network_without_heads_gives_the_same_whole_tumour():
+def test_the_network_without_heads_gives_the_same_whole_tumor():
     trained = registry.build(NAME, input_shape=(16, 24, 4), filters=4)
     bare = registry.build(NAME, input_shape=(16, 24, 4), filters=4, supervision="none")
     for layer in bare.layers:
@@ -125,7 +125,9 @@ def test_apr_by_hand(gate):
     # F is 0 and the shortcut the identity, so x1 = x = (2, -3). All gate weights 1 and biases -1:
     # sigmoid(relu(2) + relu(-3) - 1), for the pixel or for each of its elements.
     image = keras.Input((1, 1, 2))
-    model = keras.Model(image, apr(image, 2, gate=gate, stack=frameworks.TENSORFLOW_2, name="APR"))
+    model = keras.Model(
+        image, apr(image, 2, gate=gate, framework=frameworks.TENSORFLOW_2, name="APR")
+    )
     model.get_layer("APR_conv2").set_weights([np.zeros((3, 3, 2, 2)), np.zeros(2)])
     model.get_layer("APR_shortcut").set_weights([np.eye(2)[None, None], np.zeros(2)])
     channels = {"pixel": 1, "element": 2}[gate]
@@ -150,14 +152,14 @@ def test_tensorflow_2_defaults(model):
     assert model.get_layer("Up1").interpolation == "nearest"
 
 
-@pytest.mark.parametrize("rival", RIVALS)
-def test_fewer_parameters_than_the_retrained_rivals(rival, model):
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_fewer_parameters_than_the_retrained_baselines(baseline, model):
     """Table 6: "our method has the least number of parameters".
 
     The cards count with three channels; the paper's four only add.
     """
-    assert registry.card(rival).input_shape[-1] <= 4
-    assert model.count_params() < registry.card(rival).parameters
+    assert registry.card(baseline).input_shape[-1] <= 4
+    assert model.count_params() < registry.card(baseline).parameters
 
 
 def test_wrong_size_names_the_next_valid_one():

@@ -15,9 +15,9 @@ GOLDENS = {
     "r2attention_unet_t2": ("r2attention_unet", {"t": 2}),
     "resunet_3x3_shortcut": (
         "resunet",
-        {"shortcut": "3x3", "upsampling": "transposed_conv", "stack": "pytorch"},
+        {"shortcut": "3x3", "upsampling": "transposed_conv", "framework": "pytorch"},
     ),
-    "resunetpp_torch": ("resunetpp", {"stack": "pytorch", "activation": "linear"}),
+    "resunetpp_torch": ("resunetpp", {"framework": "pytorch", "activation": "linear"}),
     "unext": ("unext", {}),
     "swin_unet": ("swin_unet", {}),
     "swin_unet_small": (

@@ -107,9 +107,9 @@ def test_csam_of_the_network_agrees_with_cbam_of_its_authors(read_golden):
 
 
 def _on_one_pixel(block, x: list[float], weights: list[tuple[str, float, float]]) -> list[float]:
-    """Outputs for samples of one pixel and channel; only a kernel's centre meets such an image."""
+    """Outputs for samples of one pixel and channel; only a kernel's center meets such an image."""
     image = keras.Input((1, 1, 1))
-    model = keras.Model(image, block(image, 1, norm="none", stack=frameworks.PYTORCH, name="B"))
+    model = keras.Model(image, block(image, 1, norm="none", framework=frameworks.PYTORCH, name="B"))
     for name, weight, bias in weights:
         kernel = np.zeros(model.get_layer(name).kernel.shape)
         kernel[kernel.shape[0] // 2, kernel.shape[1] // 2] = weight

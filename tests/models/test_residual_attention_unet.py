@@ -119,7 +119,7 @@ def test_open_size_gives_the_same_as_a_fixed_one():
         {"upsampling": "bilinear"},
         {"upsampling": "transposed_conv"},
         {"classes": 3},
-        {"stack": "pytorch", "downsampling": "strided_conv"},
+        {"framework": "pytorch", "downsampling": "strided_conv"},
         {"residual_block": "separable_pair"},
     ],
 )
@@ -138,7 +138,7 @@ def test_options_build_and_reload(option, tmp_path):
         ({"residual_block": "bottelneck"}, "bottleneck"),
         ({"downsampling": "maxpool"}, "max_pool"),
         ({"upsampling": "billinear"}, "bilinear"),
-        ({"stack": "keras_2"}, "keras_2_2"),
+        ({"framework": "keras_2"}, "keras_2_2"),
     ],
 )
 def test_unknown_choice_names_the_nearest(option, near):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_medseg import registry
-from keras_medseg.layers.windows import WindowAttention
+from keras_medseg.layers.transformer import WindowAttention
 
 
 @pytest.fixture(scope="module")

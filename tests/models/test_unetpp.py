@@ -35,7 +35,7 @@ def test_nodes_take_the_level_below_then_their_own(supervised, node, joined):
     assert sources == joined
 
 
-def test_nodes_and_heads_are_penalised():
+def test_nodes_and_heads_are_penalized():
     model = registry.build("unetpp", input_shape=(16, 16, 1), filters=1, l2=0.5)
     # 15 nodes of two convolutions, one head; not the 10 transposed convolutions.
     assert len(model.losses) == 15 * 2 + 1

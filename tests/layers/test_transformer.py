@@ -1,16 +1,18 @@
-"""Window attention against attention pixel by pixel; patches by hand."""
+"""Window attention pixel by pixel; patches by hand; GELU by the standard library."""
 
 from itertools import product
+from statistics import NormalDist
 
 import keras
 import numpy as np
 import pytest
 
 from keras_medseg import frameworks
-from keras_medseg.layers.windows import (
+from keras_medseg.layers.transformer import (
     WindowAttention,
     border_mask,
     expand_patches,
+    gelu,
     merge_patches,
     relative_positions,
 )
@@ -78,10 +80,10 @@ def test_attention_is_that_of_each_pixel_to_its_window(window, offset, size):
         np.testing.assert_allclose(ours, _by_pixel(image, table, window, offset), atol=1e-5)
 
 
-def test_merged_neighbours_are_in_the_authors_order():
-    # Upper left 1, lower left 2, upper right 3, lower right 4: (-3, -1, 1, 3) / sqrt(5) normalised.
+def test_merged_neighbors_are_in_the_authors_order():
+    # Upper left 1, lower left 2, upper right 3, lower right 4: (-3, -1, 1, 3) / sqrt(5) normalized.
     image = keras.Input((2, 2, 1))
-    merged = merge_patches(image, stack=frameworks.PYTORCH, name="merge")
+    merged = merge_patches(image, framework=frameworks.PYTORCH, name="merge")
     model = keras.Model(image, merged)
     model.get_layer("merge_reduction").set_weights([np.eye(4)[:, 1:3]])
     y = keras.ops.convert_to_numpy(model(np.float32([[[[1], [3]], [[2], [4]]]])))
@@ -89,9 +91,18 @@ def test_merged_neighbours_are_in_the_authors_order():
 
 
 def test_expanded_pixel_is_filled_row_by_row():
-    # Two channels per pixel, (1, 0) or (0, 1); normalised to (1, -1) or (-1, 1).
+    # Two channels per pixel, (1, 0) or (0, 1); normalized to (1, -1) or (-1, 1).
     image = keras.Input((1, 1, 1))
-    model = keras.Model(image, expand_patches(image, 2, 2, stack=frameworks.PYTORCH, name="expand"))
+    model = keras.Model(
+        image, expand_patches(image, 2, 2, framework=frameworks.PYTORCH, name="expand")
+    )
     model.get_layer("expand_expand").set_weights([np.array([[1, 0, 0, 1, 0, 1, 0, 1]])])
     y = keras.ops.convert_to_numpy(model(np.ones((1, 1, 1, 1), "float32")))
     np.testing.assert_allclose(y[0, ..., 0], [[1, -1], [-1, -1]], atol=1e-4)
+
+
+def test_gelu_is_the_exact_one():
+    x = np.linspace(-6, 6, 49, dtype="float32")
+    expected = [value * NormalDist().cdf(value) for value in x.tolist()]
+    # The approximation by tanh is off by up to 5e-4.
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(gelu(x)), expected, atol=2e-6)

@@ -1,0 +1,56 @@
+"""The table of all networks, as the command line prints it and the README has it."""
+
+from pathlib import Path
+
+from keras_medseg import registry
+from keras_medseg.files import write_atomic
+
+TABLE_MARKS = ("<!-- networks: keras-medseg models --write README.md -->", "<!-- networks end -->")
+
+
+def table() -> str:
+    """All networks as a Markdown table; below it, the files that cannot be imported.
+
+    Returns:
+        The table, and a paragraph for each file that cannot be imported.
+
+    Raises:
+        ImportError: Keras or TensorFlow is too old.
+    """
+    registry.check_versions()
+    rows: list[tuple[str, ...]] = [
+        ("network", "paper", "input", "trainable", "parameters", "parity", "compared in")
+    ]
+    broken = []
+    for name in registry.list_models():
+        try:
+            facts = registry.card(name)
+        except ImportError as error:
+            broken.append(str(error))
+            continue
+        size = f"{'x'.join(map(str, facts.input_shape))} ({facts.dimensions}-D)"
+        counts = f"{facts.trainable:,}", f"{facts.parameters:,}"
+        papers = ", ".join(facts.compared_in) or "-"
+        rows.append((name, facts.paper, size, *counts, facts.parity, papers))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    rows.insert(1, tuple("-" * width for width in widths))
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
+    return "\n\n".join(["\n".join(f"| {line} |" for line in lines), *broken])
+
+
+def write_table(page: Path) -> None:
+    """Put the table between the two marks of a Markdown page.
+
+    Args:
+        page: has the two lines of TABLE_MARKS.
+
+    Raises:
+        ValueError: the page has not both marks, in this order.
+        OSError: the page cannot be read or written.
+    """
+    text = page.read_text()
+    before, begin, rest = text.partition(TABLE_MARKS[0])
+    _, end, after = rest.partition(TABLE_MARKS[1])
+    if not begin or not end:
+        raise ValueError(f"{page}: found no lines {' ... '.join(TABLE_MARKS)}, expected both.")
+    write_atomic(page, f"{before}{begin}\n\n{table()}\n\n{end}{after}".encode())
