@@ -60,7 +60,7 @@ def test_check_lists_all_problems_and_exits_with_1(tmp_path, capsys):
 
 
 def test_check_takes_the_grey_codes_of_a_masks_classes(tmp_path, capsys):
-    images.write_pictures(tmp_path, cases=2, layout="knee", size=(64, 64))
+    images.write_images(tmp_path, cases=2, layout="knee", size=(64, 64))
     named = ["ligament=204", "background=51,102,153,255"]
     assert cli.main(["check", str(tmp_path)]) == 1
     assert "check: --classes" in " ".join(capsys.readouterr().out.split())

@@ -37,9 +37,8 @@ def _runs() -> dict[str, tuple[recipe.Recipe, int]]:
 def _channels(experiment) -> int:
     if not isinstance(experiment.paper.recipe.data, recipe.Pictures):
         return len(brats.MODALITIES)
-    draw, _ = images.LAYOUTS[experiment.phantom_layout]
-    picture, _ = draw(0, 0, (64, 64))
-    return picture.shape[2] if picture.ndim == 3 else 1
+    image, _ = images.LAYOUTS[experiment.phantom_layout].draw(0, 0, (64, 64))
+    return image.shape[2] if image.ndim == 3 else 1
 
 
 def _compares(experiment) -> bool:

@@ -147,7 +147,7 @@ def test_one_step_agrees_with_numpy(monkeypatch):
 
 
 def test_a_run_draws_attention_and_the_masks_of_all_networks(tmp_path):
-    images.write_pictures(tmp_path / "frames", cases=18, size=(64, 80))
+    images.write_images(tmp_path / "frames", cases=18, size=(64, 80))
     small = ["data.size=(32,32)", "model.overrides.filters=4", "train.epochs=1"]
     common = {"work": tmp_path, "profile": "cpu", "assignments": small, "command": "test"}
     out = tmp_path / "run"
@@ -161,7 +161,7 @@ def test_a_run_draws_attention_and_the_masks_of_all_networks(tmp_path):
 
 def test_recipes_that_decode_alike_share_a_store_and_no_run_takes_that_of_another(tmp_path):
     frames = tmp_path / "frames"
-    images.write_pictures(frames, cases=8, size=(64, 80))
+    images.write_images(frames, cases=8, size=(64, 80))
     small, large = (recipe.override(RECIPE, [f"data.size={size}"]) for size in ((32, 32), (48, 48)))
     again = recipe.override(small, ["train.seed=1", "data.flips=()"])
     stores, written = [], []

@@ -10,7 +10,7 @@ from keras_medseg import recipe
 from keras_medseg.data import store
 from keras_medseg.data.datasets import image_folders
 from keras_medseg.data.formats import image_files
-from keras_medseg.phantoms.images import write_pictures
+from keras_medseg.phantoms.images import write_images
 from keras_medseg.tasks import images
 
 LIGAMENT, OTHERS = (204,), (51, 102, 153, 255)
@@ -30,7 +30,7 @@ def run_with(classes) -> recipe.Recipe:
 )
 def test_background_is_no_target_wherever_it_is_named(tmp_path, classes):
     """Grey value 204 of the masks is the target, and a mask of that one class is 0 and 255."""
-    write_pictures(tmp_path / "knees", cases=1, layout="knee", size=(64, 64))
+    write_images(tmp_path / "knees", cases=1, layout="knee", size=(64, 64))
     run = run_with(classes)
     assert images.targets(run) == {"ligament": (1,)}
     [case] = images.find_cases(tmp_path / "knees")
