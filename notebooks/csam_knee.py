@@ -276,7 +276,7 @@ short = recipe.override(
 )
 print(short.data.classes)
 folder = work / "phantom"
-_ = images.write_pictures(folder, cases=96, layout="knee", size=(128, 128))
+_ = images.write_images(folder, cases=96, layout="knee", size=(128, 128))
 
 # %% [markdown]
 # `keras-medseg check FOLDER --classes ...` reads every file to its end and lists what is wrong or

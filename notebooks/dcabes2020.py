@@ -47,6 +47,7 @@ from keras_medseg.data.datasets import brats
 from keras_medseg.data.transforms import volumes
 from keras_medseg.evaluation import statistics
 from keras_medseg.layers import attention, residual
+from keras_medseg.phantoms import brain
 from keras_medseg.phantoms import brats as phantom
 from keras_medseg.reporting import figures, report
 from keras_medseg.runs import steps
@@ -225,7 +226,7 @@ pd.DataFrame(rows).set_index("skip joins")
 # largest tumour of a synthetic patient (section 4 shows the whole picture).
 
 # %%
-patient = phantom.brats_case(seed=0, index=1)
+patient = brain.brats_case(seed=0, index=1)
 whole = np.isin(patient.labels, brats.REGIONS["WT"])
 z = figures.largest_slice(patient.labels, patient.labels)
 x_window, y_window, z_window = volumes.window(whole.shape, RECIPE.data.window)

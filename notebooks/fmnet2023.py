@@ -47,6 +47,7 @@ from keras_medseg.data.batches import patches
 from keras_medseg.data.datasets import brats
 from keras_medseg.data.transforms import augment_volumes, volumes
 from keras_medseg.inference import sliding_window
+from keras_medseg.phantoms import brain
 from keras_medseg.phantoms import brats as phantom
 from keras_medseg.reporting import figures, report
 from keras_medseg.runs import steps
@@ -107,7 +108,7 @@ pd.DataFrame(rows).T
 # input changed, as a part of its length.
 
 # %%
-patient = phantom.brats_case(seed=0, index=1, shape=(120, 120, 77))
+patient = brain.brats_case(seed=0, index=1, shape=(120, 120, 77))
 middle = tuple(slice(size // 2 - 16, size // 2 + 16) for size in patient.labels.shape)
 crop = patient.image[middle].astype("float32")
 crop = ((crop - crop.mean((0, 1, 2))) / crop.std((0, 1, 2)))[None]

@@ -300,7 +300,7 @@ short = recipe.override(
     ],
 )
 folder = work / "phantom"
-_ = images.write_pictures(folder, cases=120, layout="CVC-ClinicDB", size=(144, 192))
+_ = images.write_images(folder, cases=120, layout="CVC-ClinicDB", size=(144, 192))
 data = steps.load_data(folder, work / "store", short)
 short = steps.settle(short, data)
 print(f"{data.name}: {len(data.training)} to train on, {len(data.held_out)} held out")

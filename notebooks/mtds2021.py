@@ -49,6 +49,7 @@ from keras_medseg.data.datasets import brats
 from keras_medseg.data.transforms import volumes
 from keras_medseg.inference import postprocess, predict
 from keras_medseg.models import mtds_r2unet
+from keras_medseg.phantoms import brain
 from keras_medseg.phantoms import brats as phantom
 from keras_medseg.reporting import figures, report
 from keras_medseg.runs import steps
@@ -217,7 +218,7 @@ source(losses.dice_loss)
 # the background.
 
 # %%
-patient = phantom.brats_case(seed=0, index=1)
+patient = brain.brats_case(seed=0, index=1)
 z = figures.largest_slice(patient.labels, patient.labels)
 x_window, y_window, _ = volumes.window(patient.labels.shape, RECIPE.data.window)
 annotated = patient.labels[x_window, y_window, z]

@@ -1,52 +1,107 @@
-"""Folders that say of themselves that what lies in them is synthetic."""
+"""Folders of synthetic data: the marker that says so, and the steps that every writer shares."""
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from keras_medseg.data.store import Progress
 from keras_medseg.errors import DataError
-from keras_medseg.files import write_atomic
+from keras_medseg.files import write_atomic, write_json
 
 MARKER = "PHANTOM"
 """The file that makes a folder a phantom's."""
 
-_KEYS = ("version", "seed", "layout", "shape", "cases")
+_README = """Synthetic images. No patient was involved.
+
+Drawn by keras_medseg.phantoms, version {version}, seed {seed}, in the layout of {layout}.
+Scores measured on them say that software works, and nothing about medicine.
+"""
 
 
-def claim(
+@dataclass(frozen=True)
+class Marker:
+    """What a phantom says of itself.
+
+    Attributes:
+        version: of the drawing; another one draws other voxels from the same seed.
+        seed: of the data set.
+        layout: name of the data set whose layout it has.
+        shape: (X, Y, Z) voxels or (rows, columns) pixels of each case.
+        cases: how many cases it holds, or is meant to hold once it is finished.
+    """
+
+    version: int
+    seed: int
+    layout: str
+    shape: tuple[int, ...]
+    cases: int
+
+
+def prepare_folder(
     folder: Path,
-    wanted: dict[str, Any],
+    wanted: Marker,
     *,
-    layouts: Sequence[str],
-    files: Callable[[dict[str, Any]], Iterable[Path]],
-    readme: str,
-) -> int:
+    layouts: Collection[str],
+    files: Callable[[Marker], Iterable[Path]],
+    appendix: Callable[[Marker], str] = lambda marker: "",
+) -> Marker:
     """Make the folder this phantom's, removing the cases of another seed, size or version.
 
     Args:
-        wanted: what the marker is to say: version, seed, layout, shape, cases.
-        layouts: those of the generator that asks; it knows no other generator's files.
-        files: marker -> every file, relative to `folder`, that such a phantom may have left.
-        readme: for README.txt.
+        folder: new, empty, or an earlier phantom's.
+        wanted: the phantom that is about to be written.
+        layouts: those of the writer that asks; it does not know the files of other writers.
+        files: every file, relative to `folder`, that the phantom of a marker may have left.
+        appendix: what README.txt is to say beside that the data are synthetic.
 
     Returns:
-        How many cases the folder is meant to hold, those of earlier calls included.
+        The folder's marker, whose number of cases includes those of earlier calls.
 
     Raises:
         DataError: the folder holds something else, or cannot be written.
     """
     try:
-        return _claim(folder, wanted, layouts, files, readme)
+        marker = _take_over(folder, wanted, layouts, files)
+        write_json(folder / MARKER, asdict(marker))
+        write_text(folder / "README.txt", _README.format(**asdict(marker)) + appendix(marker))
     except OSError as error:
         found, expected = f"the error {error.strerror!r} on writing", "a folder to write to"
         remedy = "Choose another folder."
         raise DataError(folder, found=found, expected=expected, remedy=remedy) from error
+    return marker
+
+
+def write_cases(cases: int, write: Callable[[int], str], progress: Progress | None = None) -> None:
+    """Write the cases 0, 1, ... of a phantom.
+
+    Args:
+        cases: how many.
+        write: draws and writes the case of an index; returns the case's id.
+        progress: called with (cases done, cases, case id).
+    """
+    # Nearly all of the time is spent in NumPy, SciPy and the encoders, which let go of the
+    # interpreter.
+    with ThreadPoolExecutor(2) as pool:
+        for done, case_id in enumerate(pool.map(write, range(cases)), 1):
+            if progress is not None:
+                progress(done, cases, case_id)
+
+
+def require_cases(cases: int) -> None:
+    """Check a number of cases.
+
+    Raises:
+        ValueError: fewer than one.
+    """
+    if cases < 1:
+        raise ValueError(f"cases: found {cases}, expected at least 1.")
 
 
 def is_phantom(path: Path) -> bool:
-    """Whether a file lies in a phantom's folder, links followed."""
+    """Whether a file lies in a phantom's folder; links are followed."""
     return any((parent / MARKER).exists() for parent in path.resolve().parents)
 
 
@@ -55,33 +110,36 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, text.encode())
 
 
-def _claim(
+def _take_over(
     folder: Path,
-    wanted: dict[str, Any],
-    layouts: Sequence[str],
-    files: Callable[[dict[str, Any]], Iterable[Path]],
-    readme: str,
-) -> int:
-    marker = folder / MARKER
-    found = _read_marker(marker) if marker.exists() else None
+    wanted: Marker,
+    layouts: Collection[str],
+    files: Callable[[Marker], Iterable[Path]],
+) -> Marker:
+    """The marker that the folder is to have, after everything that does not fit it is removed."""
+    path = folder / MARKER
+    found = _read_marker(path) if path.exists() else None
     folder.mkdir(parents=True, exist_ok=True)
-    # Hidden files: what a killed run leaves, or a file manager.
-    foreign = found is None and any(not path.name.startswith(".") for path in folder.iterdir())
-    if foreign or (found is not None and found["layout"] not in layouts):
-        what = "files that are not a phantom's" if foreign else f"a phantom of {found['layout']}"
-        raise DataError(
-            folder,
-            found=what,
-            expected="a new or an empty folder",
-            remedy="Choose another folder; nothing was written.",
-        )
-    if found is not None and {**found, "cases": 0} != {**wanted, "cases": 0}:
+    # Hidden files are what a killed run leaves, or a file manager.
+    if found is None and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise _not_ours(folder, "files that are not a phantom's")
+    if found is not None and found.layout not in layouts:
+        raise _not_ours(folder, f"a phantom of {found.layout}")
+    if found is None:
+        return wanted
+    if replace(found, cases=0) != replace(wanted, cases=0):
         _remove(folder, files(found))
-        found = None
-    cases = max(wanted["cases"], found["cases"] if found else 0)
-    write_text(marker, json.dumps({**wanted, "cases": cases}, indent=2) + "\n")
-    write_text(folder / "README.txt", readme)
-    return cases
+        return wanted
+    return replace(wanted, cases=max(wanted.cases, found.cases))
+
+
+def _not_ours(folder: Path, found: str) -> DataError:
+    return DataError(
+        folder,
+        found=found,
+        expected="a new or an empty folder",
+        remedy="Choose another folder; nothing was written.",
+    )
 
 
 def _remove(folder: Path, paths: Iterable[Path]) -> None:
@@ -92,10 +150,11 @@ def _remove(folder: Path, paths: Iterable[Path]) -> None:
                 (folder / parent).rmdir()
 
 
-def _read_marker(path: Path) -> dict[str, Any]:
+def _read_marker(path: Path) -> Marker:
     try:
         marker = json.loads(path.read_text(encoding="utf-8"))
-        return {key: marker[key] for key in _KEYS}
+        version, seed, layout = marker["version"], marker["seed"], marker["layout"]
+        return Marker(version, seed, layout, tuple(marker["shape"]), marker["cases"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             path,

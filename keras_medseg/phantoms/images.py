@@ -1,95 +1,170 @@
-"""Synthetic picture data sets in the layouts and file formats of the real ones.
+"""Synthetic image data sets in the layouts and file formats of the real ones."""
 
-What is drawn is phantom_drawings.py's.
-"""
-
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from keras_medseg.data.formats import image_files
-from keras_medseg.phantoms.drawings import (
-    FRAMES_PER_SEQUENCE,
-    KNEE_CLASSES,
-    LAYOUTS,
-    VERSION,
-    Drawing,
-)
-from keras_medseg.phantoms.folder import claim, write_text
+from keras_medseg.data.store import Progress
+from keras_medseg.errors import require_choice
+from keras_medseg.phantoms import dermoscopy, endoscopy, knee
+from keras_medseg.phantoms.folder import Marker, prepare_folder, require_cases, write_cases
+from keras_medseg.phantoms.geometry import Drawing
 
-_README = """Synthetic images. No patient was involved.
-
-Drawn by keras_medseg.phantoms.images, version {version}, seed {seed}, in the layout of
-{layout}. Scores measured on them say that software works, and nothing about medicine.
-"""
 _SMALLEST, _NARROWEST, _WIDEST = 32, 0.75, 2.0
 
 
-def write_pictures(
+def _black_and_white(labels: np.ndarray, index: int) -> np.ndarray:
+    """(H, W) mask of 0 and 255."""
+    return labels * np.uint8(255)
+
+
+def _clinic_mask(labels: np.ndarray, index: int) -> np.ndarray:
+    """As in the real set, some masks have gray edges."""
+    codes = _black_and_white(labels, index)
+    return _softened(codes) if index % 4 == 3 else codes
+
+
+def _knee_mask(labels: np.ndarray, index: int) -> np.ndarray:
+    """Gray, mostly with alpha, and some with values between the codes of two classes."""
+    table = np.array([0, *(codes[0] for codes in knee.CLASSES.values())], np.uint8)
+    codes = _softened(table[labels]) if index % 8 == 3 else table[labels]
+    return np.stack([codes, np.full_like(codes, 255)], -1) if index % 7 else codes
+
+
+def _softened(codes: np.ndarray) -> np.ndarray:
+    """The mask with every third border between neighbors of a row drawn as their mean."""
+    mean = (codes[:, 1:].astype(np.uint16) + codes[:, :-1]) // 2
+    border = codes[:, 1:] != codes[:, :-1]
+    border[np.arange(len(codes)) % 3 > 0] = False
+    softened = codes.copy()
+    softened[:, 1:][border] = mean[border]
+    return softened
+
+
+def _sequence_table(frames: int) -> str:
+    """The table of sequences as CVC-ClinicDB's README.txt has it."""
+    length = endoscopy.FRAMES_PER_SEQUENCE
+    rows = ["", "| Frame Number | Sequence |", "---------------------------"]
+    for number, first in enumerate(range(1, frames + 1, length), 1):
+        last = min(first + length - 1, frames)
+        rows.append(f"| {first:4} to {last:4} | {number:8} |")
+    return "\n".join(rows) + "\n"
+
+
+@dataclass(frozen=True)
+class ImageLayout:
+    """One image data set: what draws it, and how it lies on disk.
+
+    Attributes:
+        draw: (seed, index, (rows, columns)) -> image and labels.
+        version: of the drawing.
+        size: (rows, columns) of the real set's images, or a common size among them.
+        image: path of an image below the folder; `number` counts from 1.
+        mask: path of its mask.
+        encode: (labels, index) -> what the mask file holds, (H, W) or with alpha (H, W, 2) uint8.
+        table: number of cases -> what README.txt tells about them.
+    """
+
+    draw: Callable[[int, int, tuple[int, int]], Drawing]
+    version: int
+    size: tuple[int, int]
+    image: str
+    mask: str
+    encode: Callable[[np.ndarray, int], np.ndarray] = _black_and_white
+    table: Callable[[int], str] = lambda cases: ""
+
+
+LAYOUTS = {
+    "CVC-ClinicDB": ImageLayout(
+        draw=endoscopy.endoscopy_case,
+        version=endoscopy.VERSION,
+        size=(288, 384),
+        image="Original/{number}.tif",
+        mask="Ground Truth/{number}.tif",
+        encode=_clinic_mask,
+        table=_sequence_table,
+    ),
+    "ISIC2018": ImageLayout(
+        draw=dermoscopy.dermoscopy_case,
+        version=dermoscopy.VERSION,
+        size=(576, 768),
+        image="ISIC2018_Task1-2_Training_Input/ISIC_{number:07}.jpg",
+        mask="ISIC2018_Task1_Training_GroundTruth/ISIC_{number:07}_segmentation.png",
+    ),
+    "knee": ImageLayout(
+        draw=knee.knee_case,
+        version=knee.VERSION,
+        size=(256, 256),
+        image="images/{number}.png",
+        mask="masks/{number}.png",
+        encode=_knee_mask,
+    ),
+}
+
+
+def write_images(
     folder: Path | str,
     *,
     cases: int,
     seed: int = 0,
     layout: str = "CVC-ClinicDB",
     size: tuple[int, int] | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
-    """Write a synthetic data set of pictures; complete cases of the same phantom are kept.
+    """Write a synthetic data set of images; complete cases of the same phantom are kept.
 
-    Files appear complete or not at all, so a run that was killed is finished by the same call. The
-    pixels depend on (seed, case) and size alone. As in the real sets, some masks of CVC-ClinicDB
-    have grey edges; those of the knee are grey with alpha but for some, and have values between
-    the classes' codes in some; one knee in four has no ligament.
+    Files appear complete or not at all, so the same call finishes a run that was killed. The
+    pixels depend on (seed, case) and size alone.
 
     Args:
         folder: a new or empty folder, or an earlier phantom: cases drawn with another seed, size,
             layout or version are replaced, further cases of the same phantom stay.
-        layout: one of LAYOUTS.
-        size: (rows, columns); by default that of LAYOUTS.
+        cases: how many there are to be.
+        seed: of the data set.
+        layout: one of `LAYOUTS`.
+        size: (rows, columns) in pixels; by default that of the layout.
         progress: called with (cases done, cases, case id).
 
     Returns:
-        The pictures' files.
+        The image files.
 
     Raises:
         ValueError: an unknown layout, fewer than one case, or a size under 32 pixels or far from
             those of the real sets.
         DataError: the folder holds something else, or cannot be written.
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout: found {layout!r}, expected one of {', '.join(LAYOUTS)}.")
-    draw, usual = LAYOUTS[layout]
-    size = usual if size is None else tuple(size)
-    _check(cases, size)
+    require_choice("layout", layout, LAYOUTS)
+    known = LAYOUTS[layout]
+    size = known.size if size is None else size
+    require_cases(cases)
+    _check_size(size)
     folder = Path(folder)
-    keys = {"version": VERSION, "seed": seed, "layout": layout, "shape": list(size)}
-    wanted = {**keys, "cases": cases}
-    held = claim(folder, wanted, layouts=[*LAYOUTS], files=_files, readme=_README.format(**keys))
-    if layout == "CVC-ClinicDB":
-        write_text(folder / "README.txt", _README.format(**keys) + _sequence_table(held))
+    wanted = Marker(known.version, seed, layout, tuple(size), cases)
+    prepare_folder(
+        folder,
+        wanted,
+        layouts=LAYOUTS,
+        files=_files,
+        appendix=lambda marker: known.table(marker.cases),
+    )
+    paths = [[folder / path for path in _case_files(layout, index)] for index in range(cases)]
 
-    def write(index: int) -> Path:
-        picture, mask = (folder / path for path in _case_files(layout, index))
-        if not (picture.exists() and mask.exists()):
-            _write_case(picture, mask, layout, index, draw(seed, index, size))
-        return picture
+    def write(index: int) -> str:
+        image, mask = paths[index]
+        if not (image.exists() and mask.exists()):
+            pixels, labels = known.draw(seed, index, size)
+            image_files.write(mask, known.encode(labels, index))
+            image_files.write(image, pixels)
+        return image.stem
 
-    # Nearly all of the time is spent in NumPy, SciPy and the encoders, which let go of the
-    # interpreter.
-    written: list[Path] = []
-    with ThreadPoolExecutor(2) as pool:
-        for path in pool.map(write, range(cases)):
-            written.append(path)
-            if progress is not None:
-                progress(len(written), cases, path.stem)
-    return written
+    write_cases(cases, write, progress)
+    return [image for image, _ in paths]
 
 
-def _check(cases: int, size: tuple[int, ...]) -> None:
-    if cases < 1:
-        raise ValueError(f"cases: found {cases}, expected at least 1.")
+def _check_size(size: Sequence[int]) -> None:
     if len(size) != 2 or min(size) < _SMALLEST or not _NARROWEST <= size[1] / size[0] <= _WIDEST:
         raise ValueError(
             f"size: found {size}, expected (rows, columns) of {_SMALLEST} or more, "
@@ -98,52 +173,12 @@ def _check(cases: int, size: tuple[int, ...]) -> None:
 
 
 def _case_files(layout: str, index: int) -> tuple[Path, Path]:
-    """(picture, mask), relative to the data set's folder."""
-    number = index + 1
-    if layout == "CVC-ClinicDB":
-        return Path("Original", f"{number}.tif"), Path("Ground Truth", f"{number}.tif")
-    if layout == "knee":
-        return Path("images", f"{number}.png"), Path("masks", f"{number}.png")
-    picture = Path("ISIC2018_Task1-2_Training_Input", f"ISIC_{number:07}.jpg")
-    return picture, Path(
-        "ISIC2018_Task1_Training_GroundTruth", f"ISIC_{number:07}_segmentation.png"
-    )
+    """(image, mask), relative to the data set's folder."""
+    known = LAYOUTS[layout]
+    return Path(known.image.format(number=index + 1)), Path(known.mask.format(number=index + 1))
 
 
-def _files(marker: dict) -> Iterator[Path]:
-    """Every file of the cases that a marker speaks of."""
-    for index in range(marker["cases"]):
-        yield from _case_files(marker["layout"], index)
-
-
-def _sequence_table(frames: int) -> str:
-    """The table of sequences as CVC-ClinicDB's README.txt has it."""
-    rows = ["", "| Frame Number | Sequence |", "---------------------------"]
-    for number, first in enumerate(range(1, frames + 1, FRAMES_PER_SEQUENCE), 1):
-        last = min(first + FRAMES_PER_SEQUENCE - 1, frames)
-        rows.append(f"| {first:4} to {last:4} | {number:8} |")
-    return "\n".join(rows) + "\n"
-
-
-def _write_case(picture: Path, mask: Path, layout: str, index: int, drawing: Drawing) -> None:
-    pixels, labels = drawing
-    codes = labels * np.uint8(255)
-    if layout == "knee":
-        table = np.array([0, *(codes[0] for codes in KNEE_CLASSES.values())], np.uint8)
-        codes = _soft(table[labels]) if index % 8 == 3 else table[labels]
-        if index % 7:
-            codes = np.stack([codes, np.full_like(codes, 255)], -1)
-    elif layout == "CVC-ClinicDB" and index % 4 == 3:
-        codes = _soft(codes)
-    image_files.write(mask, codes)
-    image_files.write(picture, pixels)
-
-
-def _soft(codes: np.ndarray) -> np.ndarray:
-    """Every third border between neighbours of a row drawn as their mean."""
-    mean = (codes[:, 1:].astype(np.uint16) + codes[:, :-1]) // 2
-    border = codes[:, 1:] != codes[:, :-1]
-    border[np.arange(len(codes)) % 3 > 0] = False
-    softened = codes.copy()
-    softened[:, 1:][border] = mean[border]
-    return softened
+def _files(marker: Marker) -> Iterator[Path]:
+    """Every file of the cases of a marker."""
+    for index in range(marker.cases):
+        yield from _case_files(marker.layout, index)
