@@ -1,9 +1,9 @@
 """The figures that both papers on images have."""
 
 import numpy as np
-from keras_medseg.evaluation.scores import pick_cases
 
 from keras_medseg.data.formats import image_files
+from keras_medseg.evaluation.scores import pick_cases
 from keras_medseg.inference import attention_maps
 from keras_medseg.reporting.figures import images, style
 from keras_medseg.reporting.report import ReportFigure

@@ -276,7 +276,7 @@ class Recipe(_Section):
     data: Slices | Patches | Images
     model: Model
     train: Train
-    predict: Predict = Predict()
+    predict: Predict = field(default_factory=Predict)
 
 
 def fields(recipe: Recipe) -> dict[str, Any]:
@@ -405,15 +405,13 @@ def _coerce(expected: Any, name: str, value: Any, *, wrap: bool = True) -> Any:
 def _coerce_tuple(expected: Any, name: str, value: Any, wrap: bool) -> tuple:
     inner = typing.get_args(expected)
     variadic = inner[-1] is Ellipsis
-    if variadic and wrap and not isinstance(value, Mapping | list | tuple):
-        value = (value,)
-    if not isinstance(value, list | tuple) or not (variadic or len(value) == len(inner)):
+    single = variadic and wrap and not isinstance(value, Mapping | list | tuple)
+    items = (value,) if single else value
+    if not isinstance(items, list | tuple) or not (variadic or len(items) == len(inner)):
         raise _wrong(expected, name, value)
-    kinds = [inner[0]] * len(value) if variadic else inner
+    kinds = [inner[0]] * len(items) if variadic else inner
     try:
-        return tuple(
-            _coerce(kind, name, item, wrap=False) for kind, item in zip(kinds, value, strict=True)
-        )
+        return tuple(_coerce(kind, name, item, wrap=False) for kind, item in zip(kinds, items))
     except ValueError as error:
         raise _wrong(expected, name, value) from error
 

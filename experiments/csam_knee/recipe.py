@@ -11,10 +11,9 @@ ledger.toml.
 from dataclasses import replace
 from pathlib import Path
 
-from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
-
 from experiments.csam_knee.figures import knee_figures
 from keras_medseg.recipe import Images, Model, Recipe, Train
+from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
 from keras_medseg.runs.experiment import Expected, Experiment, Phantom, Profile, with_comparison
 
 RECIPE = Recipe(

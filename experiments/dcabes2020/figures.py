@@ -2,10 +2,10 @@
 
 import keras
 import numpy as np
-from keras_medseg.evaluation.scores import pick_cases
 
 from keras_medseg import losses
 from keras_medseg.data.datasets import brats
+from keras_medseg.evaluation.scores import pick_cases
 from keras_medseg.recipe import Recipe
 from keras_medseg.reporting.figures import style, volumes
 from keras_medseg.reporting.report import ReportFigure

@@ -10,12 +10,11 @@ its entry in ledger.toml.
 
 from pathlib import Path
 
-from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
-
 from experiments.dcabes2020.figures import edge_figures
 from keras_medseg.data.datasets.brats import MODALITIES
 from keras_medseg.frameworks import KERAS_2_2
 from keras_medseg.recipe import Model, Recipe, Slices, Train
+from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
 from keras_medseg.runs.experiment import Expected, Experiment, Phantom, Profile
 
 RECIPE = Recipe(

@@ -81,17 +81,19 @@ def score_crops(
         loss: of targets and all outputs side by side, such as `losses.get(...)`.
 
     Returns:
-        Target -> Dice, and "loss".
+        Target -> Dice (the first of targets with one name), and "loss".
     """
     sums: dict[str, float] = {}
     samples = 0
-    names = [name for name, _ in batches.targets]
     for step in range(batches.steps_per_epoch):
         x, y = batches.batch(0, step)
         outputs = network.predict_on_batch(x)
         outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
         predicted = np.concatenate([np.float32(output) for output in outputs], axis=-1)
-        values = dict(zip(names, soft_dice(y, predicted[..., : y.shape[-1]])))
+        values: dict[str, float] = {}
+        for (name, _), dice in zip(batches.targets, soft_dice(y, predicted[..., : y.shape[-1]])):
+            # Auxiliary outputs come after the regions and may repeat their names.
+            values.setdefault(name, dice)
         values["loss"] = float(loss(y, predicted))
         samples += len(y)
         for name, value in values.items():

@@ -11,13 +11,12 @@ entry in ledger.toml.
 
 from pathlib import Path
 
-from keras_medseg.reporting.figures.style import channel_title
-from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
-
 from experiments.fmnet2023.crop_scores import crop_scores
 from experiments.fmnet2023.figures import head_figures
 from keras_medseg.data.datasets.brats import MODALITIES
 from keras_medseg.recipe import Changes, Model, Patches, Recipe, Slices, Train
+from keras_medseg.reporting.figures.style import channel_title
+from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
 from keras_medseg.runs.experiment import Expected, Experiment, Phantom, Profile, with_comparison
 
 RECIPE = Recipe(

@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
-
 from experiments.iacnn.figures import tumor_figures
 from keras_medseg.recipe import Images, Model, Recipe, Train
+from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
 from keras_medseg.runs.experiment import Expected, Experiment, Phantom, Profile, with_comparison
 
 RECIPE = Recipe(

@@ -1,9 +1,9 @@
 """The figure of mtds2021: what the auxiliary outputs see."""
 
 import numpy as np
-from keras_medseg.evaluation.scores import pick_cases
 
 from keras_medseg.data.datasets import brats
+from keras_medseg.evaluation.scores import pick_cases
 from keras_medseg.reporting.figures import style, volumes
 from keras_medseg.reporting.report import ReportFigure
 from keras_medseg.runs.run_folder import RunFolder

@@ -12,11 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
-
 from experiments.mtds2021.figures import supervision_figures
 from keras_medseg.data.datasets.brats import MODALITIES
 from keras_medseg.recipe import Model, Predict, Recipe, Slices, Train
+from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
 from keras_medseg.runs.experiment import Expected, Experiment, Phantom, Profile, with_comparison
 
 RECIPE = Recipe(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_medseg.data.cases import Case
-from keras_medseg.data.formats.manifest import VALIDATION, TRAINING
+from keras_medseg.data.formats.manifest import TRAINING, VALIDATION
 from keras_medseg.errors import DataError, require_choice
 
 WAYS = ("group", "random")

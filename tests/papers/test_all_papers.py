@@ -4,10 +4,10 @@ import importlib
 from pathlib import Path
 
 import pytest
-from keras_medseg.reporting.tables import read_published
 
 from experiments.__main__ import PAPERS
 from keras_medseg import recipe, registry
+from keras_medseg.reporting.tables import read_published
 from keras_medseg.runs import steps
 from keras_medseg.tasks import task_of
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from keras_medseg.reporting.tables import read_published
 
 from experiments.csam_knee.recipe import EXPERIMENT, RECIPE
 from keras_medseg import recipe, registry
+from keras_medseg.reporting.tables import read_published
 from keras_medseg.tasks import task_of
 from keras_medseg.training import fit, schedules
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from keras_medseg.reporting.tables import read_published
 
 from experiments.dcabes2020.recipe import EXPERIMENT, RECIPE
 from keras_medseg import recipe
+from keras_medseg.reporting.tables import read_published
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "dcabes2020"
 

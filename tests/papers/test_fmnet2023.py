@@ -6,7 +6,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from keras_medseg.reporting.tables import read_published
 
 from experiments.fmnet2023.crop_scores import crop_scores
 from experiments.fmnet2023.figures import head_figures
@@ -15,6 +14,7 @@ from keras_medseg import recipe
 from keras_medseg.data import store
 from keras_medseg.data.datasets.brats import MODALITIES, Brats
 from keras_medseg.phantoms.brats import write_brats
+from keras_medseg.reporting.tables import read_published
 from keras_medseg.runs import steps
 from keras_medseg.runs.run_folder import RunFolder, Variant
 from keras_medseg.tasks import task_of

@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from keras_medseg.reporting.tables import read_published
 
 from experiments.iacnn.recipe import EXPERIMENTS, RECIPE
 from keras_medseg import phantoms, recipe, registry
 from keras_medseg.data import splits
 from keras_medseg.data.datasets import image_folders
 from keras_medseg.phantoms.images import write_images
+from keras_medseg.reporting.tables import read_published
 from keras_medseg.runs import experiment, steps
 from keras_medseg.tasks import task_of
 from keras_medseg.training import fit

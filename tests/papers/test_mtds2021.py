@@ -7,7 +7,6 @@ import keras
 import nibabel as nib
 import numpy as np
 import pytest
-from keras_medseg.reporting.tables import read_published
 
 from experiments.mtds2021 import figures
 from experiments.mtds2021.recipe import EXPERIMENT, RECIPE
@@ -15,6 +14,7 @@ from keras_medseg import cli, recipe, registry
 from keras_medseg.data import store
 from keras_medseg.data.datasets.brats import Brats
 from keras_medseg.phantoms.brats import write_brats
+from keras_medseg.reporting.tables import read_published
 from keras_medseg.runs.run_folder import RunFolder, Variant
 from keras_medseg.tasks import task_of
 from keras_medseg.training import fit, schedules

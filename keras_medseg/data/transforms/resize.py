@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from keras_medseg.data.cases import Case, CaseArrays
+from keras_medseg.data.datasets.base import Dataset
 from keras_medseg.errors import require_choice
 
 FITS = ("stretch", "pad", "crop")
@@ -19,7 +20,7 @@ whole image fits, with zeros around it. crop: scaled in equal proportions until 
 size, of which the center is kept."""
 
 
-def read_resized(case: Case, *, dataset: "Dataset", size: tuple[int, int], fit: str) -> CaseArrays:
+def read_resized(case: Case, *, dataset: Dataset, size: tuple[int, int], fit: str) -> CaseArrays:
     """Read an image and its mask, brought to `size`."""
     return resized(dataset.read(case), size, fit)
 
