@@ -1,5 +1,4 @@
-"""python -m experiments PAPER [--data DIR] [--out DIR] [--profile quick|paper] [--compare]
-[--dataset NAME] [--set a.b=value]"""
+"""Run the experiment of a paper: `python -m experiments PAPER`; `--help` lists the options."""
 
 import argparse
 import os
@@ -64,7 +63,9 @@ def _check_profile(chosen: "Experiment", profile: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments", description=(__doc__ or "").partition(":")[0] + "."
+    )
     parser.add_argument("paper", choices=PAPERS)
     parser.add_argument("--data", type=Path, help="folder of cases (default: synthetic data)")
     parser.add_argument("--dataset", help="which of the paper's data sets (default: its first)")

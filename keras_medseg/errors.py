@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 
 class DataError(ValueError):
@@ -18,7 +19,7 @@ class DataError(ValueError):
         self.remedy = remedy
         super().__init__(f"{where}: found {found}, expected {expected}. {remedy}")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # Keyword-only arguments are lost by the default, and workers send errors to the parent.
         return _rebuild, (type(self), self.where, self.found, self.expected, self.remedy)
 
@@ -39,5 +40,5 @@ def require_choice(what: str, value: object, known: Iterable[str]) -> None:
     )
 
 
-def _rebuild(cls, where, found, expected, remedy):
+def _rebuild(cls: type[DataError], where: str, found: str, expected: str, remedy: str) -> DataError:
     return cls(where, found=found, expected=expected, remedy=remedy)

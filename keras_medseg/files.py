@@ -64,6 +64,24 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_between(page: Path, marks: tuple[str, str], text: str) -> None:
+    """Replace what stands between two lines of a page.
+
+    Args:
+        page: a text file.
+        marks: the lines before and after the text.
+        text: the new text.
+
+    Raises:
+        ValueError: the page has not both marks, in this order.
+    """
+    before, begin, rest = page.read_text(encoding="utf-8").partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    if not begin or not end:
+        raise ValueError(f"{page}: found no lines {' ... '.join(marks)}, expected both.")
+    write_atomic(page, f"{before}{begin}\n\n{text}\n\n{end}{after}".encode())
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write readable JSON, whole or not at all."""
     write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -246,7 +246,7 @@ def cross_entropy_and_dice(
     """
 
     def terms(output: keras.KerasTensor) -> keras.KerasTensor:
-        """(C,)"""
+        """(C,)."""
         per_pixel = _log_likelihood(y_true, output, epsilon)
         entropy = -ops.mean(per_pixel, axis=_all_but_channels(output))
         dice = dice_loss(y_true, output, squared=squared, per=per, smooth=smooth)

@@ -100,6 +100,7 @@ class Slices(_Data):
 
     @property
     def input_size(self) -> tuple[int, ...]:
+        """(x, y) of the window."""
         return self.window[:2]
 
     def _check(self) -> None:
@@ -138,6 +139,7 @@ class Patches(_Data):
 
     @property
     def input_size(self) -> tuple[int, ...]:
+        """The patch."""
         return self.patch
 
     def _check(self) -> None:
@@ -178,6 +180,7 @@ class Images(_Data):
 
     @property
     def input_size(self) -> tuple[int, ...]:
+        """The size of every image."""
         return self.size
 
     def _check(self) -> None:

@@ -175,9 +175,9 @@ def test_json_is_checked_as_everything_else_is(recipe, section, field, value, wo
 
 
 def test_a_recipe_in_code_is_checked_when_it_is_made():
-    with pytest.raises(ValueError, match="data.validation: found 1.5"):
+    with pytest.raises(ValueError, match=r"data.validation: found 1.5"):
         r.Slices("brats", (8, 8, 4), "z_score", (), 1.5)
-    with pytest.raises(ValueError, match="data.size: found"):
+    with pytest.raises(ValueError, match=r"data.size: found"):
         r.Images("image_folders", (8, 8, 8), {}, "unit_range", 0.5)
 
 

@@ -11,6 +11,7 @@ from keras_medseg.reporting.figures import style, volumes
 from keras_medseg.reporting.report import ReportFigure
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort
+from keras_medseg.tasks.slices import SliceTask
 
 WHOLE_TUMOR = ("WT",)
 CAPTION = (
@@ -39,7 +40,8 @@ def edge_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
     probabilities = {}
     for name in variants:
         network = run.network(name, WHOLE_TUMOR)
-        probabilities[name] = run.variant(name).task.predict_slice(network, case, z)[..., 0]
+        task = SliceTask(run.variant(name).recipe)
+        probabilities[name] = task.predict_slice(network, case, z)[..., 0]
     drawn = volumes.edge_maps(
         case.full_image()[:, :, z, brats.MODALITIES.index("flair")],
         truth[:, :, z],

@@ -7,6 +7,7 @@ a run can stand beside Table II; `evaluation/scores.py` scores whole cases.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -33,10 +34,7 @@ def crop_scores(run: RunFolder, cohort: Cohort) -> pd.DataFrame:
         network = run.network(variant.trained_as, targets, auxiliary=True)
         batches = validation_batches(cohort, variant, targets, as_in_training=True)
         train = variant.recipe.train
-        loss = losses.get(train.loss, **train.loss_options)
-        found = score_crops(
-            network, batches, loss=lambda y, p, loss=loss: keras.ops.convert_to_numpy(loss(y, p))
-        )
+        found = score_crops(network, batches, losses.get(train.loss, **train.loss_options))
         of_variant = {"variant": name, "case": "augmented crops"}
         for region, dice in zip(targets, found.values()):
             row = {**of_variant, "region": region, "crop_dice": dice, "dice_loss": 1 - dice}
@@ -67,7 +65,7 @@ def in_patches(recipe: Recipe) -> bool:
 def score_crops(
     network: keras.Model,
     batches: CaseBatches,
-    loss: Callable[[np.ndarray, np.ndarray], float],
+    loss: Callable[[np.ndarray, np.ndarray], Any],
 ) -> dict[str, float]:
     """Mean over the first epoch's batches, weighted by samples, of each target's soft Dice.
 
@@ -94,7 +92,7 @@ def score_crops(
         for (name, _), dice in zip(batches.targets, soft_dice(y, predicted[..., : y.shape[-1]])):
             # Auxiliary outputs come after the regions and may repeat their names.
             values.setdefault(name, dice)
-        values["loss"] = float(loss(y, predicted))
+        values["loss"] = float(keras.ops.convert_to_numpy(loss(y, predicted)))
         samples += len(y)
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(y)
@@ -104,7 +102,7 @@ def score_crops(
 def soft_dice(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """(N, ..., R) twice -> (R,): Dice of the probabilities over the whole batch, smoothed."""
     axes = tuple(range(truth.ndim - 1))
-    both = np.sum(truth * probabilities, axis=axes, dtype=np.float64)
-    sizes = np.sum(truth, axis=axes, dtype=np.float64)
-    sizes = sizes + np.sum(probabilities, axis=axes, dtype=np.float64)
+    both = np.asarray(np.sum(truth * probabilities, axis=axes, dtype=np.float64))
+    sizes = np.asarray(np.sum(truth, axis=axes, dtype=np.float64))
+    sizes = sizes + np.asarray(np.sum(probabilities, axis=axes, dtype=np.float64))
     return (2 * both + SMOOTH) / (sizes + SMOOTH)

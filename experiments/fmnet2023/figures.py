@@ -7,6 +7,7 @@ from keras_medseg.reporting.figures import style, volumes
 from keras_medseg.reporting.report import ReportFigure
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort
+from keras_medseg.tasks.patches import PatchTask
 
 VARIANT = "fmnet"
 CAPTION = (
@@ -25,16 +26,17 @@ def head_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
         return []
     (targets,) = chosen.recipe.model.targets
     network = run.network(VARIANT, targets, auxiliary=True)
-    x, y = validation_batches(cohort, chosen, targets, as_in_training=False).batch(0, 0)
+    batches = validation_batches(cohort, chosen, targets, as_in_training=False)
+    x, y = (np.asarray(array) for array in batches.batch(0, 0))
     z = volumes.largest_slice(y[0, ..., 0], y[0, ..., 0])
     outputs = network.predict_on_batch(x[:1])
     outputs = outputs if isinstance(outputs, list) else [outputs]
     titles = ["main output", *(f"head {number}" for number in range(1, len(outputs)))]
     maps = {
-        title: (y[0, :, :, z, 0] > 0, np.float32(output[0, :, :, z, 0]))
+        title: (y[0, :, :, z, 0] > 0, np.asarray(output[0, :, :, z, 0], np.float32))
         for title, output in zip(titles, outputs)
     }
-    seen = chosen.task.modalities
+    seen = PatchTask(chosen.recipe).modalities
     image = x[0, :, :, z, seen.index("flair") if "flair" in seen else 0]
     drawn = volumes.output_maps(image - image.min(), maps)  # normalized, so around 0
     path = style.save(drawn, run.figure("supervision"))

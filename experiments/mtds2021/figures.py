@@ -8,6 +8,7 @@ from keras_medseg.reporting.figures import style, volumes
 from keras_medseg.reporting.report import ReportFigure
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort
+from keras_medseg.tasks.slices import SliceTask
 
 VARIANT = "mtds"
 CAPTION = (
@@ -35,7 +36,7 @@ def supervision_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
     targets = (*model.targets[0], *model.auxiliary)
     masks = [np.isin(labels[:, :, z], brats.TARGETS[name]) for name in targets]
     network = run.network(VARIANT, model.targets[0], auxiliary=True)
-    outputs = np.moveaxis(chosen.task.predict_slice(network, case, z), -1, 0)
+    outputs = np.moveaxis(SliceTask(chosen.recipe).predict_slice(network, case, z), -1, 0)
     drawn = volumes.output_maps(
         case.full_image()[:, :, z, brats.MODALITIES.index("flair")],
         dict(zip(targets, zip(masks, outputs))),

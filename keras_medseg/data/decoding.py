@@ -108,7 +108,7 @@ def _worker_died(suspects: Sequence[Case]) -> DataError:
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A warning about a file is one line to a user, without the path and source of this module.
-    warnings.formatwarning = lambda message, *_: f"{message}\n"  # type: ignore[assignment]
+    warnings.formatwarning = lambda message, *_: f"{message}\n"
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

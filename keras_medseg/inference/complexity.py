@@ -8,6 +8,7 @@ interpolation however it is computed, and sums or products of maps.
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -33,9 +34,11 @@ def multiply_adds(model: keras.Model, input_shape: Shape | None = None) -> int:
     shape = tuple(input_shape or model.input_shape[1:])
     if None in shape:
         raise ValueError(f"input_shape: found {shape}, expected a size for every axis.")
-    counts = []
+    counts: list[int] = []
 
-    def call(step: keras.Operation, *inputs: keras.KerasTensor, **options) -> keras.KerasTensor:
+    def call(
+        step: keras.Operation, *inputs: keras.KerasTensor, **options: Any
+    ) -> keras.KerasTensor:
         outputs = step(*inputs, **options)
         counts.append(_step(step, inputs, outputs))
         return outputs
@@ -115,7 +118,7 @@ def _separable(layer: layers.Layer, inputs: Shape, outputs: Shape) -> int:
 
 
 def _windows(layer: WindowAttention, inputs: Shape, outputs: Shape) -> int:
-    """q k^T, then its product with v: each pixel meets those of its window, twice C times."""
+    """Q k^T, then its product with v: each pixel meets those of its window, twice C times."""
     return 2 * math.prod(outputs) * layer.window**2
 
 

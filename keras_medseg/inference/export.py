@@ -17,6 +17,7 @@ def export(model: Path, out: Path, format: str = "savedmodel") -> str:
     """Export `model.keras` and run the result once beside it.
 
     Args:
+        model: model.keras of a trained network.
         out: folder of the SavedModel, or the .onnx file.
         format: "savedmodel", or "onnx" (needs `pip install keras_medseg[export]`).
 
@@ -56,10 +57,10 @@ def export_network(network: "keras.Model", out: Path, format: str = "savedmodel"
     """
     import keras
 
-    from keras_medseg.inference import predict
+    from keras_medseg.inference.outputs import main_output
 
     require_choice("format", format, FORMATS)
-    network = predict.main_output(network)
+    network = main_output(network)
     # Two samples, so that a batch size that was fixed while exporting shows.
     batch = np.random.default_rng(0).standard_normal((2, *network.input_shape[1:]), np.float32)
     expected = keras.ops.convert_to_numpy(network(batch, training=False))

@@ -1,18 +1,13 @@
 """From the outputs of networks to one label map."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 
-if TYPE_CHECKING:
-    import keras
 
-
-def main_output(network: "keras.Model") -> "keras.Model":
+def main_output(network: keras.Model) -> keras.Model:
     """A network without its auxiliary outputs, which follow the main one; else `network` itself."""
-    import keras
-
     if len(network.outputs) == 1:
         return network
     return keras.Model(network.input, network.outputs[0], name=network.name)
@@ -102,6 +97,7 @@ def check_slices(predicted: np.ndarray, expected: tuple[int, ...], case_id: str)
     Args:
         predicted: what should be (N, H, W, R).
         expected: (N, H, W).
+        case_id: whose slices they are, for the message.
 
     Raises:
         ValueError: naming the shapes, or the case.

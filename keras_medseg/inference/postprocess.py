@@ -1,6 +1,7 @@
 """What is done to a predicted label map before it is written and scored."""
 
 import numpy as np
+from scipy import ndimage
 
 
 def drop_small_components(labels: np.ndarray, smallest: float) -> np.ndarray:
@@ -20,8 +21,6 @@ def drop_small_components(labels: np.ndarray, smallest: float) -> np.ndarray:
     Raises:
         ValueError: for a share outside of 0 to 1.
     """
-    from scipy import ndimage
-
     if not 0 <= smallest <= 1:
         raise ValueError(f"smallest: found {smallest}, expected a share of 0 to 1.")
     if not smallest or not labels.any():

@@ -31,9 +31,10 @@ def predict_volume(
 
     Args:
         model: (N, *patch, C) -> (N, *patch, R), one output.
-        volume: (X, Y, Z, C) float32, normalised as in training. Where it is smaller than the patch
+        volume: (X, Y, Z, C) float32, normalized as in training. Where it is smaller than the patch
             it is padded with 0 on both sides.
-        overlap: the part of a window that its neighbour covers too, 0 to below 1.
+        patch: (x, y, z) of the windows.
+        overlap: share of a window that its neighbor covers too, 0 to below 1.
         mode: how windows are averaged; "gaussian" trusts their middle, see `importance_map`.
         batch_size: windows that the network sees at once.
         test_time_flips: average over the volume mirrored along every set of axes: 8 times the work.
@@ -50,11 +51,13 @@ def predict_volume(
     mirrors = [m for n in range(len(patch) + 1) for m in itertools.combinations(axes, n)]
     if not test_time_flips:
         mirrors = mirrors[:1]
-    total = 0.0
+    total: np.ndarray | None = None
     for mirror in mirrors:
         mirrored = np.flip(volume, mirror)
         predicted = _predict(model, mirrored, tuple(patch), overlap, mode, batch_size)
-        total = total + np.flip(predicted, mirror)
+        found = np.flip(predicted, mirror)
+        total = found if total is None else total + found
+    assert total is not None
     return total / np.float32(len(mirrors))
 
 
@@ -104,13 +107,15 @@ def _predict(
     if any(missing):
         volume = np.pad(volume, [*padding, (0, 0)])
     weights = importance_map(patch, mode)
-    total, weight = None, np.zeros(volume.shape[:-1], np.float32)
+    total: np.ndarray | None = None
+    weight = np.zeros(volume.shape[:-1], np.float32)
     for start, predicted in _windows(model, volume, patch, overlap, batch_size):
         if total is None:
             total = np.zeros((*volume.shape[:-1], predicted.shape[-1]), np.float32)
         window = tuple(slice(first, first + size) for first, size in zip(start, patch))
         total[window] += weights[..., None] * predicted
         weight[window] += weights
+    assert total is not None
     total /= weight[..., None]
     return total[tuple(slice(first, first + size) for first, size in zip(before, full))]
 

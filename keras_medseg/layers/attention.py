@@ -143,7 +143,7 @@ def attention_gate(
     name: str,
     coarse: bool = False,
 ) -> keras.KerasTensor:
-    """skip * sigmoid(psi(relu(W_x skip + W_g signal))).
+    """Skip * sigmoid(psi(relu(W_x skip + W_g signal))).
 
     Oktay et al. 2018, equations (1) and (2), in the common form with a batch norm after every 1x1
     convolution.

@@ -40,7 +40,7 @@ def layer_norm(
 
 
 def gelu(x: keras.KerasTensor) -> keras.KerasTensor:
-    """x times the cumulative distribution function of the normal distribution; exact.
+    """X times the cumulative distribution function of the normal distribution; exact.
 
     Keras' own becomes 1 - erfc in TensorFlow, which ONNX does not know.
     """

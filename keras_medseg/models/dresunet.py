@@ -33,7 +33,7 @@ from keras_medseg.registry import Card, register
 def dilated_center(
     x: keras.KerasTensor, rates: tuple[int, ...], *, framework: FrameworkDefaults
 ) -> keras.KerasTensor:
-    """x + f1(x) + f2(f1(x)) + ..., (N, H, W, C) -> (N, H, W, C).
+    """X + f1(x) + f2(f1(x)) + ..., (N, H, W, C) -> (N, H, W, C).
 
     Each f is batch norm, ReLU and a 3x3 convolution with one of the dilation `rates`.
     """

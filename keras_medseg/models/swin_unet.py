@@ -170,7 +170,7 @@ def _block(
     framework: FrameworkDefaults,
     name: str,
 ) -> keras.KerasTensor:
-    """x + attention(norm(x)), then x + MLP(norm(x)); Liu et al. 2021, equation (3)."""
+    """X + attention(norm(x)), then x + MLP(norm(x)); Liu et al. 2021, equation (3)."""
     channels, smaller = x.shape[-1], min(x.shape[1:3])
     window, offset = (window, window // 2 * shifted) if smaller > window else (smaller, 0)
     y = layer_norm(x, framework=framework, name=f"{name}_norm1")
@@ -185,7 +185,7 @@ def _block(
 
 
 def _add(x: keras.KerasTensor, y: keras.KerasTensor, rate: float, name: str) -> keras.KerasTensor:
-    """x + y, in training without y for a share `rate` of the samples (stochastic depth)."""
+    """X + y, in training without y for a share `rate` of the samples (stochastic depth)."""
     if rate:
         y = layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop_path")(y)
     return layers.Add(name=name)([x, y])

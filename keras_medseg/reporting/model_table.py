@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from keras_medseg import registry
-from keras_medseg.files import write_atomic
+from keras_medseg.files import write_between
 
 TABLE_MARKS = ("<!-- networks: keras-medseg models --write README.md -->", "<!-- networks end -->")
 
@@ -48,9 +48,4 @@ def write_table(page: Path) -> None:
         ValueError: the page has not both marks, in this order.
         OSError: the page cannot be read or written.
     """
-    text = page.read_text()
-    before, begin, rest = text.partition(TABLE_MARKS[0])
-    _, end, after = rest.partition(TABLE_MARKS[1])
-    if not begin or not end:
-        raise ValueError(f"{page}: found no lines {' ... '.join(TABLE_MARKS)}, expected both.")
-    write_atomic(page, f"{before}{begin}\n\n{table()}\n\n{end}{after}".encode())
+    write_between(page, TABLE_MARKS, table())

@@ -218,7 +218,7 @@ def _declared_view(run: RunData, declared: Declaration) -> dict[str, Any]:
     own_title = f"{run.recipe.model.name} on {run.provenance['data_name']}"
     return {
         "kind": "Training report" if reference is None else "Reproduction report",
-        "name": run.recipe.paper,
+        "name": run.recipe.name,
         "title": own_title if reference is None else reference.title,
         "reference": reference,
         "published": declared.published is not None,
@@ -386,8 +386,8 @@ def _figure_view(figure: ReportFigure) -> dict[str, str]:
 
 def _cases_view(scores: pd.DataFrame) -> dict[str, Any]:
     table = scores.pivot(index="case", columns=["variant", "region"], values="dice")
+    pairs: list[tuple[str, str]] = [*zip(*map(table.columns.get_level_values, (0, 1)))]
     order = table.mean(axis=1).sort_values(kind="stable").index[:_CASES_LISTED]
-    pairs: list[tuple[str, str]] = table.columns.to_list()
     return {
         "columns": [f"{region} {spaced(variant)}" for variant, region in pairs],
         "rows": [(case, [_percent(value) for value in table.loc[case]]) for case in order],

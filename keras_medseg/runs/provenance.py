@@ -76,7 +76,7 @@ def _machine() -> dict[str, Any]:
 def _devices() -> list[str]:
     if keras.backend.backend() != "tensorflow":
         return keras.distribution.list_devices()
-    import tensorflow as tf
+    import tensorflow as tf  # noqa: PLC0415 - not installed beside other backends
 
     details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
     return [gpu.get("device_name", "GPU") for gpu in details] or ["CPU"]

@@ -100,6 +100,7 @@ def check_recipe(recipe: Recipe, channels: int) -> None:
     """Build what the recipe names, so that a mistake in it is met before anything is written.
 
     Args:
+        recipe: what would be trained.
         channels: of the cases.
 
     Raises:

@@ -20,6 +20,7 @@ def task_of(recipe: recipes.Recipe, fitted: Mapping[str, Any] | None = None) -> 
     """The task that a recipe's `data` describe.
 
     Args:
+        recipe: any recipe.
         fitted: what `Task.fit` measured earlier.
 
     Raises:

@@ -83,6 +83,8 @@ class Task(ABC):
 
         Args:
             store: decoded by `reader`.
+            case_ids: the cases, in any order.
+            regions: that the network predicts.
             training: whether samples are shuffled and augmented.
 
         Raises:
@@ -114,6 +116,8 @@ class Task(ABC):
 
         Args:
             path: ends in `dataset.suffix`.
+            prediction: of `predict`.
+            case: that was predicted.
             own_size: on the grid of the case's own files, where the store keeps it at another size.
         """
 

@@ -59,6 +59,7 @@ class SliceTask(VolumeTask):
 
         Args:
             network: (N, H, W, C) -> (N, H, W, R) with H = x and W = y.
+            case: of the store.
 
         Returns:
             (x, y, z, R) float32.
@@ -85,6 +86,7 @@ class SliceTask(VolumeTask):
 
         Args:
             network: as in `predict_window`; of one with several outputs, all follow one another.
+            case: of the store.
             z: number of the slice, which lies within the window.
 
         Returns:

@@ -56,9 +56,10 @@ class RefuseDivergence(keras.callbacks.Callback):
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if not np.isfinite(logs["loss"]):
+        loss = (logs or {})["loss"]
+        if not np.isfinite(loss):
             raise ValueError(
-                f"loss: found {logs['loss']} in epoch {self.epoch + 1}, step {batch + 1}, expected "
+                f"loss: found {loss} in epoch {self.epoch + 1}, step {batch + 1}, expected "
                 f"a number. The training diverged at the learning rate "
                 f"{learning_rate_of(self.model):.3g}; start a run with a lower train.learning_rate."
             )
@@ -104,7 +105,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.learning_rate = learning_rate_of(self.model)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        row = {k: float(v) for k, v in logs.items() if k != "learning_rate"}
+        row = {k: float(v) for k, v in (logs or {}).items() if k != "learning_rate"}
         seconds = round(time.monotonic() - self.started, 2)
         self.log.append(
             {"epoch": epoch + 1, "learning_rate": self.learning_rate, **row, "seconds": seconds}
@@ -144,10 +145,10 @@ class Progress(keras.callbacks.Callback):
         if self.done == 0:  # the first step compiles, and says nothing about the others
             self.started = time.monotonic()
         elif self.line.due:
-            self._show(batch + 1, logs)
+            self._show(batch + 1, logs or {})
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._show(self.params["steps"], logs, last=True)
+        self._show(self.params["steps"], logs or {}, last=True)
 
     def _show(self, step: int, logs: dict, *, last: bool = False) -> None:
         steps = self.params["steps"]

@@ -24,7 +24,7 @@ def save(folder: Path, epoch: int, arrays: dict[str, np.ndarray], record: dict[s
     """Write the state after `epoch` finished epochs; the newest two checkpoints are kept."""
     buffer = io.BytesIO()
     text = np.frombuffer(json.dumps({"epoch": epoch, **record}).encode(), np.uint8)
-    np.savez(buffer, record=text, **arrays)
+    np.savez(buffer, **{"record": text, **arrays}, allow_pickle=False)
     content = buffer.getvalue()
     path = folder / f"epoch_{epoch:04d}.npz"
     write_atomic(path, content)

@@ -56,7 +56,8 @@ def fit(
     Args:
         chosen: the recipe.
         targets: the regions that the network predicts.
-        training, validation: batches of the two sides.
+        training: batches of the training cases.
+        validation: batches of the validation cases.
         folder: of this network alone.
         channels: image channels that the network sees.
         wrap: as `tasks.Task.wrap`.
@@ -174,7 +175,7 @@ def make_deterministic(seed: int) -> None:
     """Seed Python, NumPy and the backend; on TensorFlow also choose deterministic kernels."""
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+        import tensorflow as tf  # noqa: PLC0415 - not installed beside other backends
 
         tf.config.experimental.enable_op_determinism()
 

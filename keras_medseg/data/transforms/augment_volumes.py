@@ -179,7 +179,7 @@ def _check(where: str, option: str, value: Any) -> None:
 
 
 def _column(parameters: Any, name: str) -> Any:
-    """(N, 1)"""
+    """(N, 1)."""
     index = COLUMNS.index(name)
     return parameters[:, index : index + 1]
 
