@@ -3,7 +3,7 @@
     python benchmarks/input_pipeline.py [--data DIR] [--cases 6] [--batches 100]
 
 Without --data it writes a phantom of real size first. Exit code 1 when a bar is missed: the images
-of a batch, mirrored and normalised, at 25 % or more of the rate of plainly copying their raw
+of a batch, mirrored and normalized, at 25 % or more of the rate of plainly copying their raw
 windows into a buffer that is used again, and the whole pipeline at 100 times or more of
 nibabel.get_fdata() per slice. The copy that does not zero the buffer leaves the batch before in the
 margins; it is the memory's speed, not a batch, and is shown only.

@@ -253,6 +253,7 @@ def prepare(
         DiskFullError: the store does not fit.
         ValueError: case ids that are not unique or not usable as file names, or a reader without a
             name.
+        RuntimeError: an unguarded script, see `read`.
     """
     folder = Path(folder)
     refuse_unguarded_script()

@@ -196,7 +196,7 @@ def test_foreground_comes_with_its_probability_label_and_object(made, tmp_path):
     assert np.abs(np.mean(others, axis=0) - 14.5).max() < 5 * 0.18
 
 
-def test_case_without_a_tumour_is_cropped_anywhere(made, tmp_path):
+def test_case_without_a_tumor_is_cropped_anywhere(made, tmp_path):
     store = _labelled_store(tmp_path, np.zeros((6, 6, 6), np.uint8))
     shape = {"patch": (4, 4, 4), "batch_size": 4}
     options = {**OPTIONS, "foreground_probability": 1.0}

@@ -60,7 +60,7 @@ def test_restore_undoes_an_enlargement(fit, size):
     back = restore(resize_labels(labels, size, fit), (20, 30), fit)
     kept = np.ones((20, 30), bool)
     if fit == "crop":
-        # What is left of each side, rounded inwards, around the centre.
+        # What is left of each side, rounded inwards, around the center.
         ratio = max(size[0] / 20, size[1] / 30)
         rows, columns = int(size[0] / ratio) // 2 - 1, int(size[1] / ratio) // 2 - 1
         kept[:] = False

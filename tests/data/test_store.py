@@ -122,7 +122,7 @@ def test_geometry_and_origin_are_kept(source, toys):
     assert (stored.id, stored.dataset, stored.group) == ("case0", "toy", "case0")
 
 
-def test_equal_voxels_are_recognised_under_other_names_types_and_margins(tmp_path, toys):
+def test_equal_voxels_are_recognized_under_other_names_types_and_margins(tmp_path, toys):
     image, labels = toys.toy_arrays(0)
     other = image.copy()
     other[4, 5, 3, 0] += 1
