@@ -132,14 +132,11 @@ def write_report(
         DataError: a file of the paper is missing or damaged.
     """
     folder = Path(folder)
-    specs = declared.tables
-    if not specs and declared.reference is None:
-        specs = own_tables(run.scores)
+    specs = declared.tables or (() if declared.reference else own_tables(run.scores))
     published = None if declared.published is None else read_published(declared.published)
     tables = [build_table(spec, published, run.scores, further_scores) for spec in specs]
-    reasons = []
-    if declared.reference is not None:
-        reasons = why_not_comparable(run, declared.reference)
+    reasons = why_not_comparable(run, declared.reference) if declared.reference else []
+    if declared.reference:
         for table in tables:
             table.loc[table["status"] == MEASURED, "comparable"] = "no" if reasons else "yes"
     cells = pd.concat(tables) if tables else pd.DataFrame(columns=list(TABLE_COLUMNS))
@@ -386,8 +383,8 @@ def _figure_view(figure: ReportFigure) -> dict[str, str]:
 
 def _cases_view(scores: pd.DataFrame) -> dict[str, Any]:
     table = scores.pivot(index="case", columns=["variant", "region"], values="dice")
-    pairs: list[tuple[str, str]] = [*zip(*map(table.columns.get_level_values, (0, 1)))]
     order = table.mean(axis=1).sort_values(kind="stable").index[:_CASES_LISTED]
+    pairs: list[Any] = table.columns.to_list()
     return {
         "columns": [f"{region} {spaced(variant)}" for variant, region in pairs],
         "rows": [(case, [_percent(value) for value in table.loc[case]]) for case in order],
