@@ -27,7 +27,8 @@ def score_labels(
     """Score every region of one label map.
 
     Args:
-        prediction: (X, Y, Z) or (X, Y) uint8 label codes.
+        prediction: (X, Y, Z) or (X, Y) uint8 label codes. Pixels may have an axis of one slice,
+            as the store keeps images; they are scored in two dimensions.
         truth: as `prediction`, in the same orientation.
         regions: region -> its label codes, as in `Dataset.regions`.
         metrics: names in METRICS, the columns of a row in their order.
@@ -40,15 +41,15 @@ def score_labels(
 
     Raises:
         TypeError: labels that are not uint8.
-        ValueError: labels of different shapes, pixels with other than two axes, a spacing that
-            does not fit, or a metric that is unknown or needs probabilities.
+        ValueError: labels of different shapes, a spacing that does not fit them, or a metric that
+            is unknown or needs probabilities.
     """
     known = [name for name, metric in METRICS.items() if metric.needs != "probabilities"]
     for name in metrics:
         require_choice("metrics of label maps", name, known)
-    if elements == "pixels" and truth.ndim != 2:
-        # With an axis of one slice, every pixel would lie on the surface.
-        raise ValueError(f"truth: found shape {truth.shape}, expected two axes of pixels.")
+    if elements == "pixels" and truth.shape[2:] == (1,):
+        # In three dimensions, every pixel would lie on the surface.
+        prediction, truth, spacing = prediction[..., 0], truth[..., 0], spacing[:2]
     rows: list[dict[str, str | float | int]] = []
     for region, codes in regions.items():
         predicted = _region_mask("prediction", prediction, codes)

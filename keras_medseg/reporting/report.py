@@ -11,12 +11,11 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from keras_medseg import recipe as recipes
 from keras_medseg.errors import DataError
 from keras_medseg.evaluation import statistics
 from keras_medseg.evaluation.metrics import metric_label
 from keras_medseg.files import read_file, write_atomic
-from keras_medseg.recipe import Recipe
+from keras_medseg.recipe import Recipe, differences
 from keras_medseg.reporting.tables import (
     MEASURED,
     NOT_RUN,
@@ -132,14 +131,11 @@ def write_report(
         DataError: a file of the paper is missing or damaged.
     """
     folder = Path(folder)
-    specs = declared.tables
-    if not specs and declared.reference is None:
-        specs = own_tables(run.scores)
+    specs = declared.tables or (() if declared.reference else own_tables(run.scores))
     published = None if declared.published is None else read_published(declared.published)
     tables = [build_table(spec, published, run.scores, further_scores) for spec in specs]
-    reasons = []
-    if declared.reference is not None:
-        reasons = why_not_comparable(run, declared.reference)
+    reasons = why_not_comparable(run, declared.reference) if declared.reference else []
+    if declared.reference:
         for table in tables:
             table.loc[table["status"] == MEASURED, "comparable"] = "no" if reasons else "yes"
     cells = pd.concat(tables) if tables else pd.DataFrame(columns=list(TABLE_COLUMNS))
@@ -189,7 +185,7 @@ def why_not_comparable(run: RunData, reference: Reference) -> list[str]:
             f"{_count(training, 'training case')} and {_count(validation, 'validation case')}; "
             f"the paper had {_count(reference.cases, 'case')} together."
         )
-    changed = departures(run, reference)
+    changed = differences(run.recipe, reference.recipe)
     epochs, their_epochs = changed.get("train.epochs", (0, 0))
     if epochs < their_epochs:
         reasons.append(f"Training was shortened to {epochs} of the paper's {their_epochs} epochs.")
@@ -200,16 +196,6 @@ def why_not_comparable(run: RunData, reference: Reference) -> list[str]:
     if changed:
         reasons.append(f"Recipe fields that depart from the paper's, listed below: {len(changed)}.")
     return reasons
-
-
-def departures(run: RunData, reference: Reference) -> dict[str, tuple[Any, Any]]:
-    """Recipe fields that are not the paper's: {field: (this run's, paper's)}.
-
-    Fields that the paper's recipe leaves to the data (None) are not among them.
-    """
-    changed = recipes.differences(run.recipe, reference.recipe)
-    left_open = {name for name, value in recipes.fields(reference.recipe).items() if value is None}
-    return {name: values for name, values in changed.items() if name not in left_open}
 
 
 def _declared_view(run: RunData, declared: Declaration) -> dict[str, Any]:
@@ -226,7 +212,7 @@ def _declared_view(run: RunData, declared: Declaration) -> dict[str, Any]:
         "training": _count(run.provenance["training_cases"], "training case"),
         "validation": _count(run.validation_cases, "validation case"),
         "run": run,
-        "changed": {} if reference is None else departures(run, reference),
+        "changed": {} if reference is None else differences(run.recipe, reference.recipe),
         "cases": _cases_view(run.scores),
         "ledger": _ledger_view(declared.ledger) if declared.ledger else None,
         "notes": list(declared.notes),
@@ -386,8 +372,8 @@ def _figure_view(figure: ReportFigure) -> dict[str, str]:
 
 def _cases_view(scores: pd.DataFrame) -> dict[str, Any]:
     table = scores.pivot(index="case", columns=["variant", "region"], values="dice")
-    pairs: list[tuple[str, str]] = [*zip(*map(table.columns.get_level_values, (0, 1)))]
     order = table.mean(axis=1).sort_values(kind="stable").index[:_CASES_LISTED]
+    pairs: list[Any] = table.columns.to_list()
     return {
         "columns": [f"{region} {spaced(variant)}" for variant, region in pairs],
         "rows": [(case, [_percent(value) for value in table.loc[case]]) for case in order],

@@ -27,6 +27,7 @@ TABLE_COLUMNS = (
 MEASURED = "measured"
 NOT_RETRAINED = "not retrained"
 NOT_RUN = "not run in this profile"
+NOT_MEASURED = "not measured"
 LOST = "lost in the source text"
 NOT_PUBLISHED = "not in the paper"
 
@@ -190,7 +191,9 @@ def build_table(
         summary = statistics.summarize(rows, metrics=[metric])
         measured |= _by_key(summary, ["variant", *_COLUMN])
     units, printed = {}, {}
+    no_value, not_run = "", NOT_MEASURED
     if published is not None:
+        no_value, not_run = NOT_PUBLISHED, NOT_RUN
         of_table = published[published["table"] == spec.id]
         units = dict(zip(of_table["metric"], of_table["unit"]))
         printed = _by_key(of_table, ["row", "variant", *_COLUMN])
@@ -201,9 +204,10 @@ def build_table(
             unit = units.get(column.metric, "") if column.unit is None else column.unit
             line = {"table": spec.id, "row": row.label, "variant": row.variant}
             line |= dict(zip(_COLUMN, key)) | {"unit": unit, "comparable": ""}
-            cell = printed.get((row.label, row.variant, *key))
-            line |= _published_cell(cell, NOT_PUBLISHED if published is not None else "")
-            lines.append(line | _measured_cell(row, measured.get((row.measured, *key)), unit))
+            line |= _published_cell(printed.get((row.label, row.variant, *key)), no_value)
+            found = measured.get((row.measured, *key))
+            empty = row.otherwise if row.measured is None else not_run
+            lines.append(line | _measured_cell(found, empty, unit))
     return pd.DataFrame(lines, columns=list(TABLE_COLUMNS))
 
 
@@ -233,9 +237,9 @@ def _published_cell(cell: Mapping[str, Any] | None, otherwise: str) -> dict[str,
     return {"published": cell["value"], "note": note}
 
 
-def _measured_cell(row: Row, found: Mapping[str, Any] | None, unit: str) -> dict[str, Any]:
+def _measured_cell(found: Mapping[str, Any] | None, otherwise: str, unit: str) -> dict[str, Any]:
     if found is None:
-        return {"status": NOT_RUN if row.measured else row.otherwise}
+        return {"status": otherwise}
     names = {"measured": "mean", "ci_low": "low", "ci_high": "high", "std": "std"}
     scaled = {name: SCALES[unit] * found[source] for name, source in names.items()}
     return {"status": MEASURED, "n": int(found["n"]), **scaled}

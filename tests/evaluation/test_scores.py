@@ -159,12 +159,17 @@ def test_columns_of_scores():
     assert list(_row(metrics=("mae", "dice"))) == ["region", "mae", "dice", *counts]
 
 
-def test_pixels_have_two_axes():
-    labels = np.ones((4, 4, 1), np.uint8)
-    with pytest.raises(ValueError, match=r"truth: found shape \(4, 4, 1\), expected two axes"):
-        score_labels(
-            labels, labels, REGIONS, metrics=("dice",), spacing=(1, 1, 1), elements="pixels"
-        )
+def test_an_image_that_is_stored_as_one_slice_is_scored_in_two_dimensions():
+    truth, prediction = np.zeros((2, 9, 9), np.uint8)
+    truth[2:7, 2:7], prediction[2:7, 2:7] = 1, 1
+    prediction[4, 4] = 0  # a hole: 4 pixels of the surface, 1 to 2 pixels from the truth's
+    options = {"metrics": ("dice", "hd95_px"), "elements": "pixels"}
+    flat = score_labels(prediction, truth, {"a": (1,)}, spacing=(1, 1), **options)
+    stored = score_labels(
+        prediction[..., None], truth[..., None], {"a": (1,)}, spacing=(1, 1, 1), **options
+    )
+    assert stored == flat
+    assert flat[0]["hd95_px"] > 0
 
 
 def test_surface_distances_are_computed_once_for_all_metrics_and_only_where_needed(monkeypatch):
