@@ -117,7 +117,7 @@ def score(arguments: argparse.Namespace) -> None:
     from keras_medseg.files import write_atomic
 
     table = score_folder(
-        arguments.predictions, arguments.data, arguments.regions, arguments.dataset
+        arguments.predictions, arguments.data, _dataset(arguments), arguments.regions
     )
     write_atomic(arguments.out, table.to_csv(index=False).encode())
     print(f"{arguments.out}: {len(table)} rows")
@@ -142,8 +142,8 @@ def _dataset(arguments: argparse.Namespace) -> "Dataset":
     from keras_medseg.data import datasets
 
     name = arguments.dataset or datasets.recognize(arguments.data)
-    classes = getattr(arguments, "classes", None)
-    return datasets.get(name, **({"classes": _classes(classes)} if classes else {}))
+    classes = {"classes": _classes(arguments.classes)} if arguments.classes else {}
+    return datasets.get(name, **classes)
 
 
 def _classes(assignments: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -192,12 +192,6 @@ def _add_dataset(sub: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="kind of data, such as brats or image_folders (default: as the folder is recognized)",
     )
-
-
-def _add_data_commands(commands: argparse._SubParsersAction) -> None:
-    sub = _add(commands, check)
-    sub.add_argument("data", type=Path)
-    _add_dataset(sub)
     sub.add_argument(
         "--classes",
         nargs="+",
@@ -205,6 +199,12 @@ def _add_data_commands(commands: argparse._SubParsersAction) -> None:
         help="gray values of each class in masks of several; those that do not matter: "
         "background=51,102",
     )
+
+
+def _add_data_commands(commands: argparse._SubParsersAction) -> None:
+    sub = _add(commands, check)
+    sub.add_argument("data", type=Path)
+    _add_dataset(sub)
     sub = _add(commands, prepare)
     sub.add_argument("data", type=Path)
     sub.add_argument("store", type=Path)

@@ -128,6 +128,7 @@ def _interpreter(backend: str) -> str:
     return python
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", GRADIENTS)
 def test_backend_agrees(backend, reference, tmp_path):
     given, expected = reference

@@ -66,6 +66,7 @@ def run_python(*arguments, cwd):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_python_of_the_readme_runs(tmp_path):
     readme = ROOT / "README.md"
     prepared = [words for words in commands(readme, "keras-medseg") if words[0] != "predict"]

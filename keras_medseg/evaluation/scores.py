@@ -36,8 +36,8 @@ def score_labels(
         elements: what a label map consists of, "voxels" or "pixels".
 
     Returns:
-        One row per region with region, the metrics, truth_<elements> and predicted_<elements>: the
-        columns of scores.csv after variant and case.
+        One row per region with region, the metrics, truth_<elements>, predicted_<elements> and, of
+        pixels, common_pixels: the columns of scores.csv after variant and case.
 
     Raises:
         TypeError: labels that are not uint8.
@@ -54,14 +54,15 @@ def score_labels(
     for region, codes in regions.items():
         predicted = _region_mask("prediction", prediction, codes)
         true = _region_mask("truth", truth, codes)
-        rows.append(
-            {
-                "region": region,
-                **_values(metrics, predicted, true, spacing),
-                f"truth_{elements}": int(np.count_nonzero(true)),
-                f"predicted_{elements}": int(np.count_nonzero(predicted)),
-            }
-        )
+        row: dict[str, str | float | int] = {
+            "region": region,
+            **_values(metrics, predicted, true, spacing),
+            f"truth_{elements}": int(np.count_nonzero(true)),
+            f"predicted_{elements}": int(np.count_nonzero(predicted)),
+        }
+        if elements == "pixels":
+            row["common_pixels"] = int(np.count_nonzero(predicted & true))
+        rows.append(row)
     return rows
 
 

@@ -14,8 +14,9 @@ from keras_medseg.data.datasets.brats import Brats
 from keras_medseg.data.datasets.image_folders import ImageFolders
 from keras_medseg.data.formats import image_files, nifti
 from keras_medseg.errors import DataError
+from keras_medseg.evaluation import metrics
 
-METRICS = {"dice", "iou", "precision", "sensitivity", "specificity", "hd95_mm", "hd95_px"}
+METRICS = metrics.METRICS.keys()
 BRATS_FILE = "HGG/Brats17_TCIA_101_1/Brats17_TCIA_101_1_flair.nii.gz"
 KNEE = {"tibia": (51,), "ligament": (204, 255), "background": (102, 153)}
 OPTIONS = [*((name, {}) for name in datasets.names()), ("image_folders", {"classes": KNEE})]

@@ -153,7 +153,7 @@ def test_columns_of_scores():
     [*_, row] = score_labels(
         labels, labels, REGIONS, metrics=OF_VOLUMES, spacing=(1, 1), elements="pixels"
     )
-    assert list(row) == ["region", *OF_VOLUMES, "truth_pixels", "predicted_pixels"]
+    assert list(row) == ["region", *OF_VOLUMES, "truth_pixels", "predicted_pixels", "common_pixels"]
     counts = ["truth_pixels", "predicted_pixels", "common_pixels"]
     assert list(_row()) == ["region", *OF_IMAGES, *counts]
     assert list(_row(metrics=("mae", "dice"))) == ["region", "mae", "dice", *counts]

@@ -14,6 +14,20 @@ from keras_medseg import losses, registry
 from keras_medseg.inference import export
 
 NAMES = registry.list_models()
+# Between them they have every layer class of ours: what takes long is done with these in the fast
+# tier, and with all networks in the slow one.
+REPRESENTATIVES = ("fmnet", "pspnet", "swin_unet", "unet", "unext")
+
+
+def _grouped(name: str, *marks: pytest.MarkDecorator):
+    """A network's tests share its small model, so they run on one worker."""
+    return pytest.param(name, marks=[pytest.mark.xdist_group(f"models-{name}"), *marks])
+
+
+ALL_NAMES = [_grouped(name) for name in NAMES]
+MOSTLY_SLOW = [
+    _grouped(name, *([] if name in REPRESENTATIVES else [pytest.mark.slow])) for name in NAMES
+]
 PACKAGE = Path(keras_medseg.__file__).parent
 PORTABLE = [PACKAGE / "losses.py", *PACKAGE.glob("layers/*.py"), *PACKAGE.glob("models/*.py")]
 # Small without a part of the structure missing: two blocks in one stage, so that a second one is
@@ -34,7 +48,7 @@ def _seeded_float32():
     keras.config.set_dtype_policy("float32")
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=ALL_NAMES)
 def name(request):
     return request.param
 
@@ -84,6 +98,16 @@ def _input(model: keras.Model, samples: int) -> np.ndarray:
 
 def _outputs(model: keras.Model, x: np.ndarray) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(model(x, training=False))]
+
+
+def _our_layers(names) -> set[str]:
+    """Classes of this package among the layers of these networks."""
+    layers = [layer for name in names for layer in _small(name)._flatten_layers()]
+    return {type(layer).__name__ for layer in layers if "keras_medseg" in type(layer).__module__}
+
+
+def test_the_representatives_have_every_layer_class_of_ours():
+    assert _our_layers(REPRESENTATIVES) == _our_layers(NAMES) != set()
 
 
 def test_default_build_agrees_with_card(name):
@@ -174,7 +198,8 @@ def test_saved_model_reloads_bit_equal(model, tmp_path):
 
 # The third policy, float32, is that of all other tests.
 @pytest.mark.parametrize(
-    ("policy", "tolerance"), [("mixed_float16", 0.02), ("mixed_bfloat16", 0.1)]
+    ("policy", "tolerance"),
+    [("mixed_float16", 0.02), pytest.param("mixed_bfloat16", 0.1, marks=pytest.mark.slow)],
 )
 def test_precision_policy_keeps_output_float32(name, model, policy, tolerance):
     keras.config.set_dtype_policy(policy)
@@ -213,6 +238,7 @@ def _assert_steps_reach_every_kernel(model: keras.Model, **how: bool) -> None:
     assert not unmoved
 
 
+@pytest.mark.parametrize("name", MOSTLY_SLOW, indirect=True, scope="module")
 def test_outputs_and_gradients_at_two_sizes(name):
     is_torch = keras.backend.backend() == "torch"  # XLA is not its compiler
     size = TRAINED_SIZE[registry.card(name).dimensions]
@@ -250,6 +276,7 @@ def test_train_step_in_float16(name):
     keras.backend.backend() != "tensorflow", reason="SavedModel and tf2onnx are TensorFlow's"
 )
 @pytest.mark.parametrize("format", ["savedmodel", "onnx"])
+@pytest.mark.parametrize("name", MOSTLY_SLOW, indirect=True, scope="module")
 def test_exported_network_computes_the_same(model, tmp_path, format):
     """`export_network` compares, see test_export.py; test_samples_of_a_batch_do_not_mix shows that
     these outputs depend on the input."""

@@ -20,6 +20,7 @@ from keras_medseg.runs.run_folder import RunFolder, Variant
 from keras_medseg.tasks import task_of
 from keras_medseg.training import fit
 
+pytestmark = pytest.mark.xdist_group("fmnet2023")
 ROOT = Path(__file__).parents[2]
 PAPER = EXPERIMENT.profiles["paper"]
 VARIANTS = {name: recipe.override(RECIPE, changes) for name, changes in PAPER.variants.items()}
@@ -111,7 +112,7 @@ def test_half_precision_has_a_loss_scale(on_device):
     assert type(model.optimizer.inner_optimizer).__name__ == "NadamPyTorch"
 
 
-@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("on_device", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_run_goes_from_crops_to_scores(data, tmp_path, on_device):
     """Training, a whole volume by windows, the authors' score and the figure. On the device with
     the recipe's own optimizer and precision."""
@@ -131,7 +132,13 @@ def test_a_run_goes_from_crops_to_scores(data, tmp_path, on_device):
 
 
 # One of each kind; the single modalities differ in nothing else, as tested above.
-@pytest.mark.parametrize("name", ["two_dimensions", "binary_all_four", "binary_t1ce"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two_dimensions",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("binary_all_four", "binary_t1ce")),
+    ],
+)
 def test_a_variant_in_slices_goes_from_slices_to_scores(data, tmp_path, name):
     """One step; cases are predicted from the chosen modalities and scored both ways."""
     small = {"data.window": (32, 32, 4), **TINY, **FLOAT32, **PLAIN, "train.epochs": 1}

@@ -20,6 +20,7 @@ from keras_medseg.runs import experiment, report
 
 from ..recipes import small_recipe
 
+pytestmark = pytest.mark.xdist_group("experiment")
 ROOT = Path(__file__).parents[2]
 IMAGES = Images("image_folders", (8, 8), {"WT": ()}, "unit_range", 0.3)
 SMALL = (
@@ -74,6 +75,7 @@ def finished(work, tmp_path_factory):
     return out, (first.returncode, stopped), again
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_the_same_command_resumes(finished):
     _, (code, stopped), again = finished
     assert code == 130
@@ -84,6 +86,7 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_resumes(finished):
     assert "report:" in again.stdout, again.stderr
 
 
+@pytest.mark.slow
 def test_a_changed_recipe_is_not_held_against_the_papers_expectations(finished):
     """A few steps of a 4-filter network cannot reach the whole-tumour Dice of 0.80."""
     out, _, again = finished
@@ -91,6 +94,7 @@ def test_a_changed_recipe_is_not_held_against_the_papers_expectations(finished):
     assert "Not held against its expectations" in (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_report_is_made_again_from_the_run_folder(finished):
     """The same page, but for the costs, which are measured anew, and nothing is trained."""
     out, _, _ = finished
@@ -118,6 +122,7 @@ def test_a_run_outside_of_its_expectation_exits_with_1(monkeypatch, capsys, tmp_
     assert "outside of what its recipe expects" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_run_folder_is_complete(finished):
     out, _, _ = finished
     files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
@@ -132,6 +137,7 @@ def test_the_run_folder_is_complete(finished):
     assert len([name for name in files if name.endswith(".nii.gz")]) == 2  # 1 case, 2 variants
 
 
+@pytest.mark.slow
 def test_provenance_says_where_the_numbers_come_from(finished):
     out, _, _ = finished
     found = json.loads((out / "provenance.json").read_text())
@@ -150,6 +156,7 @@ def test_provenance_says_where_the_numbers_come_from(finished):
     assert found["training_seconds"] == pytest.approx(sum(log["seconds"].sum() for log in logs))
 
 
+@pytest.mark.slow
 def test_the_report_names_what_was_left_out_and_why_it_is_not_comparable(finished):
     out, _, again = finished
     page = (out / "report.html").read_text()

@@ -24,6 +24,7 @@ from keras_medseg.tasks import task_of
 
 from ..recipes import small_recipe
 
+pytestmark = pytest.mark.xdist_group("steps")
 RECIPE = small_recipe()
 SHAPE = (60, 60, 39)
 
@@ -92,7 +93,7 @@ def test_predictions_are_scored_again_from_their_files(finished, folder):
     name = cohort.validation[0]
     case = next(path for path in folder.rglob(name) if path.is_dir())
     (held_out / name).symlink_to(case)
-    again = score_folder(run.path / "predictions" / "main", held_out, ("WT", "TC", "ET"))
+    again = score_folder(run.path / "predictions" / "main", held_out, Brats())
     pd.testing.assert_frame_equal(again, scores, check_exact=True)
 
 
@@ -275,7 +276,7 @@ def test_a_prediction_on_another_grid_is_refused(finished, folder, tmp_path):
     for case in Brats().find(folder).cases:
         nifti.write_volume(tmp_path / f"{case.id}.nii.gz", np.asarray(right.dataobj), shifted)
     with pytest.raises(DataError, match="a grid 50 mm away"):
-        score_folder(tmp_path, folder, ("WT",))
+        score_folder(tmp_path, folder, Brats(), ("WT",))
 
 
 def test_prediction_does_not_read_the_segmentation(finished, folder, tmp_path):
@@ -367,5 +368,5 @@ def test_label_maps_are_scored_in_the_spacing_of_a_grid_with_other_axes(tmp_path
         nifti.write_volume(folder / f"{folder.name}_{role}.nii.gz", image, affine)
     nifti.write_volume(folder / f"{folder.name}_seg.nii.gz", truth, affine)
     nifti.write_volume(tmp_path / f"{folder.name}.nii.gz", found, affine)
-    table = score_folder(tmp_path, tmp_path / "data", ("ET",))
+    table = score_folder(tmp_path, tmp_path / "data", Brats(), ("ET",))
     assert table["hd95_mm"].tolist() == [pytest.approx(4.0)]

@@ -155,6 +155,19 @@ class Dataset(ABC):
             DataError: a damaged file, unknown label codes, or another grid than the case's.
         """
 
+    def read_annotation(self, case: Case) -> tuple[np.ndarray, tuple[float, float, float]]:
+        """The labels of a labelled case, as `read` gives them, and the spacing in mm of their grid.
+
+        As written here, the whole case is read. A subclass whose labels are a file of their own
+        overrides this.
+
+        Raises:
+            DataError: as `read`.
+        """
+        arrays = self.read(case)
+        assert arrays.labels is not None, case.id
+        return arrays.labels, arrays.spacing_mm
+
     @abstractmethod
     def write_labels(self, path: Path, labels: np.ndarray, case: StoredCase) -> None:
         """Write (X, Y, Z) uint8 canonical labels in the data set's own codes, whole or not at all.

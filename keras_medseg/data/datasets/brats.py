@@ -23,7 +23,7 @@ from typing import ClassVar
 import numpy as np
 
 from keras_medseg.data import checks
-from keras_medseg.data.cases import Case, CaseArrays
+from keras_medseg.data.cases import Case, CaseArrays, lps_spacing_mm
 from keras_medseg.data.checks import CheckReport, Inspection, Problem, Progress, Reading
 from keras_medseg.data.datasets.base import Codes, Dataset, Listing
 from keras_medseg.data.formats import nifti
@@ -264,6 +264,13 @@ class Brats(Dataset):
         volume = nifti.load(path)
         labels = to_canonical(volume.array, case.dataset, path)
         return nifti.reorient(labels, volume.header.affine)
+
+    def read_annotation(self, case: Case) -> tuple[np.ndarray, tuple[float, float, float]]:
+        """The segmentation alone, and its spacing in mm."""
+        assert case.labels is not None, case.id
+        affine = nifti.read_header(case.labels).affine
+        spacing_mm = lps_spacing_mm(affine, nifti.axis_codes(affine))
+        return self.read_labels(case.labels, case), spacing_mm
 
     def write_labels(self, path: Path, labels: np.ndarray, case: StoredCase) -> None:
         """Write canonical labels as NIfTI that overlays the case's own files.

@@ -291,7 +291,7 @@ class ImageFolders(Dataset):
         """
         # A stored image may have been resized; its own size is that of the file.
         decoded = tuple(case.full_shape)
-        own = tuple(getattr(case, "source_shape", decoded))
+        own = tuple(case.source_shape)
         if labels.shape not in (decoded, own):
             sizes = f"{decoded}" if own == decoded else f"{decoded} or {own}"
             raise ValueError(
