@@ -67,7 +67,6 @@ def fit(
         DataError: when `folder` holds a training of another recipe or other data, or only damaged
             checkpoints.
     """
-    train = chosen.train
     identity = {
         "recipe": recipe.to_tree(chosen),
         "fitted": dict(fitted or {}),
@@ -77,36 +76,51 @@ def fit(
     }
     arrays, log = _find_checkpoint(folder / "checkpoint", identity)
     path = folder / "model.keras"
-    if len(log) == train.epochs and path.exists():
+    if len(log) == chosen.train.epochs and path.exists():
         return
     network, model = compile_network(chosen, targets, channels=channels, wrap=wrap)
     if arrays:
         _restore(model, arrays)
-    if len(log) < train.epochs:
-        callbacks = [
-            ReseedDropout(train.seed),
-            *schedule_callbacks(train, log),
-            Checkpoint(folder, identity, log, best=train.keep == "best"),
-            *tensorboard(folder),
-            Progress("+".join(targets), train.epochs),
-            RefuseDivergence(),
-        ]
-        with interrupted_between_steps() as interruption:
-            model.fit(
-                _feed(training, range(len(log), train.epochs)),
-                steps_per_epoch=training.steps_per_epoch,
-                validation_data=_feed(validation, range(1)),
-                validation_steps=validation.steps_per_epoch,
-                initial_epoch=len(log),
-                epochs=train.epochs,
-                callbacks=[*callbacks, interruption],
-                shuffle=False,
-                verbose=0,
-            )
-    if train.keep == "best":
+    if len(log) < chosen.train.epochs:
+        saving = Checkpoint(folder, identity, log, best=chosen.train.keep == "best")
+        progress = Progress("+".join(targets), chosen.train.epochs)
+        _fit_epochs(model, chosen.train, training, validation, saving, progress)
+    if chosen.train.keep == "best":
         best, _ = checkpoint.load(folder / "best", best_epoch(log))
         _assign("weights", model.weights, best)
     _save_model(network, path)
+
+
+def _fit_epochs(
+    model: keras.Model,
+    train: recipe.Train,
+    training: CaseBatches,
+    validation: CaseBatches,
+    saving: Checkpoint,
+    progress: Progress,
+) -> None:
+    """Train the epochs that are left, each of which adds a row to the log of `saving`."""
+    done = len(saving.log)
+    callbacks = [
+        ReseedDropout(train.seed),
+        *schedule_callbacks(train, saving.log),
+        saving,
+        *tensorboard(saving.folder),
+        progress,
+        RefuseDivergence(),
+    ]
+    with interrupted_between_steps() as interruption:
+        model.fit(
+            _feed(training, range(done, train.epochs)),
+            steps_per_epoch=training.steps_per_epoch,
+            validation_data=_feed(validation, range(1)),
+            validation_steps=validation.steps_per_epoch,
+            initial_epoch=done,
+            epochs=train.epochs,
+            callbacks=[*callbacks, interruption],
+            shuffle=False,
+            verbose=0,
+        )
 
 
 def compile_network(

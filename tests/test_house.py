@@ -1,0 +1,38 @@
+"""House rules that no linter has."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import keras_medseg
+
+PACKAGE = Path(keras_medseg.__file__).parent
+SOURCES = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "experiments").rglob("*.py")]
+LONGEST_FUNCTION = 60
+MOST_MODULES = 12
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
+def test_no_function_is_longer_than_a_screen(path):
+    functions = [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    lengths = {node.name: node.end_lineno - node.lineno + 1 for node in functions}
+    assert {name for name, length in lengths.items() if length > LONGEST_FUNCTION} == set()
+
+
+def test_the_top_level_shows_the_architecture():
+    """What is general stands at the top; everything else has a package that says what it is for."""
+    assert (
+        len([path for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]) <= MOST_MODULES
+    )
+    for path in PACKAGE.rglob("__init__.py"):
+        assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_every_module_says_what_it_is_for():
+    for path in SOURCES:
+        assert ast.get_docstring(ast.parse(path.read_text())), path
