@@ -207,6 +207,12 @@ def _bright(image: np.ndarray) -> float:
     return float(np.percentile(inside, 99.5)) if inside.size else 1.0
 
 
+def _dark(image: np.ndarray) -> float:
+    """The intensity to show as black: 0, or what CT has below it."""
+    below = image[image < 0]
+    return float(np.percentile(below, 0.5)) if below.size else 0.0
+
+
 def _extent(box: Box, spacing_mm: Sequence[float]) -> tuple[float, float, float, float]:
     """Left, right, bottom, top in mm: x grows to the patient's left, y to posterior."""
     x, y = box
@@ -222,7 +228,7 @@ def _show(
     panel: Axes, image: np.ndarray, box: Box, spacing_mm: Sequence[float], *, cmap: str, vmax: float
 ) -> AxesImage:
     extent = _extent(box, spacing_mm)
-    return panel.imshow(image[box].T, cmap=cmap, vmin=0, vmax=vmax, extent=extent)
+    return panel.imshow(image[box].T, cmap=cmap, vmin=_dark(image), vmax=vmax, extent=extent)
 
 
 def _paint_labels(

@@ -151,3 +151,15 @@ def test_a_saved_overlay_is_small_even_for_noise(tmp_path):
     with Image.open(path) as saved:
         assert saved.width > 900
     assert path.stat().st_size < style.MAX_BYTES
+
+
+def test_intensities_below_zero_are_not_all_black():
+    """CT has air at -1000; of MRI, which has none, 0 is black."""
+    scan = np.full((12, 10, 4), -1000.0)
+    scan[3:9, 3:8, 1:3] = 40.0
+    labels = np.zeros(scan.shape, np.uint8)
+    labels[5:7, 4:6, 1:3] = 1
+    options = {"labels": {1: "organ"}, "regions": {"organ": (1,)}, "title": "", "dice": {}}
+    for image, black in ((scan, -1000.0), (np.maximum(scan, 0), 0.0)):
+        drawn = volumes.volume_overlay({"ct": image}, labels, labels, **options)
+        assert drawn.axes[0].images[0].get_clim() == (black, 40.0)
