@@ -1,1 +1,1 @@
-"""The papers, one folder each: recipe, ledger, published tables, page, figures of its own."""
+"""The papers, one folder each: recipe, ledger, published tables, README, own figures."""

@@ -17,11 +17,11 @@ PAPERS = sorted(path.parent.name for path in HERE.glob("*/recipe.py"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 when the run met its expectations, 1 when not or on a mistake, 130 on Ctrl-C."""
+    """Exit code: 0 if the run met its expectations, 1 if not or on an error, 130 on Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no device chatter
-    # After the arguments: --help must not wait for TensorFlow.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides messages about devices
+    # Imported after the arguments are parsed, so that --help does not wait for TensorFlow.
     from keras_medseg import recipe
     from keras_medseg.runs import experiment
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{arguments.paper}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a further one would kill the way out
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the exit
         print(f"\nStopped. The same command goes on from {out}.", file=sys.stderr)
         return 130
     if not passed:

@@ -1,4 +1,4 @@
-"""The figures that both papers on images have."""
+"""Figures that several papers on images share."""
 
 import numpy as np
 
@@ -14,9 +14,9 @@ from keras_medseg.runs.steps import Cohort
 def attention_figure(
     run: RunFolder, cohort: Cohort, variant: str, *, title: str, caption: str
 ) -> list[ReportFigure]:
-    """What the variant's attention modules make of its median validation image.
+    """The maps of a variant's attention modules for its median validation image.
 
-    None where the run has no such variant.
+    No figure if the run has no such variant.
     """
     scores = run.scores()
     if variant not in set(scores["variant"]):
@@ -35,9 +35,9 @@ def attention_figure(
 
 
 def comparison_figure(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
-    """The masks of all variants for the best, the median and the worst image of the first.
+    """The masks of all variants for the best, median and worst image of the first variant.
 
-    None where there is only one variant.
+    No figure if there is only one variant.
     """
     scores = run.scores()
     variants = list(dict.fromkeys(scores["variant"]))

@@ -1,4 +1,4 @@
-"""The command line. Imports that cost time stand inside the commands: --help stays instant."""
+"""The command line. Slow imports stand inside the commands, so that --help is instant."""
 
 import argparse
 import os
@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 on success, 1 on a problem that the user can mend, 130 on Ctrl-C."""
+    """Run one command. Exit code: 0 on success, 1 on an error that the user can fix, 130 on Ctrl-C.
+
+    Args:
+        argv: the arguments; by default those of the process.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(argv)
     arguments.line = shlex.join(["keras-medseg", *argv])
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no device chatter
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides messages about devices
     try:
         return arguments.command(arguments) or 0
     except (ValueError, OSError, ImportError) as error:
@@ -44,7 +48,7 @@ def models(arguments: argparse.Namespace) -> None:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """List all problems of a folder of cases; exit code 1 where there are any."""
+    """List all problems of a folder of cases; exit code 1 if there are any."""
     from keras_medseg.progress import progress_bar
 
     dataset = _dataset(arguments)
@@ -86,7 +90,7 @@ def phantom(arguments: argparse.Namespace) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train the networks of a recipe on your data, predict and score held-out cases, report."""
+    """Train the networks of a recipe on your data, score the validation cases, write a report."""
     from keras_medseg import recipe
     from keras_medseg.runs import experiment
     from keras_medseg.runs.run_folder import read_recipe
@@ -124,7 +128,7 @@ def score(arguments: argparse.Namespace) -> None:
 
 
 def report(arguments: argparse.Namespace) -> None:
-    """Make the tables, figures and report of a finished run again."""
+    """Rebuild the tables, figures and report of a finished run."""
     from keras_medseg.runs.experiment import remake_report
 
     print(f"report: {remake_report(arguments.run)}")
@@ -138,7 +142,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def _dataset(arguments: argparse.Namespace) -> "Dataset":
-    """The data set that --dataset names, or that the folder is recognized as."""
+    """The data set named by --dataset, otherwise the kind recognized in the folder."""
     from keras_medseg.data import datasets
 
     name = arguments.dataset or datasets.recognize(arguments.data)

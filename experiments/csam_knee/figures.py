@@ -1,4 +1,4 @@
-"""The figures of csam_knee: where CSAM looks, and the masks of all networks."""
+"""The figures of csam_knee: the attention maps of CSAM, and the masks of all networks."""
 
 from experiments.image_figures import attention_figure, comparison_figure
 from keras_medseg.reporting.report import ReportFigure

@@ -62,8 +62,8 @@ RECIPE = Recipe(
 LITERAL = {"model.options.variant": "literal"}
 WITHOUT_CSAM = {"model.options.csam_place": "none"}
 
-# Table 1's networks under the same recipe, each with its own published widths. What "Res-Net" is
-# as a segmenter the paper does not say.
+# The networks of Table 1 under the same recipe, each with its own published widths. The paper does
+# not say which segmentation network its "Res-Net" is.
 BASELINES = {
     "unet": {"model.name": "unet", "model.options": {"activation": "sigmoid"}},
     "unetpp": {"model.name": "unetpp", "model.options": {}},
@@ -71,9 +71,9 @@ BASELINES = {
 }
 
 # What ten minutes on two CPU cores allow: a sixteenth of the pixels, a quarter of the filters, 30
-# epochs, and a learning rate fifty times higher, for at 2e-5 the network has hardly left its start
-# by then; with batch norm, for without it nothing but background is found in so few steps. The rate
-# falls after the same part of the epochs.
+# epochs, and a learning rate fifty times higher, because at 2e-5 the weights have hardly changed by
+# then. With batch norm, because without it the network finds nothing but background in so few
+# steps. The rate falls after the same fraction of the epochs.
 QUICK = {
     "data.size": (128, 128),
     "model.options.filters": 16,
@@ -139,7 +139,7 @@ EXPERIMENT = Experiment(
         ),
     ),
     # The first run gave a Dice of 0.893 and an MAE of 0.0025; the literal reading 0.724 and 0.0053.
-    # Nothing but background has 0.188, for 6 of the 32 pictures have no ligament, and 0.0105.
+    # Predicting background everywhere gives 0.188 (6 of the 32 images have no ligament) and 0.0105.
     expected=(
         Expected("phantom", "quick", "res_csam_unet", "ligament", "dice", minimum=0.82),
         Expected(

@@ -23,7 +23,7 @@ CAPTION = (
 def edge_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
     """Edge maps of annotation and prediction with and without the edge loss (section II.C).
 
-    None where the whole tumor has no network of its own (another `model.targets`).
+    No figures if the whole tumor has no network of its own (another `model.targets`).
     """
     scores = run.scores()
     variants = [
@@ -58,7 +58,7 @@ def edge_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
 
 
 def _edges(image: np.ndarray, chosen: Recipe) -> np.ndarray:
-    """(X, Y) magnitude of the recipe's edge filters' response to an (X, Y) map."""
+    """(X, Y) magnitude of the response of the recipe's edge filters to an (X, Y) map."""
     given = chosen.train.loss_options
     options = {name: value for name, value in given.items() if name.startswith("gaussian")}
     maps = losses.edge_maps(

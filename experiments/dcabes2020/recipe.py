@@ -67,8 +67,8 @@ ABLATION = (("without_edge_loss", "with_edge_loss"),)
 NO_EDGE_LOSS = {"train.loss": "cross_entropy", "train.loss_options": {}}
 
 # What ten minutes on two CPU cores allow: every fourth slice, half the filters, 400 steps. Plain
-# gradient descent at 0.005 has hardly left its start by then, so Adam; and a plateau cannot be
-# told from noise in five epochs, so the rate falls by a fixed rule.
+# gradient descent at 0.005 hardly changes the weights in that time, so the optimizer is Adam. In
+# five epochs a plateau cannot be told from noise, so the rate falls by a fixed rule.
 QUICK = {
     "data.slice_step": 4,
     "model.options.filters": 16,

@@ -1,8 +1,8 @@
-"""The score of fmnet2023's authors: soft Dice of crops, pooled over batches.
+"""The score of the authors of fmnet2023: soft Dice of crops, pooled over batches.
 
-Not the field's Dice: nothing is thresholded, a batch counts as one image, and what is scored are
-random, augmented crops that hold a tumour more often than chance would have it. It is here so that
-a run can stand beside Table II; `evaluation/scores.py` scores whole cases.
+This is not the usual Dice: nothing is thresholded, a batch counts as one image, and the scored
+samples are random, augmented crops that contain a tumor more often than chance. It is computed so
+that a run can be compared with Table II; `evaluation/scores.py` scores whole cases.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,11 @@ SMOOTH = 1e-5  # MONAI's DiceLoss, above and below
 
 
 def crop_scores(run: RunFolder, cohort: Cohort) -> pd.DataFrame:
-    """The validation cases by the authors' way: soft Dice of augmented random crops, and the loss.
+    """Score the validation cases as the authors do: soft Dice of augmented random crops, and loss.
 
-    In two dimensions, of slices. Rows as in scores.csv, with the metrics crop_dice and dice_loss
-    (1 - crop_dice) of every region, and loss; they are also written to crop_scores.csv.
+    For 2-D networks, slices take the place of crops. The rows are as in scores.csv, with the
+    metrics crop_dice and dice_loss (1 - crop_dice) of every region, and loss; they are also written
+    to crop_scores.csv.
     """
     rows = []
     for name, variant in run.variants.items():
@@ -49,7 +50,7 @@ def crop_scores(run: RunFolder, cohort: Cohort) -> pd.DataFrame:
 def validation_batches(
     cohort: Cohort, variant: Variant, targets: tuple[str, ...], *, as_in_training: bool
 ) -> CaseBatches:
-    """The validation cases, cut, augmented and shuffled as for training, or plain and in order."""
+    """Batches of the validation cases: cropped, augmented and shuffled as in training, or plain."""
     chosen = variant
     if in_patches(variant.recipe):
         on_host = override(variant.recipe, {"data.augment_on_device": False})
@@ -58,7 +59,7 @@ def validation_batches(
 
 
 def in_patches(recipe: Recipe) -> bool:
-    """Whether a variant sees three-dimensional crops; those of section V-A see slices."""
+    """Whether a variant sees three-dimensional crops; the variants of section V-A see slices."""
     return "data.patch" in fields(recipe)
 
 
@@ -67,19 +68,19 @@ def score_crops(
     batches: CaseBatches,
     loss: Callable[[np.ndarray, np.ndarray], Any],
 ) -> dict[str, float]:
-    """Mean over the first epoch's batches, weighted by samples, of each target's soft Dice.
+    """Soft Dice of each target: the mean over the batches of the first epoch, weighted by samples.
 
-    A batch's Dice is (2 sum p q + 1e-5) / (sum p + sum q + 1e-5) over all its voxels, on the main
-    output alone.
+    The Dice of a batch is (2 sum p q + 1e-5) / (sum p + sum q + 1e-5) over all its voxels, on the
+    main output alone.
 
     Args:
-        network: its main output, of as many channels as there are targets, comes first.
-        batches: what the authors score is PatchBatches with their augmentation, batches of 4 (2 in
+        network: its main output comes first and has one channel for each target.
+        batches: the authors score PatchBatches with their augmentation, in batches of 4 (2 in
             validation), and only the training part, 80 %, of their test folder.
-        loss: of targets and all outputs side by side, such as `losses.get(...)`.
+        loss: of the targets and all outputs side by side, such as `losses.get(...)`.
 
     Returns:
-        Target -> Dice (the first of targets with one name), and "loss".
+        Target -> Dice (the first of targets with the same name), and "loss".
     """
     sums: dict[str, float] = {}
     samples = 0

@@ -1,4 +1,4 @@
-"""The figure of fmnet2023: what the supervised stages see."""
+"""The figure of fmnet2023: the outputs of the supervised decoder stages."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ CAPTION = (
 def head_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
     """Main output and supervision heads beside the annotation, on one slice of one crop.
 
-    None for a network in two dimensions.
+    No figure for a network in two dimensions.
     """
     chosen = run.variant(VARIANT)
     if not in_patches(chosen.recipe):
@@ -38,6 +38,6 @@ def head_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
     }
     seen = PatchTask(chosen.recipe).modalities
     image = x[0, :, :, z, seen.index("flair") if "flair" in seen else 0]
-    drawn = volumes.output_maps(image - image.min(), maps)  # normalized, so around 0
+    drawn = volumes.output_maps(image - image.min(), maps)  # normalized intensities lie around 0
     path = style.save(drawn, run.figure("supervision"))
     return [ReportFigure("What the supervised stages see", CAPTION, path)]

@@ -1,12 +1,12 @@
 """FM-Net: 3-D attention U-Net with deep supervision (Yilmaz, Arslan; Bilkent University 2023).
 
-    make reproduce-fmnet2023 DATA=/path/to/BraTS2021    the authors' recipe, ablations; wants a GPU
+    make reproduce-fmnet2023 DATA=/path/to/BraTS2021    the authors' recipe, ablations; needs a GPU
     make reproduce-fmnet2023                            synthetic data, quick profile
 
-Published (Table II), by a score of the authors' own, see crop_scores.py: Dice WT 0.925, TC 0.914,
+Published (Table II), by the authors' own score (see crop_scores.py): Dice WT 0.925, TC 0.914,
 ET 0.893, loss 0.325. The recipe is that of the authors' code (fuat-arslan/MRI-Segmentation), which
-gave these numbers; the variant "paper" is what the text says instead. Every choice below has its
-entry in ledger.toml.
+gave these numbers; the variant "paper" follows the text instead. Every choice below has its entry
+in ledger.toml.
 """
 
 from pathlib import Path
@@ -124,8 +124,9 @@ MODALITY_VARIANTS = {
     **{f"binary_{name}": {**BINARY, "data.modalities": (name,)} for name in MODALITIES},
 }
 
-# 128 along every axis takes a GPU. What ten minutes on two CPU cores allow: cases of two fifths of
-# the resolution with crops to match, a quarter of the filters, 432 steps at the text's rate.
+# 128 voxels along every axis need a GPU. What ten minutes on two CPU cores allow: cases at two
+# fifths of the resolution with crops to match, a quarter of the filters, 432 steps at the learning
+# rate of the text.
 QUICK = {
     "data.patch": (48, 48, 32),
     "data.augment_on_device": False,

@@ -1,4 +1,4 @@
-"""The figures of iacnn: what SFA, SA and CA do, and the masks of all networks."""
+"""The figures of iacnn: the maps of SFA, SA and CA, and the masks of all networks."""
 
 from experiments.image_figures import attention_figure, comparison_figure
 from keras_medseg.reporting.report import ReportFigure

@@ -5,8 +5,8 @@
     make reproduce-iacnn                                           synthetic frames, quick profile
 
 Published, Dice / IoU / precision / sensitivity in %: ISIC 2018 89.72 / 82.93 / 90.52 / 90.81,
-CVC-ClinicDB 89.86 / 82.05 / 90.73 / 91.03. The two data sets have one recipe; only table, number of
-images and phantom differ. Every choice below has its entry in ledger.toml.
+CVC-ClinicDB 89.86 / 82.05 / 90.73 / 91.03. Both data sets have the same recipe; only the table, the
+number of images and the phantom differ. Every choice below has its entry in ledger.toml.
 """
 
 from dataclasses import dataclass, replace
@@ -67,7 +67,7 @@ RECIPE = Recipe(
 
 
 # The networks of Tables 1 and 2 under the same recipe, each with its own published widths. A window
-# of 8 fits 256 pixels; the original's 7 wants 224.
+# of 8 fits 256 pixels; the original window of 7 needs 224.
 def _baseline(name: str, **options: Any) -> dict[str, Any]:
     return {"model.name": name, "model.options": {"activation": "sigmoid", **options}}
 
@@ -81,7 +81,7 @@ BASELINES = {
 }
 
 # What ten minutes on two CPU cores allow: a quarter of the pixels, 30 epochs, and a learning rate
-# ten times higher that falls to 0, for at 1e-4 the network has hardly left its start by then.
+# ten times higher that falls to 0, because at 1e-4 the weights have hardly changed by then.
 QUICK = {
     "data.size": (128, 128),
     "train.batch_size": 8,
@@ -101,7 +101,8 @@ QUICK_OPTIONS = {
 QUICK_BASELINES = {name: BASELINES[name] | changes for name, changes in QUICK_OPTIONS.items()}
 
 # What two CPU cores train in an hour or two at full size: the paper's network and a U-Net of the
-# same widths, 15 epochs, at a higher rate that falls to 0, for at 1e-4 they have hardly begun.
+# same widths, 15 epochs, at a higher rate that falls to 0, because at 1e-4 they would hardly learn
+# anything in that time.
 CPU = {
     "train.epochs": 15,
     "train.learning_rate": 1e-3,
@@ -141,9 +142,14 @@ NOTES_ISIC = ("The paper does not publish its split. Here single images are held
 
 @dataclass(frozen=True)
 class DataSet:
-    """What differs between the paper's two data sets; name and layout as `data.images` has them.
+    """What differs between the paper's two data sets.
 
-    expected: mean Dice that the quick profile must reach on the synthetic pictures.
+    Attributes:
+        name: as `Case.dataset` has it; also the layout of the phantom.
+        images: how many the paper has.
+        table: the paper's table of this data set.
+        notes: what a reader of the table must know.
+        expected: mean Dice that the quick profile must reach on the synthetic images.
     """
 
     name: str
@@ -153,8 +159,8 @@ class DataSet:
     expected: float
 
 
-# Runs gave 0.912 and 0.960 on synthetic frames, where the best threshold has 0.21, and 0.839 on
-# synthetic lesions, where it has 0.43 and calling everything lesion 0.40.
+# Runs gave 0.912 and 0.960 on synthetic frames, where the best single threshold reaches 0.21, and
+# 0.839 on synthetic lesions, where it reaches 0.43 and a mask of the whole image 0.40.
 DATA_SETS = {
     "cvc": DataSet("CVC-ClinicDB", 612, "Table 2", NOTES_CVC, expected=0.85),
     "isic": DataSet("ISIC2018", 2594, "Table 1", NOTES_ISIC, expected=0.77),

@@ -1,4 +1,4 @@
-"""The figure of mtds2021: what the auxiliary outputs see."""
+"""The figure of mtds2021: the auxiliary outputs beside their targets."""
 
 import numpy as np
 
@@ -18,9 +18,9 @@ CAPTION = (
 
 
 def supervision_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
-    """Main and auxiliary outputs of one slice beside what they were trained for (section 2.2).
+    """Main and auxiliary outputs of one slice beside their targets (section 2.2).
 
-    None where the run has no network of this paper, or one without auxiliary outputs.
+    No figure if the run has no network of this paper, or one without auxiliary outputs.
     """
     scores = run.scores()
     if VARIANT not in set(scores["variant"]):

@@ -3,7 +3,7 @@
     make reproduce-mtds2021 DATA=/path/to/MICCAI_BraTS2020_TrainingData    paper's recipe, ablations
     make reproduce-mtds2021                                                synthetic data, quick
 
-The values of all tables are lost. What survives of them: for the whole tumour Dice 0.86 to 0.90,
+The values of all tables are lost. What survives of them: for the whole tumor Dice 0.86 to 0.90,
 sensitivity 0.85 to 0.92, specificity above 0.99, HD95 about 4 to 7 mm (Table 5), and the orders of
 the ablations (Tables 1, 3 and 4). Every choice below has its entry in ledger.toml.
 """
@@ -79,8 +79,8 @@ GATES_ON_SKIPS = {**WITHOUT_GATES, "model.options.skip_gates": True}
 BEFORE_POSTPROCESSING = {"predict.smallest_component": 0.0}
 
 
-# Table 6's networks under the same recipe, each with its own published widths; one output, so no
-# supervision. PSPNet wants sizes of 8 k + 1.
+# The networks of Table 6 under the same recipe, each with its own published widths. They have one
+# output, so no deep supervision. PSPNet needs sizes of 8 k + 1.
 def _baseline(name: str) -> dict[str, Any]:
     return {**ONE_OUTPUT, "model.name": name, "model.options": {"activation": "sigmoid"}}
 
@@ -94,7 +94,7 @@ BASELINES = {
 }
 
 # What ten minutes on two CPU cores allow: every fourth slice, half the filters, 324 steps, and ten
-# times the learning rate, for at 1e-4 the network has hardly left its start by then.
+# times the learning rate, because at 1e-4 the weights have hardly changed by then.
 QUICK = {
     "data.slice_step": 4,
     "model.options.filters": 16,
@@ -150,9 +150,9 @@ PROFILES = with_comparison(
     own="mtds",
     baselines={"paper": BASELINES, "quick": QUICK_BASELINES},
 )
-# Six networks instead of two, so half of the slices, in as many steps: moving statistics take 300
-# to forget their start. At the paper's rate: at 3e-4 D-ResUNet calls everything background within
-# the first epoch, and its sigmoid never leaves 0 again.
+# Six networks instead of two, so half of the slices, in as many steps: the moving statistics take
+# 300 steps to forget their initial values. The learning rate is the paper's: at 3e-4 D-ResUNet
+# predicts background everywhere within the first epoch, and its sigmoid stays at 0.
 FEWER_SLICES = {"data.slice_step": 8, "train.batch_size": 4, "train.learning_rate": 1e-4}
 PROFILES["quick-compare"] = replace(PROFILES["quick-compare"], changes=QUICK | FEWER_SLICES)
 

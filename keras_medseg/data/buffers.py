@@ -1,9 +1,9 @@
-"""Memory of earlier batches, used again once nobody holds it.
+"""Reuse the memory of earlier batches once nothing refers to it any more.
 
-New pages cost as much time as all arithmetic on a batch. Whether a block is free follows from
-CPython's reference counts, which other interpreters do not have and later versions may count
-differently (tested: 3.11, 3.12, 3.13). The check at import decides: where the counts do not tell,
-every array has memory of its own, and only time is lost.
+Allocating new memory pages takes as much time as all arithmetic on a batch. CPython's reference
+counts tell whether a block is free; other interpreters have no such counts, and later versions may
+count differently (tested: 3.11, 3.12, 3.13). A check at import decides: if the counts cannot be
+trusted, every array gets its own memory, which only costs time.
 """
 
 import math
@@ -22,8 +22,8 @@ class Buffers:
         """Nothing is allocated yet.
 
         Args:
-            kept: blocks that are remembered at most.
-            reuse: whether blocks are lent again; by default where reference counts can be trusted.
+            kept: largest number of blocks to keep.
+            reuse: whether blocks are lent again; by default if reference counts can be trusted.
         """
         self._kept = kept
         self._reuse = COUNTS_TELL if reuse is None else reuse
@@ -42,7 +42,7 @@ class Buffers:
         if not self._reuse:
             return np.empty(size, np.uint8)
         for i in range(len(self._blocks)):
-            # Two: the list and the call. An array, a view or a tensor would be a third.
+            # Two references: the list and the call. An array, a view or a tensor would be a third.
             if self._blocks[i].size == size and sys.getrefcount(self._blocks[i]) == 2:
                 return self._blocks[i]
         block = np.empty(size, np.uint8)
@@ -74,7 +74,7 @@ def counts_tell() -> bool:
 
 
 COUNTS_TELL = counts_tell()
-"""Whether this interpreter's reference counts can be trusted."""
+"""Whether the reference counts of this interpreter can be trusted."""
 
 SHARED = Buffers()
-"""What batches are made in."""
+"""The buffers that all batches share."""

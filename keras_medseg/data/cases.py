@@ -1,4 +1,4 @@
-"""What every data set is turned into: cases, and the arrays that are read from them."""
+"""The common form of all data sets: cases, and the arrays that are read from them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +8,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Case:
-    """One patient's examination, or one image, on disk; nothing is read yet.
+    """One examination of a patient, or one image, on disk; no voxel is read yet.
 
     Attributes:
         id: unique, and usable as a file name.
         dataset: name of the data set, such as "BraTS2021".
         images: one path per channel in channel order, or one path of a file with all channels.
         labels: path of the label map, or None.
-        group: what a split must keep together (patient, video sequence).
+        group: cases of one group (patient, video sequence) must stay on one side of a split.
     """
 
     id: str
@@ -36,8 +36,8 @@ class CaseArrays:
         labels: (X, Y, Z) uint8 in the canonical codes of the data set, or None.
         affine: (4, 4) voxel -> mm of the file on disk.
         axis_codes: orientation of the file on disk, e.g. ("L", "P", "S"); `image` is always LPS.
-        source_shape: (X, Y, Z) of the case on disk, where `image` was resized; by default the
-            shape of `image`.
+        source_shape: (X, Y, Z) of the case on disk if `image` was resized; by default the shape of
+            `image`.
     """
 
     image: np.ndarray

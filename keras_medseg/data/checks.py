@@ -1,4 +1,4 @@
-"""What all data sets share: walking through folders, reading a case, the report of `check`."""
+"""What all data sets share: searching folders, reading a case, the report of `check`."""
 
 import os
 import warnings
@@ -44,7 +44,7 @@ def require_folder(folder: Path, *, expected: str, remedy: str) -> None:
 
 @contextmanager
 def readable_folders() -> Iterator[None]:
-    """Turn an error of the file system into one that names the folder and the remedy.
+    """Turn a file-system error into one that names the folder and the remedy.
 
     Raises:
         DataError: instead of OSError.
@@ -58,7 +58,7 @@ def readable_folders() -> Iterator[None]:
 
 
 def walk(folder: Path, depth: int) -> Iterator[tuple[Path, list[Path]]]:
-    """Each folder from `folder` on, at most `depth` below it, with what lies in it.
+    """Yield each folder from `folder` on, at most `depth` levels below it, with its contents.
 
     A folder comes before those inside it, links are followed once, hidden files are left out. As
     with `os.walk`, paths that the caller removes from a list are not entered.
@@ -80,14 +80,14 @@ def _walk(folder: Path, depth: int, seen: set[str]) -> Iterator[tuple[Path, list
 
 
 def entries(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted, without hidden files."""
+    """The contents of a folder, sorted, without hidden files."""
     paths = sorted(folder.iterdir())
-    # Archives made on a Mac carry a hidden ._x.nii.gz beside every x.nii.gz.
+    # Archives made on a Mac have a hidden ._x.nii.gz beside every x.nii.gz.
     return [path for path in paths if not path.name.startswith((".", "__MACOSX"))]
 
 
 def labelled_cases(folder: Path, cases: Sequence[Case], *, noun: str, labels: str) -> list[Case]:
-    """Those of `cases` that have labels.
+    """The cases that have labels.
 
     Args:
         folder: where the cases were found, for the message.
@@ -110,7 +110,7 @@ def labelled_cases(folder: Path, cases: Sequence[Case], *, noun: str, labels: st
 
 
 def raise_first(folder: Path, errors: Sequence[DataError]) -> None:
-    """Raise the first error, if there is one, with a hint how to see the others.
+    """Raise the first error, if there is one, with a hint on how to see the others.
 
     Raises:
         DataError: the first of `errors`.
@@ -138,10 +138,10 @@ class Reading:
     """What could be read of one case, and what is wrong with its files.
 
     Attributes:
-        arrays: None where an error stands against it.
-        labels: (X, Y, Z) uint8 canonical labels; also where the images have errors.
+        arrays: the case; None if there are errors.
+        labels: (X, Y, Z) uint8 canonical labels, even if the images have errors.
         errors: why the case cannot be used.
-        remarks: (file, message) of what is odd but can be used.
+        remarks: (file, message) of what is unusual but can be used.
     """
 
     arrays: CaseArrays | None = None
@@ -150,7 +150,7 @@ class Reading:
     remarks: list[tuple[Path, str]] = field(default_factory=list)
 
     def load(self, read: Callable[[S], T], source: S) -> T | None:
-        """`read(source)`; None where it raised a DataError, which is then among the errors."""
+        """`read(source)`; None if it raised a DataError, which is then added to the errors."""
         try:
             return read(source)
         except DataError as error:
@@ -167,7 +167,7 @@ class Reading:
             raise self.errors[0]
         for _, remark in self.remarks:
             warnings.warn(remark, category, stacklevel=3)
-        assert self.arrays is not None  # there is a reason among the errors where it is
+        assert self.arrays is not None  # otherwise `errors` is not empty
         return self.arrays
 
     def inspection(self, case_id: str, digests: list[tuple[Path, bytes]]) -> "Inspection":
@@ -178,7 +178,7 @@ class Reading:
 
 
 def digest(array: np.ndarray) -> bytes:
-    """Equal for equal values on an equal grid."""
+    """A digest that is equal for equal values on an equal grid."""
     state = blake2b(repr((array.shape, array.dtype.str)).encode(), digest_size=16)
     state.update(np.ascontiguousarray(array.T).data)
     return state.digest()
@@ -199,11 +199,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What reading one case showed.
+    """The problems found by reading one case.
 
     Attributes:
         problems: of this case.
-        digests: (file, digest), one per array that two cases must not share.
+        digests: (file, digest), one for each array that two cases must not share.
     """
 
     problems: list[Problem]
@@ -215,10 +215,10 @@ class CheckReport:
     """What `check` found.
 
     Attributes:
-        folder: the one that was checked.
+        folder: the folder that was checked.
         cases: those with all their files.
         problems: of all cases.
-        trees: the expected tree beside the one found.
+        trees: the expected folder tree beside the one found.
     """
 
     folder: Path
@@ -257,11 +257,11 @@ def inspect_all(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[Problem]:
-    """The problems of all cases, read on several threads, and a warning per pair of equal ones.
+    """The problems of all cases, read on several threads; two equal cases are a problem, too.
 
     Args:
-        cases: those to read.
-        inspect: reads one case to the end.
+        cases: the cases to read.
+        inspect: reads one case completely.
         elements: "voxels" or "pixels", for the messages.
         workers: cases read at once; by default one per core, at most 8.
         progress: called with (done, total, case id) after each case.
@@ -284,19 +284,19 @@ def error_of(case_id: str, error: DataError) -> Problem:
 
 
 def side_by_side(rows: Iterable[tuple[str, str]]) -> str:
-    """Rows of (expected, found) in two columns of less than 100 characters."""
+    """Rows of (expected, found) in two columns, less than 100 characters wide."""
     rows = [("expected", "found"), ("-" * _WIDTH, "-" * _WIDTH), *rows]
     return "\n".join(f"{_clip(left):{_WIDTH}} | {_clip(right)}".rstrip() for left, right in rows)
 
 
 def beside_listing(examples: Sequence[str], folder: Path) -> str:
-    """Lines that show what is expected, in two columns with what lies in `folder`."""
+    """The expected files beside those in `folder`, in two columns."""
     found = listing(folder, len(examples)) if folder.is_dir() else []
     return side_by_side(zip_longest(examples, found, fillvalue=""))
 
 
 def listing(folder: Path, limit: int) -> list[str]:
-    """Up to `limit` lines for what lies in a folder and in the folders inside it."""
+    """Up to `limit` lines for the contents of a folder and of the folders inside it."""
     lines = [f"{folder.name}/"]
     for path in entries(folder):
         lines.append(f"  {path.name}/" if path.is_dir() else f"  {path.name}")
@@ -308,12 +308,12 @@ def listing(folder: Path, limit: int) -> list[str]:
 
 
 def plural(count: int, noun: str) -> str:
-    """1 case, 2 cases."""
+    """A count with its noun: "1 case", "2 cases"."""
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def _duplicates(groups: Iterable[list[tuple[Case, Path]]], elements: str) -> list[Problem]:
-    """One warning per pair of cases, or of files of one case, with equal contents."""
+    """One warning for each pair of cases, or of files of one case, with equal contents."""
     pairs: dict[tuple[str, str], list[tuple[Path, Path]]] = defaultdict(list)
     for (first, path), *others in groups:
         for other, copy in others:

@@ -1,4 +1,4 @@
-"""Cut a case to the box outside which image and labels are exactly 0, and measure it."""
+"""Crop a case to the box outside which image and labels are exactly 0, and measure it."""
 
 import hashlib
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ class Cropped(NamedTuple):
     Attributes:
         image: (Z', X', Y', C), slices first, in the dtype of the source.
         labels: (Z', X', Y') uint8, or None.
-        numbers: what `StoredCase` documents under the same names, in the types of JSON.
+        numbers: the attributes of `StoredCase` with the same names, in the types of JSON.
     """
 
     image: np.ndarray
@@ -26,18 +26,17 @@ class Cropped(NamedTuple):
 
 
 def crop(case_id: str, arrays: CaseArrays) -> Cropped:
-    """Cut out the box of what is not 0 and measure what is in it.
+    """Crop a case to the bounding box of its non-zero voxels and measure them.
 
     Args:
         case_id: for messages.
         arrays: as a reader returns them; they are not changed.
 
     Raises:
-        DataError: arrays that no reader should return, an image of zeros, or voxels that are not
-            finite.
+        DataError: invalid arrays from a reader, an image of zeros, or voxels that are not finite.
     """
     box = _occupied_box(case_id, arrays)
-    # Copies, so that a case in memory does not change with the reader's arrays.
+    # Copied, so that a case in memory does not change when the reader's arrays do.
     image = np.array(arrays.image[box].transpose(2, 0, 1, 3), order="C")
     statistics = [_statistics(case_id, image[..., channel]) for channel in range(image.shape[3])]
     labels = None
@@ -91,7 +90,7 @@ def _occupied_box(case_id: str, arrays: CaseArrays) -> Box:
 
 
 def _extent(occupied: np.ndarray, axis: int) -> tuple[int, int]:
-    """First index along `axis` at which anything is true, and the one behind the last."""
+    """First index along `axis` at which anything is true, and the index after the last one."""
     others = tuple(other for other in range(occupied.ndim) if other != axis)
     indices = np.flatnonzero(np.any(occupied, axis=others))
     return int(indices[0]), int(indices[-1]) + 1
@@ -121,6 +120,7 @@ def _statistics(case_id: str, channel: np.ndarray) -> dict[str, float]:
 def _voxels_sha256(image: np.ndarray) -> str:
     digest = hashlib.sha256(repr(image.shape).encode())
     for voxels in image:
-        # One type for all, so that a case saved as int16 and as float32 counts as one; + 0 for -0.
+        # One dtype for all, so that a case saved as int16 equals the same case saved as float32;
+        # + 0 turns -0 into 0.
         digest.update(voxels.astype("<f4") + 0)
     return digest.hexdigest()

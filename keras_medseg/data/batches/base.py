@@ -1,4 +1,4 @@
-"""What all batches share: they are a pure function (seed, epoch, step) -> batch."""
+"""What all kinds of batches share: a batch is a pure function of (seed, epoch, step)."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ import numpy as np
 from keras_medseg.data.store import Store, StoredCase
 
 Targets = tuple[tuple[str, tuple[int, ...]], ...]
-"""(name, label codes) pairs, one channel of y each, in this order. A name may occur twice."""
+"""(name, label codes) pairs, one per channel of y, in this order. A name may occur twice."""
 
 Inputs = np.ndarray | tuple[np.ndarray, np.ndarray]
 """x (N, ..., C); or (x, augmentation parameters), where the training step does the augmentation."""
@@ -19,9 +19,9 @@ Inputs = np.ndarray | tuple[np.ndarray, np.ndarray]
 
 @lru_cache(maxsize=4)
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """Sample numbers 0 .. count - 1 in the random order of that epoch: (count,), read-only."""
+    """Sample indices 0 .. count - 1 in the random order of an epoch: (count,), read-only."""
     drawn = np.random.default_rng((seed, epoch)).permutation(count)
-    # The array is cached: whoever wrote to it would change every later call.
+    # The array is cached: writing to it would change the result of every later call.
     drawn.flags.writeable = False
     return drawn
 
@@ -31,17 +31,17 @@ class CaseBatches(ABC):
     """Batches of samples from some cases of a store; every sample comes once in an epoch.
 
     The same (seed, epoch, step) gives the same bytes in any order of calls and in any process, so
-    an interrupted training can go on as if nothing had happened. Subclasses are frozen dataclasses
-    that add what a sample is.
+    an interrupted training can be resumed exactly. Subclasses are frozen dataclasses that define
+    what a sample is.
 
     Attributes:
-        store: where the cases are.
+        store: the decoded cases.
         case_ids: the cases, in any order; they are sorted.
-        targets: (name, label codes) pairs, one channel of y each. Without any, cases need no labels
-            and y has no channels.
+        targets: (name, label codes) pairs, one per channel of y. Without targets, cases need no
+            labels and y has no channels.
         batch_size: samples in a batch; the last batch of an epoch may be smaller.
-        seed: of the order and of everything that is drawn at random.
-        shuffle: whether every epoch has an order of its own; otherwise samples are sorted by case.
+        seed: of the order and of every other random draw.
+        shuffle: whether every epoch has its own random order; otherwise samples are sorted by case.
 
     Raises:
         ValueError: arguments that fit neither each other nor the store.
@@ -80,7 +80,7 @@ class CaseBatches(ABC):
         return math.ceil(self.samples / self.batch_size)
 
     def order(self, epoch: int) -> np.ndarray:
-        """(samples,) sample numbers in the order of that epoch."""
+        """(samples,) sample indices in the order of an epoch."""
         if self.shuffle:
             return epoch_order(self.samples, self.seed, epoch)
         return np.arange(self.samples)
@@ -98,7 +98,7 @@ class CaseBatches(ABC):
         """
 
     def _chosen(self, epoch: int, step: int) -> np.ndarray:
-        """(N,) numbers of the samples in batch `step` of `epoch`."""
+        """(N,) indices of the samples in batch `step` of `epoch`."""
         if not 0 <= step < self.steps_per_epoch:
             raise IndexError(f"step: found {step}, expected 0 to {self.steps_per_epoch - 1}.")
         return self.order(epoch)[step * self.batch_size :][: self.batch_size]

@@ -1,4 +1,4 @@
-"""What feeds batches to Keras: a tf.data.Dataset, or a PyDataset for every backend."""
+"""Feed batches to Keras: as a tf.data.Dataset, or as a PyDataset for every backend."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def tf_dataset(batches: CaseBatches, epochs: Sequence[int] = range(1)) -> tf.data.Dataset:
-    """All batches of `epochs`, in order and the same in every run, read ahead on another thread.
+    """All batches of `epochs` in order, the same in every run, read ahead on another thread.
 
-    A later `fit(initial_epoch=k)` gets range(k, n) and sees what an unbroken one would have seen.
+    A resumed `fit(initial_epoch=k)` is given range(k, n) and sees the same batches as an
+    uninterrupted one.
     """
     import tensorflow as tf
 
@@ -44,7 +45,7 @@ def py_dataset(batches: CaseBatches, epoch: int = 0) -> keras.utils.PyDataset:
     import keras
 
     class Dataset(keras.utils.PyDataset):
-        """Keras calls on_epoch_end; everything else is `batches`."""
+        """Adapter that advances to the next epoch when Keras calls on_epoch_end."""
 
         def __init__(self) -> None:
             super().__init__()

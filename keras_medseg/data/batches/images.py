@@ -16,8 +16,8 @@ class ImageBatches(CaseBatches):
     """Batches of images of a store. A sample is one image.
 
     Attributes:
-        preparation: what is done to the intensities; fitted to the training set for every set.
-        size: (rows, columns) that the store was prepared with.
+        preparation: of the intensities; fitted to the training set, also for validation batches.
+        size: (rows, columns) that the images of the store were resized to.
         flips: axes, of "x" (rows, upside down) and "y" (columns, left and right), along which a
             sample is mirrored with probability 1/2.
         brightness: the intensities of each sample are multiplied by a factor that is drawn

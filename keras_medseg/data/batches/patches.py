@@ -1,4 +1,4 @@
-"""Batches of three-dimensional crops of volumes, cut as DALI cuts them."""
+"""Batches of three-dimensional crops of volumes, placed as NVIDIA DALI places them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,16 +17,16 @@ CROPS = ("random", "center")
 
 Index = tuple[int, int, int]
 Box = tuple[Index, Index]
-"""First voxel (x, y, z), and the one behind the last."""
+"""First voxel (x, y, z), and the voxel after the last one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchBatches(CaseBatches):
-    """Batches of crops of the stored boxes of some cases of a store. A sample is one crop a case.
+    """Batches of crops of the stored boxes of some cases of a store; a sample is one crop.
 
     The authors of fmnet2023 send their validation and test cases through the training pipeline,
-    with random crops and augmentations: that is crops="random" with the training's augmentation.
-    The clean way is crops="center" without augmentation, which is the same in every epoch.
+    with random crops and augmentation: crops="random" and the augmentation of the training.
+    crops="center" without augmentation gives the same crops in every epoch.
 
     Attributes:
         patch: (x, y, z) voxels of the crops. A smaller case is padded with 0 on both sides.
@@ -35,8 +35,8 @@ class PatchBatches(CaseBatches):
         augmentation: name -> options, see `augment_volumes.DEFAULTS`; by default none.
         crops: "random", see `place_crop`, or "center" of the box.
         augment: False leaves the augmentation to the training step; x is then (crops, parameters),
-            which `AugmentedModel` takes.
-        channels: which of the image's channels are read, in this order; by default all.
+            the input of `AugmentedModel`.
+        channels: indices of the image channels to read, in this order; by default all.
 
     Raises:
         ValueError: arguments that fit neither each other nor the store.
@@ -59,15 +59,15 @@ class PatchBatches(CaseBatches):
                 f"foreground_probability: found {self.foreground_probability}, expected 0 to 1."
             )
         require_choice("crops", self.crops, CROPS)
-        _ = self._scalings, self._options  # Refuses what is unknown there.
+        _ = self._scalings, self._options  # Raises an error for unknown names.
 
     def batch(self, epoch: int, step: int) -> tuple[Inputs, np.ndarray]:
         """Batch `step` of `epoch`.
 
         Returns:
-            x (N, X, Y, Z, C) and y (N, X, Y, Z, targets), float32, of the LPS grid. With
-            augment=False x is (crops, parameters), crops and y are not augmented, and parameters
-            are (N, 12) float32, see `augment_volumes.draw_parameters`.
+            x (N, X, Y, Z, C) and y (N, X, Y, Z, targets), float32, in LPS orientation. With
+            augment=False x is (crops, parameters): crops and y are not augmented, and parameters
+            is (N, 12) float32, see `augment_volumes.draw_parameters`.
 
         Raises:
             IndexError: the epoch does not have that step.
@@ -90,7 +90,7 @@ class PatchBatches(CaseBatches):
         return x, y
 
     def start(self, epoch: int, index: int) -> Index:
-        """First voxel (x, y, z) of the crop of case `index`, counted from the box's first."""
+        """First voxel (x, y, z) of the crop of case `index`, counted from that of the box."""
         case = self._cases[index]
         depth, width, height = case.image.shape[:3]
         full = (width, height, depth)
@@ -115,7 +115,7 @@ class PatchBatches(CaseBatches):
 
     @cached_property
     def _objects(self) -> dict[int, list[list[Box]]]:
-        """Cache of `find_objects`: number of a case -> its objects, once it has been asked for."""
+        """Cache of `find_objects`: index of a case -> its objects, filled on demand."""
         return {}
 
     @cached_property
@@ -154,14 +154,14 @@ def place_crop(
 ) -> Index:
     """Place a crop so that it holds as much of a box as it can, otherwise at random.
 
-    As DALI's roi_random_crop, axis by axis: a box that is smaller than the crop lies inside it, a
-    crop that is smaller than the box lies inside the box, and the crop stays within the image. An
-    image that is smaller than the crop, which DALI refuses, lies in the middle of the crop.
+    As in DALI's roi_random_crop, axis by axis: a box that is smaller than the crop lies inside it,
+    a crop that is smaller than the box lies inside the box, and the crop stays within the image. An
+    image that is smaller than the crop, which DALI does not accept, lies in the middle of the crop.
 
     Args:
         full: (x, y, z) voxels of the image.
         patch: (x, y, z) voxels of the crop.
-        roi: the box to be held; the whole image for a crop without bias.
+        roi: the box that the crop should contain; the whole image for an unbiased crop.
         uniform: three numbers in [0, 1).
 
     Returns:

@@ -21,7 +21,7 @@ class SliceBatches(CaseBatches):
         normalization: one of `volumes.NORMALIZATIONS`, see `volumes.scaling`.
         flips: axes, of "x" and "y", along which a sample is mirrored with probability 1/2.
         slice_step: every `slice_step`-th slice of the window is used.
-        channels: which of the image's channels are read, in this order; by default all.
+        channels: indices of the image channels to read, in this order; by default all.
 
     Raises:
         ValueError: arguments that fit neither each other nor the store.
@@ -39,7 +39,7 @@ class SliceBatches(CaseBatches):
             raise ValueError(f'flips: found {self.flips}, expected a subset of ("x", "y").')
         if min(*self.window, self.slice_step) < 1:
             raise ValueError("window, slice_step: expected 1 or more.")
-        _ = self._scalings  # Refuses an unknown normalization or channel.
+        _ = self._scalings  # Raises an error for an unknown normalization or channel.
 
     @property
     def samples(self) -> int:
@@ -50,7 +50,8 @@ class SliceBatches(CaseBatches):
         """Batch `step` of `epoch`.
 
         Returns:
-            x (N, H, W, C) and y (N, H, W, targets), float32; H is x and W is y of the LPS grid.
+            x (N, H, W, C) and y (N, H, W, targets), float32; H runs along x and W along y of the
+            LPS grid.
 
         Raises:
             IndexError: the epoch does not have that step.

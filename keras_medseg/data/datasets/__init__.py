@@ -1,6 +1,6 @@
-"""The kinds of data sets, one file each; `base.Dataset` says what a kind is.
+"""The kinds of data sets, one file each; `base.Dataset` is their contract.
 
-A new kind is a new file here. Nothing lists the kinds, and none is imported before it is asked for.
+A new kind is a new file here: the kinds are found, not listed, and imported when they are used.
 """
 
 import os
@@ -16,20 +16,20 @@ from keras_medseg.errors import DataError, require_choice
 
 
 def names() -> list[str]:
-    """The kinds of data sets, by their files' names."""
+    """Names of the kinds of data sets, which are the names of their files."""
     found = (module.name for module in iter_modules(__path__))
     return sorted(name for name in found if name != "base" and not name.startswith("_"))
 
 
 def get(name: str, **options: Any) -> Dataset:
-    """A kind of data set, set up.
+    """A kind of data set with its options.
 
     Args:
         name: one of `names()`.
         **options: the fields of its class.
 
     Raises:
-        ValueError: an unknown name or option, or a value that the class refuses.
+        ValueError: an unknown name or option, or an invalid value.
     """
     cls = _class_of(name)
     for option in options:
@@ -38,7 +38,7 @@ def get(name: str, **options: Any) -> Dataset:
 
 
 def recognize(folder: Path) -> str:
-    """The kind of data set that lies in `folder`, by the names of its files.
+    """The kind of the data set in `folder`, recognized by its file names.
 
     Raises:
         DataError: none is recognized (with the expected files beside those found), or several.

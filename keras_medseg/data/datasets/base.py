@@ -1,7 +1,7 @@
 """The contract that every kind of data set fulfills.
 
-A kind of data set is one file of this folder with one subclass of `Dataset`. Whatever the package
-has to know about it stands in that class; nothing outside of this folder asks which one it is.
+A kind of data set is one file of this folder with one subclass of `Dataset`. Everything that the
+package needs to know about it is in that class; no code outside this folder asks which kind it is.
 """
 
 from abc import ABC, abstractmethod
@@ -19,16 +19,16 @@ from keras_medseg.data.store import StoredCase
 from keras_medseg.errors import DataError
 
 Codes = tuple[int, ...]
-"""The label codes that a region is made of, in the package's (canonical) numbering."""
+"""The label codes of a region, in the package's own (canonical) numbering."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder.
+    """The cases of a folder.
 
     Attributes:
         cases: sorted by data set and id.
-        sides: case id -> "training" or "validation", where the data set itself says so.
+        sides: case id -> "training" or "validation", if the data set defines its own split.
     """
 
     cases: list[Case]
@@ -39,19 +39,20 @@ class Listing:
 class Dataset(ABC):
     """One kind of data set: which files make a case, what its labels mean, how labels are written.
 
-    Subclasses are frozen dataclasses, whose fields are the options of a kind, each with a default:
-    equal options make equal objects, and an object can be sent to the processes that decode.
-    Recipes name a kind by its file's name (`data.dataset`).
+    Subclasses are frozen dataclasses. Their fields are the options of a kind, each with a default:
+    equal options make equal objects, and an object can be sent to the decoding processes. A recipe
+    names a kind by the name of its file (`data.dataset`).
 
     Attributes:
         suffix: of the label maps that are written, ".nii.gz" or ".png".
         elements: what a label map consists of, "voxels" or "pixels".
-        channels: names of the image channels, in their order; empty where they have no names.
+        channels: names of the image channels, in their order; empty if they have no names.
         labels: canonical label code -> its name in figures and reports, without background (0).
         regions: what is scored: name -> codes. Regions may share codes (nested regions).
-        targets: whatever a network may be trained for: the regions, and perhaps single labels.
-        nesting: nested regions from the outermost in, each with the code that remains of it outside
-            of the next one. Empty where regions exclude each other.
+        targets: what a network can be trained for: the regions, and possibly single labels.
+        nesting: nested regions from the outermost to the innermost, each with the label code of
+            those of its voxels that lie outside the next region. Empty if regions exclude each
+            other.
         metrics: names in `evaluation.metrics.METRICS` that single cases are scored with.
     """
 
@@ -73,30 +74,30 @@ class Dataset(ABC):
 
     @property
     def targets(self) -> Mapping[str, Codes]:
-        """What a network may be trained for: name -> label codes."""
+        """What a network can be trained for: name -> label codes."""
         return self.regions
 
     @classmethod
     @abstractmethod
     def recognizes(cls, folder: Path) -> bool:
-        """Whether the names in `folder` are those of this kind of data; nothing is read."""
+        """Whether the file names in `folder` are those of this kind of data; no file is read."""
 
     @classmethod
     @abstractmethod
     def layout_examples(cls) -> list[str]:
-        """Lines of at most 46 characters that show how the files are to be named."""
+        """Lines of at most 46 characters that show how the files must be named."""
 
     @abstractmethod
     def find(self, folder: Path, *, labelled: bool = True) -> Listing:
         """All cases of `folder`; no voxel is read.
 
         Args:
-            folder: where the data set lies.
-            labelled: leave out cases without labels where whole sets have none, and insist on
-                labels where other cases of the same set have them. With False every case is found.
+            folder: of the data set.
+            labelled: leave out sets of cases without any labels, and raise an error for a case
+                without labels if other cases of its set have them. With False every case is found.
 
         Raises:
-            DataError: nothing recognized, or files that are missing or there twice.
+            DataError: nothing is recognized, or files are missing or occur twice.
         """
 
     @abstractmethod
@@ -104,19 +105,19 @@ class Dataset(ABC):
         """Image and labels of one case, in the package's orientation and label codes.
 
         Raises:
-            DataError: a file that is damaged or does not fit the other files of the case.
+            DataError: a file is damaged or does not fit the other files of the case.
         """
 
     def check(
         self, folder: Path, *, workers: int | None = None, progress: Progress | None = None
     ) -> CheckReport:
-        """All problems of all cases of `folder`, every file read to its end.
+        """All problems of all cases of `folder`; every file is read to its end.
 
-        As written here, an error of `find` is the only problem found. A subclass that can tell
-        more, such as which files all the other cases lack, overrides this.
+        This implementation stops at an error of `find`. A subclass that can report more, such as
+        the missing files of all cases, overrides it.
 
         Args:
-            folder: where the data set lies.
+            folder: of the data set.
             workers: cases read at once; by default one per core, at most 8.
             progress: called with (done, total, case id) after each case.
 
@@ -129,7 +130,7 @@ class Dataset(ABC):
         try:
             cases = self.find(folder, labelled=False).cases
             if any(case.labels is not None for case in cases):
-                self.find(folder)  # insists on the labels of the others
+                self.find(folder)  # raises an error if some cases of a set lack labels
         except DataError as error:
             return CheckReport(folder, [], [checks.error_of("-", error)], trees)
         problems = checks.inspect_all(
@@ -149,7 +150,7 @@ class Dataset(ABC):
 
         Args:
             path: a file as `write_labels` writes it.
-            case: whose grid and codes it has. A decoded case may have another grid than its files.
+            case: gives grid and codes. A decoded case may have another grid than its files.
 
         Raises:
             DataError: a damaged file, unknown label codes, or another grid than the case's.
@@ -170,7 +171,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def write_labels(self, path: Path, labels: np.ndarray, case: StoredCase) -> None:
-        """Write (X, Y, Z) uint8 canonical labels in the data set's own codes, whole or not at all.
+        """Write (X, Y, Z) uint8 canonical labels in the data set's own codes; atomically.
 
         Raises:
             ValueError: labels on another grid than the case's.
