@@ -1,4 +1,4 @@
-"""The errors that a user can mend, each in one line."""
+"""Errors that a user can fix; each message is one line."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class DataError(ValueError):
-    """A file, folder or setting that is not as it should be.
+    """A file, folder or setting is not as it should be.
 
     The message is one line: where, what was found, what was expected, what to do.
     """
@@ -20,7 +20,7 @@ class DataError(ValueError):
         super().__init__(f"{where}: found {found}, expected {expected}. {remedy}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Keyword-only arguments are lost by the default, and workers send errors to the parent.
+        # The default loses keyword-only arguments, and workers send errors to their parent.
         return _rebuild, (type(self), self.where, self.found, self.expected, self.remedy)
 
 

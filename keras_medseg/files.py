@@ -1,4 +1,4 @@
-"""Reading files with errors that say what to do, and writing them whole or not at all."""
+"""Read files with errors that say what to do, and write them atomically."""
 
 import fcntl
 import io
@@ -25,7 +25,7 @@ def read_file(path: Path, parse: Callable[[str], T], remedy: str) -> T:
 
     Args:
         path: a UTF-8 file.
-        parse: turns its text into the result, and raises a ValueError for text that is damaged.
+        parse: turns the text into the result; raises a ValueError if the text is damaged.
         remedy: the last sentence of an error, such as "Run the experiment again, to its end."
 
     Returns:
@@ -43,7 +43,7 @@ def read_file(path: Path, parse: Callable[[str], T], remedy: str) -> T:
 
 
 def parse_csv(text: str) -> "pd.DataFrame":
-    """A table of scores or published numbers; names such as 001 or NA, and values, stay text."""
+    """A table of scores or published numbers; all cells, names such as 001 or NA too, stay text."""
     import pandas as pd
 
     names = dict.fromkeys(("table", "row", "variant", "region", "case", "value"), str)
@@ -51,7 +51,7 @@ def parse_csv(text: str) -> "pd.DataFrame":
 
 
 def write_atomic(path: Path, content: bytes | memoryview) -> None:
-    """Write a whole file or none: temporary name, fsync, rename."""
+    """Write a file completely or not at all: temporary name, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -65,7 +65,7 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
 
 
 def write_between(page: Path, marks: tuple[str, str], text: str) -> None:
-    """Replace what stands between two lines of a page.
+    """Replace the text between two lines of a page.
 
     Args:
         page: a text file.
@@ -73,7 +73,7 @@ def write_between(page: Path, marks: tuple[str, str], text: str) -> None:
         text: the new text.
 
     Raises:
-        ValueError: the page has not both marks, in this order.
+        ValueError: the page does not contain both marks in this order.
     """
     before, begin, rest = page.read_text(encoding="utf-8").partition(marks[0])
     _, end, after = rest.partition(marks[1])
@@ -83,7 +83,7 @@ def write_between(page: Path, marks: tuple[str, str], text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write readable JSON, whole or not at all."""
+    """Write readable JSON atomically."""
     write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
@@ -92,9 +92,9 @@ def locked(folder: Path, purpose: str) -> Iterator[None]:
     """Keep other processes out of a folder; a second one waits for the first.
 
     Args:
-        folder: made if it does not exist.
-        purpose: what a process does while it holds the lock, such as "prepares this store"; the
-            processes that wait print it.
+        folder: created if it does not exist.
+        purpose: what a process does while it holds the lock, such as "prepares this store"; waiting
+            processes print it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # The kernel drops the lock when its process dies, so no lock is ever stale.

@@ -1,7 +1,7 @@
-"""What a framework does where the author of a network says nothing.
+"""Defaults of the frameworks that papers used, for all that a paper does not specify.
 
-A paper that gives no initializer and no batch norm momentum used its framework's. Keras 3 has other
-defaults, so every builder takes the framework that its paper ran on.
+A paper that names no initializer and no momentum of batch norm used those of its framework. Keras 3
+has other defaults, so every builder has an option for the framework of its paper.
 """
 
 from dataclasses import dataclass, replace
@@ -15,20 +15,20 @@ from keras_medseg.errors import require_choice
 
 @dataclass(frozen=True)
 class FrameworkDefaults:
-    """Silent defaults of one framework, in the meaning Keras gives each of them.
+    """Defaults of one framework, expressed as the arguments that Keras has for them.
 
     Attributes:
         name: key in FRAMEWORKS.
-        kernel_initializer: "fan_in_uniform" for U(-b, b) with b = 1 / sqrt(fan_in), or whatever
-            keras.initializers.get takes.
+        kernel_initializer: "fan_in_uniform" for U(-b, b) with b = 1 / sqrt(fan_in), or any argument
+            of keras.initializers.get.
         bias_initializer: likewise.
-        norm_momentum: weight of the old moving average (PyTorch's momentum m is 1 - m here).
+        norm_momentum: weight of the old moving average (a momentum m in PyTorch is 1 - m here).
         norm_epsilon: added to the variance.
         upsampling: interpolation of a 2x up-sampling layer without arguments.
         symmetric_padding: whether a 3x3 convolution of stride 2 pads both sides of an even size;
             if not, it pads (0, 1) as "same" does.
-        plateau_factor: by which the learning rate is multiplied on a plateau.
-        plateau_patience: epochs without progress that make a plateau.
+        plateau_factor: factor of the learning rate on a plateau.
+        plateau_patience: epochs without progress that count as a plateau.
     """
 
     name: str
@@ -42,7 +42,7 @@ class FrameworkDefaults:
     plateau_patience: int
 
     def kernel(self, fan_in: int) -> keras.Initializer:
-        """Initializer of a kernel each of whose outputs sums over `fan_in` inputs."""
+        """Initializer of a kernel whose outputs each sum over `fan_in` inputs."""
         return _initializer(self.kernel_initializer, fan_in)
 
     def bias(self, fan_in: int) -> keras.Initializer:
@@ -65,7 +65,7 @@ KERAS_2_2 = FrameworkDefaults(
 )
 
 # TensorFlow 2: tf.keras.layers.Conv2D, BatchNormalization, UpSampling2D; optimizers.Adam and
-# AdamW; callbacks.ReduceLROnPlateau. Equal to Keras 2.2.4 in all that is listed here.
+# AdamW; callbacks.ReduceLROnPlateau. Equal to Keras 2.2.4 in everything that is listed here.
 TENSORFLOW_2 = replace(KERAS_2_2, name="tensorflow_2")
 
 # PyTorch 2: nn/modules/conv.py (_ConvNd.reset_parameters: kaiming_uniform_(a=sqrt(5)), bias
@@ -90,7 +90,7 @@ def get(framework: str | FrameworkDefaults) -> FrameworkDefaults:
     """The defaults of the framework of this name; FrameworkDefaults are returned as they are.
 
     Args:
-        framework: a key of FRAMEWORKS, or defaults of one's own.
+        framework: a key of FRAMEWORKS, or your own defaults.
 
     Returns:
         The defaults.

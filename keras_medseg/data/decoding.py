@@ -26,20 +26,20 @@ def decode_all(
 ) -> Results[T]:
     """Call `decode` on every case, each in one of up to `workers` processes.
 
-    Close the generator when it is not used to its end (`contextlib.closing`): then no worker runs
-    on afterwards.
+    Close the generator if it is not used to its end (`contextlib.closing`), so that no worker keeps
+    running.
 
     Args:
-        decode: must be picklable where there is more than one worker.
+        decode: must be picklable if there is more than one worker.
         cases: at least one.
-        workers: with 1 everything runs in this process.
-        fatal: error of a case that ends everything.
+        workers: with 1, everything runs in this process.
+        fatal: type of error that stops all decoding.
 
     Yields:
-        (case, result or error) of each case as it is finished.
+        (case, result or error) for each case, in the order in which they finish.
 
     Raises:
-        DataError: a worker was killed, most likely for its memory.
+        DataError: a worker was killed, most likely because it used too much memory.
     """
     if min(workers, len(cases)) > 1:
         return _in_processes(decode, cases, workers, fatal)
@@ -107,13 +107,13 @@ def _worker_died(suspects: Sequence[Case]) -> DataError:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A warning about a file is one line to a user, without the path and source of this module.
+    # Show a warning about a file as one line, without the path and source line of this module.
     warnings.formatwarning = lambda message, *_: f"{message}\n"
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
 def _exit_with_parent() -> None:
-    # Without this, workers of a killed parent would wait for work for ever.
+    # Without this, the workers of a killed parent would wait for work forever.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

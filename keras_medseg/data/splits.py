@@ -1,4 +1,4 @@
-"""Which cases are trained on and which are used for validation."""
+"""Splitting of cases into a training and a validation set."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -63,8 +63,8 @@ def split_by(cases: Sequence[Case], validation: float, seed: int, way: str = "gr
         validation: fraction of the groups (or cases) that goes to the validation side.
         seed: of the random choice.
         way: "group" keeps a patient or a video sequence on one side. "random" does not: frames of
-            one sequence are near-duplicates, so the network is scored on images that it almost
-            saw in training. Many published figures were obtained in this way.
+            one sequence are near-duplicates, so the network is scored on images very similar to
+            those it was trained on. Many published numbers were obtained in this way.
 
     Returns:
         Both sides, sorted by id.
@@ -81,12 +81,12 @@ def split_by(cases: Sequence[Case], validation: float, seed: int, way: str = "gr
 
 
 def leaking_groups(training: Sequence[Case], validation: Sequence[Case]) -> list[str]:
-    """Groups that have cases on both sides, sorted; with any, the split leaks."""
+    """Groups with cases on both sides, sorted; if there are any, the split leaks."""
     return sorted({case.group for case in training} & {case.group for case in validation})
 
 
 def assign(where: Path | str, sides: Mapping[str, str], cases: Sequence[Case]) -> Sides:
-    """Split as somebody else has decided, for example in a manifest.
+    """Apply a given split, for example that of a manifest.
 
     Args:
         where: file or folder that holds the split, for messages.

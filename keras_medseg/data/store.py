@@ -1,9 +1,9 @@
-"""Decode every case once into memory-mapped arrays that are verified before they are trusted.
+"""Decode every case once into memory-mapped arrays that are verified before they are used.
 
-A store is a flat folder. Per case it holds `<id>.image.npy`, `<id>.labels.npy` and `<id>.json`,
-which is written after the arrays and seals them with their sha256; `manifest.json` is written last
-and seals the whole. Whatever is interrupted, missing, damaged or of another version fails its seal
-and is decoded again.
+A store is a flat folder. For each case it holds `<id>.image.npy`, `<id>.labels.npy` and
+`<id>.json`, which is written after the arrays and contains their sha256; `manifest.json` is written
+last and contains the checksums of all cases. A case that is incomplete, missing, damaged or of
+another version fails this verification and is decoded again.
 """
 
 import dataclasses
@@ -60,22 +60,22 @@ class StoredCase:
 
     Attributes:
         folder: of the store; None for a case in memory.
-        id: of the `Case`, as are `dataset` and `group`.
+        id: from the `Case`, as are `dataset` and `group`.
         dataset: name of the data set.
-        group: what a split must keep together.
-        full_shape: (X, Y, Z) of the uncropped grid, in the order of the package's orientation, LPS.
-        source_shape: (X, Y, Z) of the case on disk; another than `full_shape` where the reader
-            resized it.
+        group: cases of one group stay on one side of a split.
+        full_shape: (X, Y, Z) of the uncropped grid, in LPS, the package's orientation.
+        source_shape: (X, Y, Z) of the case on disk; it differs from `full_shape` if the reader
+            resized the case.
         origin: (x, y, z) of the box's first voxel in the uncropped grid.
-        image_boxes: per stored slice (x first, x end, y first, y end) of what is not 0 in it,
+        image_boxes: (x first, x end, y first, y end) of the non-zero pixels of each stored slice,
             counted from `origin`; four zeros for a slice of zeros.
         label_boxes: the same for the labels; None for a case without labels.
         affine: (4, 4) voxel -> mm of the file on disk.
         axis_codes: orientation of the file on disk, as in `CaseArrays`.
         spacing_mm: voxel size along x, y, z of the stored (LPS) grid.
-        statistics: per channel min, max, mean, std over the channel's non-zero voxels.
-        voxels_sha256: equal for two cases whose images hold equal voxels (to float32).
-        in_memory: (image, labels) of a case without folder.
+        statistics: min, max, mean and std of each channel over its non-zero voxels.
+        voxels_sha256: equal for two cases whose images have equal voxels (as float32).
+        in_memory: (image, labels) of a case without a folder.
     """
 
     folder: Path | None
@@ -96,11 +96,11 @@ class StoredCase:
 
     @classmethod
     def from_arrays(cls, case: Case, arrays: CaseArrays) -> "StoredCase":
-        """The case that a store would give, without files: image and labels stay in memory.
+        """The case as a store would return it, but with image and labels in memory.
 
         Args:
             case: gives id, data set and group; its files are not read.
-            arrays: as a reader returns them. They are copied.
+            arrays: as a reader returns them; they are copied.
 
         Raises:
             DataError: as `cropping.crop`.
@@ -136,7 +136,7 @@ class StoredCase:
 
     @property
     def pixels(self) -> np.ndarray:
-        """(H, W, C): the full image of a case of one slice, which is how 2-D images are stored.
+        """(H, W, C): the full image of a case with one slice, the stored form of a 2-D image.
 
         Raises:
             ValueError: the case has more than one slice.
@@ -146,7 +146,7 @@ class StoredCase:
 
     @property
     def mask(self) -> np.ndarray:
-        """(H, W) uint8: the full labels of a case of one slice.
+        """(H, W) uint8: the full labels of a case with one slice.
 
         Raises:
             ValueError: the case has more than one slice, or no labels.
@@ -189,7 +189,7 @@ class StoredCase:
         if self.folder is None:
             raise ValueError(f"case {self.id}: found neither a folder nor arrays, expected one.")
         mapped = np.load(self.folder / f"{self.id}.{kind}.npy", mmap_mode="r", allow_pickle=False)
-        # A plain array on the mapping: slicing the memmap subclass costs more than copying a row.
+        # A plain array on the mapping: slicing a np.memmap costs more than copying a row.
         return mapped.view(np.ndarray)
 
     def _check_one_slice(self) -> None:
@@ -200,7 +200,7 @@ class StoredCase:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        # In another process the arrays are mapped anew; those in memory travel in `in_memory`.
+        # Another process maps the arrays again; arrays in memory are pickled with `in_memory`.
         return {k: v for k, v in self.__dict__.items() if k not in ("image", "labels")}
 
 
@@ -208,9 +208,9 @@ class Store:
     """A verified store.
 
     Attributes:
-        folder: where it lies.
+        folder: of the store.
         cases: id -> case, sorted by id.
-        fingerprint: sha256 of all voxels and labels and their places.
+        fingerprint: sha256 of all voxels, labels and their positions.
     """
 
     def __init__(self, folder: Path, entries: dict[str, _Entry]) -> None:
@@ -234,26 +234,27 @@ def prepare(
 ) -> Store:
     """Decode `cases` into the store in `folder` and open it.
 
-    Sound cases from an earlier, perhaps killed, run are kept; a case is decoded again when its
-    source files, the reader, the package's version or the store's own files have changed. Other
-    cases in the folder are left alone but are not part of the returned store. Two processes may
-    prepare one folder at once: the second waits for the first.
+    Intact cases from an earlier run, killed or not, are kept. A case is decoded again if its source
+    files, the reader, the version of the package or the files of the store have changed. Other
+    cases in the folder are left alone but are not part of the returned store. If two processes
+    prepare one folder at once, the second waits for the first.
 
     Args:
         cases: what to decode; their ids become file names.
         read: decodes one case. It must have a name, see `reader_name`. With more than one worker
             it is sent to other processes, and a script must guard its main part with
             `if __name__ == "__main__"`.
-        folder: of the store; it is made if it does not exist.
-        workers: processes; by default one per core. Each holds one decoded case in memory.
-        progress: called as (done, total, case id) after each case.
+        folder: of the store; created if it does not exist.
+        workers: number of processes; by default one per core. Each holds one decoded case in
+            memory.
+        progress: called with (done, total, case id) after each case.
 
     Raises:
         DataError: naming every case that could not be decoded; the others are stored.
-        DiskFullError: the store does not fit.
+        DiskFullError: the store does not fit on the disk.
         ValueError: case ids that are not unique or not usable as file names, or a reader without a
             name.
-        RuntimeError: an unguarded script, see `read`.
+        RuntimeError: the script is not guarded, see `read`.
     """
     folder = Path(folder)
     refuse_unguarded_script()
@@ -279,8 +280,8 @@ def open_store(folder: Path | str) -> Store:
     """Open a prepared store after checking the sha256 of every file.
 
     Raises:
-        DataError: no store, one that was not completed, of another version, or with damaged files
-            (all of them named).
+        DataError: there is no store, or it is incomplete, of another version, or has damaged files
+            (the message names all of them).
     """
     folder = Path(folder)
     if not (folder / MANIFEST).exists():
@@ -301,7 +302,7 @@ def open_store(folder: Path | str) -> Store:
 
 
 def reader_name(read: Reader) -> str:
-    """What a store remembers of a reader, to decode again when it changes.
+    """The name of a reader in a store, which decodes again when the name changes.
 
     Args:
         read: a function; a method of a frozen dataclass, whose fields then belong to the name; or
@@ -338,7 +339,7 @@ def _check_ids(cases: Sequence[Case]) -> None:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Delete what a killed `write_atomic` left of the store's files, and no other hidden file."""
+    """Delete temporary files that a killed `write_atomic` left, and no other hidden file."""
     for path in folder.glob(".*"):
         if _UNFINISHED.fullmatch(path.name) and path.is_file():
             path.unlink()
@@ -423,7 +424,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# What is sound
+# Verification
 
 
 def _identity(case: Case) -> dict[str, str]:
@@ -481,8 +482,8 @@ def _stored_case(folder: Path | None, entry: _Entry) -> StoredCase:
 
 
 def _decode(read: Reader, reader: str, folder: Path, case: Case) -> _Entry:
-    """Decode and store one case; its entry, which `<id>.json` seals."""
-    # Before reading: a file that changes meanwhile must not count as decoded.
+    """Decode and store one case; return its entry, the contents of `<id>.json`."""
+    # Before reading, so that a file that changes meanwhile does not count as decoded.
     source = _source(case, reader)
     image, labels, numbers = crop(case.id, read(case))
     files = {f"{case.id}.image.npy": image}
@@ -506,7 +507,7 @@ def _decode_stale(
         raise _disk_full(folder, expected)
     failures: dict[str, Exception] = {}
     stored_bytes: list[int] = []
-    # Closed at once, so that no worker writes after an error has released the lock.
+    # Closed immediately, so that no worker writes after an error has released the lock.
     with closing(decode_all(decode, cases, workers, fatal=DiskFullError)) as results:
         for case, result in results:
             if isinstance(result, Exception):
@@ -523,7 +524,8 @@ def _decode_stale(
 
 
 def _expected_bytes(case: Case) -> float:
-    # Low on purpose: the first decoded cases give a better figure (BraTS: 3 of .gz, 0.4 of .nii).
+    # Deliberately low: the first decoded cases give a better estimate (BraTS: 3 times the size of
+    # .gz, 0.4 of .nii).
     paths = [*case.images, *([case.labels] if case.labels else [])]
     return sum(p.stat().st_size * (2 if p.suffix == ".gz" else 0.2) for p in paths if p.exists())
 

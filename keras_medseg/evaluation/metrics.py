@@ -1,4 +1,4 @@
-"""All metrics, and the one table of them that scores, tables and figures read.
+"""All metrics, and the table `METRICS` that scores, tables and figures read.
 
 A new metric is one function and one entry in `METRICS`.
 
@@ -27,7 +27,7 @@ import numpy as np
 from scipy import ndimage
 
 EPSILON = 1e-7
-"""Probabilities are clipped to this value and 1 less it, as in Keras: log(0) cannot occur."""
+"""Probabilities are clipped to [EPSILON, 1 - EPSILON], as in Keras, so that log(0) cannot occur."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Metric:
             "probabilities": function(probabilities, truth), float and boolean arrays of one shape.
         label: name in tables and figures.
         unit: "" for fractions, "mm" or "px" for distances.
-        bounds: smallest and largest possible value; None where there is no largest one.
+        bounds: smallest and largest possible value; None if there is no largest one.
         needs: see `function`.
     """
 
@@ -66,7 +66,7 @@ class SurfaceDistances(NamedTuple):
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """2 |P and T| / (|P| + |T|) of two masks; 1 when both are empty.
+    """2 |P and T| / (|P| + |T|) of two masks; 1 if both are empty.
 
     Args:
         prediction: boolean mask of any shape.
@@ -82,19 +82,19 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
 
 
 def iou(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """|P and T| / |P or T| of two masks; 1 when both are empty. Arguments and errors: `dice`."""
+    """|P and T| / |P or T| of two masks; 1 if both are empty. Arguments and errors: `dice`."""
     overlap = dice(prediction, truth)
     return overlap / (2 - overlap)
 
 
 def precision(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """TP / (TP + FP): the part of the prediction that is true. Arguments and errors: `dice`."""
-    _check_masks(prediction, truth)  # here, so that an error names the right one
+    """TP / (TP + FP): the correct share of the prediction. Arguments and errors: `dice`."""
+    _check_masks(prediction, truth)  # here, so that an error names the right argument
     return sensitivity(prediction=truth, truth=prediction)
 
 
 def sensitivity(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """TP / (TP + FN): the part of the truth that was found. Arguments and errors: `dice`."""
+    """TP / (TP + FN): the share of the truth that was found. Arguments and errors: `dice`."""
     _check_masks(prediction, truth)
     positives = np.count_nonzero(truth)
     if positives == 0:
@@ -103,7 +103,7 @@ def sensitivity(prediction: np.ndarray, truth: np.ndarray) -> float:
 
 
 def specificity(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """TN / (TN + FP): the part of the background that was left alone. 1 without background.
+    """TN / (TN + FP): the share of the background that was predicted as such; 1 without background.
 
     Every element outside the truth counts, as in the BraTS challenge, so small regions have values
     close to 1. Arguments and errors: `dice`.
@@ -137,8 +137,8 @@ def surface_distances(
     either = prediction | truth
     if not either.any():
         return SurfaceDistances(np.empty(0), np.empty(0))
-    # Both masks are background outside the box, which is what the erosion assumes beyond an
-    # array's border: the tight box gives the same surfaces as the full volume.
+    # Both masks are background outside the box, and the erosion assumes background beyond the
+    # border of an array: so the tight box gives the same surfaces as the full volume.
     box = _bounding_box(either)
     surfaces = _surface(prediction[box]), _surface(truth[box])
     if not (prediction.any() and truth.any()):

@@ -1,4 +1,4 @@
-"""A whole folder of label maps, scored against the annotations of its cases."""
+"""Score a folder of label maps against the annotations of its cases."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,20 +15,20 @@ from keras_medseg.progress import progress_bar
 def score_folder(
     predictions: Path, folder: Path, dataset: Dataset, regions: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Score label maps, `<case>.nii.gz` or `<case>.png`, against those of the cases in `folder`.
+    """Score label maps, `<case>.nii.gz` or `<case>.png`, against the cases in `folder`.
 
     Args:
         predictions: folder of the label maps.
         folder: of the cases.
         dataset: kind of data in `folder`.
-        regions: which regions the label maps tell apart; by default all of the data set's.
+        regions: which regions to score; by default all of the data set.
 
     Returns:
-        One row a case and region, as in scores.csv; the variant is the name of `predictions`.
+        One row per case and region, as in scores.csv; the variant is the name of `predictions`.
 
     Raises:
-        DataError: for a case without prediction, or a label map on another grid.
-        ValueError: for a region that the data set does not have.
+        DataError: a case has no prediction, or a label map has another grid.
+        ValueError: the data set does not have such a region.
     """
     for name in regions:
         require_choice("--regions", name, dataset.regions)

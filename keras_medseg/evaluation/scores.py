@@ -1,6 +1,6 @@
-"""Scores of single cases, one row a region, by any of the metrics in `metrics.METRICS`.
+"""Scores of single cases, one row per region, by any of the metrics in `metrics.METRICS`.
 
-Also the choice of the cases that a report shows.
+The module also chooses the cases that a report shows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from keras_medseg.errors import require_choice
 from keras_medseg.evaluation.metrics import METRICS, surface_distances
 
 PIXELS = (1.0, 1.0)
-"""The spacing of an image's pixels, whose distances are in pixels."""
+"""The spacing of the pixels of an image: its distances are in pixels."""
 
 
 def score_labels(
@@ -27,11 +27,11 @@ def score_labels(
     """Score every region of one label map.
 
     Args:
-        prediction: (X, Y, Z) or (X, Y) uint8 label codes. Pixels may have an axis of one slice,
-            as the store keeps images; they are scored in two dimensions.
+        prediction: (X, Y, Z) or (X, Y) uint8 label codes. An image may have a third axis of one
+            slice, as in the store; it is scored in two dimensions.
         truth: as `prediction`, in the same orientation.
         regions: region -> its label codes, as in `Dataset.regions`.
-        metrics: names in METRICS, the columns of a row in their order.
+        metrics: names in METRICS, in the order of the columns.
         spacing: size of an element along each axis, in the unit of the surface metrics.
         elements: what a label map consists of, "voxels" or "pixels".
 
@@ -48,7 +48,7 @@ def score_labels(
     for name in metrics:
         require_choice("metrics of label maps", name, known)
     if elements == "pixels" and truth.shape[2:] == (1,):
-        # In three dimensions, every pixel would lie on the surface.
+        # In three dimensions, every pixel of a single slice would lie on the surface.
         prediction, truth, spacing = prediction[..., 0], truth[..., 0], spacing[:2]
     rows: list[dict[str, str | float | int]] = []
     for region, codes in regions.items():
@@ -83,7 +83,7 @@ def score_probabilities(
         probabilities: (H, W, R) from 0 to 1, one channel per region, in their order.
         truth_labels: (H, W) uint8 label codes.
         regions: region -> its label codes.
-        metrics: names in METRICS, the columns of a row in their order. Distances are in pixels.
+        metrics: names in METRICS, in the order of the columns. Distances are in pixels.
         threshold: a pixel counts as predicted where its probability exceeds this value.
 
     Returns:

@@ -1,1 +1,1 @@
-"""What is done with a trained network: prediction, cleaning, export, costs, attention maps."""
+"""Use of trained networks: prediction, postprocessing, export, complexity, attention maps."""

@@ -1,13 +1,13 @@
-"""What the attention modules of a network look at in one image."""
+"""The maps of the attention modules of a network for one image."""
 
 import re
 
 import keras
 import numpy as np
 
-# Layers with a weight for each pixel, named <place> and this: CSAM, CBAM, the gates on skips, APR.
+# Layers that output a weight for each pixel: CSAM, CBAM, gates on skips, APR. Names: <place><this>.
 WEIGHTS = r"(.+CSAM|CBAM\d+)_spatial_sigmoid|(Gate\d+)_sigmoid|(APR\d+)_gate_sigmoid"
-# Modules of iacnn without one: SA and CA are sums of a map and what they add to it.
+# Modules of iacnn without such weights. SA and CA are layers that add a residual to a map.
 SUMS = r"[SC]A\d+"
 OUTPUTS = r"SFA\d*"
 
@@ -15,17 +15,17 @@ OUTPUTS = r"SFA\d*"
 def attention_maps(model: keras.Model, image: np.ndarray) -> dict[str, np.ndarray]:
     """{place: (H, W)}: one map of each attention module for one image.
 
-    A module that weights pixels shows its weights, in [0, 1]; where it weights each channel on its
-    own, their mean. Of SA and CA (iacnn) it is what they add to a map, x alpha or X beta, and of
-    SFA, which adds nothing, its output: the mean of their absolute values over the channels. A map
-    of lower resolution comes with each value repeated; the finest come first.
+    For a module that weights pixels, the map shows its weights, in [0, 1]; if it weights each
+    channel separately, their mean over the channels. For SA and CA (iacnn) the map is the mean
+    absolute value over the channels of the residual that they add, x alpha or x beta; for SFA, of
+    its output. Each value of a map of lower resolution is repeated; the finest maps come first.
 
     Args:
         model: built by `keras_medseg.build`.
-        image: (H, W, C), normalised as in training; a volume (X, Y, Z, C) for a 3-D network.
+        image: (H, W, C), normalized as in training; a volume (X, Y, Z, C) for a 3-D network.
 
     Raises:
-        ValueError: the network has no such module.
+        ValueError: the network has no attention module.
     """
     found = filter(None, map(_shown, model.layers))
     shown = dict(sorted(found, key=lambda item: -(item[1].shape[1] or 0)))

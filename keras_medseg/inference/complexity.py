@@ -1,8 +1,8 @@
-"""What a network costs: multiplications with an addition, counted from the shapes of its layers.
+"""The cost of a network: its multiply-add operations, counted from the shapes of its layers.
 
-Counted are convolutions of every kind, dense layers, and the products of matrices in attention. Not
-counted, as in the articles that publish such figures: biases, norms, activations, pooling,
-interpolation however it is computed, and sums or products of maps.
+All kinds of convolutions, dense layers, and the matrix products in attention are counted. As in the
+articles that publish such numbers, biases, norms, activations, pooling, interpolation (however it
+is computed) and elementwise sums or products of maps are not counted.
 """
 
 import math
@@ -25,11 +25,11 @@ def multiply_adds(model: keras.Model, input_shape: Shape | None = None) -> int:
     """Multiply-adds of one inference on one image; a layer that is used twice counts twice.
 
     Args:
-        model: a functional model of one input, such as every network of the registry.
+        model: a functional model with one input, such as every network of the registry.
         input_shape: (..., C) of the image; by default the shape that the model was built for.
 
     Raises:
-        ValueError: a layer with weights is of a kind that is not known here, or a size is open.
+        ValueError: a layer with weights is of an unknown kind, or a size is None.
     """
     shape = tuple(input_shape or model.input_shape[1:])
     if None in shape:
@@ -43,7 +43,7 @@ def multiply_adds(model: keras.Model, input_shape: Shape | None = None) -> int:
         counts.append(_step(step, inputs, outputs))
         return outputs
 
-    # The network is walked through, not copied: the layers remain its own.
+    # The graph is traversed, not copied: the layers remain those of the network.
     keras.models.clone_model(
         model,
         input_tensors=keras.Input(shape),
@@ -54,9 +54,11 @@ def multiply_adds(model: keras.Model, input_shape: Shape | None = None) -> int:
 
 
 def costs(networks: Iterable[keras.Model]) -> dict[str, int | float]:
-    """Networks, parameters, multiply_adds and seconds_per_input of some networks together.
+    """Total costs of some networks.
 
-    seconds_per_input: median over ten inferences on one slice, patch or picture, on this machine.
+    Returns:
+        networks (their number), parameters, multiply_adds, and seconds_per_input: the median over
+        ten inferences on one slice, patch or image, on this machine.
     """
     found = list(networks)
     return {
@@ -84,7 +86,7 @@ def _step(step: keras.Operation, inputs: tuple, outputs: keras.KerasTensor) -> i
     for kind, count in LAYERS.items():
         if isinstance(step, kind):
             return count(step, inputs[0].shape[1:], outputs.shape[1:])
-    # keras.ops in a network are steps without a public class.
+    # keras.ops in a network are operations without a public class.
     operation = type(step).__name__
     if operation == "Matmul":
         return math.prod(outputs.shape[1:]) * inputs[0].shape[-1]
@@ -98,12 +100,12 @@ def _step(step: keras.Operation, inputs: tuple, outputs: keras.KerasTensor) -> i
 
 
 def _per_output(layer: layers.Layer, inputs: Shape, outputs: Shape) -> int:
-    """Each output value is a sum over the kernel's size times its input channels."""
+    """Each output value is a sum over kernel size times input channels."""
     return math.prod(outputs) * math.prod(layer.kernel.shape[:-1])
 
 
 def _per_input(layer: layers.Layer, inputs: Shape, outputs: Shape) -> int:
-    """Each input value goes to all places of the kernel and all filters."""
+    """Each input value is multiplied by every kernel element of every filter."""
     return math.prod(inputs) * math.prod(layer.kernel.shape[:-1])
 
 
@@ -118,7 +120,7 @@ def _separable(layer: layers.Layer, inputs: Shape, outputs: Shape) -> int:
 
 
 def _windows(layer: WindowAttention, inputs: Shape, outputs: Shape) -> int:
-    """Q k^T, then its product with v: each pixel meets those of its window, twice C times."""
+    """q k^T, then its product with v: each pixel takes part in 2 C products per window pixel."""
     return 2 * math.prod(outputs) * layer.window**2
 
 

@@ -1,4 +1,4 @@
-"""A trained network for use without this package, checked on the spot against the original."""
+"""Export a trained network for use without this package, and compare it with the original."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,10 @@ TOLERANCE = 1e-4
 
 
 def export(model: Path, out: Path, format: str = "savedmodel") -> str:
-    """Export `model.keras` and run the result once beside it.
+    """Export `model.keras` and compare the outputs of the result with the original's.
 
     Args:
-        model: model.keras of a trained network.
+        model: path of the model.keras of a trained network.
         out: folder of the SavedModel, or the .onnx file.
         format: "savedmodel", or "onnx" (needs `pip install keras_medseg[export]`).
 
@@ -36,24 +36,30 @@ def export(model: Path, out: Path, format: str = "savedmodel") -> str:
 
 
 def export_network(network: "keras.Model", out: Path, format: str = "savedmodel") -> str:
-    """Export a network and run the result once beside it.
+    """Export a network and compare the outputs of the result with its own.
 
-    The exported network takes normalised slices (N, H, W, C), as `data/transforms.py` makes them,
-    or volumes (N, D, H, W, C) where the network is three-dimensional. Auxiliary outputs are left
-    out.
+    The exported network takes normalized images (N, H, W, C), as `data/transforms/` makes them, or
+    volumes (N, X, Y, Z, C) if the network is three-dimensional. Auxiliary outputs are left out.
 
-    The largest difference must stay within TOLERANCE times the largest magnitude of the original's
-    output: relative, because the same rounding is 150 times as large in logits that reach 150 as in
-    probabilities. ONNX Runtime sums in another order than TensorFlow. In the narrow networks of
-    tests/models/test_all_models.py that makes 3e-7 to 3e-6, and 1e-5 in Swin-Unet, whose layer
-    norms divide by small deviations; 1e-4 leaves room for deeper sums. A batch norm with another
-    framework's epsilon (1e-3 for 1e-5, variance 1) would be off by 5e-4.
+    The largest difference must not exceed TOLERANCE times the largest magnitude of the original
+    output. The tolerance is relative because the same rounding error is 150 times as large in
+    logits that reach 150 as in probabilities. ONNX Runtime sums in another order than TensorFlow:
+    the difference is 3e-7 to 3e-6 in the narrow networks of tests/models/test_all_models.py, and
+    1e-5 in Swin-Unet, whose layer norms divide by small deviations; 1e-4 leaves room for deeper
+    networks. A batch norm with the epsilon of another framework (1e-3 instead of 1e-5, variance 1)
+    would differ by 5e-4.
 
-    Args and the returned line: as `export`.
+    Args:
+        network: the network.
+        out: folder of the SavedModel, or the .onnx file.
+        format: "savedmodel", or "onnx" (needs `pip install keras_medseg[export]`).
+
+    Returns:
+        One line with the largest difference on a batch of noise.
 
     Raises:
-        ValueError: for an unknown format, or when the exported network computes something else.
-        ImportError: for ONNX without its packages.
+        ValueError: the format is unknown, or the exported network computes something else.
+        ImportError: the packages for ONNX are not installed.
     """
     import keras
 
@@ -61,7 +67,7 @@ def export_network(network: "keras.Model", out: Path, format: str = "savedmodel"
 
     require_choice("format", format, FORMATS)
     network = main_output(network)
-    # Two samples, so that a batch size that was fixed while exporting shows.
+    # Two samples, to detect a batch size that was fixed by the export.
     batch = np.random.default_rng(0).standard_normal((2, *network.input_shape[1:]), np.float32)
     expected = keras.ops.convert_to_numpy(network(batch, training=False))
     write, run = FORMATS[format]
@@ -81,7 +87,7 @@ def export_network(network: "keras.Model", out: Path, format: str = "savedmodel"
 def _write_savedmodel(network: "keras.Model", out: Path) -> None:
     import keras
 
-    # network.export() writes every layer beside the graph: twice the size, in twice the time.
+    # network.export() also writes every layer beside the graph: twice the size, twice the time.
     archive = keras.export.ExportArchive()
     signature = [keras.InputSpec(shape=network.input_shape, dtype=network.inputs[0].dtype)]
     archive.add_endpoint("serve", lambda x: network(x, training=False), signature)
@@ -91,7 +97,7 @@ def _write_savedmodel(network: "keras.Model", out: Path) -> None:
 def _run_savedmodel(out: Path, batch: np.ndarray) -> np.ndarray:
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(out))  # owns the variables, so it needs a name
+    loaded = tf.saved_model.load(str(out))  # kept in a variable: it owns the weights
     return loaded.serve(batch).numpy()
 
 

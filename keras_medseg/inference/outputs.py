@@ -1,4 +1,4 @@
-"""From the outputs of networks to one label map."""
+"""Combine the outputs of networks into one label map."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,17 +7,17 @@ import numpy as np
 
 
 def main_output(network: keras.Model) -> keras.Model:
-    """A network without its auxiliary outputs, which follow the main one; else `network` itself."""
+    """A network with its main (first) output alone; `network` itself if it has no other."""
     if len(network.outputs) == 1:
         return network
     return keras.Model(network.input, network.outputs[0], name=network.name)
 
 
 def by_region(regions: Sequence[str], predicted: np.ndarray) -> dict[str, np.ndarray]:
-    """The maps (..., R) of a network by the regions that it predicts.
+    """Region -> its map, from the output (..., R) of a network for R regions.
 
     Raises:
-        ValueError: for another number of channels than regions.
+        ValueError: the number of channels is not that of the regions.
     """
     if predicted.shape[-1] != len(regions):
         raise ValueError(
@@ -35,27 +35,27 @@ def merge_nested(
 ) -> np.ndarray:
     """One label map from independent maps of nested regions, such as ET in TC in WT of BraTS.
 
-    Networks that were trained alone need not agree. A voxel counts for a region only where every
-    larger region was predicted too (intersection): core voxels outside the predicted whole tumor
-    become background, enhancing voxels outside the predicted core become edema or background.
-    WT is what the networks find most reliably (Table II of the DCABES 2020 paper: Dice 90.6 for
-    WT, 86.6 for TC, 77.5 for ET), and what only the smaller regions' networks see, mostly
-    vessels that enhance too, lies outside it. WT stays exactly as predicted. The union, which
-    lets the smaller region win (nnU-Net's order of labels), would keep ET as predicted instead.
-    The paper scores its networks one by one and says nothing about merging.
+    Networks that were trained separately may disagree. A voxel counts for a region only if every
+    larger region was predicted there too (intersection): core voxels outside the predicted whole
+    tumor become background, enhancing voxels outside the predicted core become edema or background.
+    The networks find WT most reliably (Table II of the DCABES 2020 paper: Dice 90.6 for WT, 86.6
+    for TC, 77.5 for ET); voxels that only the networks of the smaller regions find are mostly
+    vessels outside WT, which enhance too. WT stays exactly as predicted. The union, in which the
+    smaller region wins (nnU-Net's order of labels), would keep ET as predicted instead. The paper
+    scores its networks one by one and says nothing about merging.
 
     Args:
-        probabilities: region -> map of any one shape. With regions left out the rest is merged
-            alike: WT alone gives edema everywhere. Score only the regions that were given.
-        nesting: the regions from the outermost in, each with the label code that remains of it
-            outside of the next one.
-        threshold: a voxel belongs to a region when its probability is above it.
+        probabilities: region -> map; all maps have the same shape. Regions may be left out: WT
+            alone gives edema everywhere. Score only the regions that were given.
+        nesting: the regions from the outermost to the innermost, each with the label code of those
+            of its voxels that lie outside the next region.
+        threshold: a voxel belongs to a region if its probability is above it.
 
     Returns:
-        uint8 label codes, of the maps' shape.
+        uint8 label codes, in the shape of the maps.
 
     Raises:
-        ValueError: for no region, an unknown one, or maps of different shapes.
+        ValueError: no region is given, one is unknown, or the maps have different shapes.
     """
     shape = _one_shape(probabilities, nesting)
     labels, inside = np.zeros(shape, np.uint8), np.ones(shape, bool)
@@ -72,18 +72,18 @@ def most_likely(
     *,
     threshold: float = 0.5,
 ) -> np.ndarray:
-    """One label map from maps of regions that exclude each other: the likeliest one wins.
+    """One label map from maps of regions that exclude each other: the most likely region wins.
 
     Args:
-        probabilities: region -> map of any one shape.
+        probabilities: region -> map; all maps have the same shape.
         regions: region -> its label codes, the first of which is written.
         threshold: where no probability is above it, the label is background.
 
     Returns:
-        uint8 label codes, of the maps' shape.
+        uint8 label codes, in the shape of the maps.
 
     Raises:
-        ValueError: for no region, an unknown one, or maps of different shapes.
+        ValueError: no region is given, one is unknown, or the maps have different shapes.
     """
     _one_shape(probabilities, regions)
     codes = np.array([regions[name][0] for name in probabilities], np.uint8)
@@ -92,12 +92,12 @@ def most_likely(
 
 
 def check_slices(predicted: np.ndarray, expected: tuple[int, ...], case_id: str) -> None:
-    """Refuse maps of slices that do not fit the slices, or are not finite.
+    """Refuse predicted maps that do not have the shape of their slices, or are not finite.
 
     Args:
-        predicted: what should be (N, H, W, R).
+        predicted: the maps, expected to be (N, H, W, R).
         expected: (N, H, W).
-        case_id: whose slices they are, for the message.
+        case_id: the case of the slices, for the message.
 
     Raises:
         ValueError: naming the shapes, or the case.

@@ -1,25 +1,25 @@
-"""What is done to a predicted label map before it is written and scored."""
+"""Postprocessing of a predicted label map before it is written and scored."""
 
 import numpy as np
 from scipy import ndimage
 
 
 def drop_small_components(labels: np.ndarray, smallest: float) -> np.ndarray:
-    """Remove connected components that are small beside the largest one; mtds2021, section 3.4.
+    """Remove connected components that are small relative to the largest; mtds2021, section 3.4.
 
-    A component is everything predicted that hangs together through faces, edges or corners (26
-    neighbours), whatever its labels.
+    A component consists of predicted voxels that are connected through faces, edges or corners (26
+    neighbors), whatever their labels.
 
     Args:
         labels: (X, Y, Z) label map, 0 is background.
-        smallest: share of the largest component's voxels; what is below it becomes background. The
-            paper's is 0.1; 0 keeps all.
+        smallest: fraction of the voxels of the largest component; components with fewer become
+            background. 0.1 in the paper; 0 keeps all.
 
     Returns:
-        A new (X, Y, Z) map of the same dtype, or `labels` itself where nothing is removed.
+        A new (X, Y, Z) map of the same dtype, or `labels` itself if nothing is removed.
 
     Raises:
-        ValueError: for a share outside of 0 to 1.
+        ValueError: the fraction is not 0 to 1.
     """
     if not 0 <= smallest <= 1:
         raise ValueError(f"smallest: found {smallest}, expected a share of 0 to 1.")

@@ -1,4 +1,4 @@
-"""Whole volumes through a network that sees a patch at once: overlapping windows, averaged."""
+"""Predict whole volumes with a network for patches: overlapping windows are averaged."""
 
 import itertools
 import math
@@ -23,28 +23,29 @@ def predict_volume(
     batch_size: int = 1,
     test_time_flips: bool = False,
 ) -> np.ndarray:
-    """Probabilities of a whole volume, windows and weights as MONAI's sliding_window_inference.
+    """Probabilities of a whole volume; windows and weights as in MONAI's sliding_window_inference.
 
-    Beyond the volume this takes as much memory again as the result, and what the network needs for
-    one batch. The sums are taken window by window in one order: another `batch_size` changes the
-    result by no more than it changes what the network makes of a window.
+    Besides the volume and the result, this needs as much memory again as the result, and what the
+    network needs for one batch. Windows are added in a fixed order, so another `batch_size` changes
+    the result only as far as it changes the network's output for a window.
 
     Args:
         model: (N, *patch, C) -> (N, *patch, R), one output.
-        volume: (X, Y, Z, C) float32, normalized as in training. Where it is smaller than the patch
-            it is padded with 0 on both sides.
-        patch: (x, y, z) of the windows.
-        overlap: share of a window that its neighbor covers too, 0 to below 1.
-        mode: how windows are averaged; "gaussian" trusts their middle, see `importance_map`.
-        batch_size: windows that the network sees at once.
+        volume: (X, Y, Z, C) float32, normalized as in training. If it is smaller than the patch, it
+            is padded with 0 on both sides.
+        patch: (x, y, z) voxels of the windows.
+        overlap: share of a window that its neighbor also covers, 0 to below 1.
+        mode: how windows are averaged; "gaussian" gives their middle more weight, see
+            `importance_map`.
+        batch_size: windows per call of the network.
         test_time_flips: average over the volume mirrored along every set of axes: 8 times the work.
 
     Returns:
         (X, Y, Z, R) float32.
 
     Raises:
-        ValueError: for arguments out of their range or that do not fit each other, and for a
-            network whose output has another shape or is not finite.
+        ValueError: arguments are out of range or do not fit each other, or the output of the
+            network has another shape or is not finite.
     """
     _check(volume, patch, overlap, mode, batch_size)
     axes = range(len(patch))
@@ -64,10 +65,10 @@ def predict_volume(
 def window_starts(
     size: Sequence[int], patch: Sequence[int], overlap: float
 ) -> list[tuple[int, ...]]:
-    """First voxels of the windows that cover a volume, the last axis running fastest.
+    """First voxels of the windows that cover a volume; the last axis runs fastest.
 
-    Neighbours are int(patch * (1 - overlap)) voxels apart, at least one; the last window of an
-    axis ends where the volume does. A volume must not be smaller than the patch.
+    Neighbors are int(patch * (1 - overlap)) voxels apart, at least one; the last window of an axis
+    ends where the volume ends. A volume must not be smaller than the patch.
     """
     lines = []
     for full, wanted in zip(size, patch):
@@ -127,12 +128,12 @@ def _windows(
     overlap: float,
     batch_size: int,
 ) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-    """Each window's first voxel and what the network makes of it, (*patch, R)."""
+    """The first voxel of each window, and the network's output for it, (*patch, R)."""
     starts = window_starts(volume.shape[:-1], patch, overlap)
     batch = np.zeros((batch_size, *patch, volume.shape[-1]), np.float32)
     for done in range(0, len(starts), batch_size):
         now = starts[done : done + batch_size]
-        # The last batch keeps rows of the one before, or the network would be compiled again.
+        # The last batch is filled up with rows of the one before; another size would be compiled.
         for row, start in enumerate(now):
             batch[row] = volume[tuple(slice(f, f + size) for f, size in zip(start, patch))]
         predicted = np.asarray(model.predict_on_batch(batch))

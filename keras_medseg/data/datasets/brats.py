@@ -1,12 +1,12 @@
-"""BraTS from 2015 to 2023 and the Decathlon's brain tumors, recognized from the files' names.
+"""BraTS from 2015 to 2023 and the brain tumors of the Decathlon, recognized by their file names.
 
-A case is known by its file names, wherever it lies up to MAX_DEPTH folders below the one given:
-the case folder itself, HGG and LGG, one year, or a mixture of years. The label codes follow from
-the year and never from the labels found: 27 of the 368 cases of 2020 have no enhancing tumor.
+A case is recognized by its file names, up to MAX_DEPTH folders below the given one. That folder may
+be a case, one year (with HGG and LGG or not), or a mixture of years. The label codes follow from the
+year and never from the labels found: 27 of the 368 cases of 2020 have no enhancing tumor.
 
 BraTS2015 are the files VSD.Brain... after conversion from .mha to NIfTI. BraTS2023 stands for all
-names of the kind BraTS-GLI-00000-000 (also MEN, MET, SSA). Later years have the same names; labels
-that 2023 lacks are refused, and so are the children of BraTS-PED.
+names like BraTS-GLI-00000-000 (also MEN, MET, SSA). Later years have the same names; labels that
+2023 lacks are refused, and so are the cases of BraTS-PED.
 """
 
 import os
@@ -41,7 +41,7 @@ REGIONS: dict[str, Codes] = {
 }
 """The nested regions that the challenge scores."""
 TARGETS: dict[str, Codes] = {**REGIONS, "NCR": (NECROTIC,), "ED": (EDEMA,)}
-"""Whatever a network can be trained for: the regions, and the labels that are no region."""
+"""What a network can be trained for: the regions, and the labels that are no region."""
 MAX_DEPTH = 6
 
 _LABEL_NAMES = {EDEMA: "edema", NECROTIC: "necrotic, non-enhancing", ENHANCING: "enhancing"}
@@ -73,12 +73,12 @@ class _Layout:
     """How one year names its files.
 
     Attributes:
-        dataset: the year's name.
-        case: what a case's id looks like, a regular expression. Its group `patient` is equal for
-            all examinations of a patient, also across years where the names tell.
+        dataset: name of the year's data set.
+        case: regular expression of the case ids. Its group `patient` is equal for all examinations
+            of a patient, also across years if the names show it.
         names: role -> file name without suffix.
         codes: label on disk -> canonical label.
-        example: a case's id.
+        example: id of a case.
     """
 
     dataset: str
@@ -92,7 +92,7 @@ class _Layout:
         return tuple(role for role in self.names if role != _SEG)
 
     def match(self, stem: str) -> tuple[str, str] | None:
-        """Case id and role of a file name without suffix; None where it is not this year's."""
+        """Case id and role of a file name without suffix; None if it is not of this year."""
         for role, name in self.names.items():
             ending = name.removeprefix("{id}")
             if stem.casefold().endswith(ending.casefold()):
@@ -134,12 +134,12 @@ _LAYOUTS = {layout.dataset: layout for layout in (_2015, *_BY_NAME, _DECATHLON)}
 _DECATHLON_ROLES = {"imagesTr": "image", "imagesTs": "image", "labelsTr": _SEG}
 _2015_FILE = re.compile(r"VSD\.Brain\w*\.XX\.O\.(MR_Flair|MR_T1c?|MR_T2|OT)\b.*", re.IGNORECASE)
 _2015_ROLES = dict(zip(("mr_flair", "mr_t1", "mr_t1c", "mr_t2", "ot"), (*MODALITIES, _SEG)))
-# The name that this one segmentation carries in a common copy of the 2020 training data.
+# The name of this one segmentation in a widespread copy of the 2020 training data.
 _MISNAMED = ("BraTS20_Training_355", "W39_1998.09.19_Segm")
 
 
 class BratsWarning(UserWarning):
-    """A case that can be used but is odd."""
+    """A case that can be used but is unusual."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Brats(Dataset):
 
     @property
     def labels(self) -> Mapping[int, str]:
-        """Edema, necrotic (with non-enhancing) and enhancing tumor, from the outside in."""
+        """Edema, necrotic (and non-enhancing) and enhancing tumor, from the outermost inward."""
         return _LABEL_NAMES
 
     @property
@@ -178,7 +178,7 @@ class Brats(Dataset):
 
     @classmethod
     def layout_examples(cls) -> list[str]:
-        """The files of one case of every year; once for all years that name them alike."""
+        """The files of one case of every year; years with the same names appear once."""
         return [*_examples()]
 
     def find(self, folder: Path, *, labelled: bool = True) -> Listing:
@@ -191,8 +191,8 @@ class Brats(Dataset):
                 with all its images is found, and `labels` is None where there is no segmentation.
 
         Raises:
-            DataError: nothing recognized (with the expected tree beside the one found), a case
-                without all its files, or with a file twice.
+            DataError: nothing is recognized (the message shows the expected tree beside the one
+                found), or a case lacks a file or has one twice.
         """
         scan = _scan(folder)
         checks.raise_first(folder, [*chain.from_iterable(_file_errors(scan, labelled=labelled))])
@@ -207,7 +207,7 @@ class Brats(Dataset):
         """Read one case: modalities in the order of MODALITIES, labels in canonical codes.
 
         Returns:
-            image (X, Y, Z, 4) in LPS, int16 where that loses nothing and else float32; labels
+            image (X, Y, Z, 4) in LPS, int16 if that loses nothing, otherwise float32; labels
             (X, Y, Z) uint8 or None. In memory x runs fastest and the channel slowest, as on disk.
 
         Raises:
@@ -215,7 +215,7 @@ class Brats(Dataset):
                 modality without brain voxels; a label that the data set's code does not have.
 
         Warns:
-            BratsWarning: no tumor in the segmentation, or a file that is odd (see nifti.py).
+            BratsWarning: no tumor in the segmentation, or an unusual file (see nifti.py).
         """
         return _read(case).result(BratsWarning)
 
@@ -273,19 +273,19 @@ class Brats(Dataset):
         return self.read_labels(case.labels, case), spacing_mm
 
     def write_labels(self, path: Path, labels: np.ndarray, case: StoredCase) -> None:
-        """Write canonical labels as NIfTI that overlays the case's own files.
+        """Write canonical labels as a NIfTI file that overlays the case's own files.
 
-        The codes are those of the case's year, the axis order and affine those of its files, the
-        type is uint8. The file appears whole or not at all.
+        It has the label codes of the case's year, the axis order and affine of its files, and the
+        type uint8. The file is written completely or not at all.
 
         Args:
             path: a new or existing .nii or .nii.gz.
             labels: (X, Y, Z) uint8 canonical codes on the case's full grid, LPS.
-            case: the case that they belong to.
+            case: the case that was labelled.
 
         Raises:
-            ValueError: labels that are not on the full grid.
-            DataError: a folder that cannot be written.
+            ValueError: the labels are not on the full grid.
+            DataError: the folder cannot be written.
         """
         if labels.shape != tuple(case.full_shape):
             raise ValueError(
@@ -298,12 +298,12 @@ class Brats(Dataset):
 
 
 def to_canonical(labels: np.ndarray, dataset: str, where: Path | str) -> np.ndarray:
-    """Labels in the codes of a data set, of any shape and type -> canonical uint8.
+    """Convert labels from the codes of a data set, of any shape and type, to canonical uint8.
 
     Args:
         labels: the codes on disk.
-        dataset: whose codes they are, such as "BraTS2021".
-        where: the file that holds them, for the message.
+        dataset: the data set that defines the codes, such as "BraTS2021".
+        where: the file that holds the labels, for the message.
 
     Raises:
         DataError: a label that the data set's code does not have.
@@ -330,7 +330,7 @@ def to_canonical(labels: np.ndarray, dataset: str, where: Path | str) -> np.ndar
 
 
 def to_dataset_labels(labels: np.ndarray, dataset: str) -> np.ndarray:
-    """Canonical labels of any shape -> uint8 in the codes of a data set, to write predictions.
+    """Convert canonical labels of any shape to uint8 in the codes of a data set, for writing.
 
     Raises:
         ValueError: an unknown data set, or a label outside 0..3.
@@ -353,7 +353,7 @@ def to_dataset_labels(labels: np.ndarray, dataset: str) -> np.ndarray:
 
 @dataclass
 class _Found:
-    """A case's files: role -> paths, more than one when a file is there twice."""
+    """The files of a case: role -> paths; more than one path if a file occurs twice."""
 
     layout: _Layout
     id: str
@@ -444,10 +444,10 @@ def _group(found: _Found) -> str:
 
 
 def _file_errors(scan: _Scan, *, labelled: bool) -> list[list[DataError]]:
-    """Per case, the files that are missing or there twice.
+    """For each case, errors for files that are missing or occur twice.
 
-    With `labelled`, a segmentation is missed where another case of the same collection has one;
-    validation sets have none at all.
+    With `labelled`, a missing segmentation is an error if another case of the same collection has
+    one; validation sets have none at all.
     """
     crowded = Counter(found.folder for found in scan.cases)
     collections = [_collection(found, crowded) for found in scan.cases]
@@ -469,7 +469,7 @@ def _file_errors(scan: _Scan, *, labelled: bool) -> list[list[DataError]]:
 
 
 def _collection(found: _Found, crowded: Counter) -> Path:
-    """The folder whose cases have segmentations all or none."""
+    """The folder whose cases must either all have segmentations or all have none."""
     if found.layout is _DECATHLON:
         return found.files["image"][0].parent if "image" in found.files else found.folder
     return found.folder if crowded[found.folder] > 1 else found.folder.parent
@@ -587,7 +587,7 @@ def _read_labels(truth: nifti.Volume, dataset: str, reading: Reading) -> np.ndar
 
 
 def _stack(arrays: Sequence[np.ndarray], affine: np.ndarray) -> np.ndarray:
-    """Modalities (X, Y, Z) or one (X, Y, Z, C) in the file's order -> (X, Y, Z, C) in LPS."""
+    """Modalities (X, Y, Z), or one (X, Y, Z, C), in file order -> (X, Y, Z, C) in LPS."""
     channels = [*np.moveaxis(arrays[0], 3, 0)] if arrays[0].ndim == 4 else arrays
     lossless = all(_fits_int16(channel) for channel in channels)
     views = [nifti.reorient(channel, affine) for channel in channels]
@@ -631,9 +631,9 @@ _SHOWN = 12
 
 
 def _trees(scan: _Scan, problems: Sequence[Problem]) -> str:
-    """The expected tree beside the one found, in two columns of less than 100 characters.
+    """The expected tree beside the one found, in two columns, less than 100 characters wide.
 
-    Shown are cases with errors, or the first one of each data set when there is no error.
+    It shows the cases with errors or, without errors, the first case of each data set.
     """
     if not scan.cases:
         return checks.beside_listing([*_examples()], scan.folder)
@@ -669,7 +669,7 @@ def _case_rows(found: _Found, scan: _Scan, errors: set[Path]) -> Iterator[tuple[
 
 
 def _examples() -> Iterator[str]:
-    """What cases look like; the files once for all years that name them alike."""
+    """The files of an example case of every year; years with the same names appear once."""
     for _, layouts in groupby(_LAYOUTS.values(), key=lambda layout: layout.names):
         for layout in layouts:
             folder = "Task01_BrainTumour" if layout is _DECATHLON else layout.example

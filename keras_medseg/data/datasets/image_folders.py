@@ -3,26 +3,26 @@
 CVC-ClinicDB (`Original/1.tif`, `Ground Truth/1.tif`, README.txt with the table of sequences), ISIC
 2016 to 2018 Task 1 (`ISIC_0000000.jpg`, `ISIC_0000000_segmentation.png`), any `images/` beside
 `masks/` with equal names (the mask's may end in _mask or _segmentation), and any images listed in
-a `manifest.csv` with the columns image, mask and perhaps group and split; its paths start from its
-own folder.
+a `manifest.csv` with the columns image, mask and, optionally, group and split; its paths are
+relative to its own folder.
 
-What a single file may be is the table of image_files.py. Beyond that:
+The table in image_files.py says which single files are accepted. Beyond that:
 
 | found | verdict |
 |---|---|
 | image without mask, mask without image | error; sets without any mask may be left out |
-| two files for one case, or names that differ in upper and lower case only | error |
+| two files for one case, or names that differ only in upper and lower case | error |
 | image and mask of different sizes | error |
-| EXIF orientation | turned, with a warning; not where only the unturned image fits its mask |
+| EXIF orientation | rotated, with a warning; not if only the unrotated image fits its mask |
 | gray image in CVC-ClinicDB or ISIC; gray beside color images in one folder | error |
-| image of one value only | error |
-| mask that is not binary | table of masks.py; no warning for the 138 in CVC-ClinicDB |
-| mask without any object, or nothing but object | warning |
-| mask with codes of other classes alone | no warning |
-| other files in the folders | warning; texts, tables and masks of other tasks are passed over |
-| frame that no sequence of README.txt has, or two | error |
-| CVC-ClinicDB without README.txt, or without its table | the table of the original's 612 frames |
-| frames that README.txt lists and that are not there | warning |
+| image with a single value | error |
+| mask that is not binary | see the table in masks.py; no warning for the 138 in CVC-ClinicDB |
+| mask without any object, or of the object alone | warning |
+| mask with codes of other classes only | no warning |
+| other files in the folders | warning; texts, tables and masks of other tasks are ignored |
+| frame in no sequence of README.txt, or in two | error |
+| CVC-ClinicDB without README.txt, or without its table | the original table of 612 frames is used |
+| frames that README.txt lists but that are missing | warning |
 | manifest with other columns, separators or encoding, or without rows | error |
 | manifest row with missing fields or files, or an unknown split | error |
 | one group of a manifest on both sides of its split | error |
@@ -80,7 +80,7 @@ _TREES = {
 
 
 class ImageWarning(UserWarning):
-    """An image or mask that can be used but is odd."""
+    """An image or mask that can be used but is unusual."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +88,9 @@ class ImageFolders(Dataset):
     """Two-dimensional images with masks: CVC-ClinicDB, ISIC, images beside masks, or a manifest.
 
     Attributes:
-        classes: name -> gray codes in the masks. The first name becomes label 1, and so on;
-            "background" names codes that become 0, as code 0 does anyway. Without codes (one
-            class at most) whatever is not background is the object.
+        classes: name -> gray codes in the masks. The first class becomes label 1, and so on; the
+            codes of "background" become 0, as code 0 always does. A class without codes (only if
+            it is the single one) is everything that is not background.
     """
 
     suffix: ClassVar[str] = ".png"
@@ -112,7 +112,7 @@ class ImageFolders(Dataset):
         if self._table is None and len(self.labels) > 1:
             raise ValueError(f"classes: found {classes}, expected gray codes for each of several.")
 
-    # The order of the classes counts, which the equality of mappings ignores.
+    # The order of the classes matters, but mappings compare equal in any order.
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ImageFolders) and self._key == other._key
@@ -126,12 +126,12 @@ class ImageFolders(Dataset):
 
     @property
     def _table(self) -> np.ndarray | None:
-        """(256,) uint8: label of every gray code; None where the classes have no codes."""
+        """(256,) uint8: label of every gray code; None if the classes have no codes."""
         return masks.code_table(self.classes) if any(self.classes.values()) else None
 
     @property
     def labels(self) -> Mapping[int, str]:
-        """The classes without the background, or "object" where none is named."""
+        """The classes without the background, or "object" if none is named."""
         names = [name for name in self.classes if name != masks.BACKGROUND] or ["object"]
         return dict(enumerate(names, 1))
 
@@ -142,7 +142,7 @@ class ImageFolders(Dataset):
 
     @classmethod
     def recognizes(cls, folder: Path) -> bool:
-        """Whether `folder` is or has a manifest, or holds images in a layout that is known."""
+        """Whether `folder` is or contains a manifest, or contains images in a known layout."""
         with checks.readable_folders():
             if _manifest_of(folder) is not None:
                 return True
@@ -150,26 +150,26 @@ class ImageFolders(Dataset):
 
     @classmethod
     def layout_examples(cls) -> list[str]:
-        """The files of every layout."""
+        """The files of each layout."""
         return _examples(_TREES)
 
     def find(self, folder: Path, *, labelled: bool = True) -> Listing:
-        """All cases below `folder`, sorted by data set and id, numbers as numbers.
+        """All cases below `folder`, sorted by data set and id; numbers in ids sort as numbers.
 
         A case's group is its sequence in CVC-ClinicDB (29 sequences of 25 videos; which of them
         share a video is not published), the manifest's group, and otherwise the image itself.
 
         Args:
-            folder: also the path of a manifest.
-            labelled: leave out images that come without masks, and insist on a mask where other
-                images of the same folder have one.
+            folder: of the data set, or the path of a manifest.
+            labelled: leave out image sets without masks, and raise an error for an image without a
+                mask if other images of its folder have one.
 
         Returns:
-            The cases, and their sides where a manifest has the column split.
+            The cases, and their sides if a manifest has the column split.
 
         Raises:
-            DataError: nothing recognized (with the expected tree beside the one found), more than
-                one data set, or a folder or manifest that the module's table calls an error.
+            DataError: nothing is recognized (the message shows the expected tree beside the one
+                found), more than one data set, or an error in the module's table.
         """
         scan = _scan(folder)
         errors = [*scan.errors, *chain.from_iterable(map(_file_errors, scan.found))]
@@ -189,11 +189,10 @@ class ImageFolders(Dataset):
             image (H, W, 1, C) uint8, C 1 or 3; labels (H, W, 1) uint8 or None.
 
         Raises:
-            DataError: a file that image_files.py refuses, or what the module's table calls an
-                error.
+            DataError: a file that image_files.py refuses, or an error in the module's table.
 
         Warns:
-            ImageWarning: what the table calls a warning.
+            ImageWarning: a warning in the module's table.
         """
         return _read(case, self._table).result(ImageWarning)
 
@@ -232,16 +231,16 @@ class ImageFolders(Dataset):
     def read_labels(self, path: Path, case: Case | StoredCase) -> np.ndarray:
         """A mask as `write_labels` writes it -> (H, W, 1) uint8 labels.
 
-        Where there is one class, whatever is not 0 belongs to it.
+        If there is one class, everything that is not 0 belongs to it.
 
         Args:
-            path: the mask, also in another format than PNG.
-            case: whose size the mask must have: a `Case` that of its files, a `StoredCase` the
-                one that it was decoded to.
+            path: the mask, in PNG or another image format.
+            case: gives the size that the mask must have: for a `Case` that of its files, for a
+                `StoredCase` that of the decoded image.
 
         Raises:
-            DataError: a mask that is missing or damaged, of another size, or with codes that are
-                no labels.
+            DataError: the mask is missing or damaged, has another size, or codes that are no
+                labels.
         """
         codes = image_files.read_mask(path).pixels
         size = self._size(case)
@@ -257,7 +256,7 @@ class ImageFolders(Dataset):
         return (codes > 0).astype(np.uint8) if len(self.labels) == 1 else codes
 
     def _check_codes(self, codes: np.ndarray, path: Path) -> None:
-        """Refuse an annotation, which has other codes than the masks that `write_labels` writes."""
+        """Refuse an annotation: its codes differ from those that `write_labels` writes."""
         names = ", ".join(self.labels.values())
         found, count = f"gray code {codes.max()}", len(self.labels)
         if count > 1 and codes.max() > count:
@@ -279,17 +278,17 @@ class ImageFolders(Dataset):
         return reading.arrays.image.shape[:2]
 
     def write_labels(self, path: Path, labels: np.ndarray, case: StoredCase) -> None:
-        """Write (H, W, 1) uint8 labels as 8-bit gray: one class alone as 255, several as they are.
+        """Write (H, W, 1) uint8 labels as 8-bit gray: a single class as 255, several unchanged.
 
         Args:
-            path: ends in .png, whose compression loses nothing.
+            path: ends in .png, which is lossless.
             labels: on the grid of the decoded case, or of the image that it was decoded from.
-            case: the case that they belong to.
+            case: the case that was labelled.
 
         Raises:
-            ValueError: labels of another size.
+            ValueError: the labels have another size.
         """
-        # A stored image may have been resized; its own size is that of the file.
+        # A stored image may have been resized; `own` is the size of its file.
         decoded = tuple(case.full_shape)
         own = tuple(case.source_shape)
         if labels.shape not in (decoded, own):
@@ -306,7 +305,7 @@ class ImageFolders(Dataset):
 
 @dataclass
 class _Found:
-    """A case's files: more than one image or mask where a file is there twice."""
+    """The files of a case: more than one image or mask if a file occurs twice."""
 
     id: str
     dataset: str
@@ -323,15 +322,15 @@ class _Found:
 
 @dataclass
 class _Scan:
-    """What lies in a folder.
+    """The contents of a folder.
 
     Attributes:
-        folder: also a manifest.
-        layout: a key of _TREES; None where no layout was recognized.
+        folder: the folder, or the path of a manifest.
+        layout: a key of _TREES; None if no layout was recognized.
         found: the cases.
-        errors: of no single case.
-        remarks: (file, message) of what is odd.
-        sides: case id -> "training" or "validation", where a manifest says so.
+        errors: those that do not belong to a single case.
+        remarks: (file, message) of what is unusual.
+        sides: case id -> "training" or "validation", if a manifest says so.
     """
 
     folder: Path
@@ -358,7 +357,7 @@ def _scan(folder: Path) -> _Scan:
 
 
 def _manifest_of(folder: Path) -> Path | None:
-    """The manifest that a folder holds, or that is given in its place."""
+    """The manifest in a folder, or the one given instead of a folder."""
     if folder.is_file() and folder.suffix.lower() == ".csv":
         return folder
     return folder / MANIFEST if (folder / MANIFEST).exists() else None
@@ -376,7 +375,7 @@ def _scan_manifest(scan: _Scan, path: Path) -> None:
 
 
 def _natural(id: str) -> list[tuple[bool, int, str]]:
-    """Sorts numbers inside of names as numbers: 2 before 10."""
+    """Sort key that treats numbers inside names as numbers: 2 before 10."""
     parts = [part for part in re.split(r"([0-9]+)", id) if part]
     return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
@@ -396,7 +395,7 @@ def _homes(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _holds_images(home: tuple[str, Path]) -> bool:
-    """Whether there is an image where the layout has them."""
+    """Whether there is an image where the layout expects images."""
     layout, folder = home
     names = {CVC: _CVC_FOLDERS, IMAGES: {"images"}}.get(layout, set())
     inside = [path for path in checks.entries(folder) if path.is_dir()]
@@ -448,7 +447,7 @@ def _scan_cvc(scan: _Scan, home: Path) -> None:
 
 
 def _sequences(scan: _Scan, home: Path) -> dict[int, range]:
-    """Sequence -> its frames, of README.txt or of the original data set."""
+    """Sequence -> its frames, from README.txt or from the original data set."""
     for readme in (home / "README.txt", home.parent / "README.txt"):
         if readme.exists():
             rows = _README_ROW.findall(readme.read_text("latin-1"))
@@ -501,7 +500,7 @@ def _images_in(scan: _Scan, home: Path, name: str) -> Iterator[Path]:
 
 
 def _image_files(scan: _Scan, folder: Path) -> Iterator[Path]:
-    """The files whose names are those of images; the others are noted."""
+    """The files with the suffix of an image; the others become remarks."""
     for path in checks.entries(folder):
         if path.is_dir():
             continue
@@ -537,7 +536,7 @@ def _id_errors(scan: _Scan) -> Iterator[DataError]:
 
 
 def _file_errors(found: _Found) -> list[DataError]:
-    """A partner that is missing, or a file that is there twice."""
+    """Errors for a missing image or mask, or for a file that occurs twice."""
     errors = []
     for what, paths, other in (
         ("image", found.images, found.masks),
@@ -611,7 +610,7 @@ def _check_image(image: image_files.Raster, dataset: str) -> None:
 def _turned(
     image: image_files.Raster, mask: image_files.Raster | None
 ) -> tuple[np.ndarray, np.ndarray | None, str]:
-    """Image and mask with EXIF's orientation applied, and what is to be said about it."""
+    """Image and mask with the EXIF orientation applied, and remarks about it."""
     stored = image.pixels
     pixels = image_files.upright(stored, image.orientation)
     about = f"{image.path}: found EXIF orientation {image.orientation}, expected 1. "

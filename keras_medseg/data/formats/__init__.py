@@ -1,1 +1,1 @@
-"""Single files, read strictly and written whole or not at all: NIfTI, images, masks, manifests."""
+"""Single files, strictly checked when read and atomically written: NIfTI, images, masks, CSV."""

@@ -1,24 +1,24 @@
 """Strict reading of PNG, JPEG, TIFF and BMP files into 8-bit pixels, and writing of them.
 
-tifffile reads TIFF, Pillow the rest (and the TIFF compressions that tifffile leaves to a package of
-its own); both come with scikit-image. TIFF goes to tifffile because Pillow refuses three samples
-that are declared "minisblack", which is what CVC-ClinicDB's files are. What a file holds is judged
-here, by its own header and not by what a reader makes of it:
+tifffile reads TIFF, Pillow the rest (and the TIFF compressions for which tifffile needs a separate
+package); both come with scikit-image. TIFF is read by tifffile because Pillow refuses three samples
+that are declared "minisblack", as in the files of CVC-ClinicDB. This module decides by the header of
+a file what is accepted, not by what a reader returns:
 
 | file | verdict |
 |---|---|
 | empty, unreadable, a folder, a broken link | error |
-| text, HTML, a Git LFS pointer, GIF, WebP and whatever else is none of the four formats | error |
-| a suffix that belongs to another of the four formats | read as what it is, with a warning |
+| text, HTML, a Git LFS pointer, GIF, WebP and anything else that is not of the four formats | error |
+| a suffix that belongs to another of the four formats | the content decides, with a warning |
 | cut short, whatever the format | error |
 | PNG with a wrong checksum in any chunk, or without its end | error |
-| JPEG with bytes changed in its middle | error where the decoder notices; JPEG has no checksum |
+| JPEG with bytes changed in its middle | error if the decoder notices; JPEG has no checksum |
 | more than one frame or page (APNG, TIFF); the first of a camera's MPO is the image | error |
 | 16-bit, 2-bit, 4-bit, float or signed samples; CMYK, Lab and other color spaces | error |
-| more than 80 million pixels by its header: perhaps a decompression bomb | error, not decoded |
+| more than 80 million pixels by its header: possibly a decompression bomb | error, not decoded |
 | alpha that is 255 everywhere | dropped |
-| alpha that is not, or a transparent color | error |
-| palette | an image gets its colors; a mask: error, as index or color may be meant |
+| any other alpha, or a transparent color | error |
+| palette | image: replaced by its colors; mask: error, because index or color may be meant |
 | 1 bit per pixel | 0 and 255 |
 | TIFF with "miniswhite" | inverted |
 | three equal channels in a mask | one of them |
@@ -48,7 +48,7 @@ SUFFIXES = {
     ".tiff": "TIFF",
     ".bmp": "BMP",
 }
-"""What an image's name may end with, and the format it promises."""
+"""Suffix of an image file -> the format that it should have."""
 MAX_PIXELS = 80_000_000
 
 _SIGNATURES = {
@@ -75,8 +75,8 @@ class Raster:
         path: the file.
         mode: a key of Pillow's: "1", "L", "LA", "RGB", "RGBA" or "P".
         pixels: (H, W, S) uint8 in the file's own orientation; a palette is replaced by its colors.
-        orientation: EXIF's, 1 to 8.
-        remarks: what is odd about the file.
+        orientation: from EXIF, 1 to 8.
+        remarks: what is unusual about the file.
     """
 
     path: Path
@@ -90,7 +90,7 @@ def load(path: Path | str) -> Raster:
     """Read a file to its last byte.
 
     Raises:
-        DataError: whatever the module's table calls an error.
+        DataError: an error in the module's table.
     """
     path = Path(path)
     content = _read_bytes(path)
@@ -103,17 +103,17 @@ def load(path: Path | str) -> Raster:
         mode, pixels, orientation = _DECODERS.get(kind, _decode_by_pillow)(path, content)
     except DataError:
         raise
-    # Decoders of damaged bytes raise whatever their authors did not think of.
+    # Decoders may raise any exception on damaged bytes.
     except Exception as error:
         raise _undecodable(path, kind, error) from error
     return Raster(path, mode, pixels, orientation, remarks)
 
 
 def read_image(path: Path | str) -> Raster:
-    """An image, gray (H, W, 1) or color (H, W, 3), without its alpha.
+    """Read an image, gray (H, W, 1) or color (H, W, 3), without its alpha channel.
 
     Raises:
-        DataError: as `load`, and an image with transparent pixels.
+        DataError: as `load`, or an image with transparent pixels.
     """
     raster = load(path)
     pixels = _without_alpha(raster)
@@ -122,10 +122,10 @@ def read_image(path: Path | str) -> Raster:
 
 
 def read_mask(path: Path | str) -> Raster:
-    """A mask's gray codes, (H, W, 1).
+    """Read the gray codes of a mask, (H, W, 1).
 
     Raises:
-        DataError: as `load`, and a palette, transparent pixels or colors.
+        DataError: as `load`, or a palette, transparent pixels or colors.
     """
     raster = load(path)
     if raster.mode == "P":
@@ -139,7 +139,7 @@ def read_mask(path: Path | str) -> Raster:
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """(H, W, S) as it is meant to be looked at, by EXIF's orientation 1 to 8."""
+    """Rotate and mirror (H, W, S) pixels upright, by their EXIF orientation 1 to 8."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -150,11 +150,11 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def write(path: Path, pixels: np.ndarray) -> None:
-    """Write (H, W) or (H, W, 1, 2 or 3) uint8 in the format of the suffix, whole or not at all.
+    """Write (H, W) or (H, W, 1, 2 or 3) uint8 in the format of the suffix; atomically.
 
-    Two channels are gray and alpha, which only PNG can hold. JPEG loses a little (quality
-    92, no chroma subsampling), PNG, TIFF and BMP nothing. TIFF is written with deflate and
-    "minisblack", as CVC-ClinicDB is.
+    Two channels are gray and alpha, which only PNG can hold. JPEG is slightly lossy (quality 92, no
+    chroma subsampling); PNG, TIFF and BMP are lossless. TIFF is written with deflate and
+    "minisblack", as in CVC-ClinicDB.
 
     Raises:
         ValueError: pixels of another type or shape, or an unknown suffix.
@@ -226,7 +226,7 @@ def _undecodable(path: Path, kind: str, error: Exception) -> DataError:
 
 
 def _check_png(path: Path, content: bytes) -> None:
-    """Every chunk's checksum, the end, one frame, 8 bits. Decoders stop before all that."""
+    """Check the checksum of every chunk, the end, one frame, 8 bits; decoders check less."""
     position, name = 8, b""
     while name != b"IEND":
         size, name = struct.unpack(">I4s", content[position : position + 8].ljust(8, b"\0"))
@@ -337,7 +337,7 @@ def _tiff_pixels(path: Path, page: tifffile.TiffPage) -> tuple[str, np.ndarray]:
 
 
 def _tiff_has_more(content: bytes) -> bool:
-    """Whether the first directory is followed by another; tifffile ignores one beyond the end."""
+    """Whether the first directory names another; tifffile ignores one beyond the file's end."""
     order = "<" if content[:2] == b"II" else ">"
     (start,) = struct.unpack_from(f"{order}I", content, 4)
     (count,) = struct.unpack_from(f"{order}H", content, start)

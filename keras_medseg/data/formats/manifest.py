@@ -1,7 +1,7 @@
 """An image data set listed in a CSV file, and strict reading of such files.
 
-A manifest has the columns image and mask, and may have group and split. Its paths start from its
-own folder; an empty mask means an image without one.
+A manifest has the columns image and mask, and may have group and split. Its paths are relative to
+its own folder; an empty mask means an image without a mask.
 """
 
 import csv
@@ -14,9 +14,9 @@ from pathlib import Path
 from keras_medseg.errors import DataError
 
 TRAINING, VALIDATION = "training", "validation"
-"""What the column split may say."""
+"""The values of the column split."""
 
-# What the validation side was called in older manifests.
+# The name of the validation side in older manifests.
 _OLD_NAMES = {"held_out": VALIDATION}
 _MEND = "Mend the row."
 
@@ -26,11 +26,11 @@ class ManifestRow:
     """One image.
 
     Attributes:
-        id: the image's path without suffix and without the folders that all images share.
+        id: path of the image without suffix and without the folders that all images share.
         image: path of the image.
         mask: path of its mask, or None.
-        group: what a split must keep on one side; the id where the manifest names none.
-        side: TRAINING, VALIDATION, or None where the manifest has no column split.
+        group: images of one group stay on one side of a split; the id if the manifest names none.
+        side: TRAINING, VALIDATION, or None if the manifest has no column split.
     """
 
     id: str
@@ -41,7 +41,7 @@ class ManifestRow:
 
 
 def read_manifest(path: Path) -> tuple[list[ManifestRow], list[DataError]]:
-    """The sound rows of a manifest, and what is wrong with the others."""
+    """The valid rows of a manifest, and an error for each of the others."""
     try:
         rows = _read_rows(path, ("image", "mask"), ("group", "split"))
     except DataError as error:
@@ -74,7 +74,7 @@ def _read_rows(
     """(line, column -> value) of a CSV file in UTF-8 with exactly these columns, in any order.
 
     Raises:
-        DataError: another text, other columns, no rows, or a row with more or fewer fields.
+        DataError: another encoding, other columns, no rows, or a row with more or fewer fields.
     """
     try:
         reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig")), strict=True)

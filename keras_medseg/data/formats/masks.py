@@ -3,14 +3,14 @@
 | mask | verdict |
 |---|---|
 | no classes named: 0 and one other value | what is not 0 is the object |
-| no classes named: gray edges (at most 3 % of it between 32 and 223) | over 127, with a remark |
+| no classes named: gray edges (at most 3 % of it between 32 and 223) | object over 127, a remark |
 | no classes named: anything else | error |
-| classes named: a value of none of them, at most 5 % of it | the nearest other pixel's, a remark |
-| classes named: more of such values | error |
+| classes named: at most 5 % of the pixels have other values | see below, with a remark |
+| classes named: more pixels with other values | error |
 
-Gray edges come from drawing tools and from scaling. Between two classes they run through the codes
-of other classes, so the nearest value may be a class that is not there; such a pixel takes the
-class of the nearest pixel with a known code.
+Gray edges come from drawing tools and from scaling. Between two classes they may pass through the
+codes of a third class that is not there. So a pixel with an unknown code takes the class of the
+nearest pixel with a known code, not the class with the nearest code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from scipy import ndimage
 from keras_medseg.errors import DataError
 
 BACKGROUND = "background"
-"""Names, among classes, the codes that become 0."""
+"""The class whose codes become label 0."""
 
 _GRAY_EDGES, _FEWEST_GRAYS = 0.03, 5
 _OFF_GRID = 0.05
@@ -33,7 +33,7 @@ def code_table(classes: Mapping[str, Sequence[int]]) -> np.ndarray:
     """(256,) uint8: label of every gray code; the first class is 1, and so on, 0 background.
 
     Raises:
-        ValueError: a class without codes, a code twice, or one that is not 0 to 255.
+        ValueError: a class without codes, a code that occurs twice, or one that is not 0 to 255.
     """
     names = [name for name in classes if name != BACKGROUND]
     codes = [code for name in classes for code in classes[name]]
@@ -51,15 +51,15 @@ def code_table(classes: Mapping[str, Sequence[int]]) -> np.ndarray:
 
 
 def labels_of_classes(codes: np.ndarray, table: np.ndarray, path: Path) -> tuple[np.ndarray, str]:
-    """(H, W) uint8 codes -> (H, W) uint8 labels, and what is odd about the mask, if anything.
+    """(H, W) uint8 codes -> (H, W) uint8 labels, and a remark if the mask is unusual.
 
     Args:
-        codes: the mask's pixels.
-        table: of `code_table`.
-        path: the mask's file, for the messages.
+        codes: pixels of the mask.
+        table: from `code_table`.
+        path: of the mask, for the messages.
 
     Raises:
-        DataError: too many pixels whose code no class has.
+        DataError: too many pixels have a code of no class.
     """
     labels = table[codes]
     unknown = labels == _UNKNOWN
@@ -83,12 +83,13 @@ def labels_of_object(
     """As `labels_of_classes` for a mask of one object: labels 0 and 1.
 
     Args:
-        codes: the mask's pixels.
-        path: the mask's file, for the messages.
-        fewest_grays: a mask with fewer gray values, 0 and 255 included, has classes, not edges.
+        codes: pixels of the mask.
+        path: of the mask, for the messages.
+        fewest_grays: fewer gray values than this, 0 and 255 included, are taken for classes rather
+            than for gray edges.
 
     Raises:
-        DataError: a mask that is not binary.
+        DataError: the mask is not binary.
     """
     values, counts = np.unique(codes, return_counts=True)
     constant = len(values) == 1 and values[0] in (0, 1, 255)

@@ -1,10 +1,10 @@
-"""Strict NIfTI: nibabel for the format, and the checks that it leaves out.
+"""Strict reading of NIfTI: nibabel parses the format, this module adds the checks it leaves out.
 
-A damaged file is a NiftiError, an odd one has remarks; both name the file, the field, what was
-found, what was expected and what to do. Read are single-file NIfTI-1 and NIfTI-2 images (.nii,
-.nii.gz) of either byte order with integers or floats of up to 64 bits. Refused are .hdr/.img pairs,
-RGB, complex and bit types, lengths not in millimeters, and files larger than LIMIT_BYTES. A flipped
-bit among the voxels of a plain .nii cannot be noticed: the format has no checksum, gzip has.
+A damaged file raises a NiftiError, an unusual one gets remarks; both name the file, the field, what
+was found, what was expected and what to do. The module reads single-file NIfTI-1 and NIfTI-2 images
+(.nii, .nii.gz) of either byte order with integers or floats of up to 64 bits. It refuses .hdr/.img
+pairs, RGB, complex and bit types, lengths not in millimeters, and files larger than LIMIT_BYTES. A
+flipped bit among the voxels of a plain .nii goes unnoticed: unlike gzip, the format has no checksum.
 """
 
 import gzip
@@ -32,14 +32,14 @@ from keras_medseg.errors import DataError
 from keras_medseg.files import write_atomic
 
 LIMIT_BYTES = 2**31
-"""Largest header plus voxels that is read, in bytes after decompression."""
+"""Largest header plus voxels that are read, in bytes after decompression."""
 
 TOLERANCE_MM = 0.1
 """Two affines agree when no corner of the volume moves by more than this."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 16
-# The most that deflate can gain: 258 bytes from 2 bits (zlib's technical notes).
+# The largest compression ratio of deflate: 258 bytes from 2 bits (zlib's technical notes).
 _DEFLATE_RATIO = 1032
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _MAGIC = {348: b"n+1", 540: b"n+2"}
@@ -57,7 +57,7 @@ class NiftiError(DataError):
 
 @dataclass(frozen=True)
 class Header:
-    """What a NIfTI header says, checked.
+    """The checked contents of a NIfTI header.
 
     Attributes:
         path: the file.
@@ -67,9 +67,9 @@ class Header:
         spacing_mm: voxel size along the first three axes.
         header_bytes: 348 or 540.
         offset: bytes before the first voxel.
-        slope: factor of the voxels on disk; 1 where the file does not scale.
-        intercept: what is added after that; 0 where the file does not scale.
-        remarks: what is odd about the header.
+        slope: factor of the voxels on disk; 1 if the file has no scaling.
+        intercept: added after that; 0 if the file has no scaling.
+        remarks: what is unusual about the header.
     """
 
     path: Path
@@ -91,12 +91,12 @@ class Header:
 
 @dataclass(frozen=True)
 class Volume:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
-        array: the voxels, scaled where the file says so.
-        header: the file's.
-        remarks: what is odd about header and voxels.
+        array: the voxels, with the scaling of the file applied.
+        header: of the file.
+        remarks: what is unusual about header and voxels.
     """
 
     array: np.ndarray
@@ -105,10 +105,10 @@ class Volume:
 
 
 def read_header(path: Path | str) -> Header:
-    """Read and check the header, and whether the file can hold what it announces.
+    """Read and check the header, and whether the file is large enough for its voxels.
 
     Raises:
-        NiftiError: the file or its header is damaged, or of a kind that is not read.
+        NiftiError: the file or its header is damaged, or of an unsupported kind.
     """
     with _open(Path(path)) as stream:
         return _read_header(stream)
@@ -119,10 +119,10 @@ def load(path: Path | str, *, dimensions: int = 3) -> Volume:
 
     Args:
         path: the file.
-        dimensions: number of axes asked for; further axes of length 1 are dropped.
+        dimensions: number of axes of the result; further axes of length 1 are dropped.
 
     Raises:
-        NiftiError: damaged, of a kind that is not read, or with voxels that are not finite.
+        NiftiError: the file is damaged, of an unsupported kind, or has voxels that are not finite.
     """
     with _open(Path(path)) as stream:
         header = _read_header(stream)
@@ -136,17 +136,17 @@ def load(path: Path | str, *, dimensions: int = 3) -> Volume:
 def write_volume(
     path: Path | str, array: np.ndarray, affine: np.ndarray, *, dtype: DTypeLike | None = None
 ) -> None:
-    """Write a NIfTI-1 file, completely or not at all; equal arguments give equal bytes.
+    """Write a NIfTI-1 file atomically; equal arguments give equal bytes.
 
     Args:
         path: ends in .nii or .nii.gz; an existing file is replaced.
         array: (X, Y, Z) or (X, Y, Z, C); booleans become uint8.
         affine: (4, 4) voxel -> mm.
-        dtype: type on disk; integers must survive the conversion unchanged.
+        dtype: type on disk; the conversion must not change integers.
 
     Raises:
-        ValueError: an argument that NIfTI cannot hold.
-        NiftiError: another suffix, or a folder that cannot be made or written.
+        ValueError: an argument that NIfTI cannot represent.
+        NiftiError: another suffix, or a folder that cannot be created or written.
     """
     path = Path(path)
     header = _new_header(array, affine)
@@ -180,7 +180,7 @@ def restore(array: np.ndarray, axis_codes: tuple[str, str, str]) -> np.ndarray:
 
 
 def corner_distance_mm(affine_a: np.ndarray, affine_b: np.ndarray, shape: tuple[int, ...]) -> float:
-    """The largest distance in mm between where two affines put a corner voxel of the volume."""
+    """The largest distance in mm between the positions that two affines give a corner voxel."""
     corners = np.array([*product(*((0, n - 1) for n in shape[:3]), [1])], dtype=float)
     apart = corners @ (np.asarray(affine_a, float) - np.asarray(affine_b, float)).T
     return float(np.linalg.norm(apart[:, :3], axis=1).max())
@@ -189,13 +189,13 @@ def corner_distance_mm(affine_a: np.ndarray, affine_b: np.ndarray, shape: tuple[
 def check_grid(
     path: Path | str, shape: tuple[int, ...], affine: np.ndarray, *, of: Path | str
 ) -> None:
-    """Check from its header that a file lies on the grid of a case.
+    """Check by its header that a file has the grid of a case.
 
     Args:
         path: the file.
         shape: the grid's (X, Y, Z), in the axis order of the case's files.
         affine: the grid's (4, 4) voxel -> mm.
-        of: what has this grid, for the message.
+        of: the owner of this grid, for the message.
 
     Raises:
         NiftiError: a damaged file, or another grid (to TOLERANCE_MM).
@@ -324,7 +324,7 @@ class _Gzip:
         return bool(start)
 
     def check_size(self, offset: int, voxel_bytes: int) -> None:
-        """Refuse a header that announces more than these compressed bytes can hold."""
+        """Refuse a header that announces more voxels than these compressed bytes can contain."""
         if offset + voxel_bytes > self._size * _DEFLATE_RATIO:
             raise _wrong_length(self.path, f"{self._size} compressed bytes", offset, voxel_bytes)
 
@@ -489,7 +489,7 @@ def _qform(path: Path, raw: nib.Nifti1Header, *, required: bool) -> np.ndarray |
         if required:
             found, remedy = f"quatern or pixdim unusable ({error})", "Set sform or qform anew."
             raise _field(path, "qform", found, "a rotation", remedy) from error
-        # Compared with the sform this gives a distance of NaN, hence the warning.
+        # The distance to the sform is then NaN, hence the warning.
         return np.full((4, 4), np.nan)
 
 
@@ -549,7 +549,7 @@ def _scale(voxels: np.ndarray, header: Header) -> np.ndarray:
 
 def _check_voxels(voxels: np.ndarray, header: Header) -> tuple[str, ...]:
     low, high = voxels.min(), voxels.max()
-    # NaN passes through min and max, so one look at the two covers all voxels.
+    # NaN propagates through min and max, so checking these two covers all voxels.
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = np.flatnonzero(~np.isfinite(voxels))
         where = tuple(int(i) for i in np.unravel_index(bad[0], header.shape, order="F"))
@@ -582,7 +582,7 @@ def _new_header(array: np.ndarray, affine: np.ndarray) -> nib.Nifti1Header:
     header.set_sform(affine, code=1)
     header.set_qform(affine, code=1)
     if corner_distance_mm(header.get_qform(), affine, array.shape) > TOLERANCE_MM:
-        # A quaternion cannot hold shears: better no qform than one that contradicts.
+        # A quaternion cannot represent shears: no qform is better than one that contradicts.
         header["qform_code"] = 0
     return header
 

@@ -1,1 +1,1 @@
-"""What is done to voxels and pixels: windows, normalization, resizing, augmentation."""
+"""Transformations of voxels and pixels: windows, normalization, resizing, augmentation."""

@@ -1,8 +1,8 @@
 """Augmentations of 3-D crops: zoom, flips, noise, blur, brightness and contrast, in this order.
 
-The order and the details are those of fmnet2023, whose authors' loader calls DALI: sizes are cut to
-whole voxels, the cubic interpolation is Keys' with a = -1/2, the Gaussian ends at ceil(3 sigma) and
-is mirrored at the border without repeating it.
+The order and the details are those of fmnet2023, whose authors load their data with DALI: sizes are
+truncated to whole voxels, the cubic interpolation is that of Keys with a = -1/2, the Gaussian ends
+at ceil(3 sigma), and the border is mirrored without repeating the outermost voxel.
 
 The random decisions about a sample are a few numbers that follow from (seed, epoch, index); NumPy
 draws them. The augmentations themselves are written once, with functions that NumPy and keras.ops
@@ -37,7 +37,7 @@ COLUMNS = (
     *("extent_x", "extent_y", "extent_z", "flip_x", "flip_y", "flip_z"),
     *("noise_sigma", "noise_key_a", "noise_key_b", "blur_sigma", "brightness", "contrast"),
 )
-# The columns in which a sample with that augmentation differs from a sample without it.
+# Augmentation -> the columns in which a sample with it differs from a sample without it.
 DECIDE = {
     "zoom": (0, 1, 2),
     "flips": (3, 4, 5),
@@ -111,7 +111,7 @@ def draw_parameters(
 
 
 def occurring(options: Options, parameters: np.ndarray, patch: tuple[int, int, int]) -> Options:
-    """Those of `options` that change at least one sample of `parameters` (N, len(COLUMNS))."""
+    """The augmentations that change at least one sample of `parameters` (N, len(COLUMNS))."""
     changed = (parameters != draw_parameters(0, 0, 1, {}, patch)).any(axis=0)
     names = {name for name, columns in DECIDE.items() if changed[list(columns)].any()}
     return {name: given for name, given in options.items() if name in names}
@@ -194,9 +194,9 @@ def _per_sample(ops: ModuleType, parameters: Any, name: str) -> Any:
 def _resample(ops: ModuleType, x: Any, parameters: Any, axis: int, *, cubic: bool) -> Any:
     """Enlarge the middle `extent` voxels of an axis to its full size, then mirror it.
 
-    Rows are gathered and added, not multiplied by a matrix, because matrix units round float32 to
-    the ten bits of TF32 unless told otherwise. Places are computed in integers, so that every
-    backend takes the same voxels.
+    Rows are gathered and added, not multiplied by a matrix, because matrix units by default round
+    float32 to the ten bits of TF32. Indices are computed in integers, so that every backend reads
+    the same voxels.
     """
     size, name = x.shape[axis], "xyz"[axis - 1]
     extent = ops.array(_column(parameters, f"extent_{name}"), dtype="int32")

@@ -13,7 +13,7 @@ NORMALIZATIONS = ("mean_std", "mean_std_per_image", "unit_range")
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to the intensities of every image, in training and in prediction alike.
+    """How the intensities of every image are prepared, both in training and in prediction.
 
     In this order: smoothing, equalization, division by 255, (x - mean) / std.
 
@@ -22,7 +22,7 @@ class Preparation:
             none.
         equalization: whether the histogram of each channel is equalized, as OpenCV's equalizeHist
             does.
-        mean: one number per channel, of intensities from 0 to 1; None for each image's own.
+        mean: one number per channel, of intensities from 0 to 1; None: that of each image.
         std: standard deviation, like `mean`.
 
     Raises:
@@ -41,7 +41,7 @@ class Preparation:
             )
 
     def condition(self, pixels: np.ndarray) -> np.ndarray:
-        """Smoothing and equalization alone, (H, W, C) uint8 -> (H, W, C) uint8."""
+        """Only smoothing and equalization, (H, W, C) uint8 -> (H, W, C) uint8."""
         if self.smoothing_px:
             from scipy import ndimage
 
@@ -65,7 +65,7 @@ class Preparation:
         """
         pixels = self.condition(pixels)
         rows, columns, channels = pixels.shape
-        # Rows of numbers: over an innermost axis of three NumPy takes ten times as long.
+        # As rows of numbers: over an innermost axis of length 3, NumPy takes ten times as long.
         values = pixels.reshape(rows, columns * channels).astype(np.float32)
         values *= np.float32(brightness / 255)
         if brightness > 1:
@@ -88,14 +88,15 @@ def fit_preparation(
     smoothing_px: float = 0.0,
     equalization: bool = False,
 ) -> Preparation:
-    """Measure on the training set what the preparation of every image needs.
+    """Measure on the training set the numbers that the preparation of images needs.
 
     Args:
-        store: where the images are.
+        store: holds the images.
         case_ids: the training set.
         normalization: "mean_std": mean and standard deviation of each channel over all pixels,
-            black ones too, of all images after smoothing and equalization. "mean_std_per_image":
-            those of each image by itself. "unit_range": 0 to 1, as PyTorch's ToTensor gives.
+            black ones included, of all images after smoothing and equalization.
+            "mean_std_per_image": mean and standard deviation of each single image. "unit_range": 0
+            to 1, as with PyTorch's ToTensor.
         smoothing_px: see `Preparation`.
         equalization: see `Preparation`.
 

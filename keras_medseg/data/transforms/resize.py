@@ -1,8 +1,8 @@
 """Images brought to the size that a network sees, and label maps brought back.
 
-The papers say "256 x 256" and "512 x 512 in equal proportions" but not how. Here it is done as
-usual in PyTorch, by `torchvision.transforms.Resize` on Pillow images: bilinear with antialiasing
-(Pillow widens the filter when it scales down), and masks by the nearest pixel.
+The papers say "256 x 256" and "512 x 512 in equal proportions" but not how. This module does what
+is usual in PyTorch, `torchvision.transforms.Resize` on Pillow images: bilinear with antialiasing
+(Pillow widens the filter when it scales down), and nearest pixel for masks.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from keras_medseg.errors import require_choice
 
 FITS = ("stretch", "pad", "crop")
 """stretch: rows and columns are scaled independently. pad: scaled in equal proportions until the
-whole image fits, with zeros around it. crop: scaled in equal proportions until the image fills the
-size, of which the center is kept."""
+whole image fits, with zeros around it. crop: scaled in equal proportions until the image covers the
+size, then cropped to its center."""
 
 
 def read_resized(case: Case, *, dataset: Dataset, size: tuple[int, int], fit: str) -> CaseArrays:
@@ -127,7 +127,7 @@ def _cut_out(framed: np.ndarray, size: Sequence[int]) -> np.ndarray:
 def _overlap(
     inner: Sequence[int], outer: Sequence[int]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Where two grids with a common center meet, as indices of the one and of the other."""
+    """The overlap of two grids with a common center, as indices of the first and of the second."""
     starts = [(theirs - ours) // 2 for ours, theirs in zip(inner[:2], outer[:2])]
     lengths = [min(ours, theirs) for ours, theirs in zip(inner[:2], outer[:2])]
     ours = tuple(slice(max(-s, 0), max(-s, 0) + n) for s, n in zip(starts, lengths))

@@ -1,4 +1,4 @@
-"""Windows of the full grid, parts of the stored box, and normalization of their intensities."""
+"""Windows of the full grid, crops of the stored box, and normalization of their intensities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ def window_origin(full_shape: Sequence[int], size: Sequence[int]) -> tuple[int, 
 
 
 def window(full_shape: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
-    """The part of a grid that lies in its center window, (240, 240, 155) -> 32:208, 13:141."""
+    """The part of a grid inside its center window, e.g. 32:208 of 240 voxels, 13:141 of 155."""
     origin = window_origin(full_shape, size)
     return tuple(
         slice(max(start, 0), min(start + wanted, full))
@@ -51,10 +51,10 @@ class Scaling:
     """Intensities as image * scale + shift, in float32.
 
     Attributes:
-        scale: (width * C,), the values of one pixel repeated.
+        scale: (width * C,), the C values of a pixel, repeated.
         shift: (width * C,), like `scale`.
         masked: whether background, exactly 0 in the image, stays exactly 0.
-        channels: which of the image's channels these C are, in this order.
+        channels: indices of these C channels in the image, in this order.
     """
 
     scale: np.ndarray
@@ -75,9 +75,9 @@ def scaling(
         statistics: of a `StoredCase`.
         normalization: "z_score": zero mean and unit standard deviation over the non-zero voxels of
             each channel of the volume; background stays 0. "min_max": each channel of the volume,
-            background included, to [0, 1]. "none": the stored numbers. A channel of one value only
-            becomes 0.
-        channels: which of the image's channels are read, in this order; by default all.
+            background included, to [0, 1]. "none": the stored numbers. A channel with a single
+            value becomes 0.
+        channels: indices of the image channels to read, in this order; by default all.
         width: number of pixels for which scale and shift are repeated.
 
     Raises:
@@ -113,7 +113,7 @@ def read_slice(
     *,
     flip: tuple[bool, bool] = (False, False),
 ) -> None:
-    """Fill `out` with one slice of the center window, normalized; zero-padded before that.
+    """Fill `out` with one slice of the center window, zero-padded and then normalized.
 
     Args:
         case: the case to read.
@@ -131,7 +131,7 @@ def read_slice(
         return
     stored, inside = meeting
     values = _scaled(case.image[stored], scaling)
-    # All channels of a pixel as one element, or NumPy would mirror a row number by number.
+    # All channels of a pixel as one element: NumPy mirrors a row of single numbers more slowly.
     pixel = np.dtype((np.void, values.shape[2] * values.itemsize))
     out[inside].view(pixel)[...] = values.view(pixel)[_steps(flip)]
 
@@ -145,7 +145,7 @@ def read_targets(
     *,
     flip: tuple[bool, bool] = (False, False),
 ) -> None:
-    """As read_slice, the labels: out[..., k] is 1 where the label is one of targets[k], else 0.
+    """Like `read_slice`, for labels: out[..., k] is 1 where the label is one of targets[k], else 0.
 
     Args:
         case: the case to read.
@@ -173,11 +173,12 @@ def read_targets(
 
 
 def read_box(case: StoredCase, start: Sequence[int], scaling: Scaling, out: np.ndarray) -> None:
-    """Fill `out` with a part of the stored box of a case, normalized; zero-padded before that.
+    """Fill `out` with a crop of the stored box of a case, zero-padded and then normalized.
 
     Args:
         case: the case to read.
-        start: (x, y, z) of the part's first voxel, counted from the box's; it may lie outside.
+        start: (x, y, z) of the first voxel of the crop, counted from that of the box; it may lie
+            outside.
         scaling: of the case.
         out: (x, y, z, C) float32.
     """
@@ -186,7 +187,7 @@ def read_box(case: StoredCase, start: Sequence[int], scaling: Scaling, out: np.n
         out[...] = scaling.shift[: out.shape[3]]
     stored, inside = _meeting(case.image.shape, start, out.shape)
     values = _scaled(case.image[stored], scaling)
-    # All channels of a voxel as one element: the axes change places at a fraction of the time.
+    # All channels of a voxel as one element: transposing the axes takes a fraction of the time.
     voxel = np.dtype((np.void, values.shape[3] * values.itemsize))
     if values.size:
         out[inside].view(voxel)[..., 0] = np.moveaxis(values.view(voxel)[..., 0], 0, 2)
@@ -195,7 +196,7 @@ def read_box(case: StoredCase, start: Sequence[int], scaling: Scaling, out: np.n
 def read_box_targets(
     case: StoredCase, start: Sequence[int], targets: Sequence[Sequence[int]], out: np.ndarray
 ) -> None:
-    """As read_box, the labels: out[..., k] is 1 where the label is one of targets[k], else 0.
+    """Like `read_box`, for labels: out[..., k] is 1 where the label is one of targets[k], else 0.
 
     Args:
         case: the case to read.
@@ -249,7 +250,7 @@ def uncrop(values: np.ndarray, case: StoredCase) -> np.ndarray:
 def _meeting(
     stored: Sequence[int], start: Sequence[int], size: Sequence[int]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Where a part (x, y, z) meets a box stored as (z, x, y): index of the box, and of the part."""
+    """The overlap of a crop (x, y, z) with a box stored as (z, x, y): indices of box and crop."""
     ours, theirs = [], []
     for first, wanted, full in zip(start, size, (stored[1], stored[2], stored[0])):
         low, high = max(first, 0), max(min(first + wanted, full), 0)
@@ -261,7 +262,7 @@ def _meeting(
 def _scaled(image: np.ndarray, scaling: Scaling) -> np.ndarray:
     if scaling.channels != tuple(range(image.shape[-1])):
         image = image[..., scaling.channels]
-    # In blocks of one long row: NumPy's inner loop over the rows of an image takes twice the time.
+    # As one long row per block: NumPy's inner loop over the rows of an image takes twice the time.
     count, length = image.size, scaling.scale.size
     flat = np.empty(-(-count // length) * length, np.float32)
     flat[count:] = 0
@@ -277,7 +278,7 @@ def _scaled(image: np.ndarray, scaling: Scaling) -> np.ndarray:
 
 
 def _clear(out: np.ndarray) -> None:
-    # Bytes become a memset, which takes half the time of filling with a float.
+    # Filling bytes is a memset, which takes half the time of filling floats.
     out.view(np.uint8)[...] = 0
 
 
@@ -292,7 +293,7 @@ def _overlap(
     size: Sequence[int],
     flip: tuple[bool, bool],
 ) -> tuple[Index, Index] | None:
-    """Index of the stored arrays and of the window where slice `z` meets its box in `boxes`."""
+    """The overlap of slice `z` with its box in `boxes`: indices of the stored arrays and window."""
     origin = window_origin(case.full_shape, size)
     x, y, first = origin[0] - case.origin[0], origin[1] - case.origin[1], origin[2] - case.origin[2]
     if not 0 <= first + z < len(boxes):
