@@ -43,7 +43,7 @@ def read_file(path: Path, parse: Callable[[str], T], remedy: str) -> T:
 
 
 def parse_csv(text: str) -> "pd.DataFrame":
-    """A table of scores or published numbers; all cells, names such as 001 or NA too, stay text."""
+    """A table of scores or published numbers; names such as 001 or NA and values stay text."""
     import pandas as pd
 
     names = dict.fromkeys(("table", "row", "variant", "region", "case", "value"), str)

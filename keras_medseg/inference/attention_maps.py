@@ -5,7 +5,7 @@ import re
 import keras
 import numpy as np
 
-# Layers that output a weight for each pixel: CSAM, CBAM, gates on skips, APR. Names: <place><this>.
+# Names of layers that output a weight for each pixel: CSAM, CBAM, gates on skips, APR.
 WEIGHTS = r"(.+CSAM|CBAM\d+)_spatial_sigmoid|(Gate\d+)_sigmoid|(APR\d+)_gate_sigmoid"
 # Modules of iacnn without such weights. SA and CA are layers that add a residual to a map.
 SUMS = r"[SC]A\d+"

@@ -79,7 +79,7 @@ def window_starts(
 
 
 def importance_map(patch: Sequence[int], mode: str) -> np.ndarray:
-    """How much each voxel of a window counts: patch-shaped, float32.
+    """Weight of each voxel of a window: (x, y, z) float32 of the patch.
 
     "constant": 1. "gaussian": 1 in the middle, standard deviation patch / 8 along each axis, and
     nowhere below 0.001.

@@ -1,8 +1,8 @@
 """BraTS from 2015 to 2023 and the brain tumors of the Decathlon, recognized by their file names.
 
-A case is recognized by its file names, up to MAX_DEPTH folders below the given one. That folder may
-be a case, one year (with HGG and LGG or not), or a mixture of years. The label codes follow from the
-year and never from the labels found: 27 of the 368 cases of 2020 have no enhancing tumor.
+A case is recognized by its file names, up to MAX_DEPTH folders below the given one, which may be a
+case, HGG or LGG, one year, or a mixture of years. The label codes follow from the year and never
+from the labels found: 27 of the 368 cases of 2020 have no enhancing tumor.
 
 BraTS2015 are the files VSD.Brain... after conversion from .mha to NIfTI. BraTS2023 stands for all
 names like BraTS-GLI-00000-000 (also MEN, MET, SSA). Later years have the same names; labels that

@@ -2,13 +2,13 @@
 
 tifffile reads TIFF, Pillow the rest (and the TIFF compressions for which tifffile needs a separate
 package); both come with scikit-image. TIFF is read by tifffile because Pillow refuses three samples
-that are declared "minisblack", as in the files of CVC-ClinicDB. This module decides by the header of
-a file what is accepted, not by what a reader returns:
+that are declared "minisblack", as in the files of CVC-ClinicDB. This module decides by a file's own
+header what is accepted, not by what a reader returns:
 
 | file | verdict |
 |---|---|
 | empty, unreadable, a folder, a broken link | error |
-| text, HTML, a Git LFS pointer, GIF, WebP and anything else that is not of the four formats | error |
+| text, HTML, a Git LFS pointer, GIF, WebP and anything else outside the four formats | error |
 | a suffix that belongs to another of the four formats | the content decides, with a warning |
 | cut short, whatever the format | error |
 | PNG with a wrong checksum in any chunk, or without its end | error |

@@ -4,7 +4,8 @@ A damaged file raises a NiftiError, an unusual one gets remarks; both name the f
 was found, what was expected and what to do. The module reads single-file NIfTI-1 and NIfTI-2 images
 (.nii, .nii.gz) of either byte order with integers or floats of up to 64 bits. It refuses .hdr/.img
 pairs, RGB, complex and bit types, lengths not in millimeters, and files larger than LIMIT_BYTES. A
-flipped bit among the voxels of a plain .nii goes unnoticed: unlike gzip, the format has no checksum.
+flipped bit among the voxels of a plain .nii goes unnoticed: the format has no checksum, gzip has
+one.
 """
 
 import gzip
