@@ -302,7 +302,7 @@ class _Loss(keras.losses.Loss):
         name: by default that of the function.
         reduction: as in keras.losses.Loss.
         dtype: as in keras.losses.Loss.
-        options: of the function; those that are not given have its defaults.
+        options: of the function; options that are not given have its defaults.
 
     Raises:
         ValueError: an option out of its range.
@@ -500,7 +500,7 @@ def _filter(maps: keras.KerasTensor, kernel: np.ndarray) -> keras.KerasTensor:
 
 
 def _magnitude(a: keras.KerasTensor, b: keras.KerasTensor) -> keras.KerasTensor:
-    # The root's gradient at 0 is infinite, and 0 * inf is nan even on the branch not taken.
+    # The gradient of the root at 0 is infinite, and 0 * inf is NaN even on the branch not taken.
     square = ops.square(a) + ops.square(b)
     positive = square > 0
     return ops.where(positive, ops.sqrt(ops.where(positive, square, 1.0)), 0.0)

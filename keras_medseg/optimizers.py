@@ -31,7 +31,7 @@ class _TwoMoments(keras.optimizers.Optimizer):
     def _means(
         self, gradient: keras.KerasTensor, variable: keras.Variable, step: keras.KerasTensor
     ) -> tuple[keras.Variable, keras.KerasTensor]:
-        """Update both means; the first one, and the root of the bias-corrected second one."""
+        """Update both means; return the first, and the root of the bias-corrected second."""
         index = self._get_variable_index(variable)
         first, second = self._first[index], self._second[index]
         self.assign_add(first, (gradient - first) * (1 - self.beta_1))

@@ -1,14 +1,14 @@
-"""Weights of the authors' PyTorch code in our networks.
+"""Load the weights of the authors' PyTorch code into our networks.
 
 The file of a network that has a PyTorch original declares, beside its builder,
 
     ORIGINAL_NAMES = {"Conv{n}_conv1": "Conv{n}.conv.0", ...}    our layer -> the original's module
     NEVER_CALLED = ("aux.0", ...)     modules that the original registers, but never calls
 
-A field such as {n} stands for digits and means the same number on both sides, so that one line
-covers a layer on every level. Every layer with weights needs exactly one line. A layer inside
-another one is named by its path, "Block1/qkv". Names of tensors within a module follow from those
-of Keras (kernel and gamma are "weight", ...); any other weight has the same name in both.
+A field such as {n} stands for the same number on both sides, so that one line covers a layer on
+every level. Every layer with weights needs exactly one line. A layer inside another one is named by
+its path, "Block1/qkv". Names of tensors within a module follow from those of Keras (kernel and
+gamma are "weight", ...); any other weight has the same name in both.
 """
 
 import importlib
@@ -29,7 +29,7 @@ TENSOR_NAMES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-# Registered beside the weights, but counters of training steps or computed from the options.
+# Registered beside the weights, but they count training steps or are computed from the options.
 NOT_WEIGHTS = ("num_batches_tracked", "relative_position_index", "attn_mask")
 
 
@@ -40,9 +40,9 @@ def load_state_dict(
     names: Mapping[str, str] | None = None,
     never_called: tuple[str, ...] = (),
 ) -> None:
-    """Set every weight of `model` from the tensors of its original; all of them, or none.
+    """Set every weight of `model` from the tensors of its original: all of them, or none.
 
-    Ignored are NOT_WEIGHTS, the tensors of modules that are never called, and a prefix that a
+    NOT_WEIGHTS and the tensors of modules that are never called are ignored, as is a prefix that a
     wrapper puts before every name: "module." of DataParallel, "swin_unet." of Swin-Unet's code.
 
     Args:
@@ -93,7 +93,7 @@ def expected_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
 @dataclass(frozen=True)
 class _Target:
     weight: keras.Variable
-    axes: tuple[int, ...]  # of the original's tensor, in the order of ours
+    axes: tuple[int, ...]  # of the original tensor, in the order of ours
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Progress in words: one line that is overwritten on a terminal, a line now and then in a log."""
+"""Progress as text: one line that is overwritten on a terminal, repeated lines in a log."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class StatusLine:
-    """A line that changes; in a file or a pipe it is repeated every half minute at most."""
+    """A line that is updated in place; in a file or pipe it is repeated every 30 s at most."""
 
     def __init__(self) -> None:
         self.terminal = sys.stdout.isatty()
@@ -21,14 +21,14 @@ class StatusLine:
         return time.monotonic() - self.printed > self.every_seconds
 
     def show(self, text: str, *, last: bool = False) -> None:
-        """Print now; `last` ends the line."""
+        """Print the text now; `last` ends the line."""
         self.printed = time.monotonic()
         blank = " " * max(self.width - len(text), 0) if self.terminal else ""
         print(text + blank, end="\r" if self.terminal and not last else "\n", flush=True)
         self.width = 0 if last else len(text)
 
     def end(self) -> None:
-        """End a line that is still changing, so that what is printed next stands below it."""
+        """End a line that is still being updated, so that the next output starts a new line."""
         if self.terminal and self.width:
             print(flush=True)
         self.width = 0
@@ -36,7 +36,7 @@ class StatusLine:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A callable (done, total, name) that shows how far a loop over cases is."""
+    """A function of (done, total, name) that shows the progress of a loop over cases."""
     line, started = StatusLine(), time.monotonic()
 
     def progress(done: int, total: int, name: str) -> None:
@@ -53,7 +53,7 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def duration(seconds: float) -> str:
-    """42 s, 3 min 20 s, 2 h 05 min."""
+    """A duration as text: 42 s, 3 min 20 s, 2 h 05 min."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"

@@ -1,9 +1,9 @@
 """A recipe: every setting of one experiment as plain, frozen data.
 
 A paper's recipe is written once in `experiments/<paper>/recipe.py`. A profile, an ablation or
-`--set train.epochs=2` is a mapping of changes to it: {"train.epochs": 2}. Whichever way a value
-comes in (code, JSON, the command line), it is coerced to its field's type and checked when the
-dataclass is made, so that a recipe that exists is a valid one.
+`--set train.epochs=2` is a mapping of changes to it: {"train.epochs": 2}. Values from code, JSON
+and the command line are all coerced to the types of their fields and checked when the dataclass is
+created, so every recipe object is valid.
 """
 
 import ast
@@ -27,7 +27,11 @@ Changes = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class _Section:
-    """Values of their declared types, checked by `_check`. `section` begins the fields' names."""
+    """Base class: coerces values to the declared types, then calls `_check`.
+
+    Attributes:
+        section: prefix of the names of its fields.
+    """
 
     section: ClassVar[str] = ""
 
@@ -39,7 +43,7 @@ class _Section:
         self._check()
 
     def _check(self) -> None:
-        """Raise a ValueError that names the field whose value makes no sense."""
+        """Raise a ValueError that names the field with an invalid value."""
 
     def _name(self, part: str) -> str:
         return f"{self.section}.{part}" if self.section else part
@@ -56,10 +60,10 @@ class _Section:
 
 @dataclass(frozen=True)
 class _Data(_Section):
-    """What all kinds of sampling share.
+    """The common part of all kinds of sampling.
 
     Attributes:
-        dataset: kind of data set, a name of `data.datasets.names()`.
+        dataset: kind of data set, one of `data.datasets.names()`.
     """
 
     section = "data"
@@ -68,7 +72,7 @@ class _Data(_Section):
 
     @property
     def input_size(self) -> tuple[int, ...]:
-        """Size of what the network sees at once, without channels."""
+        """Size of the network's input without channels."""
         raise NotImplementedError
 
     def _check_validation(self, share: float) -> None:
@@ -83,12 +87,12 @@ class Slices(_Data):
     """Axial slices of volumes. Sizes in voxels of the (x, y, z) grid.
 
     Attributes:
-        window: center of the grid that is used; the network sees (x, y).
+        window: size of the center window of the grid; the network sees its slices (x, y).
         normalization: see `data.transforms.volumes.scaling`.
         flips: axes, of "x" and "y", along which a training slice is mirrored with probability 1/2.
-        validation: share of the patients that is held out from training.
+        validation: fraction of the patients in the validation set.
         slice_step: train on every `slice_step`-th slice of the window.
-        modalities: what the network sees, its channels in this order; empty: all of the data set's.
+        modalities: input channels of the network, in this order; empty: all of the data set.
     """
 
     window: tuple[int, int, int]
@@ -116,15 +120,15 @@ class Patches(_Data):
     """Three-dimensional crops of volumes, one per case and epoch. Sizes in voxels (x, y, z).
 
     Attributes:
-        patch: size of the crops that the network sees.
+        patch: size of the crops, the input of the network.
         normalization: see `data.transforms.volumes.scaling`.
         foreground_probability: how often a training crop is placed on a labelled object.
-        validation: share of the patients that is held out from training.
+        validation: fraction of the patients in the validation set.
         augmentation: name -> options of the augmentations of `data.transforms.augment_volumes`.
-        augment_on_device: whether the training step augments its crops, on the accelerator.
-        overlap: share by which neighboring windows overlap when a whole volume is predicted.
-        test_time_flips: whether predictions of the mirrored volume are averaged in.
-        modalities: what the network sees, its channels in this order; empty: all of the data set's.
+        augment_on_device: whether crops are augmented in the training step, on the accelerator.
+        overlap: fraction by which neighboring windows overlap when a whole volume is predicted.
+        test_time_flips: whether predictions are averaged with those of the mirrored volume.
+        modalities: input channels of the network, in this order; empty: all of the data set.
     """
 
     patch: tuple[int, int, int]
@@ -153,14 +157,14 @@ class Patches(_Data):
 
 @dataclass(frozen=True)
 class Images(_Data):
-    """Two-dimensional images, each brought to one size. Sizes in pixels (rows, columns).
+    """Two-dimensional images, all resized to one size. Sizes in pixels (rows, columns).
 
     Attributes:
-        size: what the network sees.
-        classes: name -> gray values in the masks; no values: whatever is not background.
+        size: of the network's input.
+        classes: name -> gray values in the masks; no values: everything that is not background.
         normalization, smoothing_px, equalization: see `data.transforms.images.Preparation`.
-        validation: share that is held out from training, of the groups or of the images (`split`).
-        fit: how an image is brought to `size`, see `data.transforms.resize`.
+        validation: fraction of the groups, or of the images (see `split`), in the validation set.
+        fit: how an image is resized to `size`, see `data.transforms.resize`.
         flips: axes, of "x" (rows) and "y" (columns), along which a training image is mirrored with
             probability 1/2.
         brightness: training intensities are multiplied by 1 - brightness to 1 + brightness.
@@ -202,8 +206,8 @@ class Model(_Section):
         name: one of `keras_medseg.list_models()`.
         targets: one network is trained for each inner tuple, which lists the regions it predicts,
             one output channel each.
-        options: passed on to `keras_medseg.build`.
-        auxiliary: targets of the further outputs that every network has in training only.
+        options: arguments of `keras_medseg.build`.
+        auxiliary: targets of the auxiliary outputs, which every network has in training only.
     """
 
     section = "model"
@@ -227,9 +231,9 @@ class Train(_Section):
         loss, loss_options: see `keras_medseg.losses.get`.
         schedule, schedule_options: learning-rate rule, see `training.schedules.SCHEDULES`.
         precision: dtype policy of Keras, such as "float32" or "mixed_float16".
-        seed: of the split, of the first weights, and of everything that is drawn in training.
-        keep: the weights of the "last" epoch, or of that with the "best" (lowest) validation loss,
-            the first of equals.
+        seed: of the split, the initial weights, and all random draws in training.
+        keep: which weights are kept: those of the "last" epoch, or of the first epoch with the
+            "best" (lowest) validation loss.
     """
 
     section = "train"
@@ -256,11 +260,11 @@ class Train(_Section):
 
 @dataclass(frozen=True)
 class Predict(_Section):
-    """What is done to a predicted label map.
+    """Postprocessing of a predicted label map.
 
     Attributes:
-        smallest_component: connected components under this share of the largest one are dropped;
-            0 keeps all.
+        smallest_component: connected components smaller than this fraction of the largest one are
+            removed; 0 keeps all.
     """
 
     section = "predict"
@@ -273,7 +277,12 @@ class Predict(_Section):
 
 @dataclass(frozen=True)
 class Recipe(_Section):
-    """One experiment. `name` is the paper's, or one of your own."""
+    """All settings of one experiment.
+
+    Attributes:
+        name: of the paper, or of your own experiment.
+        data, model, train, predict: the sections.
+    """
 
     name: str
     data: Slices | Patches | Images
@@ -298,14 +307,14 @@ def fields(recipe: Recipe) -> dict[str, Any]:
 
 
 def override(recipe: Recipe, changes: Changes) -> Recipe:
-    """The recipe with some fields changed, one after the other.
+    """A copy of the recipe with some fields changed, one after the other.
 
-    {"data": Slices(...)} puts other data in the place of the recipe's; so does a mapping in the
-    form that data have in JSON, {"task": "Slices", "dataset": "brats", "window": (8, 8, 8), ...}.
+    {"data": Slices(...)} replaces the whole data section; so does a mapping in its JSON form,
+    {"task": "Slices", "dataset": "brats", "window": (8, 8, 8), ...}.
 
     Raises:
-        ValueError: an unknown field (the nearest ones are named), or a value that is not of the
-            field's type or makes no sense there.
+        ValueError: an unknown field (the message names the nearest ones), or a value of the wrong
+            type or out of range.
     """
     for name, value in changes.items():
         recipe = _replace(recipe, name, name.split("."), value)
@@ -313,10 +322,10 @@ def override(recipe: Recipe, changes: Changes) -> Recipe:
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """Changes from the command line's FIELD=VALUE; a value that is no Python literal is a string.
+    """Changes from FIELD=VALUE on the command line; a value that is no Python literal is a string.
 
     Raises:
-        ValueError: for an assignment without "=".
+        ValueError: an assignment has no "=".
     """
     changes = {}
     for assignment in assignments:
@@ -344,7 +353,7 @@ def from_tree(tree: Any) -> Recipe:
     """Inverse of `to_tree`.
 
     Raises:
-        ValueError: naming the field that is missing, unknown or not as it should be.
+        ValueError: a field is missing, unknown or invalid; the message names it.
     """
     return _coerce(Recipe, "recipe", _with_current_names(tree))
 
@@ -355,10 +364,10 @@ def to_json(recipe: Recipe) -> str:
 
 
 def from_json(text: str) -> Recipe:
-    """Inverse of `to_json`; also reads the recipe in a variant's file of a run folder.
+    """Inverse of `to_json`; also reads the recipe in the file of a variant of a run.
 
     Raises:
-        ValueError: when the text is no JSON of a recipe, naming the field.
+        ValueError: the text is not the JSON of a recipe; the message names the field.
     """
     tree = json.loads(text)
     return from_tree(tree.get("recipe", tree) if isinstance(tree, dict) else tree)
@@ -380,12 +389,16 @@ def _replace(node: Any, name: str, path: Sequence[str], value: Any) -> Any:
 
 
 def _coerce(expected: Any, name: str, value: Any, *, wrap: bool = True) -> Any:
-    """`value` as the type `expected` wants it.
+    """Convert `value` to the type `expected`.
 
-    wrap: whether a single value may stand for a tuple of one.
+    Args:
+        expected: the annotation of the field.
+        name: of the field, for the message.
+        value: from code, JSON or the command line.
+        wrap: whether a single value may stand for a tuple with one element.
 
     Raises:
-        ValueError: naming the field.
+        ValueError: the value does not fit; the message names the field.
     """
     origin, inner = typing.get_origin(expected), typing.get_args(expected)
     if expected is Any:
@@ -465,7 +478,7 @@ def _literal(text: str) -> Any:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON knows no tuples: lists inside a recipe are tuples."""
+    """Turn lists into tuples: JSON has no tuples, and a recipe has no lists."""
     if isinstance(value, Mapping):
         return {key: _tuples(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -491,7 +504,7 @@ _FORMER_TASKS = {"Pictures": ("Images", "image_folders")}
 
 
 def _current_name(name: str) -> str:
-    """A field's name, of which 0.1 may have had another one."""
+    """The current name of a field that may have had another name in version 0.1."""
     for count in range(name.count(".") + 1, 0, -1):
         parts = name.split(".")
         start = ".".join(parts[:count])
@@ -503,7 +516,7 @@ def _current_name(name: str) -> str:
 
 
 def _with_current_names(tree: Any) -> Any:
-    """The tree of a recipe that 0.1 may have written, with today's names."""
+    """The tree of a recipe, with names of version 0.1 replaced by the current ones."""
     if not isinstance(tree, Mapping) or not isinstance(tree.get("data"), Mapping):
         return tree
 
@@ -521,7 +534,7 @@ def _with_current_names(tree: Any) -> Any:
     if "dataset" not in tree["data"]:
         former = tree["data"].pop("task", "Slices")
         task, dataset = _FORMER_TASKS.get(former, (former, "brats"))
-        fitted = ("mean", "std")  # fields of 0.1; runs measure them now
+        fitted = ("mean", "std")  # fields in 0.1; measured in every run now
         rest = {key: value for key, value in tree["data"].items() if key not in fitted}
         tree["data"] = {"task": task, "dataset": dataset, **rest}
     return tree

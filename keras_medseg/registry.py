@@ -1,4 +1,4 @@
-"""The networks by name: build one, list them, describe one.
+"""The networks by name: build, list and describe them.
 
 A network is a file of its name in `keras_medseg/models`, with a builder under
 `@register(Card(...))`. The files are found, not listed. Each is imported when its network is first
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # As in setup.cfg; a test compares them.
 MINIMUM_VERSIONS = {"keras": (3, 12), "tensorflow": (2, 20)}
-# What ties a network to its original, in the words of `describe`.
+# How a network was compared with its original, in the words of `describe`.
 PARITIES = {
     "golden": "golden: with the same weights, the code named as source gives the same output",
     "count": "count: the paper, or its authors' code, has the same number of parameters",
@@ -43,11 +43,11 @@ class Card:
         name: of the network, its builder and its file.
         paper: short name of the reproduced paper, or of the article that introduced the network.
         title: what it is, in a few words.
-        input_shape: (..., C) of the paper, the builder's default.
+        input_shape: (..., C) of the paper, the default of the builder.
         parameters: of the default build, including moving statistics.
         dimensions: number of spatial axes.
         output: activation of the last layer.
-        source: where the structure was read.
+        source: of the structure: an article or public code.
         parity: relation to the original, one of PARITIES.
         moving_statistics: number of parameters that are means and variances of batch norms, which
             no gradient changes.
@@ -93,7 +93,7 @@ def register(card: Card) -> Callable:
         The decorator; it returns the builder as it is.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is already registered.
     """
 
     def add(builder: Callable[..., "keras.Model"]) -> Callable[..., "keras.Model"]:
@@ -120,8 +120,8 @@ def build(name: str, **options: Any) -> "keras.Model":
         The network, with new weights.
 
     Raises:
-        ValueError: unknown name, unknown option, or a value that the builder refuses.
-        ImportError: Keras or TensorFlow is too old, or the network's file cannot be imported.
+        ValueError: unknown name, unknown option, or an invalid value.
+        ImportError: Keras or TensorFlow is too old, or the file of the network cannot be imported.
     """
     entry = _find(name)
     accepted = _options(entry.builder)
@@ -161,7 +161,7 @@ def options(name: str) -> dict[str, Any]:
 
 
 def describe(name: str) -> str:
-    """A network's card, its builder's options with defaults, and the builder's docstring.
+    """The card of a network, the options of its builder with defaults, and its docstring.
 
     Raises:
         ValueError: unknown name.
@@ -212,7 +212,7 @@ def check_versions() -> None:
         try:
             found = version(package)
         except PackageNotFoundError:
-            continue  # The import that follows reports it.
+            continue  # The import that follows reports a missing package.
         numbers = tuple(int(part) for part in re.findall(r"\d+", found)[:2])
         if numbers < MINIMUM_VERSIONS[package]:
             bound = ".".join(map(str, MINIMUM_VERSIONS[package]))
@@ -223,7 +223,7 @@ def check_versions() -> None:
 
 
 def _require_shape(found: object, example: tuple[int, ...]) -> None:
-    """Refuse what no builder can use; the builder itself checks rank and sizes."""
+    """Refuse shapes that no builder can use; the builder itself checks rank and sizes."""
     numbers = list(found) if isinstance(found, Sequence) else []
     whole = all(size is None or isinstance(size, Integral) for size in numbers)
     if not numbers or not whole or numbers[-1] is None or numbers[-1] < 1:
@@ -243,7 +243,7 @@ def _place(builder: Callable) -> str:
 
 
 def _files(folder: str) -> set[str]:
-    """Names of the package's modules in a folder; those with an underscore are shared parts."""
+    """Names of the modules in a folder of the package, without those that begin with "_"."""
     modules = pkgutil.iter_modules([str(Path(__file__).parent / folder)])
     return {module.name for module in modules if not module.name.startswith("_")}
 

@@ -143,7 +143,7 @@ def attention_gate(
     name: str,
     coarse: bool = False,
 ) -> keras.KerasTensor:
-    """Skip * sigmoid(psi(relu(W_x skip + W_g signal))).
+    """skip * sigmoid(psi(relu(W_x skip + W_g signal))).
 
     Oktay et al. 2018, equations (1) and (2), in the common form with a batch norm after every 1x1
     convolution.
@@ -154,7 +154,7 @@ def attention_gate(
         filters: channels of the sum.
         framework: gives initializers and the batch norm's constants.
         name: prefix of the layers.
-        coarse: whether `signal` has half the resolution of the skip; W_g signal is then doubled.
+        coarse: whether `signal` has half the resolution of the skip; W_g signal is then up-sampled.
 
     Returns:
         A tensor of the shape of `skip`.

@@ -44,8 +44,8 @@ def conv(
         (N, H / strides, W / strides, filters), likewise in three dimensions.
     """
     if kernel_size == 1 and strides > 1:
-        # Pick the pixels that it reads, then convolve all of them: with 8 channels or fewer, the
-        # gradient of a strided 1x1 convolution writes beyond its memory (TensorFlow 2.21 with
+        # Select the pixels that are read, then convolve without stride: with 8 channels or fewer,
+        # the gradient of a strided 1x1 convolution writes outside its memory (TensorFlow 2.21 with
         # oneDNN on a CPU).
         pick = layer_class("AveragePooling{}D", x)
         x, strides = pick(1, strides=strides, name=f"{name}_pick")(x), 1

@@ -1,4 +1,4 @@
-"""Initializers that an author names, in place of the framework's silent ones."""
+"""Initializers that an author names, instead of the defaults of the framework."""
 
 from dataclasses import replace
 from typing import Any

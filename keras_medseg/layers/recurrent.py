@@ -11,7 +11,7 @@ from keras_medseg.layers.normalization import batch_norm_layer
 def recurrent_conv(
     x: keras.KerasTensor, t: int, *, framework: FrameworkDefaults, name: str
 ) -> keras.KerasTensor:
-    """Y = f(x), then `t` times y = f(x + y), where f is 3x3 convolution, batch norm and ReLU.
+    """y = f(x), then `t` times y = f(x + y), where f is 3x3 convolution, batch norm and ReLU.
 
     Alom et al. 2018 (R2U-Net), equation (2), but with the same weights and the same norm for the
     feed-forward and the recurrent part. (N, H, W, C) -> (N, H, W, C).
@@ -35,7 +35,7 @@ def recurrent_conv(
 def recurrent_residual(
     x: keras.KerasTensor, filters: int, t: int, *, framework: FrameworkDefaults, name: str
 ) -> keras.KerasTensor:
-    """S + two recurrent convolutions of s, where s is a 1x1 convolution of the input.
+    """s + two recurrent convolutions of s, where s is a 1x1 convolution of the input.
 
     Alom et al. 2018 (R2U-Net), figure 4 (d); no activation after the sum.
     (N, H, W, C) -> (N, H, W, filters).

@@ -33,7 +33,7 @@ def shift(x: keras.KerasTensor, axis: int, *, name: str) -> keras.KerasTensor:
 def shifted_block(
     x: keras.KerasTensor, *, framework: FrameworkDefaults, name: str
 ) -> keras.KerasTensor:
-    """X + MLP(norm(x)), whose shifts and depthwise 3x3 convolution mix neighboring pixels.
+    """x + MLP(norm(x)), whose shifts and depthwise 3x3 convolution mix neighboring pixels.
 
     The MLP is: shift along H, linear, depthwise convolution, GELU, shift along W, linear; all have
     C channels. Initialized as in the authors' code. (N, H, W, C) -> (N, H, W, C).

@@ -40,9 +40,9 @@ def layer_norm(
 
 
 def gelu(x: keras.KerasTensor) -> keras.KerasTensor:
-    """X times the cumulative distribution function of the normal distribution; exact.
+    """x times the cumulative distribution function of the normal distribution; exact.
 
-    Keras' own becomes 1 - erfc in TensorFlow, which ONNX does not know.
+    Keras' own GELU becomes 1 - erfc in TensorFlow, which ONNX does not have.
     """
     return x * (0.5 + 0.5 * ops.erf(x * sqrt(0.5)))
 

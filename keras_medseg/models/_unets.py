@@ -18,7 +18,7 @@ from keras_medseg.layers.recurrent import recurrent_residual
 from keras_medseg.layers.resampling import require_multiple, up
 from keras_medseg.layers.residual import pre_activation
 
-# Our layers -> the modules of LeeJunHyun/Image_Segmentation; each network has a part of them.
+# Our layers -> the modules of LeeJunHyun/Image_Segmentation; no network has all of them.
 LEEJUNHYUN_NAMES = {
     "Up{n}_conv": "Up{n}.up.1",
     "Up{n}_conv_bn": "Up{n}.up.2",
@@ -69,7 +69,7 @@ def leejunhyun_unet(
         classes: output channels.
         filters: channels of the first level.
         activation: of the output.
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
         t: recurrences of the R2 blocks; None for blocks of two convolutions.
         gates: whether attention gates weight the skips.
 
@@ -151,7 +151,7 @@ def residual_unet(
         classes: output channels.
         filters: channels of the first level.
         activation: of the output.
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
         shortcut_size: kernel size of the shortcuts; batch norm follows those of 3x3.
         upsampling: "nearest", "bilinear" or "transposed_conv"; None is the framework's default.
         center: called as center(x, framework=...) on the bridge's output, (N, H / 8, W / 8,

@@ -15,7 +15,7 @@ Chosen:
 * Batch norm and ReLU come before each convolution, as everywhere in ResUNet, whose sums are not
   activated; D-LinkNet has a ReLU after it and no norm.
 * The bridge's own two convolutions stay, as the last stage of D-LinkNet's encoder does.
-* Everything else is as in `resunet`, including the silent defaults of Keras.
+* Everything else is as in `resunet`, including the defaults of Keras.
 """
 
 from functools import partial
@@ -33,7 +33,7 @@ from keras_medseg.registry import Card, register
 def dilated_center(
     x: keras.KerasTensor, rates: tuple[int, ...], *, framework: FrameworkDefaults
 ) -> keras.KerasTensor:
-    """X + f1(x) + f2(f1(x)) + ..., (N, H, W, C) -> (N, H, W, C).
+    """x + f1(x) + f2(f1(x)) + ..., (N, H, W, C) -> (N, H, W, C).
 
     Each f is batch norm, ReLU and a 3x3 convolution with one of the dilation `rates`.
     """
@@ -84,7 +84,7 @@ def dresunet(
         upsampling: "nearest", "bilinear" or "transposed_conv"; None is the framework's default.
         filters: channels of the first level; 64 grow to 512 in bridge and center.
         activation: of the output; "sigmoid", "softmax", or "linear" for logits.
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
         ValueError: H or W not divisible by 8 (the message gives the next valid shape), an unknown

@@ -288,7 +288,7 @@ def fmnet(
         filters: channels of the first level; the paper's 32 grow to 512 at the bottom.
         activation: of the outputs; "linear" for the original's logits.
         checkpointing: whether a training step computes each block twice to save memory.
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
         ValueError: a size that does not fit (the message gives the next valid shape), or an option

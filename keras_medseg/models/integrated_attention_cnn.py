@@ -176,7 +176,7 @@ def integrated_attention_cnn(
         ratio: of the channels to the hidden units of CA.
         filters: channels of the first stage; 16 grow to 256 in the fifth.
         activation: of the output; "sigmoid", "softmax", or "linear" for logits.
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
         ValueError: H or W not divisible by 32 (the message gives the next valid shape), too large

@@ -139,7 +139,7 @@ def mtds_r2unet(
         filters: channels of the first level; the paper's 32 grow to 256 at the bottom.
         downsampling: "max_pool", "average_pool" or "strided_conv".
         upsampling: "nearest", "bilinear" or "transposed_conv"; None is the framework's default.
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
         ValueError: H or W not divisible by 8 (the message gives the next valid shape), or an

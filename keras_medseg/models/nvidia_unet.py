@@ -87,7 +87,7 @@ def nvidia_unet(
         activation: of the outputs: "linear" for the original's logits, "sigmoid" for probabilities,
             which this package's losses and inference take.
         checkpointing: whether a training step computes each block twice to save memory.
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
         ValueError: a size that does not fit (the message gives the next valid shape), or an option

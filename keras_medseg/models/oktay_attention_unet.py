@@ -1,13 +1,14 @@
 """Attention U-Net of Oktay et al. 2018 (MIDL, arXiv 1804.03999), as in its authors' code.
 
-A 3-D U-Net. Its skips pass gates that work at half their resolution, equations (1) and (2):
+A 3-D U-Net whose skips pass through gates that work at half resolution, equations (1) and (2):
 
     weights = up(sigmoid(psi(relu(theta(skip) + phi(signal)))))     theta: 2x2x2, stride 2, no bias
 
 Each of the four decoder maps has a head; the heads are resized and combined for the output. The
-gating signal is the map one level below: at the bottom a 1x1x1 convolution of it, above it the
-decoder's map. `gates="multi"` has two parallel gates on each of levels 4, 3 and 2; level 1 has
-none. `attention_unet` is the 2-D form that most comparisons retrain; it has other gates.
+gating signal is the map one level below: for the lowest gates a 1x1x1 convolution of the bottom
+map, for the others the decoder's map. `gates="multi"` has two parallel gates on each of levels 4, 3
+and 2; level 1 has none. `attention_unet` is the 2-D form that most comparisons retrain; it has
+other gates.
 
 From the code where the article is silent: kernels from N(0, 2 / fan-in); convolution and batch norm
 in a gate, then convolution, batch norm and ReLU after it. Departure: the code draws the scales of
@@ -91,7 +92,7 @@ def oktay_attention_unet(
         align_corners: of the trilinear resizing. PyTorch aligned them before version 0.4, which
             appeared in the month of the article; the code names no version.
         activation: of the output; "linear" for the original's logits, "softmax", or "sigmoid".
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
         ValueError: a size not divisible by 16 (the message gives the next valid shape), or an

@@ -65,7 +65,7 @@ def pspnet(
         depths: residual blocks of the four stages; (3, 4, 23, 3) is ResNet-101.
         activation: of the output: "linear" for the original's logits, "sigmoid" or "softmax" for
             probabilities, which this package's losses and inference take.
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
         ValueError: a size that does not fit (the message gives the next valid shape) or is None,

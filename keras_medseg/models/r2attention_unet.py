@@ -46,7 +46,7 @@ def r2attention_unet(
             The article's 2; the script of the repository sets 3.
         filters: channels of the first level; 64 grow to 1024 at the bottom.
         activation: of the output; "linear" for the original's logits, "sigmoid", or "softmax".
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
         ValueError: H or W not divisible by 16; the message gives the next valid shape.

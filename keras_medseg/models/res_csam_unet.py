@@ -145,7 +145,7 @@ def res_csam_unet(
         norm: "none", or "batch" for a batch norm after every convolution but the last.
         filters: channels of the first level; the paper's 64 grow to 1024 at the bottom.
         activation: of the output; "sigmoid", "softmax", or "linear" for logits.
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
         ValueError: H or W not divisible by 16 (the message gives the next valid shape), or an

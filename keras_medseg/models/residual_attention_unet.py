@@ -84,7 +84,7 @@ def residual_attention_unet(
         filters: channels of the first stage; the paper's 32 grow to 256 at the bottom.
         downsampling: "max_pool", "average_pool" or "strided_conv".
         upsampling: "nearest", "bilinear" or "transposed_conv"; None is the framework's default.
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
         ValueError: H or W not divisible by 16 (the message gives the next valid shape), or an

@@ -83,7 +83,7 @@ def resunet(
         upsampling: "nearest", "bilinear" or "transposed_conv"; None is the framework's default.
         filters: channels of the first level; 64 grow to 512 in the bridge.
         activation: of the output; "sigmoid", "softmax", or "linear" for logits.
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
         ValueError: H or W not divisible by 8 (the message gives the next valid shape), or an

@@ -113,7 +113,7 @@ def resunetpp(
         classes: output channels.
         filters: channels of the first level; 16 grow to 256 in the bridge.
         activation: of the output; "sigmoid", "softmax", or "linear" for logits.
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
         ValueError: H or W not divisible by 8; the message gives the next valid shape.

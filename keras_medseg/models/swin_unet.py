@@ -1,9 +1,9 @@
 """Swin-Unet (tiny), in the structure of the authors' code.
 
-Four stages of window attention down and, mirrored, up; patches of 4x4 pixels. A stage whose map is
-not larger than a window attends to the whole map. As in the code, the bottleneck is the encoder's
-fourth stage, with a norm after it, and the last expansion is by 4 in one step. The decoder mirrors
-the encoder; the code's settings name other depths for it, (2, 2, 2, 1), but never use them.
+Four encoder stages of window attention, mirrored by the decoder; patches of 4x4 pixels. A stage
+whose map is not larger than a window attends to the whole map. As in the code, the bottleneck is
+the encoder's fourth stage, with a norm after it, and the last expansion is by 4 in one step. The
+settings of the code name other depths for the decoder, (2, 2, 2, 1), but never use them.
 """
 
 from collections.abc import Callable
@@ -104,7 +104,7 @@ def swin_unet(
             from 0 in the first block, and the decoder mirrors it.
         activation: of the output: "linear" for the original's logits, "sigmoid" or "softmax" for
             probabilities, which this package's losses and inference take.
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
         ValueError: a size that does not fit (the message gives the next valid shape), more than 32
@@ -170,7 +170,7 @@ def _block(
     framework: FrameworkDefaults,
     name: str,
 ) -> keras.KerasTensor:
-    """X + attention(norm(x)), then x + MLP(norm(x)); Liu et al. 2021, equation (3)."""
+    """x + attention(norm(x)), then x + MLP(norm(x)); Liu et al. 2021, equation (3)."""
     channels, smaller = x.shape[-1], min(x.shape[1:3])
     window, offset = (window, window // 2 * shifted) if smaller > window else (smaller, 0)
     y = layer_norm(x, framework=framework, name=f"{name}_norm1")
@@ -185,7 +185,7 @@ def _block(
 
 
 def _add(x: keras.KerasTensor, y: keras.KerasTensor, rate: float, name: str) -> keras.KerasTensor:
-    """X + y, in training without y for a share `rate` of the samples (stochastic depth)."""
+    """x + y, in training without y for a share `rate` of the samples (stochastic depth)."""
     if rate:
         y = layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop_path")(y)
     return layers.Add(name=name)([x, y])

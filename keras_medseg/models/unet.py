@@ -56,7 +56,7 @@ def unet(
         form: "same", or "valid" for the article's, whose output is smaller by 184.
         filters: channels of the first level; 64 grow to 1024 at the bottom.
         activation: of the output; "linear" for the original's logits, "sigmoid", or "softmax".
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
         ValueError: a size that does not fit (the message gives the next valid shape), or an unknown

@@ -58,7 +58,7 @@ def unetpp(
         dropout: share of the values set to zero after every convolution of a node.
         l2: weight of the penalty on the kernels of nodes and heads.
         activation: of the outputs; "sigmoid", "softmax", or "linear" for logits.
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
         ValueError: H or W not divisible by 16; the message gives the next valid shape.

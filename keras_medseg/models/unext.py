@@ -72,7 +72,7 @@ def unext(
         growth: channels of the five stages in units of `filters`.
         activation: of the output: "linear" for the original's logits, "sigmoid" or "softmax" for
             probabilities, which this package's losses and inference take.
-        framework: name or FrameworkDefaults whose silent defaults apply.
+        framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
         ValueError: H or W not divisible by 32 (the message gives the next valid shape), or an

@@ -1,4 +1,4 @@
-"""Synthetic data sets in the layouts and file formats of real ones: the door to all of them.
+"""Synthetic data sets in the layouts and file formats of real ones; `write` makes any of them.
 
 A synthetic image data set is one file with its drawing and one entry in `images.LAYOUTS`. A data
 set of another kind is one file with its `LAYOUTS` and its writer, and one entry in `_WRITERS`.
@@ -15,12 +15,12 @@ from keras_medseg.errors import require_choice
 
 @dataclass(frozen=True)
 class _Writer:
-    """How the writer of a module of this package is called.
+    """How to call the writer function of a module of this package.
 
     Attributes:
         function: its name.
         size: name of its argument for the size of a case.
-        axes: what the numbers of that size count.
+        axes: names of the axes of that size.
         unit: voxels or pixels.
     """
 
@@ -30,7 +30,7 @@ class _Writer:
     unit: str
 
 
-# Module of this package -> its writer. Modules are imported when they are asked for.
+# Module of this package -> its writer. Modules are imported on demand.
 _WRITERS = {
     "brats": _Writer("write_brats", size="shape", axes=("x", "y", "z"), unit="voxels"),
     "images": _Writer("write_images", size="size", axes=("rows", "columns"), unit="pixels"),
@@ -56,18 +56,18 @@ def write(
     Args:
         folder: a new or empty folder, or an earlier phantom of the same kind.
         layout: one of `layouts()`.
-        cases: how many there are to be.
+        cases: number of cases.
         seed: of the data set; equal seeds give equal data.
         size: (x, y, z) voxels of volumes or (rows, columns) pixels of images; by default that of
             the real data set.
         progress: called with (cases done, cases, case id).
 
     Returns:
-        The cases' folders or, where several cases share one, their image files.
+        The folders of the cases or, if several cases share one, their image files.
 
     Raises:
         ValueError: an unknown layout, fewer than one case, or a size that the layout cannot have.
-        DataError: the folder holds something else, or cannot be written.
+        DataError: the folder contains something else, or cannot be written.
     """
     require_choice("layout", layout, layouts())
     name = next(name for name in _WRITERS if layout in _module(name).LAYOUTS)

@@ -23,12 +23,12 @@ from keras_medseg.phantoms.geometry import (
 )
 
 VERSION = 2
-"""Of the drawing: another version draws other voxels from the same seed."""
+"""Version of the drawing: another version draws other voxels from the same seed."""
 
 _Layers = list[tuple[str, np.ndarray]]
-"""(tissue, share of each voxel of the brain), in the order in which they are painted."""
+"""(tissue, fraction of each brain voxel), in the order in which they are painted."""
 
-# Relative signal of flair, t1, t1ce, t2; white matter of every modality but T2 is 100.
+# Relative signal in flair, t1, t1ce, t2; white matter is 100 in every modality except T2.
 _SIGNAL = {
     "white": (100, 100, 100, 78),
     "gray": (132, 80, 86, 112),
@@ -47,7 +47,7 @@ _SIGNAL = {
     "dura": (90, 118, 240, 90),
 }
 
-# How much the signal of a tissue differs between cases (standard deviation of its logarithm).
+# Variation of the signal of a tissue between cases (standard deviation of its logarithm).
 _SPREAD = {"gray": 0.1, "hyperintensity": 0.1, "edema": 0.14, "necrotic": 0.12, "enhancing": 0.12}
 
 _EXTENT_MM = (240.0, 240.0, 155.0)
@@ -154,7 +154,7 @@ def _deep_gray(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _gyri(
     rng: np.random.Generator, p: np.ndarray, grid: VoxelGrid, spacing_mm: float
 ) -> np.ndarray:
-    """Distance in mm to the sulci, surfaces that run inwards along rays: noise on the hull."""
+    """Distance in mm to the sulci: surfaces that run inward along rays, from noise on the hull."""
     from scipy import ndimage
 
     center = np.array([0, 5, 66], np.float32).reshape(3, 1, 1, 1)
@@ -188,7 +188,7 @@ class _Lesion:
     edema_mm: float
 
     def distance(self, p: np.ndarray) -> np.ndarray:
-        """Distance in mm from the nearest focus' surface, taken as a sphere; positive outside."""
+        """Distance in mm from the nearest focus, taken as a sphere; positive outside."""
         gaps = [
             norm([axis - c for axis, c in zip(p, center)]) - radius
             for center, radius in zip(self.centers, self.radii_mm)
@@ -217,7 +217,7 @@ def _plan_lesion(rng: np.random.Generator, enhancing: bool) -> _Lesion:
 
 
 def _core(rng: np.random.Generator, p: np.ndarray, lesion: _Lesion, grid: VoxelGrid) -> np.ndarray:
-    """The tumor's core: lobes around each focus with an uneven surface."""
+    """The tumor core: lobes around each focus with an uneven surface."""
     lobes = []
     for center, radius in zip(lesion.centers, lesion.radii_mm):
         for _ in range(rng.integers(2, 5)):
@@ -243,10 +243,10 @@ def _spots(
     """`count` small ellipsoids in the white matter away from the tumor.
 
     Args:
-        rng: draws their places, then their sizes.
+        rng: draws their positions, then their sizes.
         p: (3, ...) coordinates in mm.
-        lesion: the tumor that they keep clear of.
-        count: how many there are at most.
+        lesion: the tumor that they stay away from.
+        count: largest number of spots.
         size_mm: (low, high) of their radii.
         depth_mm: (low, high) of their depth below the brain's surface.
     """
@@ -263,7 +263,7 @@ def _spots(
 
 
 def _anatomy(rng: np.random.Generator, grid: VoxelGrid, lesion: _Lesion) -> dict[str, np.ndarray]:
-    """Every implicit field of one case on the grid's nodes, most of them distances in mm."""
+    """Every implicit field of one case on the nodes of the grid, most of them distances in mm."""
     p = grid.points()
     p -= np.reshape(np.asarray(_CENTER_MM, np.float32), (3, 1, 1, 1))
     middle = np.array([0, 0, 70], np.float32).reshape(3, 1, 1, 1)
@@ -308,11 +308,11 @@ def _anatomy(rng: np.random.Generator, grid: VoxelGrid, lesion: _Lesion) -> dict
 
 
 class _Voxels:
-    """Fields at the voxels of the brain, interpolated when asked for.
+    """Fields at the voxels of the brain, interpolated on demand.
 
     Attributes:
-        mask: which voxels of the grid's box belong to the brain.
-        hull: depth in mm of those voxels below the brain's surface.
+        mask: which voxels of the box of the grid belong to the brain.
+        hull: depth in mm of those voxels below the surface of the brain.
     """
 
     def __init__(self, fields: dict[str, np.ndarray], grid: VoxelGrid) -> None:
@@ -325,7 +325,7 @@ class _Voxels:
         return self._grid.upsample(self._fields[name])[self.mask]
 
     def coverage(self, distance: np.ndarray, blur_mm: float = 0.0) -> np.ndarray:
-        """Share of each voxel that lies inside; the edge is one voxel or `blur_mm` wide."""
+        """Fraction of each voxel that lies inside; the edge is one voxel or `blur_mm` wide."""
         return coverage(distance, max(self._grid.voxel_mm, blur_mm))
 
 
@@ -382,7 +382,7 @@ def _tissues(v: _Voxels, rng: np.random.Generator) -> tuple[_Layers, dict[str, n
 def _tumor(
     v: _Voxels, rng: np.random.Generator, lesion: _Lesion, near: dict[str, np.ndarray]
 ) -> tuple[_Layers, np.ndarray]:
-    """Layers to paint over the tissues, and the canonical labels of the brain's voxels."""
+    """Layers to paint over the tissues, and the canonical labels of the brain voxels."""
     dry = (near["ventricles"] < 0) & (near["depth"] > -1.5)
     core = np.where(near["ventricles"] < 0, v["core"], -1)
     spread = lesion.edema_mm * (1 + 0.45 * near["patchy"] + 0.2 * near["uneven"])
@@ -412,7 +412,7 @@ def _contrasts(rng: np.random.Generator) -> dict[str, np.ndarray]:
         name: np.array(row) * rng.lognormal(0, _SPREAD.get(name, 0.05), 4)
         for name, row in _SIGNAL.items()
     }
-    # Edema is, by definition, what is brighter than the cortex on FLAIR.
+    # By definition, edema is brighter than the cortex on FLAIR.
     signal["edema"][0] = max(signal["edema"][0], 1.25 * signal["gray"][0])
     if rng.random() < 0.25:  # necrosis with free water, dark on FLAIR
         signal["necrotic"][0] = rng.uniform(45, 95)
@@ -422,7 +422,7 @@ def _contrasts(rng: np.random.Generator) -> dict[str, np.ndarray]:
 def _render(
     v: _Voxels, grid: VoxelGrid, layers: _Layers, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """One scan per modality: contrast, texture, bias field, blur, Rician noise, scanner's scale."""
+    """One scan per modality: contrast, texture, bias field, blur, Rician noise, intensity scale."""
     from scipy import ndimage
 
     contrasts = _contrasts(rng)

@@ -18,7 +18,7 @@ from keras_medseg.phantoms.folder import (
     write_text,
 )
 
-# Layout -> the case's folder, or the stem of its files in the Decathlon.
+# Layout -> the folder of a case, or the stem of its files in the Decathlon.
 _CASE_IDS = {
     "BraTS2017": "{grade}/Brats17_Phantom_{number}_1",
     "BraTS2018": "{grade}/Brats18_Phantom_{number}_1",
@@ -37,7 +37,7 @@ _DATASET_JSON = {
     "description": "Synthetic gliomas drawn by keras_medseg; no patient was involved",
     "tensorImageSize": "4D",
     "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
-    # Both spellings as in the file of the real data set.
+    # Spelled as in the file of the real data set.
     "labels": {
         "0": "background",
         "1": "edema",
@@ -60,24 +60,24 @@ def write_brats(
 ) -> list[Path]:
     """Write a synthetic BraTS data set; complete cases of the same phantom are kept.
 
-    Files appear complete or not at all, so the same call finishes a run that was killed. The
-    voxels depend on (seed, case) and shape alone. One case in every four has no enhancing tumor.
+    Files are written atomically, so the same call finishes a run that was killed. The voxels depend
+    on (seed, case) and shape alone. One case in every four has no enhancing tumor.
 
     Args:
         folder: a new or empty folder, or an earlier phantom: cases drawn with another seed, shape,
             layout or version are replaced, further cases of the same phantom stay.
-        cases: how many there are to be.
+        cases: number of cases.
         seed: of the data set.
         layout: one of `LAYOUTS`.
-        shape: (X, Y, Z) in voxels; the anatomy scales with it, the files say 1 mm.
+        shape: (X, Y, Z) in voxels; the anatomy scales with it, the headers always say 1 mm.
         progress: called with (cases done, cases, case id).
 
     Returns:
-        The cases' folders, or the image files in the Decathlon's layout.
+        The folders of the cases, or the image files in the layout of the Decathlon.
 
     Raises:
         ValueError: an unknown layout, fewer than one case, or a shape under 24 voxels.
-        DataError: the folder holds something else, or cannot be written.
+        DataError: the folder contains something else, or cannot be written.
     """
     require_choice("layout", layout, LAYOUTS)
     require_cases(cases)
@@ -124,7 +124,7 @@ def _complete(folder: Path, layout: str, case_id: str) -> bool:
 
 
 def _write_case(folder: Path, layout: str, case_id: str, index: int, case: CaseArrays) -> None:
-    # Here, because nibabel imports SciPy, and the names of the layouts are asked for without it.
+    # Imported here because nibabel imports SciPy, which listing the layouts does not need.
     from keras_medseg.data.datasets.brats import to_dataset_labels
     from keras_medseg.data.formats.nifti import write_volume
 
@@ -141,7 +141,7 @@ def _write_case(folder: Path, layout: str, case_id: str, index: int, case: CaseA
         return
     for channel, path in enumerate(images):
         write_volume(folder / path, case.image[..., channel], case.affine)
-    # The type of the segmentations differs from case to case in the real sets as well.
+    # In the real data sets, the dtype of the segmentations differs from case to case as well.
     dtype = ("uint8", "uint16", "int16", "float32")[index % 4]
     write_volume(folder / labels, codes, case.affine, dtype=dtype)
 
@@ -155,7 +155,7 @@ def _files(marker: Marker) -> Iterator[Path]:
 
 
 def _write_index(folder: Path, marker: Marker) -> None:
-    """The data set's own table of its cases, where it has one."""
+    """Write the table of cases that belongs to the layout, if it has one."""
     layout, seed = marker.layout, marker.seed
     ids = {index: _case_id(layout, seed, index) for index in range(marker.cases)}
     ids = {index: case_id for index, case_id in ids.items() if _complete(folder, layout, case_id)}

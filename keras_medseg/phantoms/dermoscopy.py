@@ -1,9 +1,9 @@
 """Drawing of dermoscopic images of pigmented lesions.
 
-Everything is drawn in units of the image's height from smooth random fields and signed distances
-(positive inside); nothing comes from a patient's pixels. Colors, sizes and what may be taken for
-the lesion (hairs, moles, the lens mount's shadow) were chosen to resemble ISIC 2018. Over 40 images
-of seed 0, the best single threshold of any channel, raw or z-scored, reaches a Dice of 0.43.
+Everything is drawn in units of the image height from smooth random fields and signed distances
+(positive inside); nothing comes from a patient's pixels. Colors, sizes and distractors (hairs,
+moles, the shadow of the lens mount) were chosen to resemble ISIC 2018. Over 40 images of seed 0,
+the best single threshold of any channel, raw or z-scored, reaches a Dice of 0.43.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 from keras_medseg.phantoms.geometry import Drawing, PixelGrid, to_pixels
 
 VERSION = 1
-"""Of the drawing: another version draws other pixels from the same seed."""
+"""Version of the drawing: another version draws other pixels from the same seed."""
 
 _SKINS = np.array([
     (0.93, 0.74, 0.68), (0.90, 0.84, 0.80), (0.78, 0.76, 0.70), (0.74, 0.80, 0.93),
@@ -57,7 +57,7 @@ def dermoscopy_case(seed: int, index: int, size: tuple[int, int] = (576, 768)) -
 def _photographed(
     rng: np.random.Generator, grid: PixelGrid, color: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The skin under hairs, a ruler, gel and uneven light; and what the lens' mount leaves free."""
+    """The skin under hairs, a ruler, gel and uneven light; and the part inside the lens mount."""
     hairs = _hairs(rng, grid, int(rng.integers(0, 14) * (rng.random() < 0.6)))
     shade = np.array([0.16, 0.1, 0.08]) * rng.uniform(0.3, 3.0)
     color = color + 0.9 * hairs[..., None] * (shade - color)
@@ -108,7 +108,7 @@ def _pigment(
 
 
 def _hairs(rng: np.random.Generator, grid: PixelGrid, count: int) -> np.ndarray:
-    """Share of each pixel that is hair: arcs of large circles, thin at their ends."""
+    """Fraction of each pixel that is hair: arcs of large circles, thin at their ends."""
     covered = np.zeros(grid.size, np.float32)
     for _ in range(count):
         radius, turn = rng.uniform(0.4, 3.0), rng.uniform(0, 2 * np.pi)

@@ -1,9 +1,9 @@
 """Drawing of frames from a colonoscopy, in sequences that show one polyp or two.
 
-Everything is drawn in units of the image's height from smooth random fields and signed distances
-(positive inside); nothing comes from a patient's pixels. Colors, sizes and what may be taken for a
-polyp (folds, highlights) were chosen to resemble CVC-ClinicDB. Over 40 frames of 40 sequences of
-seed 0, the best single threshold of any channel, raw or z-scored, reaches a Dice of 0.21.
+Everything is drawn in units of the image height from smooth random fields and signed distances
+(positive inside); nothing comes from a patient's pixels. Colors, sizes and distractors (folds,
+highlights) were chosen to resemble CVC-ClinicDB. Over 40 frames of 40 sequences of seed 0, the best
+single threshold of any channel, raw or z-scored, reaches a Dice of 0.21.
 """
 
 import math
@@ -14,14 +14,14 @@ import numpy as np
 from keras_medseg.phantoms.geometry import Drawing, PixelGrid, norm, to_pixels
 
 VERSION = 1
-"""Of the drawing: another version draws other pixels from the same seed."""
+"""Version of the drawing: another version draws other pixels from the same seed."""
 
 FRAMES_PER_SEQUENCE = 4
 """Consecutive frames of one scene."""
 
 
 def endoscopy_case(seed: int, index: int, size: tuple[int, int] = (288, 384)) -> Drawing:
-    """Draw one frame. Frames of a sequence show one scene from places close to each other.
+    """Draw one frame. Frames of a sequence show one scene from nearby viewpoints.
 
     Args:
         seed: of the data set.
@@ -40,7 +40,7 @@ def endoscopy_case(seed: int, index: int, size: tuple[int, int] = (288, 384)) ->
     distance = np.maximum.reduce([polyp.distance(grid) for polyp in polyps])
     on_polyp = plain.coverage(distance, 0.02)
     pits = grid.noise(scene, 0.012)
-    # A polyp grows out of the wall: the folds under it are stretched flat.
+    # A polyp grows out of the wall and flattens the folds under it.
     height += folds * (1 - plain.coverage(distance, 0.4)) + _bump(polyps, grid)
     height += 0.001 * pits * on_polyp
     lamp = (
@@ -64,7 +64,7 @@ def endoscopy_case(seed: int, index: int, size: tuple[int, int] = (288, 384)) ->
 def _camera(
     scene: np.random.Generator, frame: np.random.Generator, index: int, size: tuple[int, int]
 ) -> PixelGrid:
-    """Where a frame's pixels lie in its scene: the camera drifts and shakes."""
+    """The positions of a frame's pixels in its scene: the camera drifts and shakes."""
     drift, zoom = scene.normal(0, 0.02, 2), scene.uniform(0.8, 1.2)
     step = index % FRAMES_PER_SEQUENCE - (FRAMES_PER_SEQUENCE - 1) / 2
     return PixelGrid(
@@ -73,7 +73,7 @@ def _camera(
 
 
 def _lumen(rng: np.random.Generator, grid: PixelGrid) -> tuple[float, float]:
-    """(y, x) of the bowel's dark lumen: in the image, or beside it, so that the wall is seen."""
+    """(y, x) of the dark lumen of the bowel: in the image, or beside it, facing the wall."""
     away = rng.uniform(0.05, 0.3) if rng.random() < 0.5 else rng.uniform(0.8, 1.5)
     turn = rng.uniform(0, 2 * math.pi)
     return 0.5 + away * math.sin(turn), grid.aspect / 2 + away * math.cos(turn)
@@ -85,7 +85,7 @@ def _mucosa(
     """(H, W, 3) color of the wall with its vessels, and of the polyp."""
     warm, pale = np.array([0.92, 0.46, 0.27]), np.array([0.84, 0.62, 0.53])
     base = warm + (pale - warm) * rng.uniform(0, 1) + rng.normal(0, 0.03, 3)
-    # Redder or paler than the wall, but no more than the walls of two scenes differ.
+    # Redder or paler than the wall, but by no more than the walls of two scenes differ.
     tint = rng.normal(0, 0.08) * np.array([0.3, 1.2, 1.0]) - np.array([0, 0.09, 0.09])
     blotches, vessels = grid.noise(rng, 0.2), _vessels(rng, grid) * (1 - on_polyp)
     color = base * (1 + 0.06 * blotches[..., None] * np.array([0.4, 1, 1]))
@@ -98,13 +98,13 @@ class _Polyp:
     """A bump on the wall.
 
     Attributes:
-        y: row of its center, in units of the image's height, as are x and radius.
+        y: row of its center, in units of the image height, as are x and radius.
         x: column of its center.
         radius: of the undistorted circle.
-        stretch: its length over its width.
+        stretch: its length divided by its width.
         angle: of its longer axis in radians.
         height: in units of its radius.
-        lobes: (orders, 2) size and phase of the border's waves, from the second order on.
+        lobes: (orders, 2) amplitude and phase of the waves of its border, from the second order on.
     """
 
     y: float
@@ -151,7 +151,7 @@ def _bump(polyps: list[_Polyp], grid: PixelGrid) -> np.ndarray:
 def _wall(
     rng: np.random.Generator, grid: PixelGrid, lumen: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Heights of the wall and of its folds above the image plane; distance from the lumen."""
+    """Height of the wall and of its folds above the image plane; distance from the lumen."""
     stretch, rings = rng.uniform(0.8, 1.3), rng.uniform(1.6, 3.5)
     wobble, strength = grid.noise(rng, 0.3), grid.noise(rng, 0.35)
     radius = np.hypot(grid.y - lumen[0], (grid.x - lumen[1]) * stretch) * np.exp(0.22 * wobble)
@@ -166,7 +166,7 @@ def _wall(
 
 
 def _vessels(rng: np.random.Generator, grid: PixelGrid) -> np.ndarray:
-    """Share of each pixel that is vessel: patches with the zero lines of two random fields."""
+    """Fraction of each pixel that is vessel: in patches, the zero lines of two random fields."""
     patches = np.clip(grid.noise(rng, 0.35), 0, 1)
     wide, narrow = (np.exp(-((grid.noise(rng, spacing) / 0.05) ** 2)) for spacing in (0.16, 0.08))
     return rng.uniform(0.1, 0.6) * np.maximum(wide, narrow) * patches

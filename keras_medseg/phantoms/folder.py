@@ -1,4 +1,4 @@
-"""Folders of synthetic data: the marker that says so, and the steps that every writer shares."""
+"""Folders of synthetic data: the marker file, and the steps that all writers share."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from keras_medseg.errors import DataError
 from keras_medseg.files import write_atomic, write_json
 
 MARKER = "PHANTOM"
-"""The file that makes a folder a phantom's."""
+"""The file that marks the folder of a phantom."""
 
 _README = """Synthetic images. No patient was involved.
 
@@ -23,14 +23,14 @@ Scores measured on them say that software works, and nothing about medicine.
 
 @dataclass(frozen=True)
 class Marker:
-    """What a phantom says of itself.
+    """The contents of the marker file.
 
     Attributes:
-        version: of the drawing; another one draws other voxels from the same seed.
+        version: of the drawing; another version draws other voxels from the same seed.
         seed: of the data set.
-        layout: name of the data set whose layout it has.
+        layout: name of the data set whose layout the folder has.
         shape: (X, Y, Z) voxels or (rows, columns) pixels of each case.
-        cases: how many cases it holds, or is meant to hold once it is finished.
+        cases: number of cases when the phantom is complete.
     """
 
     version: int
@@ -48,20 +48,20 @@ def prepare_folder(
     files: Callable[[Marker], Iterable[Path]],
     appendix: Callable[[Marker], str] = lambda marker: "",
 ) -> Marker:
-    """Make the folder this phantom's, removing the cases of another seed, size or version.
+    """Prepare the folder for a phantom; cases of another seed, size or version are removed.
 
     Args:
-        folder: new, empty, or an earlier phantom's.
+        folder: a new or empty folder, or that of an earlier phantom.
         wanted: the phantom that is about to be written.
-        layouts: those of the writer that asks; it does not know the files of other writers.
+        layouts: of the calling writer, which does not know the files of other writers.
         files: every file, relative to `folder`, that the phantom of a marker may have left.
-        appendix: what README.txt is to say beside that the data are synthetic.
+        appendix: added to README.txt after the sentence that the data are synthetic.
 
     Returns:
-        The folder's marker, whose number of cases includes those of earlier calls.
+        The marker of the folder; its number of cases includes those of earlier calls.
 
     Raises:
-        DataError: the folder holds something else, or cannot be written.
+        DataError: the folder contains something else, or cannot be written.
     """
     try:
         marker = _take_over(folder, wanted, layouts, files)
@@ -82,8 +82,8 @@ def write_cases(cases: int, write: Callable[[int], str], progress: Progress | No
         write: draws and writes the case of an index; returns the case's id.
         progress: called with (cases done, cases, case id).
     """
-    # Nearly all of the time is spent in NumPy, SciPy and the encoders, which let go of the
-    # interpreter.
+    # Threads: nearly all of the time is spent in NumPy, SciPy and the encoders, which release the
+    # interpreter's lock.
     with ThreadPoolExecutor(2) as pool:
         for done, case_id in enumerate(pool.map(write, range(cases)), 1):
             if progress is not None:
@@ -101,12 +101,12 @@ def require_cases(cases: int) -> None:
 
 
 def is_phantom(path: Path) -> bool:
-    """Whether a file lies in a phantom's folder; links are followed."""
+    """Whether a file lies in the folder of a phantom; links are followed."""
     return any((parent / MARKER).exists() for parent in path.resolve().parents)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file in UTF-8 or none."""
+    """Write a text file in UTF-8 atomically."""
     write_atomic(path, text.encode())
 
 
@@ -116,11 +116,11 @@ def _take_over(
     layouts: Collection[str],
     files: Callable[[Marker], Iterable[Path]],
 ) -> Marker:
-    """The marker that the folder is to have, after everything that does not fit it is removed."""
+    """Remove everything that does not fit the wanted phantom; return the folder's new marker."""
     path = folder / MARKER
     found = _read_marker(path) if path.exists() else None
     folder.mkdir(parents=True, exist_ok=True)
-    # Hidden files are what a killed run leaves, or a file manager.
+    # Hidden files were left by a killed run or by a file manager.
     if found is None and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise _not_ours(folder, "files that are not a phantom's")
     if found is not None and found.layout not in layouts:
@@ -146,7 +146,7 @@ def _remove(folder: Path, paths: Iterable[Path]) -> None:
     for path in paths:
         (folder / path).unlink(missing_ok=True)
         for parent in list(path.parents)[:-1]:
-            with contextlib.suppress(OSError):  # a folder that holds something else stays
+            with contextlib.suppress(OSError):  # a folder that contains something else stays
                 (folder / parent).rmdir()
 
 

@@ -1,8 +1,8 @@
-"""What the drawings share: grids, smooth random fields, solids, and how they become voxels.
+"""What the drawings share: grids, smooth random fields, solids, and their conversion to voxels.
 
 A solid is a signed distance field: positive inside, zero on the surface, in the unit of its
-coordinates. The order of the floating point operations is part of every drawing. Whoever changes
-it changes some pixels, and has to raise `VERSION` in the drawings that use it.
+coordinates. Changing the order of the floating point operations changes some pixels, and requires a
+new `VERSION` in the drawings that use them.
 """
 
 import math
@@ -15,21 +15,21 @@ Drawing = tuple[np.ndarray, np.ndarray]
 """Image (H, W) or (H, W, 3) uint8, and labels (H, W) uint8."""
 
 Vector = Sequence[float] | np.ndarray
-"""A place or a size: one number for each axis."""
+"""A position or a size: one number for each axis."""
 
-# Random fields reach beyond the image: zoom and shift move the view and leave the field alone.
+# Random fields extend beyond the image: zoom and shift move the view, not the field.
 _IMAGE_SPAN = (-0.7, 2.7)
 _NODE_SPACING_MM = 2
 
 
 class PixelGrid:
-    """The centers of an image's pixels, in units of the image's height.
+    """The centers of the pixels of an image, in units of the image height.
 
     Attributes:
         size: (rows, columns).
-        zoom: factor by which the field of view is larger than without zoom.
+        zoom: factor of the field of view.
         aspect: width of the image.
-        pixel: edge of a pixel without zoom.
+        pixel: edge length of a pixel without zoom.
         y: (H, 1) float32, from 0 at the upper edge to 1 at the lower edge without zoom and shift.
         x: (1, W) float32, from 0 at the left edge to `aspect` at the right edge.
     """
@@ -50,7 +50,7 @@ class PixelGrid:
         return smooth_noise(rng, (self.y.ravel(), self.x.ravel()), spacing, 2 * (_IMAGE_SPAN,))
 
     def coverage(self, distance: np.ndarray, blur: float = 0.0) -> np.ndarray:
-        """Share of each pixel that lies inside; the edge is one pixel or `blur` wide."""
+        """Fraction of each pixel that lies inside; the edge is one pixel or `blur` wide."""
         return coverage(distance, max(self.pixel, blur))
 
 
@@ -59,9 +59,9 @@ class VoxelGrid:
     """The voxels of a box in a volume, and the coarser nodes on which fields are computed.
 
     Attributes:
-        extent_mm: edges of the whole volume, in which coordinates count from its corner.
-        start: index of the box's first voxel along each axis.
-        fine: coordinates in mm of the box's voxels, one array for each axis.
+        extent_mm: edge lengths of the whole volume; coordinates count from its corner.
+        start: index of the first voxel of the box along each axis.
+        fine: coordinates in mm of the voxels of the box, one array for each axis.
         nodes: coordinates in mm of the nodes, one array for each axis.
         voxel_mm: longest edge of a voxel.
         weights: (voxels, nodes) interpolation matrix of each axis.
@@ -76,7 +76,7 @@ class VoxelGrid:
 
     @property
     def box(self) -> tuple[slice, ...]:
-        """Where the box lies in the volume."""
+        """Indices of the box in the volume."""
         return tuple(slice(s, s + len(axis)) for s, axis in zip(self.start, self.fine))
 
     def points(self) -> np.ndarray:
@@ -100,8 +100,8 @@ class VoxelGrid:
     def distance_to_zero(self, values: np.ndarray) -> np.ndarray:
         """Approximate distance in mm to the zero surface of a field on the nodes.
 
-        A field of constant gradient gives 0.8 of the distance: a quarter of the mean gradient is
-        added to the divisor, which keeps level places from dividing by zero.
+        A quarter of the mean gradient is added to the divisor, to avoid a division by zero where
+        the field is constant. For a field of constant gradient the result is 0.8 of the distance.
         """
         slopes = np.gradient(values, *[float(axis[1] - axis[0]) for axis in self.nodes])
         steepness = norm(slopes)
@@ -117,7 +117,7 @@ def voxel_grid(
 
     Args:
         shape: (X, Y, Z) of the whole volume.
-        extent_mm: edges of the whole volume, whatever its shape.
+        extent_mm: edge lengths of the whole volume, whatever its shape.
         box_mm: (low, high) of the box along each axis.
     """
     start, fine, nodes, weights, sizes_mm = [], [], [], [], []
@@ -148,9 +148,9 @@ def smooth_noise(
 
     Args:
         rng: draws the coefficients.
-        axes: coordinates along each axis at which the field is wanted.
-        spacing: distance of the spline's knots.
-        spans: (low, high) of the spline along each axis, of which `axes` may see a part.
+        axes: coordinates along each axis at which the field is evaluated.
+        spacing: distance between the knots of the spline.
+        spans: (low, high) of the spline along each axis; `axes` may cover a part of it.
 
     Returns:
         One float32 value for each combination of the coordinates.
@@ -164,12 +164,12 @@ def smooth_noise(
         near = 2 / 3 - t**2 + t**3 / 2
         spline = np.where(t < 1, near, np.clip(2 - t, 0, None) ** 3 / 6)
         weights.append(spline.astype(np.float32))
-    # Over the places between two knots, its variance is 151 / 315 = 0.479 for each axis.
+    # Averaged over the positions between two knots, the variance is 151 / 315 = 0.479 per axis.
     return _separable(coefficients, weights) / np.float32(0.479 ** (len(counts) / 2))
 
 
 def norm(parts: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Length of vectors given as a sequence of their two or three components."""
+    """Length of vectors, given as a sequence of their two or three components."""
     if len(parts) == 2:
         return np.hypot(parts[0], parts[1])
     return np.sqrt(_sum(part**2 for part in parts))
@@ -183,7 +183,7 @@ def ellipsoid(p: np.ndarray, center: Vector, radii: Vector) -> np.ndarray:
 
 
 def ellipse(p: np.ndarray, center: Vector, radii: Vector, angle: float = 0.0) -> np.ndarray:
-    """Approximate distance to the border of an ellipse turned by `angle` in radians; p (2, ...)."""
+    """Approximate distance to the border of an ellipse rotated by `angle` radians; p (2, ...)."""
     y, x = p[0] - center[0], p[1] - center[1]
     down = (math.cos(angle) * y + math.sin(angle) * x) / radii[0]
     across = (math.cos(angle) * x - math.sin(angle) * y) / radii[1]
@@ -203,24 +203,24 @@ def tube(p: np.ndarray, points: Sequence[Vector], radii: Vector) -> np.ndarray:
 
 
 def union(a: np.ndarray, b: np.ndarray, blend: float) -> np.ndarray:
-    """Both solids in one, with a fillet of the size `blend` where they meet."""
+    """The union of two solids, with a fillet of the size `blend` where they meet."""
     h = np.clip(0.5 + 0.5 * (a - b) / blend, 0, 1)
     return b + (a - b) * h + blend * h * (1 - h)
 
 
 def coverage(distance: np.ndarray, width: float) -> np.ndarray:
-    """Share of a pixel or voxel of this width that lies inside a solid."""
+    """Fraction of a pixel or voxel of this width that lies inside a solid."""
     return np.clip(0.5 + distance / width, 0, 1)
 
 
 def with_rician_noise(rng: np.random.Generator, signal: np.ndarray, deviation: float) -> np.ndarray:
-    """Magnitude of a signal with Gaussian noise in its real and imaginary part."""
+    """Magnitude of a signal with Gaussian noise in its real and imaginary parts."""
     real, imaginary = deviation * rng.standard_normal((2, *signal.shape), np.float32)
     return np.hypot(signal + real, imaginary)
 
 
 def to_pixels(values: np.ndarray) -> np.ndarray:
-    """Values from 0 to 1 as uint8; others are clipped."""
+    """Values from 0 to 1 as uint8; values outside are clipped."""
     return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 
@@ -245,7 +245,7 @@ def _linear_weights(at: np.ndarray, nodes: np.ndarray) -> np.ndarray:
 
 
 def _separable(values: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
-    """One matrix along each axis. They have 2 or 4 numbers per row, so sparse is 4 times faster."""
+    """Apply one matrix along each axis; with 2 or 4 numbers per row, sparse is 4 times faster."""
     from scipy import sparse
 
     for matrix in weights:

@@ -22,20 +22,20 @@ def _black_and_white(labels: np.ndarray, index: int) -> np.ndarray:
 
 
 def _clinic_mask(labels: np.ndarray, index: int) -> np.ndarray:
-    """As in the real set, some masks have gray edges."""
+    """(H, W) mask; as in the real data set, some masks have gray edges."""
     codes = _black_and_white(labels, index)
     return _softened(codes) if index % 4 == 3 else codes
 
 
 def _knee_mask(labels: np.ndarray, index: int) -> np.ndarray:
-    """Gray, mostly with alpha, and some with values between the codes of two classes."""
+    """Gray mask, mostly with alpha; some have values between the codes of two classes."""
     table = np.array([0, *(codes[0] for codes in knee.CLASSES.values())], np.uint8)
     codes = _softened(table[labels]) if index % 8 == 3 else table[labels]
     return np.stack([codes, np.full_like(codes, 255)], -1) if index % 7 else codes
 
 
 def _softened(codes: np.ndarray) -> np.ndarray:
-    """The mask with every third border between neighbors of a row drawn as their mean."""
+    """The mask with the mean of both codes at every third border within a row."""
     mean = (codes[:, 1:].astype(np.uint16) + codes[:, :-1]) // 2
     border = codes[:, 1:] != codes[:, :-1]
     border[np.arange(len(codes)) % 3 > 0] = False
@@ -45,7 +45,7 @@ def _softened(codes: np.ndarray) -> np.ndarray:
 
 
 def _sequence_table(frames: int) -> str:
-    """The table of sequences as CVC-ClinicDB's README.txt has it."""
+    """The table of sequences, as in README.txt of CVC-ClinicDB."""
     length = endoscopy.FRAMES_PER_SEQUENCE
     rows = ["", "| Frame Number | Sequence |", "---------------------------"]
     for number, first in enumerate(range(1, frames + 1, length), 1):
@@ -56,16 +56,16 @@ def _sequence_table(frames: int) -> str:
 
 @dataclass(frozen=True)
 class ImageLayout:
-    """One image data set: what draws it, and how it lies on disk.
+    """One image data set: how it is drawn, and its files.
 
     Attributes:
         draw: (seed, index, (rows, columns)) -> image and labels.
         version: of the drawing.
-        size: (rows, columns) of the real set's images, or a common size among them.
+        size: (rows, columns) of the real images, or a common size among them.
         image: path of an image below the folder; `number` counts from 1.
         mask: path of its mask.
-        encode: (labels, index) -> what the mask file holds, (H, W) or with alpha (H, W, 2) uint8.
-        table: number of cases -> what README.txt tells about them.
+        encode: (labels, index) -> pixels of the mask file, (H, W) or with alpha (H, W, 2) uint8.
+        table: number of cases -> text about them in README.txt.
     """
 
     draw: Callable[[int, int, tuple[int, int]], Drawing]
@@ -116,13 +116,13 @@ def write_images(
 ) -> list[Path]:
     """Write a synthetic data set of images; complete cases of the same phantom are kept.
 
-    Files appear complete or not at all, so the same call finishes a run that was killed. The
-    pixels depend on (seed, case) and size alone.
+    Files are written atomically, so the same call finishes a run that was killed. The pixels depend
+    on (seed, case) and size alone.
 
     Args:
         folder: a new or empty folder, or an earlier phantom: cases drawn with another seed, size,
             layout or version are replaced, further cases of the same phantom stay.
-        cases: how many there are to be.
+        cases: number of cases.
         seed: of the data set.
         layout: one of `LAYOUTS`.
         size: (rows, columns) in pixels; by default that of the layout.
@@ -133,8 +133,8 @@ def write_images(
 
     Raises:
         ValueError: an unknown layout, fewer than one case, or a size under 32 pixels or far from
-            those of the real sets.
-        DataError: the folder holds something else, or cannot be written.
+            those of the real data sets.
+        DataError: the folder contains something else, or cannot be written.
     """
     require_choice("layout", layout, LAYOUTS)
     known = LAYOUTS[layout]

@@ -1,10 +1,10 @@
 """Drawing of sagittal MRI slices of the knee.
 
-Everything is drawn in units of the image's height from smooth random fields and signed distances
-(positive inside); nothing comes from a patient's pixels. Shapes, signals and what may be taken for
-a ligament (tendons, menisci, cortical bone) were chosen to resemble knee MRI. Over 40 slices of
-seed 0, the best single threshold of the image, raw or z-scored, reaches a Dice of 0.03 for the
-patellar ligament and of 0.37 for the femur, the easiest of the bones.
+Everything is drawn in units of the image height from smooth random fields and signed distances
+(positive inside); nothing comes from a patient's pixels. Shapes, signals and distractors (tendons,
+menisci, cortical bone) were chosen to resemble knee MRI. Over 40 slices of seed 0, the best single
+threshold of the image, raw or z-scored, reaches a Dice of 0.03 for the patellar ligament and of
+0.37 for the femur, the easiest of the bones.
 """
 
 import math
@@ -22,7 +22,7 @@ from keras_medseg.phantoms.geometry import (
 )
 
 VERSION = 1
-"""Of the drawing: another version draws other pixels from the same seed."""
+"""Version of the drawing: another version draws other pixels from the same seed."""
 
 CLASSES = {
     "tibia": (51,),
@@ -31,7 +31,7 @@ CLASSES = {
     "patellar ligament": (204,),
     "cruciate ligament": (255,),
 }
-"""Name -> gray code in a mask file; label 1 is the first, and so on."""
+"""Name -> gray code in a mask file; the first class has label 1, and so on."""
 
 _SIGNALS = {
     "fat": 0.82, "hamstrings": 0.27, "calf": 0.27, "quadriceps": 0.27, "vessel": 0.1,
@@ -43,7 +43,7 @@ _MUSCLES = ("hamstrings", "calf", "quadriceps")
 
 
 def knee_case(seed: int, index: int, size: tuple[int, int] = (256, 256)) -> Drawing:
-    """Draw one slice. About one in four lies beside the knee's middle and has no ligaments.
+    """Draw one slice. About one in four is off-center and has no ligaments.
 
     Args:
         seed: of the data set.
@@ -83,7 +83,7 @@ def _painted(
     )
     skin = union(skin, bones["patella"] + 0.035, 0.05)
     contrast = {name: value * rng.lognormal(0, 0.12) for name, value in _SIGNALS.items()}
-    if rng.random() < 0.25:  # worn tendons shine
+    if rng.random() < 0.25:  # degenerated tendons are bright
         contrast["patellar ligament"] *= rng.uniform(1.5, 3.0)
     fibers = grid.noise(rng, 0.02)
     signal = contrast["fat"] * (1 - 0.12 * np.clip(grid.noise(rng, 0.025) - 0.3, 0, 2))
@@ -103,7 +103,7 @@ def _painted(
 
 
 def _posed(rng: np.random.Generator, grid: PixelGrid) -> np.ndarray:
-    """(2, H, W) place of each pixel in the anatomy of `_bones`, turned, scaled and warped."""
+    """(2, H, W) position of each pixel in the anatomy of `_bones`, rotated, scaled and warped."""
     turn, scale = rng.normal(0, 0.12), rng.normal(1.12, 0.09)
     y = (grid.y - 0.5 + rng.normal(0, 0.05)) / scale
     x = (grid.x - grid.aspect / 2 + rng.normal(0, 0.04)) / scale
@@ -115,7 +115,7 @@ def _posed(rng: np.random.Generator, grid: PixelGrid) -> np.ndarray:
 
 
 def _scanned(rng: np.random.Generator, grid: PixelGrid, signal: np.ndarray) -> np.ndarray:
-    """The image of a signal, with the coil's sensitivity, blur and noise of a scanner."""
+    """The scanned image of a signal: coil sensitivity, blur and noise."""
     from scipy import ndimage
 
     reach = rng.uniform(0.45, 0.7)
@@ -127,7 +127,7 @@ def _scanned(rng: np.random.Generator, grid: PixelGrid, signal: np.ndarray) -> n
 
 
 def _bones(rng: np.random.Generator, p: np.ndarray, central: bool) -> dict[str, np.ndarray]:
-    """Tibia, femur and patella as solids; p (2, H, W) is (y, x) in units of the image's height."""
+    """Tibia, femur and patella as solids; p (2, H, W) is (y, x) in units of the image height."""
     size = rng.normal(1, 0.05, 4)
     condyle = ellipse(p, (0.43, 0.49), (0.115 * size[0], 0.145 * size[1]), rng.normal(0, 0.15))
     plateau = ellipse(p, (0.635, 0.47), (0.055, 0.145 * size[2]), rng.normal(0.05, 0.06))
@@ -149,7 +149,7 @@ def _bones(rng: np.random.Generator, p: np.ndarray, central: bool) -> dict[str, 
 def _soft_tissues(
     rng: np.random.Generator, p: np.ndarray, central: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(the ligaments, which have labels; the others) as solids."""
+    """The ligaments, which have labels, and the other soft tissues, as solids."""
     bow, thick = rng.normal(0, 0.008), rng.uniform(0.013, 0.022)
     band = [(0.425, 0.262), (0.55, 0.272 + bow), (0.69, 0.312)]
     ligament = tube(p, band, (0.9 * thick, thick, 0.8 * thick))

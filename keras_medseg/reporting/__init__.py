@@ -1,1 +1,1 @@
-"""Tables, figures and the report, from data handed in; nothing here reads a run folder."""
+"""Tables, figures and the report, from data passed as arguments: no module reads a run folder."""

@@ -1,4 +1,4 @@
-"""The table of all networks, as the command line prints it and the README has it."""
+"""The table of all networks, for the command line and the README."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ TABLE_MARKS = ("<!-- networks: keras-medseg models --write README.md -->", "<!--
 
 
 def table() -> str:
-    """All networks as a Markdown table; below it, the files that cannot be imported.
+    """All networks as a Markdown table.
 
     Returns:
-        The table, and a paragraph for each file that cannot be imported.
+        The table, followed by a paragraph for each file that cannot be imported.
 
     Raises:
         ImportError: Keras or TensorFlow is too old.
@@ -42,10 +42,10 @@ def write_table(page: Path) -> None:
     """Put the table between the two marks of a Markdown page.
 
     Args:
-        page: has the two lines of TABLE_MARKS.
+        page: contains the two lines of TABLE_MARKS.
 
     Raises:
-        ValueError: the page has not both marks, in this order.
+        ValueError: the page does not contain both marks in this order.
         OSError: the page cannot be read or written.
     """
     write_between(page, TABLE_MARKS, table())

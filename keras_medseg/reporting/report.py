@@ -40,9 +40,9 @@ class RunData:
     """What a run did and measured.
 
     Attributes:
-        recipe: of the run, before the changes of its variants.
-        provenance: `data_name`, `training_cases` (a number), `profile` (where there is one), and
-            whatever else the report is to list.
+        recipe: of the run, without the changes of its variants.
+        provenance: `data_name`, `training_cases` (a number), `profile` (if there is one), and
+            anything else that the report lists.
         scores: scores.csv, one row per variant, case and region.
         logs: "<variant>-<network>" -> log of the training, one row per epoch.
 
@@ -67,7 +67,7 @@ class RunData:
 
     @property
     def validation_cases(self) -> int:
-        """Number of cases that were scored."""
+        """Number of scored cases."""
         return self.scores["case"].nunique()
 
 
@@ -76,13 +76,14 @@ class Declaration:
     """What a report shows beside the run's own numbers.
 
     Attributes:
-        reference: the paper's experiment; None for a user's own data.
-        tables: in the order of the report; without a reference and without any, `own_tables`.
-        published: the paper's published.csv; without one, tables have measured numbers alone.
-        ledger: the paper's ledger.toml.
+        reference: the published experiment; None for a user's own data.
+        tables: in the order of the report; by default `own_tables` if there is no reference.
+        published: path of published.csv; without it, tables have only measured numbers.
+        ledger: path of ledger.toml.
         comparisons: (baseline, variant) pairs for the paired tests, on every metric of the tables
             that single cases have.
-        notes: what a reader of the tables must know besides, such as contradictions in the paper.
+        notes: what a reader of the tables must know in addition, such as contradictions in the
+            paper.
     """
 
     reference: Reference | None = None
@@ -117,18 +118,18 @@ def write_report(
     Args:
         folder: of the run.
         run: what the run did and measured.
-        declared: what the report shows beside it.
-        expected: {metric, region, variant, minimum, maximum (None: no limit), measured (None: not
-            measured), passed} for every expectation.
+        declared: what the report shows beside the run's own numbers.
+        expected: for every expectation {metric, region, variant, minimum, maximum (None: no limit),
+            measured (None: not measured), passed}.
         costs: the columns variant, networks, parameters, multiply_adds and seconds_per_input.
-        further_scores: rows for the tables whose scores are not those of single cases.
+        further_scores: rows for the tables with scores that do not belong to single cases.
         figures: in the order of the report.
 
     Returns:
         The path of report.html.
 
     Raises:
-        DataError: a file of the paper is missing or damaged.
+        DataError: published.csv or ledger.toml is missing or damaged.
     """
     folder = Path(folder)
     specs = declared.tables or (() if declared.reference else own_tables(run.scores))
@@ -163,11 +164,11 @@ def write_report(
 
 
 def why_not_comparable(run: RunData, reference: Reference) -> list[str]:
-    """Say why the measured numbers are not those of the paper's experiment.
+    """Explain why the measured numbers cannot be compared with the published ones.
 
     Returns:
-        One or two plain sentences per reason; none where data, number of cases and recipe are the
-        paper's.
+        One or two sentences for each reason; empty if data, number of cases and recipe are those of
+        the paper.
     """
     name, reasons = run.provenance["data_name"], []
     training, validation = run.provenance["training_cases"], run.validation_cases
@@ -199,7 +200,7 @@ def why_not_comparable(run: RunData, reference: Reference) -> list[str]:
 
 
 def _declared_view(run: RunData, declared: Declaration) -> dict[str, Any]:
-    """What the templates show of the run and the declaration as they are."""
+    """What the templates show of the run and the declaration without computing anything."""
     reference = declared.reference
     own_title = f"{run.recipe.model.name} on {run.provenance['data_name']}"
     return {
@@ -230,7 +231,7 @@ def _write_tables(
 
 
 def _left_out(tables: Sequence[pd.DataFrame]) -> list[str]:
-    """Rows with cells that this profile does not run, as "<table>, <row>: <regions>"."""
+    """Rows with cells that this profile does not measure, as "<table>, <row>: <regions>"."""
     rows: dict[str, list[str]] = {}
     for table in tables:
         for line in table[table["status"] == NOT_RUN].to_dict("records"):
@@ -265,7 +266,7 @@ def _table_view(
         cost = [price[name] if price else "" for name in _COSTS]
         title = _row_title(row.label, row.variant)
         rows.append({"title": title, "cells": cells, "own": own, "cost": cost})
-    units = table["unit"].iloc[: len(spec.columns)]  # those of the first row
+    units = table["unit"].iloc[: len(spec.columns)]  # units of the first row
     headings = [_heading(column, spec, unit) for column, unit in zip(spec.columns, units)]
     return {
         "spec": spec, "headings": headings, "rows": rows, "footnotes": marks, "priced": priced,
@@ -299,7 +300,8 @@ def _cell_view(line: pd.Series, marks: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _number(value: float, unit: str, sign: str = "") -> str:
-    # Cells without a unit are fractions such as an MAE of 0.003, which two decimals would lose.
+    # Cells without a unit are fractions such as an MAE of 0.003, which two decimals would round
+    # to 0.
     decimals = 2 if unit or abs(value) >= 10 else 4
     return "–" if pd.isna(value) else f"{value:{sign}.{decimals}f}"
 
@@ -320,7 +322,7 @@ def _expected_view(entry: Mapping[str, Any]) -> dict[str, str | bool]:
 def _paired_tests(
     scores: pd.DataFrame, metrics: Sequence[str], baseline: str, variant: str
 ) -> pd.DataFrame:
-    """`statistics.compare` for each metric, p_holm over all rows; empty where one was not run."""
+    """`statistics.compare` for each metric, p_holm over all rows; empty if a variant is missing."""
     first, second = (
         set(scores.loc[scores["variant"] == name, "region"]) for name in (baseline, variant)
     )
@@ -386,7 +388,7 @@ def _percent(fraction: float) -> str:
 
 
 def _ledger_view(path: Path) -> dict[str, Any]:
-    """Counts by status; entries stand in the file's one array of tables."""
+    """Number of ledger entries by status, and the entries that depart from the paper."""
     content = read_file(path, tomllib.loads, "It belongs in the experiment's folder.")
     entries = next((value for value in content.values() if isinstance(value, list)), [])
     counts = Counter(entry["status"] for entry in entries)

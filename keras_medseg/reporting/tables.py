@@ -1,7 +1,7 @@
-"""Tables: published numbers beside measured ones, or measured ones alone.
+"""Tables of published numbers beside measured ones, or of measured ones alone.
 
-Nothing is filled in: a cell that the paper's text lost, a method that was not retrained and a
-variant that this run left out are shown as such.
+No value is filled in: a cell that is lost in the text of the paper, a method that was not retrained
+and a variant that this run left out are marked as such.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,20 +32,20 @@ LOST = "lost in the source text"
 NOT_PUBLISHED = "not in the paper"
 
 SCALES = {"%": 100.0, "mm": 1.0, "px": 1.0, "": 1.0}
-"""Unit of a table's cells -> factor. Scores are fractions, and some tables give percent."""
+"""Unit of a table cell -> factor of the score; scores are fractions, some tables give percent."""
 
 _COLUMN = ["region", "metric"]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The experiment whose published numbers stand beside the measured ones.
+    """The experiment whose published numbers are shown beside the measured ones.
 
     Attributes:
         title: heading of the report.
-        recipe: what the paper did.
-        data: the data set's name, as in `Case.dataset`, such as "BraTS2017".
-        cases: how many cases the paper had for training and validation together.
+        recipe: of the paper.
+        data: name of the data set, as in `Case.dataset`, such as "BraTS2017".
+        cases: number of cases that the paper had for training and validation together.
         citation: of the paper.
     """
 
@@ -61,7 +61,7 @@ class Column:
     """One printed column.
 
     Attributes:
-        region: empty for a metric without a region, such as the loss.
+        region: name of the region; empty for a metric without a region, such as the loss.
         metric: a column of the scores.
         unit: of the cells, a key of SCALES; None for the unit of published.csv.
     """
@@ -78,7 +78,7 @@ class Row:
     Attributes:
         label: the method, as in published.csv.
         variant: of the method, as in published.csv.
-        measured: the variant of scores.csv that the row is measured with.
+        measured: variant of scores.csv shown in this row; None if there is none.
         otherwise: why there is no such variant.
     """
 
@@ -93,7 +93,7 @@ class TableSpec:
     """One table of a report.
 
     Attributes:
-        id: such as "Table II"; as in published.csv.
+        id: as in published.csv, such as "Table II".
         title: what the table shows.
         columns: from left to right.
         rows: from top to bottom.
@@ -106,14 +106,14 @@ class TableSpec:
 
 
 def own_tables(scores: pd.DataFrame) -> tuple[TableSpec, ...]:
-    """Declare the tables of a run that reproduces no paper.
+    """Declare the tables of a run that does not reproduce a paper.
 
     Args:
         scores: scores.csv.
 
     Returns:
-        One table with a row per variant, and for every region the Dice, in percent, and the
-        distances between surfaces. scores.csv has all other metrics.
+        One table with a row per variant and, for every region, the Dice in percent and the surface
+        distances. All other metrics are in scores.csv.
     """
     shown = {"dice": "%"}
     shown |= {name: metric.unit for name, metric in METRICS.items() if metric.needs == "surfaces"}
@@ -132,11 +132,11 @@ def read_published(path: Path | str) -> pd.DataFrame:
     """Read a published.csv.
 
     Returns:
-        The columns PUBLISHED_COLUMNS. A value that the source text lost is NaN.
+        The columns PUBLISHED_COLUMNS. A value that is lost in the source text is NaN.
 
     Raises:
-        DataError: the file is missing or has other columns, a value is not a number, or a cell is
-            there twice.
+        DataError: the file is missing or has other columns, a value is not a number, or a cell
+            occurs twice.
     """
     path = Path(path)
     table = read_file(path, parse_csv, "It belongs in the experiment's folder.")
@@ -177,11 +177,11 @@ def build_table(
     Args:
         spec: the table.
         published: from `read_published`; None for a table of measured numbers alone.
-        scores: scores.csv. A cell without scores stays empty, and its status says why.
-        further_scores: rows with metrics that `scores` lacks; a row may leave some of them out.
+        scores: scores.csv. A cell without scores is empty, and its status says why.
+        further_scores: rows with metrics that `scores` lacks; a row may lack some of them.
 
     Returns:
-        The columns TABLE_COLUMNS, with numbers in the unit of the cell.
+        The columns TABLE_COLUMNS, with numbers in the unit of their cell.
     """
     measured: dict[tuple, dict[Any, Any]] = {}
     for metric in distinct(column.metric for column in spec.columns):
@@ -212,7 +212,7 @@ def build_table(
 
 
 def distinct(texts: Iterable[str]) -> list[str]:
-    """The texts that are not empty, each once, in the order of their first appearance."""
+    """The non-empty texts without duplicates, in the order of their first occurrence."""
     return [text for text in dict.fromkeys(texts) if text]
 
 

@@ -1,1 +1,1 @@
-"""A run from data to report: its steps, its folder, its provenance."""
+"""A run from data to report: its steps, folder, provenance and report."""

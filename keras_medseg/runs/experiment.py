@@ -1,4 +1,4 @@
-"""What an experiment declares, and the one way every run goes: data, training, scores, report."""
+"""Declaration of an experiment, and `run`, which executes it: data, training, scores, report."""
 
 import hashlib
 import importlib
@@ -24,18 +24,18 @@ from keras_medseg.runs.steps import Cohort
 from keras_medseg.tasks import task_of
 
 OWN_VARIANT = "main"
-"""Name of the one variant where a bare recipe is trained."""
+"""Name of the only variant when a single recipe is trained."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The mean of a metric over the validation cases that a run must reach; else it exits with 1.
+    """The mean of a metric over the validation cases that a run must reach, or it exits with 1.
 
     Attributes:
-        data: "phantom", or the data set's name, e.g. "BraTS2017".
+        data: "phantom", or the name of the data set, e.g. "BraTS2017".
         profile, variant, region, metric: what is measured.
         minimum: of the mean.
-        maximum: where the paper gives a range; above it is no reproduction either.
+        maximum: of the mean, if the paper gives a range.
     """
 
     data: str
@@ -49,11 +49,11 @@ class Expected:
 
 @dataclass(frozen=True)
 class Profile:
-    """What of an experiment is run.
+    """The part of an experiment that is run.
 
     Attributes:
-        changes: of the recipe, for all variants.
-        variants: name -> changes of that variant.
+        changes: to the recipe, for all variants.
+        variants: name -> further changes for that variant.
         comparisons: (baseline, variant) pairs for the paired tests.
     """
 
@@ -68,9 +68,9 @@ class Phantom:
 
     Attributes:
         layout: one of `phantoms.layouts()`.
-        cases: how many.
-        size: voxels (x, y, z) or pixels (rows, columns); by default the layout's own.
-        changes: of the recipe, that the synthetic data need, such as the gray codes of their masks.
+        cases: number of cases.
+        size: voxels (x, y, z) or pixels (rows, columns); by default that of the layout.
+        changes: to the recipe that the synthetic data need, such as the gray codes of their masks.
     """
 
     layout: str
@@ -80,7 +80,7 @@ class Phantom:
 
 
 def no_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
-    """Of an experiment that has no figures of its own."""
+    """The figures of an experiment that has none of its own."""
     return []
 
 
@@ -89,19 +89,19 @@ class Experiment:
     """One paper on one data set, or a recipe on a user's own data.
 
     Attributes:
-        recipe: what is trained, before a profile's changes.
-        profiles: what is run: a paper has "paper" and "quick", and with networks to compare with
+        recipe: what is trained, without the changes of a profile.
+        profiles: what is run. A paper has "paper" and "quick" and, if it has comparison methods,
             also "paper-compare" and "quick-compare".
-        reference: the published experiment; None where there is no paper.
-        folder: of published.csv and ledger.toml; None where there is no paper.
-        tables: the paper's tables; without them all variants and metrics are shown in one.
+        reference: the published experiment; None if there is no paper.
+        folder: of published.csv and ledger.toml; None if there is no paper.
+        tables: the paper's tables; without them, one table shows all variants.
         expected: what a run must reach.
         notes: what a reader of the tables must know.
-        phantom: its synthetic data; None: it needs real data.
-        figures: makes the paper's own figures. In a comparison the paper's ablations are not
+        phantom: its synthetic data; None if it needs real data.
+        figures: makes the paper's own figures. In a `-compare` run the paper's ablations are not
             trained, so it must cope without them.
-        further_scores: makes rows as in scores.csv, of scores that are not those of single cases;
-            for the tables alone.
+        further_scores: makes rows as in scores.csv, with scores that do not belong to single cases;
+            only the tables show them.
     """
 
     recipe: Recipe
@@ -118,17 +118,18 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks a run for.
+    """What a user requests: the data, the output folder, and the options of a run.
 
     Attributes:
         out: the run folder.
         folder: cases on disk; None for the experiment's synthetic data set.
-        store: where the decoded cases are kept; by default in `work`, shared with other runs.
-        work: where synthetic data and decoded stores are kept for the next run.
-        profile: one of the experiment's.
-        changes: of the recipe, from the command line.
-        command: the user's, for the provenance.
-        experiment: how to find the experiment again, [paper, data set]; None for a bare recipe.
+        store: folder of the decoded cases; by default in `work`, shared with other runs.
+        work: folder of synthetic data and decoded stores, which later runs use again.
+        profile: name of one of the experiment's profiles.
+        changes: to the recipe, from the command line.
+        command: the command line, for the provenance.
+        experiment: (paper, data set), by which `find` finds the experiment again; None for a single
+            recipe.
     """
 
     out: Path
@@ -142,18 +143,21 @@ class Request:
 
 
 def of_recipe(chosen: Recipe) -> Experiment:
-    """The experiment that trains a bare recipe on a user's own data."""
+    """The experiment that trains a single recipe on a user's own data."""
     return Experiment(chosen, {"train": Profile({}, {OWN_VARIANT: {}})})
 
 
 def run(experiment: Experiment, request: Request) -> bool:
-    """Data, training, label maps, scores and report; True when all expectations are met.
+    """Run an experiment: data, training, label maps, scores and report.
 
-    A run that was stopped goes on where it ended when the same is asked for again.
+    An interrupted run continues where it stopped when it is requested again.
+
+    Returns:
+        Whether all expectations are met.
 
     Raises:
-        DataError: for data that are not as they should be, or a run folder of another run.
-        ValueError: for a recipe that cannot be trained on these data.
+        DataError: the data are invalid, or the run folder belongs to another run.
+        ValueError: the recipe cannot be trained on these data.
     """
     profile = experiment.profiles[request.profile]
     of_data = experiment.phantom.changes if experiment.phantom and not request.folder else {}
@@ -184,10 +188,13 @@ def run(experiment: Experiment, request: Request) -> bool:
 
 
 def remake_report(out: Path) -> Path:
-    """Make tables, figures and report of a finished run again, and say where the report is.
+    """Rebuild tables, figures and report of a finished run.
+
+    Returns:
+        The path of report.html.
 
     Raises:
-        DataError: for a run that did not end, whose store is gone, or whose paper is not here.
+        DataError: the run is not finished, its store is missing, or its paper is not available.
     """
     outcome = RunFolder(out)
     facts = outcome.run
@@ -201,10 +208,10 @@ def remake_report(out: Path) -> Path:
 
 
 def find(paper: str, dataset: str | None = None) -> Experiment:
-    """The experiment of a paper, of its first data set unless another one is named.
+    """The experiment of a paper, by default on its first data set.
 
     Raises:
-        DataError: where the papers' recipes are not at hand.
+        DataError: the recipes of the papers are not available.
         ValueError: the paper has no such data set.
     """
     try:
@@ -222,12 +229,12 @@ def find(paper: str, dataset: str | None = None) -> Experiment:
 
 
 def _expected(experiment: Experiment, request: Request) -> tuple[Expected, ...]:
-    """With --set it is no longer the recipe that the expectations speak of."""
+    """The expectations for a request; none if --set changes the recipe."""
     return () if request.changes else experiment.expected
 
 
 def _facts(request: Request, folder: Path, cohort: Cohort) -> dict[str, Any]:
-    """What run.json says besides version and variants."""
+    """The contents of run.json except version and variants."""
     return {
         "experiment": list(request.experiment) if request.experiment else None,
         "profile": request.profile,
@@ -246,7 +253,7 @@ def _facts(request: Request, folder: Path, cohort: Cohort) -> dict[str, Any]:
 
 
 def _refuse_other_data(base: Recipe, recipes: Mapping[str, Recipe]) -> None:
-    """All variants share one store and one split, so that their scores can be compared.
+    """Check that all variants share one store and one split, so that scores can be compared.
 
     Raises:
         ValueError: naming the variant and what it changes.
@@ -277,12 +284,12 @@ def _train_and_score(outcome: RunFolder, cohort: Cohort) -> pd.DataFrame:
 def with_comparison(
     profiles: Mapping[str, Profile], own: str, baselines: Mapping[str, Mapping[str, Changes]]
 ) -> dict[str, Profile]:
-    """The profiles, and for some of them one that also trains the networks to compare with.
+    """The profiles, and for some of them a `-compare` profile with the comparison methods.
 
     Args:
         profiles: name -> profile.
         own: variant of the paper's own network.
-        baselines: profile -> variant -> its changes.
+        baselines: profile -> comparison method -> its changes.
     """
     compared = {
         f"{name}-compare": Profile(
@@ -296,10 +303,10 @@ def with_comparison(
 
 
 def make_phantom(experiment: Experiment, work: Path) -> Path:
-    """Write the synthetic data set of this experiment, or find it from the last run.
+    """Write the synthetic data set of this experiment, or use that of an earlier run.
 
     Raises:
-        ValueError: the experiment has none.
+        ValueError: the experiment has no synthetic data.
     """
     phantom = experiment.phantom
     if phantom is None:
@@ -323,7 +330,7 @@ def make_phantom(experiment: Experiment, work: Path) -> Path:
 def judge(
     expected: Sequence[Expected], scores: pd.DataFrame, cohort: Cohort, profile: str
 ) -> list[dict[str, Any]]:
-    """Those expectations that speak of this data and profile, with what was measured."""
+    """The expectations for these data and this profile, with the measured values."""
     verdicts = []
     for entry in expected:
         names = ("phantom",) if cohort.phantom else cohort.datasets
@@ -338,16 +345,16 @@ def judge(
 
 
 def folder_name(folder: Path) -> str:
-    """A name for what is made from `folder`: its own, and a part that tells equal names apart."""
+    """A name for files made from `folder`: its own name, and a part that makes it unique."""
     path = folder.resolve()
     return f"{path.name}-{_short(str(path))}"
 
 
 def store_folder(work: Path, folder: Path, chosen: Recipe) -> Path:
-    """Where the cases of `folder` are kept as this recipe decodes them (size, fit, classes).
+    """The store of the cases of `folder`, decoded as this recipe says (size, fit, classes).
 
-    One folder for each way of decoding: in a common one, runs with two of them by turns would
-    decode everything again each time, and two at once would change each other's images.
+    Each way of decoding has its own store. In a common store, alternating runs would decode
+    everything again each time, and simultaneous runs would overwrite each other's images.
     """
     reader = store.reader_name(task_of(chosen).reader)
     return work / "stores" / f"{folder_name(folder)}-{_short(reader)}"

@@ -1,4 +1,4 @@
-"""A whole folder of cases, predicted with the networks of a run."""
+"""Predict a folder of cases with the networks of a run."""
 
 from pathlib import Path
 
@@ -13,20 +13,21 @@ from keras_medseg.tasks.base import Networks, Task
 def predict_folder(run: RunFolder, folder: Path, out: Path, variant: str | None = None) -> str:
     """Write a label map for every case of `folder`; annotations are neither needed nor read.
 
-    Label maps that are there already stay, so a stopped command can be given again; a case that
-    cannot be read does not keep the others from being predicted.
+    Existing label maps are kept, so an interrupted command can be repeated. A case that cannot be
+    read does not stop the prediction of the others.
 
     Args:
-        run: whose networks predict.
+        run: the run with the trained networks.
         folder: of the cases.
-        out: where the label maps go, `<case>.nii.gz` or `<case>.png`.
-        variant: which of the run's variants; by default its first.
+        out: folder of the label maps, `<case>.nii.gz` or `<case>.png`.
+        variant: which variant of the run predicts; by default the first.
 
     Returns:
-        One line: how many label maps, of which regions, by which variant.
+        One line: the number of label maps, their regions, and the variant.
 
     Raises:
-        DataError: for a run that is not as it should be, and in the end for all cases that are not.
+        DataError: the run is incomplete or damaged; or, after all other cases, some cases cannot be
+            read.
         ValueError: the run has no such variant.
     """
     variant = variant or run.run["variants"][0]

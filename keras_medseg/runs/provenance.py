@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: provenance.json, to which every command appends itself."""
+"""The origin of the numbers of a run: provenance.json, to which every command adds an entry."""
 
 import os
 import platform
@@ -24,9 +24,9 @@ PACKAGES = ("keras", "tensorflow", "jax", "numpy", "scipy", "nibabel", "pandas",
 def recorded(
     run: RunFolder, cohort: Cohort, *, profile: str, seed: int, command: str
 ) -> Iterator[None]:
-    """Write provenance.json before the work and, with what it took, after it.
+    """Write provenance.json before the work and again, with time and memory, after it.
 
-    A resumed run has one entry per command; one that was killed has no `seconds`.
+    A resumed run has one entry per command; the entry of a killed command has no `seconds`.
     """
     earlier = run.provenance()["commands"] if run.provenance_file.exists() else []
     mine: dict[str, Any] = {
@@ -56,7 +56,7 @@ def recorded(
 
 
 def peak_memory_gb() -> dict[str, float]:
-    """Largest resident memory so far: of this process, and of the largest decoding process."""
+    """Peak resident memory so far, of this process and of the largest decoding process."""
     scale = 1 if os.uname().sysname == "Darwin" else 1024
     who = {"main": resource.RUSAGE_SELF, "decoding": resource.RUSAGE_CHILDREN}
     found = {name: resource.getrusage(of).ru_maxrss * scale / 1e9 for name, of in who.items()}
@@ -88,5 +88,5 @@ def _versions() -> dict[str, str]:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
-            continue  # a backend that is not installed, or a checkout that is run in place
+            continue  # the backend is not installed, or the package is used from a checkout
     return found

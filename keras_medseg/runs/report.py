@@ -1,4 +1,4 @@
-"""The report of a run: its tables and figures from what the run folder and the store hold."""
+"""The report of a run: tables and figures from its run folder and its store."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,10 @@ def make(
     """Write table.csv, tests.csv, table.md, figures/ and report.html of a finished run.
 
     Args:
-        experiment: what the run was of.
+        experiment: the experiment that was run.
         run: its folder.
         cohort: its cases.
-        verdicts: expectations with what was measured, from `experiment.judge`.
+        verdicts: expectations with measured values, from `experiment.judge`.
 
     Returns:
         The path of report.html.
@@ -61,7 +61,7 @@ def open_cohort(run: RunFolder) -> Cohort:
     """The cases of a finished run, from the store that it used.
 
     Raises:
-        DataError: when the store is gone, damaged or holds other cases.
+        DataError: the store is missing or damaged, or contains other cases.
     """
     facts = run.run
     decoded = store.open_store(facts["store"])
@@ -109,7 +109,7 @@ def common_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
 
 
 def data_notes(cohort: Cohort) -> list[str]:
-    """What a reader of the scores must know of these cases and their split."""
+    """What a reader of the scores must know about these cases and their split."""
     notes = []
     if cohort.duplicates:
         pairs = ", ".join(f"{name} = {kept}" for name, kept in cohort.duplicates.items())

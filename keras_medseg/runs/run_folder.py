@@ -1,4 +1,4 @@
-"""A run folder: the names of its files, and the one reader and writer of each."""
+"""A run folder: the names of its files, and the functions that read and write them."""
 
 import io
 import json
@@ -21,17 +21,17 @@ from keras_medseg.tasks import Task, task_of
 _NO_RUN = "Name the folder that a training wrote into."
 _RUN_AGAIN = "Run the experiment again, to its end."
 _MAY_CHANGE = ("data_folder", "store", "changes")
-"""Facts of run.json that do not tell runs apart: folders may move, fields may be named twice."""
+"""Facts in run.json that do not identify a run: folders may move, fields may be redundant."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What a run did under one name.
+    """One variant of a run.
 
     Attributes:
-        recipe: its whole recipe.
-        trained_as: the variant whose networks it predicts with: its own name, or that of one which
-            differs in nothing but what follows training.
+        recipe: its complete recipe.
+        trained_as: the variant whose networks it uses: its own name, or that of a variant that
+            differs from it only in what follows training.
         fitted: numbers measured on the training cases, see `tasks.Task.fit`.
     """
 
@@ -41,26 +41,26 @@ class Variant:
 
     @property
     def task(self) -> Task:
-        """How this variant samples, predicts and scores."""
+        """The task of the recipe: how cases are sampled, predicted and scored."""
         return task_of(self.recipe, self.fitted)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run, which belongs to one recipe, one set of cases and one split."""
+    """The folder of one run, with one recipe, one set of cases and one split."""
 
     path: Path
 
     @property
     def exists(self) -> bool:
-        """Whether a run was begun here."""
+        """Whether a run was started here."""
         return self._run_file.exists() or (self.path / "training").exists()
 
-    # Where things are
+    # Paths
 
     @property
     def scores_file(self) -> Path:
-        """scores.csv: one row a variant, case and region."""
+        """scores.csv: one row per variant, case and region."""
         return self.path / "scores.csv"
 
     @property
@@ -97,14 +97,14 @@ class RunFolder:
         """A figure of the report, by its name without suffix."""
         return self.path / "figures" / f"{name}.png"
 
-    # What they hold
+    # Reading
 
     @cached_property
     def run(self) -> dict[str, Any]:
         """run.json: version, experiment, data, split and variants.
 
         Raises:
-            DataError: in a folder without a run.
+            DataError: the folder has no run.
         """
         return read_file(self._run_file, json.loads, _NO_RUN)
 
@@ -113,7 +113,7 @@ class RunFolder:
         """recipe.json: the recipe that the variants change.
 
         Raises:
-            DataError: in a folder without a run.
+            DataError: the folder has no run.
         """
         return read_recipe(self.path / "recipe.json")
 
@@ -126,7 +126,7 @@ class RunFolder:
         """One variant of the run.
 
         Raises:
-            DataError: in a folder without a run, and for a damaged file.
+            DataError: the folder has no run, or the file is damaged.
             ValueError: the run has no such variant.
         """
         require_choice(f"{self.path}: variant", name, self.run["variants"])
@@ -135,10 +135,10 @@ class RunFolder:
         return Variant(read_recipe(path), tree["trained_as"], tree["fitted"])
 
     def scores(self) -> pd.DataFrame:
-        """scores.csv; names such as 001 or NA stay names.
+        """scores.csv; names such as 001 or NA stay text.
 
         Raises:
-            DataError: without one, and for a damaged one.
+            DataError: the file is missing or damaged.
         """
         return read_file(self.scores_file, parse_csv, _RUN_AGAIN)
 
@@ -146,7 +146,7 @@ class RunFolder:
         """provenance.json.
 
         Raises:
-            DataError: without one, and for a damaged one.
+            DataError: the file is missing or damaged.
         """
         return read_file(self.provenance_file, json.loads, _RUN_AGAIN)
 
@@ -154,7 +154,7 @@ class RunFolder:
         """{"<variant>-<targets>": its log.csv} of all trainings.
 
         Raises:
-            DataError: for a damaged one.
+            DataError: a log is damaged.
         """
         paths = sorted((self.path / "training").glob("*/log.csv"))
         return {path.parent.name: read_file(path, _numbers, _RUN_AGAIN) for path in paths}
@@ -162,10 +162,10 @@ class RunFolder:
     def network(
         self, variant: str, targets: tuple[str, ...], *, auxiliary: bool = False
     ) -> keras.Model:
-        """One trained network: its main output, or with `auxiliary` all of them.
+        """One trained network, with its main output or, if `auxiliary`, with all outputs.
 
         Raises:
-            DataError: when it was not trained to its end.
+            DataError: the network is not completely trained.
         """
         registry.import_layers()
         path = self.training(variant, targets) / "model.keras"
@@ -180,10 +180,10 @@ class RunFolder:
         return network if auxiliary else main_output(network)
 
     def networks(self, variant: str) -> dict[tuple[str, ...], keras.Model]:
-        """The networks that a variant predicts with, by the regions they find.
+        """The networks of a variant, by the regions that they predict.
 
         Raises:
-            DataError: when one was not trained to its end.
+            DataError: a network is not completely trained.
         """
         chosen = self.variant(variant)
         return {
@@ -191,24 +191,24 @@ class RunFolder:
             for targets in chosen.recipe.model.targets
         }
 
-    # How they come about
+    # Writing
 
     def create(
         self, base: Recipe, variants: Mapping[str, Variant], facts: Mapping[str, Any]
     ) -> None:
-        """Make the folder this run's.
+        """Start the run in this folder, or check that the run in it is the same.
 
-        Writes `recipe.json`, `variants/<name>.json` and, at last, `run.json`. Everything in the
-        folder is taken for this run's, so nothing else may be in it.
+        Writes `recipe.json`, `variants/<name>.json` and, last, `run.json`. All files in the folder
+        are taken for files of this run, so it may contain nothing else.
 
         Args:
             base: the recipe that the variants change.
             variants: by name.
-            facts: what else the run stands for, as JSON holds it: experiment, data, split.
+            facts: what else identifies the run, as JSON: experiment, data, split.
 
         Raises:
-            DataError: when it already holds a run of another recipe, of other data, of another
-                split or of another version of the package.
+            DataError: the folder already has a run with another recipe, other data, another split
+                or another version of the package.
         """
         asked = {"keras_medseg": __version__, **facts, "variants": list(variants)}
         if self.exists:
@@ -225,7 +225,7 @@ class RunFolder:
         self, base: Recipe, asked: Mapping[str, Any], variants: Mapping[str, Variant]
     ) -> None:
         earlier = self.run
-        # The recipe of another version may not be readable, so the version comes first.
+        # The version comes first: the recipe of another version may not be readable.
         facts = {
             name: (value, earlier.get(name))
             for name, value in asked.items()
@@ -251,11 +251,11 @@ class RunFolder:
         write_atomic(self.scores_file, scores.to_csv(index=False).encode())
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """Replace another table of the run, <name>.csv."""
+        """Replace `<name>.csv`, another table of the run."""
         write_atomic(self.path / f"{name}.csv", table.to_csv(index=False).encode())
 
     def gather_logs(self) -> pd.DataFrame:
-        """All trainings' logs as one table, `log.csv` of the run folder."""
+        """Write the logs of all trainings into one table, `log.csv` of the run folder."""
         table = pd.concat(self.logs(), names=["network"]).reset_index("network")
         table = table.sort_values(["network", "epoch"], ignore_index=True)
         self.write_table("log", table)
@@ -263,16 +263,16 @@ class RunFolder:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """A recipe.json, or a variant's file.
+    """Read recipe.json, or the file of a variant.
 
     Raises:
-        DataError: where there is none, or it is no recipe's JSON.
+        DataError: the file is missing, or is not the JSON of a recipe.
     """
     return read_file(path, recipe.from_json, _NO_RUN)
 
 
 def trained_as(variants: Mapping[str, Recipe]) -> dict[str, str]:
-    """{variant: the first one that is trained alike}; they may differ in what follows training."""
+    """{variant: the first one with the same training}; they may differ in what follows training."""
     first: dict[str, str] = {}
     return {
         name: first.setdefault(recipe.to_json(replace(variant, predict=recipe.Predict())), name)

@@ -1,6 +1,6 @@
 """The steps of a run, in order: folder -> store -> split -> networks -> label maps -> scores.
 
-Every step finds what an earlier, interrupted run has finished and goes on from there.
+Every step finds what an earlier, interrupted run has finished, and continues from there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,15 +22,15 @@ from keras_medseg.training import fit
 
 @dataclass(frozen=True)
 class Cohort:
-    """Decoded cases, split into those trained on and those held out.
+    """Decoded cases, split into a training and a validation set.
 
     Attributes:
-        name: of the data, for people.
+        name: of the data, as shown to users.
         store: all cases.
         training, validation: ids of the cases of the two sides.
         duplicates: {dropped case: the case with the same voxels that stays}.
         leaking_groups: patients or video sequences on both sides of the split.
-        datasets: as `Case.dataset` has them, sorted.
+        datasets: the values of `Case.dataset`, sorted.
         phantom: whether one of the cases is synthetic.
     """
 
@@ -56,8 +56,8 @@ def load_cohort(folder: Path, store_folder: Path, task: Task) -> Cohort:
     first by name, so that no case is in both the training and the validation set.
 
     Raises:
-        DataError: naming the folder or files that are not as they should be.
-        ValueError: with fewer than two cases.
+        DataError: the folder or some files are invalid; the message names them.
+        ValueError: there are fewer than two cases.
     """
     listing = task.dataset.find(folder)
     with progress_bar("decoding cases") as progress:
@@ -85,7 +85,7 @@ def load_cohort(folder: Path, store_folder: Path, task: Task) -> Cohort:
 
 
 def fit_variants(recipes: Mapping[str, Recipe], cohort: Cohort) -> dict[str, Variant]:
-    """The variants of a run, each with the numbers that its own training images decide."""
+    """The variants of a run, each with the numbers measured on the training images for it."""
     sources = trained_as(recipes)
     fitted = {
         name: task_of(recipes[name]).fit(cohort.store, cohort.training).fitted
@@ -97,11 +97,11 @@ def fit_variants(recipes: Mapping[str, Recipe], cohort: Cohort) -> dict[str, Var
 
 
 def check_recipe(recipe: Recipe, channels: int) -> None:
-    """Build what the recipe names, so that a mistake in it is met before anything is written.
+    """Build network, loss and optimizer, so that errors in the recipe are found before any writing.
 
     Args:
-        recipe: what would be trained.
-        channels: of the cases.
+        recipe: to be checked.
+        channels: image channels of the cases.
 
     Raises:
         ValueError: naming the field.
@@ -117,7 +117,7 @@ def check_recipe(recipe: Recipe, channels: int) -> None:
 
 
 def check_batches(variant: Variant, cohort: Cohort) -> None:
-    """Make the batches of both sides, which checks the recipe against the cases.
+    """Make the batches of both sides, which checks that the recipe fits the cases.
 
     Raises:
         ValueError: naming the field.
@@ -152,9 +152,9 @@ def train_variant(run: RunFolder, name: str, cohort: Cohort) -> None:
 
 
 def score_variant(run: RunFolder, name: str, cohort: Cohort) -> pd.DataFrame:
-    """Predict the validation cases, write what was predicted, score it; one row a region.
+    """Predict the validation cases, write the label maps and score them; one row per region.
 
-    Rows are added to `scores.csv` case by case; cases that stand there are not predicted again.
+    Rows are added to `scores.csv` case by case; cases in it are not predicted again.
     """
     task = run.variant(name).task
     run.predictions(name).mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def score_variant(run: RunFolder, name: str, cohort: Cohort) -> pd.DataFrame:
 
 
 def network_costs(run: RunFolder, names: Sequence[str]) -> pd.DataFrame:
-    """What the networks of each variant cost together, see `complexity.costs`; `networks.csv`."""
+    """The total costs of the networks of each variant (`complexity.costs`), for `networks.csv`."""
     rows = [{"variant": name, **complexity.costs(run.networks(name).values())} for name in names]
     table = pd.DataFrame(rows)
     run.write_table("networks", table)

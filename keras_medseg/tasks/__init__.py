@@ -17,7 +17,7 @@ TASKS: dict[type, type[Task]] = {
 
 
 def task_of(recipe: recipes.Recipe, fitted: Mapping[str, Any] | None = None) -> Task:
-    """The task that a recipe's `data` describe.
+    """The task that the data section of a recipe describes.
 
     Args:
         recipe: any recipe.

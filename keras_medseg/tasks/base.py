@@ -18,23 +18,23 @@ from keras_medseg.errors import require_choice
 from keras_medseg.recipe import Recipe
 
 Networks = Mapping[tuple[str, ...], keras.Model]
-"""The regions that a network predicts, in the order of its output channels -> the network."""
+"""Regions that a network predicts, in the order of its output channels -> the network."""
 
 Targets = tuple[tuple[str, Codes], ...]
-"""(name, label codes) of each channel of y; a name may be there twice."""
+"""(name, label codes) of each channel of y; a name may occur twice."""
 
 
 class Task(ABC):
-    """What a network sees of a case, and how a case is predicted and scored, as a recipe says.
+    """How the cases of a recipe are sampled for training, predicted and scored.
 
     Data flow through a task in the order of its methods: `reader` decodes a case into the store,
-    `split` chooses the sides, `fit` measures what the training cases decide, `batches` feeds the
+    `split` chooses the sides, `fit` measures numbers on the training cases, `batches` feeds the
     training, `predict` turns a stored case into a prediction, which `write` and `score` take.
 
     Attributes:
-        recipe: the recipe; `recipe.data` holds the settings of the task.
+        recipe: the recipe; `recipe.data` has the settings of the task.
         dataset: the data set that the recipe names.
-        fitted: numbers that `fit` measured, as JSON holds them; empty where nothing is measured.
+        fitted: numbers that `fit` measured, as JSON; empty if nothing is measured.
     """
 
     def __init__(self, recipe: Recipe, fitted: Mapping[str, Any] | None = None) -> None:
@@ -42,10 +42,10 @@ class Task(ABC):
 
         Args:
             recipe: of this kind of task.
-            fitted: what `fit` measured earlier, such as a run folder keeps it.
+            fitted: what `fit` measured earlier, for example from a run folder.
 
         Raises:
-            ValueError: naming a target, channel or data set that does not exist.
+            ValueError: a target, channel or data set does not exist; the message names it.
         """
         self.recipe = recipe
         self.dataset = self._dataset()
@@ -62,33 +62,33 @@ class Task(ABC):
     @property
     @abstractmethod
     def reader(self) -> Reader:
-        """Decodes a case for the store; equal readers give equal voxels."""
+        """The function that decodes a case for the store; equal readers give equal voxels."""
 
     @abstractmethod
     def channels(self, stored: int) -> int:
-        """How many channels the network sees, of `stored` in a case."""
+        """Number of channels that the network sees, if a stored case has `stored` channels."""
 
     @abstractmethod
     def split(self, listing: Listing, cases: Sequence[Case]) -> Sides:
-        """The training and validation cases, of `cases`, which are all or some of the listing's."""
+        """Split `cases`, which are all or some cases of the listing."""
 
     def fit(self, store: Store, case_ids: Sequence[str]) -> "Task":
-        """This task with the numbers that depend on the training cases; itself where none do."""
+        """This task with the numbers measured on the training cases; itself if there are none."""
         return self
 
     def batches(
         self, store: Store, case_ids: Sequence[str], regions: Sequence[str], *, training: bool
     ) -> CaseBatches:
-        """Batches of these cases: one channel of y a region, then one an auxiliary output.
+        """Batches of these cases: y has one channel per region, then one per auxiliary output.
 
         Args:
             store: decoded by `reader`.
             case_ids: the cases, in any order.
-            regions: that the network predicts.
+            regions: predicted by the network.
             training: whether samples are shuffled and augmented.
 
         Raises:
-            ValueError: where the recipe does not fit the cases.
+            ValueError: the recipe does not fit the cases.
         """
         names = (*regions, *self.recipe.model.auxiliary)
         targets = tuple((name, self.dataset.targets[name]) for name in names)
@@ -101,38 +101,39 @@ class Task(ABC):
         """As `batches`, with the label codes of each channel of y."""
 
     def wrap(self, model: keras.Model) -> keras.Model:
-        """The model to fit: `model`, or one that prepares its batches on the device first."""
+        """The model to fit: `model`, or one that first augments its batches on the device."""
         return model
 
     @abstractmethod
     def predict(self, networks: Networks, case: StoredCase) -> Any:
-        """What the networks find in a case, as `write` and `score` take it."""
+        """The prediction for a case, in the form that `write` and `score` take."""
 
     @abstractmethod
     def write(
         self, path: Path, prediction: Any, case: StoredCase, *, own_size: bool = False
     ) -> None:
-        """Write the label map of a prediction, whole or not at all.
+        """Write the label map of a prediction atomically.
 
         Args:
             path: ends in `dataset.suffix`.
-            prediction: of `predict`.
-            case: that was predicted.
-            own_size: on the grid of the case's own files, where the store keeps it at another size.
+            prediction: from `predict`.
+            case: the predicted case.
+            own_size: whether the label map has the size of the case's own files, if the store has
+                resized them.
         """
 
     @abstractmethod
     def score(self, prediction: Any, case: StoredCase) -> list[dict[str, Any]]:
-        """One row of scores per region that the recipe trains for."""
+        """One row of scores for each region that the recipe trains for."""
 
     @abstractmethod
     def overlay(
         self, path: Path, case: StoredCase, *, title: str, dice: Mapping[str, float]
     ) -> tuple[Figure, str]:
-        """The label map that `write` wrote to `path` on its case, and what the figure shows."""
+        """The figure of a case with the label map that `write` wrote to `path`, and its caption."""
 
     def _split_by_recipe(self, listing: Listing, cases: Sequence[Case], way: str) -> Sides:
-        """As the data set itself says, else by share and seed of the recipe."""
+        """The data set's own split, otherwise one by fraction and seed of the recipe."""
         ids = {case.id for case in cases}
         sides = {id: side for id, side in listing.sides.items() if id in ids}
         if sides:

@@ -1,4 +1,4 @@
-"""Two-dimensional images, each seen whole at the recipe's size."""
+"""The task for two-dimensional images: the network sees whole images, resized."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -24,16 +24,17 @@ from keras_medseg.reporting.figures import images as figures
 from keras_medseg.tasks.base import Networks, Targets, Task
 
 THRESHOLD = 0.5
-"""A pixel belongs to a class when its probability is above it."""
+"""A pixel belongs to a class if its probability is above this value."""
 
 PROBABILITY_METRICS = ("cross_entropy", "mae")
-"""What only probabilities can be scored with, besides the data set's metrics."""
+"""Metrics of probabilities, in addition to the metrics of the data set."""
 
 
 class ImageTask(Task):
     """Batches of whole images; a prediction is {class: probabilities (H, W) float32}.
 
-    `fit` measures mean and deviation of the training images where the normalization needs them.
+    `fit` measures mean and standard deviation of the training images if the normalization needs
+    them.
     """
 
     @property
@@ -59,7 +60,7 @@ class ImageTask(Task):
         return stored
 
     def split(self, listing: Listing, cases: Sequence[Case]) -> Sides:
-        """As the data set's manifest says, else by group or by image."""
+        """The split of the data set's manifest, otherwise by group or by image."""
         return self._split_by_recipe(listing, cases, self.settings.split)
 
     def fit(self, store: Store, case_ids: Sequence[str]) -> "ImageTask":
@@ -76,10 +77,10 @@ class ImageTask(Task):
 
     @property
     def preparation(self) -> Preparation:
-        """What is done to every image's intensities.
+        """The preparation of the intensities of every image.
 
         Raises:
-            ValueError: before `fit`, where the normalization needs the training images.
+            ValueError: before `fit`, if the normalization needs the training images.
         """
         mean, std = (self.fitted.get(name) for name in ("mean", "std"))
         if self.settings.normalization != "mean_std_per_image" and mean is None:
@@ -131,7 +132,7 @@ class ImageTask(Task):
         self.dataset.write_labels(path, labels[..., None], case)
 
     def score(self, prediction: Mapping[str, np.ndarray], case: StoredCase) -> list[dict[str, Any]]:
-        """At the size that the networks see, as the papers do."""
+        """Score at the size of the network's input, as the papers do."""
         return score_probabilities(
             np.stack(list(prediction.values()), axis=-1),
             case.mask,

@@ -1,4 +1,4 @@
-"""Volumes seen patch by patch: three-dimensional crops in training, a sliding window after it."""
+"""The task for volumes in patches: 3-D crops in training, a sliding window in prediction."""
 
 from collections.abc import Sequence
 

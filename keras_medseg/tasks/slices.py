@@ -1,4 +1,4 @@
-"""Volumes seen slice by slice: axial slices of a center window, by two-dimensional networks."""
+"""The task for volumes in slices: 2-D networks see axial slices of a center window."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from keras_medseg.tasks.volumes import VolumeTask
 class SliceTask(VolumeTask):
     """Batches of axial slices; a volume is predicted slice by slice.
 
-    What lies outside of the window is background in the label map, so an object there is missed.
+    Outside the window the label map is background, so objects there are missed.
     """
 
     @property
@@ -54,8 +54,8 @@ class SliceTask(VolumeTask):
         """Probabilities of a network for every slice of the center window.
 
         Slices are read as in training, without augmentation. Every batch has the recipe's
-        `batch_size` slices, the last one filled up with any whose result is dropped, so that a
-        network is compiled once; the batch size does not change the result.
+        `batch_size` slices, so that a network is compiled once: the last batch is filled up with
+        slices whose result is dropped. The batch size does not change the result.
 
         Args:
             network: (N, H, W, C) -> (N, H, W, R) with H = x and W = y.
@@ -65,7 +65,7 @@ class SliceTask(VolumeTask):
             (x, y, z, R) float32.
 
         Raises:
-            ValueError: for an output of another shape, or one that is not finite.
+            ValueError: the output has another shape or is not finite.
         """
         batch_size = self.recipe.train.batch_size
         width, height, depth = self.settings.window
@@ -85,9 +85,9 @@ class SliceTask(VolumeTask):
         """Probabilities of a network for one axial slice of the full grid; 0 outside the window.
 
         Args:
-            network: as in `predict_window`; of one with several outputs, all follow one another.
+            network: as in `predict_window`; several outputs are concatenated.
             case: of the store.
-            z: number of the slice, which lies within the window.
+            z: index of the slice, which must lie within the window.
 
         Returns:
             (X, Y, R) float32.

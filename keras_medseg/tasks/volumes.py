@@ -1,4 +1,4 @@
-"""What tasks on volumes share: channels by name, label maps on the case's grid, overlays."""
+"""What the tasks for volumes share: channels by name, label maps on the full grid, overlays."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ class VolumeTask(Task):
     """A task whose prediction is one label map, (X, Y, Z) uint8 canonical codes, LPS.
 
     Attributes:
-        modalities: names of the channels that the network sees, in its order.
+        modalities: names of the network's input channels, in their order.
     """
 
     def __init__(self, recipe: Any, fitted: Mapping[str, Any] | None = None) -> None:
@@ -44,27 +44,27 @@ class VolumeTask(Task):
 
     @property
     def channel_indices(self) -> tuple[int, ...]:
-        """Which of a case's channels the network sees, in its order."""
+        """Indices of the channels of a case that the network sees, in their order."""
         return tuple(self.dataset.channels.index(name) for name in self.modalities)
 
     def channels(self, stored: int) -> int:
         return len(self.modalities)
 
     def split(self, listing: Listing, cases: Sequence[Case]) -> Sides:
-        """All cases of a patient on one side."""
+        """Split by patient: all cases of a patient are on one side."""
         return self._split_by_recipe(listing, cases, "group")
 
     def predict(self, networks: Networks, case: StoredCase) -> np.ndarray:
-        """(X, Y, Z) uint8 label map of a case on its full grid, cleaned as the recipe says."""
+        """(X, Y, Z) uint8 label map of a case on its full grid, after postprocessing."""
         labels = self._predict(networks, case)
         return drop_small_components(labels, self.recipe.predict.smallest_component)
 
     def _predict(self, networks: Networks, case: StoredCase) -> np.ndarray:
-        """The label map before it is cleaned."""
+        """The label map before postprocessing."""
         raise NotImplementedError
 
     def _merge(self, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
-        """One label map from the maps of regions, of any one shape."""
+        """One label map from the probability maps of the regions."""
         if self.dataset.nesting:
             return outputs.merge_nested(probabilities, self.dataset.nesting)
         return outputs.most_likely(probabilities, self.dataset.regions)
@@ -102,6 +102,6 @@ class VolumeTask(Task):
         return drawn, "the slice with the largest annotated object."
 
     def _backgrounds(self) -> tuple[str, ...]:
-        """FLAIR where the network saw it, else the first modality; and T1ce where it saw that."""
+        """FLAIR if the network sees it, otherwise the first modality; and T1ce if it sees that."""
         first = "flair" if "flair" in self.modalities else self.modalities[0]
         return tuple(dict.fromkeys((first, *(name for name in self.modalities if name == "t1ce"))))

@@ -1,1 +1,1 @@
-"""Recipe -> fitted network, with exact resume."""
+"""Training of the networks of a recipe, with exact resume."""

@@ -1,7 +1,7 @@
-"""Augmentation inside the training step, on the accelerator; the counterpart of DALI's (fmnet2023).
+"""Augmentation inside the training step, on the accelerator, as with DALI in fmnet2023.
 
-The input pipeline then sends crops as they are, with a few numbers per sample that say what is to
-be done to them: `PatchBatches(..., augment=False)`.
+The input pipeline then sends unchanged crops, and for each sample the parameters of its
+augmentation: `PatchBatches(..., augment=False)`.
 """
 
 from collections.abc import Mapping
@@ -14,26 +14,26 @@ from keras_medseg.data.transforms import augment_volumes
 
 
 class AugmentedModel(keras.Model):
-    """A network that is fitted on crops which it augments itself; it shares the network's weights.
+    """A model that augments its crops, then calls a network; it shares the network's weights.
 
     Fit and evaluate it on x = (crops (N, X, Y, Z, C), parameters (N, 12)) and y (N, X, Y, Z, R) of
-    `PatchBatches(augment=False)`; loss and metrics see the augmented targets. Equal to fitting
-    `network` on the batches of augment=True, to float32's rounding. For training alone: what is
-    saved and used afterwards is `network`.
+    `PatchBatches(augment=False)`; loss and metrics see the augmented targets. Up to rounding in
+    float32 this equals fitting `network` on the batches with augment=True. The model is for
+    training only; save and use `network` afterwards.
 
     Args:
-        network: crops -> probabilities, its outputs joined along channels.
+        network: crops -> probabilities, its outputs concatenated along the channels.
         augmentation: as in `PatchBatches`.
 
-    Its own policy is float32, so `compile` adds no loss scale for a float16 network: give it a
-    `keras.optimizers.LossScaleOptimizer`, as `training.compile_network` does.
+    The dtype policy of the model is float32, so `compile` adds no loss scale for a float16 network:
+    pass a `keras.optimizers.LossScaleOptimizer`, as `training.fit.compile_network` does.
 
     Raises:
         ValueError: as `augment_volumes.with_defaults`.
     """
 
     def __init__(self, network: keras.Model, augmentation: Mapping[str, Mapping]) -> None:
-        # float32, or a half-precision policy would round crops and parameters on their way in.
+        # float32: a half-precision policy would round crops and parameters.
         super().__init__(name=f"augmented_{network.name}", dtype="float32")
         self.network = network
         self.augmentation = augment_volumes.with_defaults(augmentation)

@@ -1,4 +1,4 @@
-"""What happens between the epochs and steps of a training: checkpoints, seeds, progress, Ctrl-C."""
+"""Callbacks of a training: checkpoints, seeds, progress, divergence, Ctrl-C."""
 
 import importlib.util
 import signal
@@ -20,10 +20,10 @@ from keras_medseg.training import checkpoint
 
 @contextmanager
 def interrupted_between_steps() -> Iterator[keras.callbacks.Callback]:
-    """Hold a Ctrl-C back until the step is done; a second one is not held back.
+    """Delay a Ctrl-C until the current step is done; a second Ctrl-C acts immediately.
 
-    Python drops an exception that a signal raises inside a destructor, and of those a framework
-    runs many.
+    Python drops an exception that a signal raises inside a destructor, and frameworks run many
+    destructors.
     """
     heard = threading.Event()
 
@@ -50,7 +50,7 @@ def interrupted_between_steps() -> Iterator[keras.callbacks.Callback]:
 
 
 class RefuseDivergence(keras.callbacks.Callback):
-    """Stop at the first loss that is no number; the checkpoint before it stays."""
+    """Stop at the first loss that is not finite; the last checkpoint stays."""
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.epoch = epoch
@@ -66,7 +66,7 @@ class RefuseDivergence(keras.callbacks.Callback):
 
 
 class ReseedDropout(keras.callbacks.Callback):
-    """Set every seed generator from (seed, epoch): a checkpoint need not hold their states."""
+    """Set every seed generator from (seed, epoch), so that checkpoints need not contain them."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -80,15 +80,16 @@ class ReseedDropout(keras.callbacks.Callback):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """At each epoch's end: state and log to disk, then `log.csv`.
+    """At the end of each epoch, write state and log to disk, then `log.csv`.
 
     Args:
         folder: of this network.
-        identity: what the training depends on; a checkpoint of another one is refused.
-        log: rows of the epochs before; rows are added to it.
-        best: whether weights that are better than those of all epochs before are written into
-            `best/` first. A kill between the two does no harm: which epoch is the best one follows
-            from the log.
+        identity: everything that the training depends on; a checkpoint with another identity is
+            refused.
+        log: rows of the earlier epochs; new rows are added to it.
+        best: whether weights that are better than those of all earlier epochs are first written
+            into `best/`. A kill between the two does no harm, because the log determines which
+            epoch is the best.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ def best_epoch(log: list[dict]) -> int:
 
 
 class Progress(keras.callbacks.Callback):
-    """Epoch, step, losses and remaining time of one network."""
+    """Show epoch, step, losses and remaining time of one network."""
 
     def __init__(self, name: str, epochs: int) -> None:
         super().__init__()
@@ -142,7 +143,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.done += 1
-        if self.done == 0:  # the first step compiles, and says nothing about the others
+        if self.done == 0:  # the first step includes compilation, so it is not timed
             self.started = time.monotonic()
         elif self.line.due:
             self._show(batch + 1, logs or {})
@@ -161,8 +162,8 @@ class Progress(keras.callbacks.Callback):
 
 
 def tensorboard(folder: Path) -> list[keras.callbacks.Callback]:
-    """Keras' TensorBoard callback where TensorFlow is installed, else nothing."""
-    # Keras' callback writes through tf.summary, whatever the backend is.
+    """Keras' TensorBoard callback if TensorFlow is installed, otherwise nothing."""
+    # The callback writes through tf.summary, whatever the backend.
     if not all(importlib.util.find_spec(name) for name in ("tensorflow", "tensorboard")):
         return []
     return [keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
@@ -179,5 +180,5 @@ def state_of(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def learning_rate_of(model: keras.Model) -> float:
-    """The optimizer's present learning rate."""
+    """The current learning rate of the optimizer."""
     return float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))

@@ -1,8 +1,8 @@
-"""Checkpoints that are whole or refused: NumPy archives with a checksum beside each.
+"""Checkpoints with verification: NumPy archives, each with a checksum file.
 
-`epoch_0003.npz` holds every weight, the optimizer's state and the log so far;
-`epoch_0003.npz.sha256` is written after it (`sha256sum -c` reads it). An archive without its
-checksum is the trace of a killed write and is ignored.
+`epoch_0003.npz` contains every weight, the state of the optimizer and the log so far;
+`epoch_0003.npz.sha256` is written after it (`sha256sum -c` reads it). An archive without a checksum
+was left by a killed write and is ignored.
 """
 
 import hashlib
@@ -37,13 +37,13 @@ def save(folder: Path, epoch: int, arrays: dict[str, np.ndarray], record: dict[s
 
 
 def load_latest(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Arrays and record of the newest whole checkpoint, or None where training never got to one.
+    """Arrays and record of the newest intact checkpoint, or None if there is no checkpoint.
 
-    A damaged newest checkpoint is named in a warning and the one before it is used: training
+    If the newest checkpoint is damaged, a warning names it and the one before it is used: training
     repeats the lost epochs to the same bits.
 
     Raises:
-        DataError: when checkpoints exist and none of them is whole.
+        DataError: checkpoints exist, but all are damaged.
     """
     damaged = []
     for path in _archives(folder):
@@ -66,7 +66,7 @@ def load(folder: Path, epoch: int) -> tuple[dict[str, np.ndarray], dict[str, Any
     """Arrays and record of the checkpoint of one epoch.
 
     Raises:
-        DataError: when there is none, or it is damaged.
+        DataError: the checkpoint is missing or damaged.
     """
     path = folder / f"epoch_{epoch:04d}.npz"
     if path not in _archives(folder):
@@ -80,7 +80,7 @@ def load(folder: Path, epoch: int) -> tuple[dict[str, np.ndarray], dict[str, Any
 
 
 def _archives(folder: Path) -> list[Path]:
-    """Newest first; an archive whose checksum was not written yet does not count."""
+    """Archives with a checksum file, newest first."""
     paths = sorted(folder.glob("epoch_*.npz"), reverse=True)
     return [path for path in paths if path.with_name(path.name + ".sha256").exists()]
 

@@ -1,9 +1,8 @@
-"""Recipe -> fitted network: precision, optimizer, learning-rate rule, exact resume.
+"""Training of one network: precision, optimizer, learning-rate rule, exact resume.
 
-A run that was killed and started again ends with the same bits as an unbroken one, because
-nothing depends on what happened before the epoch except the checkpoint: the order of the data and
-the augmentations are functions of (seed, epoch, step), and every Dropout generator is reseeded
-from (seed, epoch).
+A run that was killed and resumed ends with the same bits as an uninterrupted one, because an epoch
+depends on the past only through the checkpoint: the order of the data and the augmentations are
+functions of (seed, epoch, step), and every Dropout generator is reseeded from (seed, epoch).
 """
 
 import json
@@ -48,23 +47,23 @@ def fit(
     wrap: Wrap | None = None,
     fitted: Mapping[str, Any] | None = None,
 ) -> None:
-    """Train one network of a recipe, or go on where its checkpoint ends.
+    """Train one network of a recipe, or resume from its checkpoint.
 
-    Writes into `folder`: `checkpoint/`, `best/` where the best weights are kept, `log.csv`,
-    `tensorboard/` (where TensorFlow is installed) and, at the end, `model.keras`.
+    Writes into `folder`: `checkpoint/`, `best/` (if the best weights are kept), `log.csv`,
+    `tensorboard/` (if TensorFlow is installed) and, at the end, `model.keras`.
 
     Args:
         chosen: the recipe.
         targets: the regions that the network predicts.
         training: batches of the training cases.
         validation: batches of the validation cases.
-        folder: of this network alone.
+        folder: for this network only.
         channels: image channels that the network sees.
         wrap: as `tasks.Task.wrap`.
-        fitted: numbers that the batches depend on besides the recipe, see `tasks.Task.fit`.
+        fitted: numbers besides the recipe on which the batches depend, see `tasks.Task.fit`.
 
     Raises:
-        DataError: when `folder` holds a training of another recipe or other data, or only damaged
+        DataError: `folder` contains a training with another recipe or other data, or only damaged
             checkpoints.
     """
     identity = {
@@ -143,8 +142,8 @@ def compile_network(
         wrap: turns the model into the one that is compiled, see `tasks.Task.wrap`.
 
     Raises:
-        ValueError: for an optimizer, loss or precision that does not exist, and for auxiliary
-            outputs that the network does not have.
+        ValueError: an optimizer, loss or precision does not exist, or the network lacks the
+            auxiliary outputs.
     """
     train = chosen.train
     require_choice("train.optimizer", train.optimizer, OPTIMIZERS)
@@ -164,19 +163,19 @@ def compile_network(
         with _naming("train.optimizer_options"):
             optimizer = OPTIMIZERS[train.optimizer](train.learning_rate, **train.optimizer_options)
         if train.precision == "mixed_float16":
-            # Keras would add it by the policy of the model, which is float32 for AugmentedModel.
+            # Keras would add it by the policy of the model; that of AugmentedModel is float32.
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         with _naming("train.loss"):
             loss = losses.get(train.loss, **train.loss_options)
         model.compile(optimizer=optimizer, loss=loss, metrics=[MainAccuracy(len(targets))])
-        # Not within the first step: TensorFlow traces a step that makes variables twice.
+        # Before the first step: TensorFlow traces a step that creates variables twice.
         model.optimizer.build(model.trainable_variables)
     return network, model
 
 
 @contextmanager
 def precision(policy: str) -> Iterator[None]:
-    """Layers that are made inside have this dtype policy, such as "mixed_bfloat16"."""
+    """Layers created in this context have this dtype policy, such as "mixed_bfloat16"."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -195,7 +194,7 @@ def make_deterministic(seed: int) -> None:
 
 
 def check_loss(chosen: recipe.Recipe, network: keras.Model, model: keras.Model) -> None:
-    """Check that the compiled loss takes what the network gives, on small maps of zeros.
+    """Check that the compiled loss accepts the network's output, on small maps of zeros.
 
     Raises:
         ValueError: naming the field.
@@ -206,7 +205,7 @@ def check_loss(chosen: recipe.Recipe, network: keras.Model, model: keras.Model) 
     y_true, y_pred = (np.zeros((1, *size, channels), np.float32) for channels in (targets, outputs))
     try:
         model.loss(y_true, y_pred)
-    except Exception as error:  # each backend has its own for shapes that do not fit
+    except Exception as error:  # each backend raises its own errors for shapes that do not fit
         raise ValueError(f"train.loss {chosen.train.loss}: {error}") from error
 
 
@@ -254,7 +253,7 @@ def _feed(batches: CaseBatches, epochs: range) -> Any:
 
 
 def _find_checkpoint(folder: Path, identity: dict) -> tuple[dict[str, np.ndarray], list[dict]]:
-    """Arrays and log of the newest sound checkpoint; both are empty without one."""
+    """Arrays and log of the newest intact checkpoint; both empty if there is none."""
     found = checkpoint.load_latest(folder)
     if found is None:
         return {}, []
@@ -280,7 +279,7 @@ def _assign(kind: str, variables: list, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _difference(found: dict, expected: dict) -> str:
-    # As recipes: a field that is younger than the checkpoint has its default there.
+    # Compared as recipes: a field that is newer than the checkpoint has its default there.
     ours, theirs = (recipe.from_json(json.dumps(r["recipe"])) for r in (expected, found))
     if changed := recipe.differences(ours, theirs):
         field, (now, then) = next(iter(changed.items()))

@@ -1,4 +1,4 @@
-"""Learning-rate rules by name. All are exact on resume: they follow from the epochs before."""
+"""Learning-rate rules by name. All resume exactly: they depend only on the log of past epochs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from keras_medseg.errors import require_choice
 from keras_medseg.recipe import Train
 
 Log = list[dict[str, float]]
-"""One row an epoch, as in log.csv."""
+"""One row per epoch, as in log.csv."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Schedule:
     """A learning-rate rule.
 
     Attributes:
-        callbacks: (settings, log of the epochs before) -> the callbacks that apply it.
+        callbacks: (settings, log of the past epochs) -> the callbacks that apply the rule.
         needed: names that `train.schedule_options` must have.
-        optional: names that it may have besides.
+        optional: further names that it may have.
     """
 
     callbacks: Callable[[Train, Log], list[keras.callbacks.Callback]]
@@ -34,7 +34,7 @@ def schedule_callbacks(train: Train, log: Log) -> list[keras.callbacks.Callback]
 
     Args:
         train: settings of the training.
-        log: rows of the epochs that are done.
+        log: rows of the completed epochs.
     """
     return SCHEDULES[train.schedule].callbacks(train, log)
 
@@ -59,7 +59,7 @@ def check_schedule(train: Train) -> None:
 
 
 class ResumedPlateau(keras.callbacks.ReduceLROnPlateau):
-    """Keras' rule, fed with the epochs of the log before it goes on."""
+    """Keras' ReduceLROnPlateau, which first replays the epochs of the log."""
 
     def __init__(self, log: Log, learning_rate: float, **options: Any) -> None:
         super().__init__(**options)
@@ -74,13 +74,13 @@ class ResumedPlateau(keras.callbacks.ReduceLROnPlateau):
 
 
 def polynomial(train: Train, epoch: int) -> float:
-    """Rate of `epoch`, from 0 on, by Myronenko's rule: from the initial rate towards 0."""
+    """Learning rate of `epoch` (from 0) by Myronenko's rule: from the initial rate toward 0."""
     remaining = 1 - epoch / train.epochs
     return train.learning_rate * remaining ** train.schedule_options["power"]
 
 
 def step_decay(train: Train, epoch: int) -> float:
-    """Rate of `epoch`, from 0 on: times `factor` after each of the epochs in `after`.
+    """Learning rate of `epoch` (from 0): multiplied by `factor` after each epoch in `after`.
 
     With after=(300,) the 301st epoch is the first at the lower rate.
     """

@@ -6,5 +6,5 @@
     style     what all of them share: colors, line styles, layout, and saving to PNG
 
 Import the module that you need, such as `from keras_medseg.reporting.figures import charts`. A
-figure that only one paper has lies in that paper's folder and uses `style`.
+figure for a single paper is in the folder of that paper and uses `style`.
 """

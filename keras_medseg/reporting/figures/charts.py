@@ -1,4 +1,4 @@
-"""Charts of numbers: learning curves of trainings, and the scores of all cases."""
+"""Charts: the learning curves of trainings, and the scores of all cases."""
 
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -59,11 +59,11 @@ def learning_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
 def score_boxes(scores: pd.DataFrame, metric: str = "dice") -> Figure:
     """Draw a box and every case as a point, per region and variant.
 
-    Under five cases there is no box, only the points and their median.
+    With fewer than five cases there is no box, only the points and their median.
 
     Args:
         scores: scores.csv: the columns variant, case, region and `metric`.
-        metric: its label and unit, and the limits of its axis, are those in `METRICS`.
+        metric: a column of `scores`; `METRICS` gives its label, its unit and the axis limits.
 
     Raises:
         ValueError: there are no rows.
@@ -90,7 +90,7 @@ def score_boxes(scores: pd.DataFrame, metric: str = "dice") -> Figure:
 
 
 def _score_axis(panel: Axes, metric: str) -> None:
-    """Label, unit and limits of a metric; one that is not in METRICS keeps its name."""
+    """Label the axis of a metric and set its limits; a metric outside METRICS keeps its name."""
     if metric not in METRICS:
         panel.set_ylabel(metric)
         return
@@ -118,7 +118,7 @@ def _variant_and_network(name: str) -> tuple[str, str]:
 
 
 def _curve(panel: Axes, log: pd.DataFrame, quantity: str, color: str) -> None:
-    """Training solid with filled markers, validation dashed with white ones."""
+    """Draw training solid with filled markers, validation dashed with white markers."""
     marker = "o" if len(log) <= 30 else None
     for column, style, fill in ((quantity, "-", color), (f"val_{quantity}", "--", "white")):
         if column in log:

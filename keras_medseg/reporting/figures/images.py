@@ -23,7 +23,7 @@ def image_overlay(
     title: str,
     dice: Mapping[str, float],
 ) -> Figure:
-    """Draw an image, bare, and with the outlines of its annotation and of the prediction.
+    """Draw an image twice: unchanged, and with the outlines of annotation and prediction.
 
     Args:
         image: (H, W, C) uint8, C 1 or 3.
@@ -39,7 +39,7 @@ def image_overlay(
         panel.set_title(what)
     outlined = axes[0, 1]
     for mask, style in ((truth, ANNOTATION_LINE), (prediction, PREDICTION_LINE)):
-        outlined.plot([], [], **style)  # the legend's line, also where the mask is empty
+        outlined.plot([], [], **style)  # a line for the legend, even if the mask is empty
         _outline(outlined, mask, style)
     figure.legend(*outlined.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     scores = "   ".join(f"{name} {value:.2f}" for name, value in dice.items())
@@ -51,7 +51,8 @@ def image_overlay(
 def attention_grid(image: np.ndarray, maps: Mapping[str, np.ndarray], truth: np.ndarray) -> Figure:
     """Draw an image and the map of each attention module, one panel per module.
 
-    Each map has its own scale, whose ends are written above it: modules differ by powers of ten.
+    Each map has its own scale, whose ends are printed above it, because the values of different
+    modules differ by powers of ten.
 
     Args:
         image: (H, W, C) uint8, C 1 or 3.
@@ -68,7 +69,7 @@ def attention_grid(image: np.ndarray, maps: Mapping[str, np.ndarray], truth: np.
     for panel, (name, values) in zip(axes.flat[1:], maps.items()):
         low, high = values.min(), values.max()
         ends = f"{low:.3g} to {high:.3g}"
-        if high - low < 1e-3 * high:  # rounding errors must not be drawn as if they were a pattern
+        if high - low < 1e-3 * high:  # rounding errors must not look like a pattern
             low, high, ends = 0, 2 * high, f"{high:.3g} everywhere"
         panel.imshow(values, cmap="viridis", vmin=low, vmax=high)
         panel.set_title(f"{name.replace('_', ' ')}\n{ends}")
@@ -83,7 +84,7 @@ def mask_grid(
 ) -> Figure:
     """Draw one row per image: the image, its annotation and the masks of all networks.
 
-    The annotation's outline is drawn on the networks' masks, unlike in iacnn, Figures 5 and 6.
+    Unlike in iacnn, Figures 5 and 6, the outline of the annotation is drawn on the masks.
 
     Args:
         cases: case -> (image (H, W, C) uint8, annotation (H, W), {network: mask (H, W)}), with the
@@ -111,7 +112,7 @@ def mask_grid(
 def _grid(
     rows: int, columns: int, shape: Sequence[int], *, extra: float, gap: float
 ) -> tuple[Figure, np.ndarray]:
-    """Panels for images of one (H, W, C) shape, at most 11 inches wide together."""
+    """Panels for images of one (H, W, C) shape, together at most 11 inches wide."""
     width = max(1.4, min(2.4, 11 / columns))
     height = width * shape[0] / shape[1]
     return image_panels(rows, columns, width=width, height=height, extra=extra, gap=gap)

@@ -48,7 +48,7 @@ P = ParamSpec("P")
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Decorate a function that draws a figure, so that it does so in the report's style."""
+    """Decorate a function that draws a figure, so that it uses the style of the report."""
 
     @functools.wraps(draw)
     def in_style(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -59,7 +59,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def save(figure: Figure, path: Path | str) -> Path:
-    """Write a figure as PNG at 150 dots per inch, whole or not at all.
+    """Write a figure as PNG at 150 dots per inch, atomically.
 
     A file of more than 300 KB is reduced to 256 colors.
 
@@ -78,7 +78,7 @@ def save(figure: Figure, path: Path | str) -> Path:
 
 
 def region_colors(names: Iterable[str]) -> dict[str, str]:
-    """Region -> color. WT, TC and ET have the same one in every figure, other names the rest."""
+    """Region -> color. WT, TC and ET have fixed colors, other names the remaining ones."""
     return _colors({name: name for name in names}, REGION_COLORS)
 
 
@@ -87,18 +87,18 @@ def label_colors(labels: Mapping[int, str]) -> dict[int, str]:
 
     Args:
         labels: code -> name, as in `Dataset.labels`. Edema, necrotic and enhancing have the colors
-            of dcabes2020, whatever follows their names after a comma; other names have the rest.
+            of dcabes2020 (text after a comma is ignored); other names have the remaining colors.
     """
     return _colors({code: name.partition(",")[0] for code, name in labels.items()}, LABEL_COLORS)
 
 
 def channel_title(name: str) -> str:
-    """A channel's name in figures, such as "FLAIR" for "flair"; unknown names stay."""
+    """A channel's name in figures, such as "FLAIR" for "flair"; unknown names are unchanged."""
     return _CHANNEL_TITLES.get(name, name)
 
 
 def region_title(name: str) -> str:
-    """A region's name in words, such as "tumor core" for "TC"; unknown names stay."""
+    """A region's name in words, such as "tumor core" for "TC"; unknown names are unchanged."""
     return _REGION_TITLES.get(name, name)
 
 

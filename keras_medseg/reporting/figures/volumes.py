@@ -1,7 +1,7 @@
 """Figures of slices of volumes.
 
-Arrays are in the package's LPS orientation and shown as radiologists look at them: the patient's
-right is on the left of the figure, anterior on top.
+Arrays are in LPS orientation and shown in the radiological convention: the patient's right is on
+the left of the figure, anterior on top.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ def volume_overlay(
     dice: Mapping[str, float],
     spacing_mm: Sequence[float] = _CUBES,
 ) -> Figure:
-    """Draw one axial slice of a case, bare, annotated and predicted, on each background.
+    """Draw one axial slice of a case: plain, with annotation and with prediction, per background.
 
     Every label is painted in its own color. Regions that are made of several labels, but not of
     all, are outlined: of the BraTS regions, the tumor core.
@@ -113,12 +113,12 @@ def edge_maps(
     *,
     spacing_mm: Sequence[float] = _CUBES,
 ) -> Figure:
-    """Draw probability maps above their edge maps, beside the annotation's.
+    """Draw probability maps above their edge maps, beside annotation and its edge map.
 
     Args:
         background: (X, Y) slice of one channel.
         truth: (X, Y) mask of the region.
-        truth_edges: (X, Y) response of the loss's edge filter to `truth`.
+        truth_edges: (X, Y) response of the edge filter of the loss to `truth`.
         predictions: title -> (probabilities (X, Y), edge response (X, Y)).
         spacing_mm: size of a voxel along x and y.
     """
@@ -143,7 +143,7 @@ def output_maps(
     *,
     spacing_mm: Sequence[float] = _CUBES,
 ) -> Figure:
-    """Draw every output's annotation above its probabilities, one column per output.
+    """Draw the annotation of every output above its probabilities, one column per output.
 
     Args:
         background: (X, Y) slice of one channel.
@@ -166,13 +166,13 @@ def output_maps(
 def _outlined(labels: Mapping[int, str], regions: Mapping[str, Sequence[int]]) -> dict[str, str]:
     """Region -> color of those that are made of several labels, but not of all."""
     chosen = [name for name, codes in regions.items() if 1 < len({*codes}) < len(labels)]
-    # The cycle of the labels' colors, from its other end: few data sets reach the same one twice.
+    # The color cycle of the labels in reverse order: few data sets use the same color twice.
     colors = (OUTLINE_COLOR, *reversed(OTHER_COLORS))
     return {name: colors[number % len(colors)] for number, name in enumerate(chosen)}
 
 
 def _bounding_box(mask: np.ndarray, margin: int) -> Box:
-    """The box of an (X, Y) mask in voxels, wider by a margin; the whole slice of an empty mask."""
+    """Bounding box of an (X, Y) mask in voxels plus a margin; the whole slice if it is empty."""
     if not mask.any():
         return slice(0, mask.shape[0]), slice(0, mask.shape[1])
     spans = []
@@ -202,7 +202,7 @@ def _input_column(
 
 
 def _bright(image: np.ndarray) -> float:
-    """The intensity to show as white: a few bright vessels must not darken the brain."""
+    """The intensity to show as white, such that a few bright vessels do not darken the brain."""
     inside = image[image > 0]
     return float(np.percentile(inside, 99.5)) if inside.size else 1.0
 
