@@ -39,8 +39,8 @@ $(addprefix reproduce-,$(PAPERS)): reproduce-%: $(READY)
 reproduce-%:
 	@echo "No paper '$*'. There are: $(PAPERS)"; exit 2
 
-# loadgroup keeps the tests that share a costly fixture on one worker.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+# tests/conftest.py keeps the tests that share a costly fixture on one worker.
+PYTEST := $(BIN)/python -m pytest -n 2
 
 test: $(READY)
 	$(PYTEST) -m "not slow" $(ARGS)

@@ -1,4 +1,4 @@
-"""Weights and outputs of the authors' implementations, for every test that compares with one."""
+"""Goldens of the authors' implementations, and how workers divide the tests."""
 
 import json
 import zlib
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -61,3 +62,17 @@ def _weight(key: str, shape: list[int]) -> np.ndarray:
     else:
         normal /= np.sqrt(np.prod(shape[1:]))
     return np.float32(normal)
+
+
+class _ByFixture(LoadScopeScheduling):
+    """Tests that share a costly fixture run on one worker: those of a file, or of a network."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        if file.endswith("test_all_models.py") and "[" in test:
+            return f"{file}::{test.partition('[')[2].rstrip(']').partition('-')[0]}"
+        return file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _ByFixture:
+    return _ByFixture(config, log)

@@ -16,17 +16,10 @@ from keras_medseg.inference import export
 NAMES = registry.list_models()
 # Between them they have every layer class of ours: what takes long is done with these in the fast
 # tier, and with all networks in the slow one.
-REPRESENTATIVES = ("fmnet", "pspnet", "swin_unet", "unet", "unext")
-
-
-def _grouped(name: str, *marks: pytest.MarkDecorator):
-    """A network's tests share its small model, so they run on one worker."""
-    return pytest.param(name, marks=[pytest.mark.xdist_group(f"models-{name}"), *marks])
-
-
-ALL_NAMES = [_grouped(name) for name in NAMES]
+REPRESENTATIVES = ("pspnet", "swin_unet", "unet")
 MOSTLY_SLOW = [
-    _grouped(name, *([] if name in REPRESENTATIVES else [pytest.mark.slow])) for name in NAMES
+    pytest.param(name, marks=[] if name in REPRESENTATIVES else [pytest.mark.slow])
+    for name in NAMES
 ]
 PACKAGE = Path(keras_medseg.__file__).parent
 PORTABLE = [PACKAGE / "losses.py", *PACKAGE.glob("layers/*.py"), *PACKAGE.glob("models/*.py")]
@@ -48,7 +41,7 @@ def _seeded_float32():
     keras.config.set_dtype_policy("float32")
 
 
-@pytest.fixture(scope="module", params=ALL_NAMES)
+@pytest.fixture(scope="module", params=NAMES)
 def name(request):
     return request.param
 
@@ -106,6 +99,7 @@ def _our_layers(names) -> set[str]:
     return {type(layer).__name__ for layer in layers if "keras_medseg" in type(layer).__module__}
 
 
+@pytest.mark.slow
 def test_the_representatives_have_every_layer_class_of_ours():
     assert _our_layers(REPRESENTATIVES) == _our_layers(NAMES) != set()
 

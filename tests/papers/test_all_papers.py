@@ -12,6 +12,7 @@ from keras_medseg.runs import steps
 from keras_medseg.tasks import task_of
 
 FOLDER = Path(__file__).parents[2] / "experiments"
+SLOW = [pytest.mark.slow]
 EXPERIMENTS = {
     f"{paper}-{dataset}": experiment
     for paper in PAPERS
@@ -46,7 +47,13 @@ def _compares(experiment) -> bool:
 RUNS = _runs()
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if "-quick-" in name and "compare" not in name else SLOW)
+        for name in RUNS
+    ],
+)
 def test_every_variant_of_every_profile_can_be_trained(name):
     steps.check_recipe(*RUNS[name])
 

@@ -20,7 +20,6 @@ from keras_medseg.runs.run_folder import RunFolder, Variant
 from keras_medseg.tasks import task_of
 from keras_medseg.training import fit
 
-pytestmark = pytest.mark.xdist_group("fmnet2023")
 ROOT = Path(__file__).parents[2]
 PAPER = EXPERIMENT.profiles["paper"]
 VARIANTS = {name: recipe.override(RECIPE, changes) for name, changes in PAPER.variants.items()}

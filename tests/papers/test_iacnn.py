@@ -147,6 +147,7 @@ def test_one_step_agrees_with_numpy(monkeypatch):
         model.reset_metrics()
 
 
+@pytest.mark.slow
 def test_a_run_draws_attention_and_the_masks_of_all_networks(tmp_path):
     write_images(tmp_path / "frames", cases=18, size=(64, 80))
     out = tmp_path / "run"

@@ -198,6 +198,7 @@ def test_without_auxiliary_outputs_there_is_no_figure_of_them(tmp_path):
     assert figures.supervision_figures(run, SimpleNamespace()) == []
 
 
+@pytest.mark.slow
 def test_label_maps_can_be_handed_in(tmp_path):
     """What the BraTS portal asks for: <case>.nii.gz, uint8, 240x240x155, the input's affine and
     codes; from `keras-medseg predict` on cases without labels."""

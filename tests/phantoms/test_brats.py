@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import keras_medseg
-from keras_medseg.data.datasets import brats
+from keras_medseg.data.datasets.brats import Brats
 from keras_medseg.errors import DataError
 from keras_medseg.phantoms.brain import VERSION, brats_case
 from keras_medseg.phantoms.brats import LAYOUTS, write_brats
@@ -27,15 +27,15 @@ class TestLayouts:
         paths = write_brats(tmp_path / "set", cases=2, seed=1, layout=layout, shape=SMALL)
         assert len(paths) == 2
         assert all(path.exists() for path in paths)
-        cases = brats.find_cases(tmp_path / "set")
+        cases = Brats().find(tmp_path / "set").cases
         assert [case.dataset for case in cases] == [layout, layout]
         drawn = [brats_case(1, index, SMALL) for index in range(2)]
         for case in cases:
-            read = brats.read_case(case)
+            read = Brats().read(case)
             equal = [np.array_equal(read.image, one.image) for one in drawn]
             assert sum(equal) == 1
             np.testing.assert_array_equal(read.labels, drawn[equal.index(True)].labels)
-        assert brats.check(tmp_path / "set").ok
+        assert Brats().check(tmp_path / "set").ok
 
     @pytest.mark.parametrize(
         ("layout", "labels", "codes"),
@@ -122,7 +122,7 @@ class TestWriting:
         write_brats(tmp_path, cases=1, shape=SMALL)
         write_brats(tmp_path, cases=3, shape=SMALL)
         assert len(write_brats(tmp_path, cases=2, shape=SMALL)) == 2
-        assert len(brats.find_cases(tmp_path)) == 3
+        assert len(Brats().find(tmp_path).cases) == 3
         assert json.loads((tmp_path / "PHANTOM").read_text())["cases"] == 3
 
     def test_another_seed_or_layout_replaces_the_earlier_phantom(self, tmp_path):
@@ -172,4 +172,4 @@ class TestWriting:
             *(name for name in finished if Path(name).name.startswith(".")),
         }
         assert set(unbroken) <= set(finished)
-        assert len(brats.find_cases(tmp_path / "a")) == done + 2
+        assert len(Brats().find(tmp_path / "a").cases) == done + 2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_medseg.data.datasets import image_folders
+from keras_medseg.data.datasets.image_folders import ImageFolders
 from keras_medseg.errors import DataError
 from keras_medseg.phantoms import brats, knee
 from keras_medseg.phantoms.endoscopy import FRAMES_PER_SEQUENCE
@@ -27,7 +27,7 @@ def draw(layout: str, seed: int, index: int, size=SMALL) -> tuple[np.ndarray, np
 
 def check(layout: str, folder) -> list[str]:
     classes = knee.CLASSES if layout == "knee" else None
-    report = image_folders.check(folder, classes=classes)
+    report = ImageFolders(classes or {}).check(folder)
     assert report.ok, report.text
     return [problem.message for problem in report.problems]
 
@@ -100,11 +100,11 @@ class TestLayouts:
     def test_cvc_clinicdb(self, tmp_path):
         paths = write_images(tmp_path, cases=8, seed=1, size=SMALL["CVC-ClinicDB"])
         assert [path.name for path in paths] == [f"{n}.tif" for n in range(1, 9)]
-        cases = image_folders.find_cases(tmp_path)
+        cases = ImageFolders().find(tmp_path).cases
         assert [case.group for case in cases] == ["sequence_01"] * 4 + ["sequence_02"] * 4
         assert check("CVC-ClinicDB", tmp_path) == []
         for index, case in enumerate(cases):
-            arrays = image_folders.read_case(case)
+            arrays = ImageFolders().read(case)
             image, labels = draw("CVC-ClinicDB", 1, index)
             np.testing.assert_array_equal(arrays.image[:, :, 0], image)
             if index % 4 < 3:
@@ -116,23 +116,23 @@ class TestLayouts:
 
     def test_isic(self, tmp_path):
         write_images(tmp_path, cases=2, layout="ISIC2018", size=SMALL["ISIC2018"])
-        cases = image_folders.find_cases(tmp_path)
+        cases = ImageFolders().find(tmp_path).cases
         assert [case.id for case in cases] == ["ISIC_0000001", "ISIC_0000002"]
         assert cases[0].dataset == "ISIC2018"
         assert check("ISIC2018", tmp_path) == []
-        arrays = image_folders.read_case(cases[0])
+        arrays = ImageFolders().read(cases[0])
         image, labels = draw("ISIC2018", 0, 0)
         assert np.abs(arrays.image[:, :, 0].astype(int) - image).mean() < 4
         np.testing.assert_array_equal(arrays.labels[..., 0], labels)
 
     def test_knee(self, tmp_path):
         write_images(tmp_path, cases=8, layout="knee", size=SMALL["knee"])
-        cases = image_folders.find_cases(tmp_path)
+        cases = ImageFolders().find(tmp_path).cases
         assert [Image.open(case.labels).mode for case in cases] == ["L"] + 6 * ["LA"] + ["L"]
         [warning] = check("knee", tmp_path)
         assert re.search(r"masks/4\.png: found gr[ae]y codes", warning)
         for index in (0, 1, 7):
-            arrays = image_folders.read_case(cases[index], classes=knee.CLASSES)
+            arrays = ImageFolders(knee.CLASSES).read(cases[index])
             image, labels = draw("knee", 0, index)
             np.testing.assert_array_equal(arrays.image[:, :, 0, 0], image)
             np.testing.assert_array_equal(arrays.labels[..., 0], labels)
@@ -169,7 +169,7 @@ class TestWriting:
         for cases in (1, 8, 2):
             paths = write_images(tmp_path, cases=cases, size=(48, 64))
             assert len(paths) == cases
-        assert len(image_folders.find_cases(tmp_path)) == 8
+        assert len(ImageFolders().find(tmp_path).cases) == 8
         assert check("CVC-ClinicDB", tmp_path) == []
 
     @pytest.mark.parametrize("first", LAYOUTS)

@@ -8,7 +8,7 @@ import pytest
 
 import keras_medseg
 from keras_medseg import phantoms
-from keras_medseg.data.datasets import brats, image_folders
+from keras_medseg.data import datasets
 from keras_medseg.phantoms.brats import write_brats
 from keras_medseg.phantoms.images import write_images
 from keras_medseg.phantoms.knee import CLASSES
@@ -40,16 +40,16 @@ def test_every_layout_is_written_and_found_again(layout, tmp_path):
         progress=lambda *step: steps.append(step[:2]),
     )
     assert steps == [(1, 2), (2, 2)]
-    kind = brats if layout in VOLUMES else image_folders
-    cases = kind.find_cases(tmp_path)
+    options = {"classes": CLASSES} if layout == "knee" else {}
+    kind = datasets.get(datasets.recognize(tmp_path), **options)
+    cases = kind.find(tmp_path).cases
     assert len(cases) == len(paths) == 2
     # What `write` returns holds, or is, the images of one case each.
     for case in cases:
         assert sum(case.images[0].is_relative_to(path) for path in paths) == 1
     if layout != "knee":  # which has no layout of its own, but that of any images with masks
         assert [case.dataset for case in cases] == [layout, layout]
-    options = {"classes": CLASSES} if layout == "knee" else {}
-    arrays = kind.read_case(cases[0], **options)
+    arrays = kind.read(cases[0])
     assert arrays.image.shape[: len(small(layout))] == small(layout)
     assert arrays.labels.any()
 

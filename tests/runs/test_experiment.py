@@ -20,9 +20,9 @@ from keras_medseg.runs import experiment, report
 
 from ..recipes import small_recipe
 
-pytestmark = pytest.mark.xdist_group("experiment")
 ROOT = Path(__file__).parents[2]
-IMAGES = Images("image_folders", (8, 8), {"WT": ()}, "unit_range", 0.3)
+CLASSES = {"WT": (1,), "TC": (2,), "ET": (3,)}
+IMAGES = Images("image_folders", (8, 8), CLASSES, "unit_range", 0.3)
 SMALL = (
     "data.window=(48,48,24)",
     "data.slice_step=6",

@@ -17,15 +17,15 @@ from keras_medseg.evaluation.score_folder import score_folder
 from keras_medseg.inference import postprocess
 from keras_medseg.phantoms.brats import write_brats
 from keras_medseg.phantoms.folder import is_phantom
-from keras_medseg.runs import run_folder, steps
+from keras_medseg.runs import experiment, report, run_folder, steps
 from keras_medseg.runs.predict_folder import predict_folder
 from keras_medseg.runs.run_folder import RunFolder, Variant
 from keras_medseg.tasks import task_of
 
 from ..recipes import small_recipe
 
-pytestmark = pytest.mark.xdist_group("steps")
-RECIPE = small_recipe()
+TARGETS = {"model.targets": (("WT", "TC"), ("ET",))}
+RECIPE = small_recipe(TARGETS)
 SHAPE = (60, 60, 39)
 
 
@@ -52,10 +52,10 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
-    cohort = steps.load_cohort(folder, out / "store", task_of(RECIPE))
-    run = begin(out, cohort, {"main": RECIPE})
-    steps.train_variant(run, "main", cohort)
-    return run, cohort, steps.score_variant(run, "main", cohort)
+    request = experiment.Request(out, folder, "train", "the command", store=out / "store")
+    assert experiment.run(experiment.of_recipe(RECIPE), request)
+    run = RunFolder(out)
+    return run, report.open_cohort(run), run.scores()
 
 
 def test_a_run_goes_from_folder_to_scores(finished):
@@ -65,6 +65,24 @@ def test_a_run_goes_from_folder_to_scores(finished):
     assert list(scores["region"]) == ["WT", "TC", "ET"]
     assert scores["dice"].between(0, 1).all()
     pd.testing.assert_frame_equal(pd.read_csv(run.path / "scores.csv"), scores, check_exact=True)
+
+
+def test_a_users_own_run_has_all_that_a_papers_run_has(finished):
+    """Provenance, tables with intervals, figures and a report that speaks of no paper."""
+    run, _, scores = finished
+    assert run.provenance()["commands"][0]["command"] == "the command"
+    table = pd.read_csv(run.path / "table.csv")
+    assert set(table["region"]) == {"WT", "TC", "ET"}
+    assert {"measured", "ci_low", "ci_high", "n"} <= set(table.columns)
+    [dice] = table.query("region == 'WT' and metric == 'dice'")["measured"]
+    assert dice == pytest.approx(100 * scores.query("region == 'WT'")["dice"].mean())
+    page = run.report_file.read_text()
+    assert "not retrained" not in page
+    assert "the paper" not in page.lower()
+    for name in ("learning_curves", "dice", "case_only"):
+        assert run.figure(name).stat().st_size > 5_000
+    for name in ("networks.csv", "log.csv", "table.md"):
+        assert (run.path / name).exists()
 
 
 def test_label_maps_overlay_the_input(finished, folder):
@@ -106,7 +124,7 @@ def test_unlabelled_cases_are_predicted(finished, folder, tmp_path):
         if "seg" not in path.name:
             (unlabelled / path.name).write_bytes(path.read_bytes())
     done = predict_folder(run, tmp_path / "new", tmp_path / "out")
-    assert done.endswith("1 label maps of WT, TC, ET by the variant main")
+    assert done.endswith("1 label maps of WT+TC, ET by the variant main")
     one = nib.load(tmp_path / "out" / f"{case.name}.nii.gz")
     other = nib.load(run.path / "predictions" / "main" / f"{case.name}.nii.gz")
     np.testing.assert_array_equal(one.dataobj, other.dataobj)
@@ -119,7 +137,7 @@ def test_a_variant_predicts_as_its_own_recipe_reads(finished, folder, tmp_path):
     Its name has a hyphen and it has no networks of its own, and all three regions are there."""
     run, cohort, _ = finished
     shutil.copytree(run.path / "training", tmp_path / "copy")
-    thin = small_recipe({"data.window": (48, 48, 8)})
+    thin = small_recipe({**TARGETS, "data.window": (48, 48, 8)})
     other = begin(tmp_path / "run", cohort, {"thin-window": thin})
     (tmp_path / "copy").rename(tmp_path / "run" / "training")
     for trained in list((tmp_path / "run" / "training").iterdir()):
@@ -139,7 +157,7 @@ def test_a_variant_without_networks_of_its_own_predicts_with_those_it_names(
     finished, folder, tmp_path
 ):
     run, cohort, _ = finished
-    cleaned = small_recipe({"predict.smallest_component": 1.0})
+    cleaned = small_recipe({**TARGETS, "predict.smallest_component": 1.0})
     other = begin(tmp_path / "run", cohort, {"main": RECIPE, "cleaned": cleaned})
     shutil.copytree(run.path / "training", tmp_path / "run" / "training")
     assert other.variant("cleaned").trained_as == "main"

@@ -18,7 +18,6 @@ from keras_medseg.training import callbacks, fit
 
 from ..recipes import small_recipe
 
-pytestmark = pytest.mark.xdist_group("fit")
 SCRIPT = Path(__file__).with_name("run_tiny_training.py")
 STEPS_PER_EPOCH = 2  # 2 cases x 8 slices / batch 8
 
