@@ -147,11 +147,11 @@ EXPERIMENT = Experiment(
         ),
     ),
     notes=(
-        "The paper's 300 images are private: its numbers and those measured here are of different "
-        "pictures, wherever these come from.",
+        "The paper's 300 images are private, so its numbers and those measured here always belong "
+        "to different images.",
         'The column of Table 1 that is headed "THERE ARE" is the MAE: section 3.3 names loss rate, '
         "MAE and F1 in this order.",
-        'What "Res-Net" is as a segmenter is not described, so nothing is measured beside it.',
+        'The paper does not describe its "Res-Net", so nothing is measured for it.',
     ),
     phantom=Phantom(
         "knee",

@@ -15,7 +15,7 @@ from keras_medseg.tasks.slices import SliceTask
 
 WHOLE_TUMOR = ("WT",)
 CAPTION = (
-    "Whole tumour, case {case}. Above: probabilities of the network; below: magnitude of the "
+    "Whole tumor, case {case}. Above: probabilities of the network; below: magnitude of the "
     "response of the edge loss's filters (Gaussian, then Sobel) to the map above."
 )
 

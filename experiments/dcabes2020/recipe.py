@@ -128,10 +128,10 @@ EXPERIMENT = Experiment(
     ),
     expected=(Expected("phantom", "quick", "with_edge_loss", "WT", "dice", minimum=0.80),),
     notes=(
-        "The paper contradicts itself on its own enhancing tumour: 77.50 in Table II, 78.17 in "
-        "Table III. The gain of 2.02 that its text names fits 78.17.",
+        "The paper contradicts itself on its own enhancing tumor: 77.50 in Table II, 78.17 in "
+        "Table III. The gain of 2.02 in its text fits 78.17.",
         "The paper does not say on which cases its tables were measured; here they are the "
-        "held-out 15 %, which also steer the learning rate, as in the paper.",
+        "validation cases, 15 %, which also steer the learning rate, as in the paper.",
     ),
     phantom=Phantom("BraTS2017", cases=24),
     figures=edge_figures,

@@ -245,9 +245,9 @@ EXPERIMENT = Experiment(
     expected=(Expected("phantom", "quick", "fmnet", "WT", "dice", minimum=0.65),),
     notes=(
         "The paper's Dice is the authors' own score: soft, pooled over a batch, of random, "
-        "augmented crops that hold a tumour more often than chance. It stands beside the same "
-        "score here (crop_dice, loss). The Dice of whole cases, thresholded, by the challenge's "
-        "rule, is what can be compared with other papers; this paper does not have it.",
+        "augmented crops that contain a tumor more often than chance. It is shown beside the same "
+        "score here (crop_dice, loss). Only the thresholded Dice of whole cases, by the rule of "
+        "the challenge, can be compared with other papers; this paper does not have it.",
         "Table I is measured by `python benchmarks/fmnet_loading.py`.",
     ),
     phantom=Phantom("BraTS2021", cases=30, size=(96, 96, 64)),

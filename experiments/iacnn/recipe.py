@@ -132,12 +132,12 @@ ROWS = (
     Row("Ours", measured="iacnn"),
 )
 NOTES_CVC = (
-    "The paper does not publish its split. Here whole video sequences are held out, 29 in the "
-    "original, whose frames are near-duplicates. --set data.split=random draws single frames, as "
-    "most published figures on CVC-ClinicDB do, and is easier.",
+    "The paper does not publish its split. Here whole video sequences (the original has 29) are "
+    "held out, because their frames are near-duplicates. --set data.split=random draws single "
+    "frames, as most published numbers on CVC-ClinicDB do, and is easier.",
     "The text claims 2.35 points of Dice over U-Net; the table gives 2.25.",
 )
-NOTES_ISIC = ("The paper does not publish its split. Here single images are held out, by seed.",)
+NOTES_ISIC = ("The paper does not publish its split. Here single images are drawn by seed.",)
 
 
 @dataclass(frozen=True)

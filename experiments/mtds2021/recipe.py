@@ -232,14 +232,14 @@ EXPERIMENT = Experiment(
         Expected("BraTS2020", "paper", "mtds", "WT", "dice", minimum=0.86, maximum=0.90),
     ),
     notes=(
-        "The values of the paper's tables are lost in the text that this works from. What its text "
-        "says of them: SE with dropout is better than without; APR is first of Table 3 in Dice, "
+        "The values of the paper's tables are lost in the available text. What its text says "
+        "about them: SE with dropout is better than without; APR is first of Table 3 in Dice, "
         "sensitivity and HD95; MTDS is first of Table 4 in all metrics and single-task "
-        "supervision last in Dice, sensitivity and HD95. The paired tests below are to be read "
-        "against these orders.",
-        "The paper's numbers were given by the organisers' portal for the 125 validation cases of "
-        "BraTS 2020, whose segmentations are not public. Here they are the held-out part of the "
-        "training cases; `keras-medseg predict` writes label maps that the portal takes.",
+        "supervision last in Dice, sensitivity and HD95. Compare the paired tests below with "
+        "these orders.",
+        "The paper's numbers come from the organizers' portal, for the 125 validation cases of "
+        "BraTS 2020, whose segmentations are not public. Here a part of the training cases is "
+        "scored; `keras-medseg predict` writes label maps that the portal accepts.",
     ),
     phantom=Phantom("BraTS2020", cases=14),
     figures=supervision_figures,
