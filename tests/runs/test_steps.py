@@ -232,13 +232,13 @@ def test_what_cannot_be_predicted_with_is_named(finished, folder, tmp_path):
 
 def test_a_run_folder_belongs_to_one_recipe_and_one_set_of_cases(finished, tmp_path):
     _, cohort, _ = finished
-    longer = small_recipe({"train.epochs": 3})
+    longer = small_recipe({**TARGETS, "train.epochs": 3})
     recipes = {"main": RECIPE, "longer": longer}
     begin(tmp_path, cohort, recipes)
     begin(tmp_path, cohort, recipes)
     with pytest.raises(DataError, match=r"train\.epochs = 1.*expected 2"):
-        begin(tmp_path, cohort, recipes, base=small_recipe({"train.epochs": 2}))
-    changed = {**recipes, "longer": small_recipe({"train.epochs": 4})}
+        begin(tmp_path, cohort, recipes, base=small_recipe({**TARGETS, "train.epochs": 2}))
+    changed = {**recipes, "longer": small_recipe({**TARGETS, "train.epochs": 4})}
     with pytest.raises(DataError, match=r"train\.epochs of longer = 3, expected 4"):
         begin(tmp_path, cohort, changed)
     with pytest.raises(DataError, match=r"variants = \['main', 'longer'\], expected \['main'\]"):
