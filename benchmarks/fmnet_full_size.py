@@ -1,10 +1,10 @@
 """What FM-Net takes at full size: seconds and peak memory of training steps and of a whole case.
 
-    python benchmarks/fmnet_full_size.py BRATS --out FOLDER [--steps 4] [--set FIELD=VALUE ...]
+    python -m benchmarks.fmnet_full_size BRATS --out FOLDER [--steps 4] [--set FIELD=VALUE ...]
 
 The recipe of fmnet2023 (crops of 128x128x128, 32 filters), one crop at a time, in float32, with
-gradient checkpointing. A first process takes some training steps on the cases that are not held
-out; a second one predicts a held-out case on its full grid by windows, writes the label map and
+gradient checkpointing. A first process takes some training steps on the training
+cases; a second one predicts a validation case on its full grid by windows, writes the label map and
 scores it. Peaks are those of the two processes, framework and all.
 """
 
@@ -16,11 +16,11 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-CHANGES = (
-    "train.batch_size=1",
-    "train.precision=float32",
-    "model.overrides.checkpointing=True",
-)
+CHANGES = {
+    "train.batch_size": 1,
+    "train.precision": "float32",
+    "model.options.checkpointing": True,
+}
 GIB = 2**30 if sys.platform == "darwin" else 2**20  # of what getrusage counts in
 
 
@@ -41,50 +41,48 @@ def measured(phase, arguments: argparse.Namespace) -> None:
     from experiments.fmnet2023.recipe import RECIPE
     from keras_medseg import recipe
     from keras_medseg.runs import steps
+    from keras_medseg.tasks import task_of
 
-    run = recipe.override(RECIPE, (*CHANGES, *arguments.set))
-    data = steps.load_data(arguments.data, arguments.out / "store", run)
-    phase(run, data, arguments)
+    chosen = recipe.override(RECIPE, CHANGES | recipe.parse_assignments(arguments.set))
+    task = task_of(chosen)
+    phase(task, steps.load_cohort(arguments.data, arguments.out / "store", task), arguments)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIB
     print(f"{phase.__name__}: peak {peak:.1f} GiB", flush=True)
 
 
-def train(run, data, arguments: argparse.Namespace) -> None:
+def train(task, cohort, arguments: argparse.Namespace) -> None:
     """Some steps, each timed; the network as it then is goes to model.keras."""
-    from keras_medseg.runs import steps
     from keras_medseg.training import fit
 
-    (regions,) = run.model.networks
-    network, model = fit.compile_network(run, regions, channels=data.channels)
-    feed = steps.batches(run, data.store, data.training, regions, training=True)
+    (targets,) = task.recipe.model.targets
+    channels = task.channels(cohort.channels)
+    network, model = fit.compile_network(task.recipe, targets, channels=channels, wrap=task.wrap)
+    batches = task.batches(cohort.store, cohort.training, targets, training=True)
     for number in range(arguments.steps):
-        epoch, step = divmod(number, feed.steps_per_epoch)
+        epoch, step = divmod(number, batches.steps_per_epoch)
         started = time.perf_counter()
-        loss = model.train_on_batch(*feed.batch(epoch, step), return_dict=True)["loss"]
+        loss = model.train_on_batch(*batches.batch(epoch, step), return_dict=True)["loss"]
         seconds = time.perf_counter() - started
         print(f"step {number + 1}: loss {float(loss):.3f}, {seconds:.1f} s", flush=True)
     network.save(arguments.out / "model.keras")
 
 
-def predict(run, data, arguments: argparse.Namespace) -> None:
-    """One held-out case: label map, seconds, Dice."""
+def predict(task, cohort, arguments: argparse.Namespace) -> None:
+    """One validation case: label map, seconds, Dice."""
     import keras
 
     from keras_medseg import registry
-    from keras_medseg.inference import predict
-    from keras_medseg.tasks import volumes
+    from keras_medseg.inference.outputs import main_output
 
     registry.import_layers()
     network = keras.saving.load_model(arguments.out / "model.keras", compile=False)
-    networks = {"+".join(run.model.networks[0]): predict.main_output(network)}
-    case = data.store.cases[data.held_out[0]]
+    networks = {task.recipe.model.targets[0]: main_output(network)}
+    case = cohort.store.cases[cohort.validation[0]]
     started = time.perf_counter()
-    labels = volumes.predict(networks, case, run)
+    labels = task.predict(networks, case)
     seconds = time.perf_counter() - started
-    volumes.write(arguments.out / f"{case.id}.nii.gz", labels, run, case)
-    dice = ", ".join(
-        f"{row['region']} {row['dice']:.2f}" for row in volumes.score(labels, case, run)
-    )
+    task.write(arguments.out / f"{case.id}.nii.gz", labels, case)
+    dice = ", ".join(f"{row['region']} {row['dice']:.2f}" for row in task.score(labels, case))
     size = "x".join(map(str, labels.shape))
     print(f"{case.id}, {size} voxels: {seconds:.0f} s; Dice {dice}", flush=True)
 
