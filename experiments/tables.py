@@ -21,9 +21,15 @@ def papers_table() -> str:
         data = ", ".join(dict.fromkeys(reference.data for reference in references))
         names = [experiment.recipe.model.name for experiment in experiments]
         network = ", ".join(f"`{name}`" for name in dict.fromkeys(names))
-        page = f"[{references[0].title}](experiments/{paper}/README.md)"
+        page = f"[{_heading(paper)}](experiments/{paper}/README.md)"
         lines.append(f"| `{paper}` | {network} | {data} | {page} |")
     return "\n".join(lines)
+
+
+def _heading(paper: str) -> str:
+    """What the page of a paper calls it: "# paper: these words"."""
+    first = (README.parent / "experiments" / paper / "README.md").read_text().partition("\n")[0]
+    return first.partition(": ")[2]
 
 
 def main() -> int:
