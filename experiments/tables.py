@@ -28,7 +28,7 @@ def papers_table() -> str:
 
 def _heading(paper: str) -> str:
     """What the page of a paper calls it: "# paper: these words"."""
-    first = (README.parent / "experiments" / paper / "README.md").read_text().partition("\n")[0]
+    first = (Path(__file__).parent / paper / "README.md").read_text().partition("\n")[0]
     return first.partition(": ")[2]
 
 
