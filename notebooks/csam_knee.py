@@ -9,28 +9,33 @@
 # %% [markdown]
 # # Residual connections and CSAM on knee MRI
 #
-# One structure, the patellar ligament, in grey pictures of the knee, after "Optimisation of U-Net
+# One structure, the patellar ligament, in gray images of the knee, after "Optimisation of U-Net
 # Semantic Segmentation Model Based on Residual Connectivity and Attention Mechanisms" (Jia, Zuo,
-# Zou, Chen; venue and year are not in the text that this works from). Two things are added to the
-# U-Net: residual connections, and CSAM, a channel attention followed by a spatial one.
+# Zou, Chen; venue and year are not in the text that this works from). The paper adds two things to
+# the U-Net: residual connections, and CSAM, a channel attention followed by a spatial attention.
 #
 # The paper's text contradicts itself about its own network, so this package builds two readings of
-# it. The notebook sets them side by side, shows what the contradictions are, looks at the one
-# table of results from the inside, and trains both readings for a minute. Everything it calls is
-# the public interface of `keras_medseg`; it needs no data and no network: the knees are synthetic.
+# it. The notebook compares them, shows the contradictions, examines the paper's one table of
+# results, and trains both readings for a minute. It calls the public interface of `keras_medseg`
+# and trains in the same way as the command line does. It needs neither data nor an internet
+# connection: the knees are synthetic.
 #
-# Every statement of the paper, and every silence that had to be filled, has its entry in
-# `experiments/csam_knee/ledger.toml`.
+# `experiments/csam_knee/ledger.toml` has an entry for every statement of the paper, and for every
+# decision that the paper leaves open.
 
 # %%
+import contextlib
 import inspect
+import io
+import logging
 import os
 import tempfile
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if Path.cwd().name == "notebooks":
+if not Path("experiments").is_dir():
     os.chdir("..")
 
 import matplotlib.pyplot as plt
@@ -39,24 +44,27 @@ import pandas as pd
 from IPython.display import Image, Markdown
 
 import keras_medseg
-from experiments.csam_knee.figures import knee_figures
-from experiments.csam_knee.recipe import EXPERIMENT, RECIPE
+from experiments.csam_knee.recipe import EXPERIMENTS, RECIPE
 from keras_medseg import recipe
-from keras_medseg.data.batches.images import Preparation
-from keras_medseg.data.datasets import image_folders
+from keras_medseg.data.transforms.images import Preparation
 from keras_medseg.evaluation import statistics
 from keras_medseg.layers import attention
 from keras_medseg.models import res_csam_unet
-from keras_medseg.phantoms import images
-from keras_medseg.reporting import figures, report
-from keras_medseg.runs import steps
+from keras_medseg.reporting import tables
+from keras_medseg.reporting.figures import charts
+from keras_medseg.reporting.report import RunData, why_not_comparable
+from keras_medseg.runs import experiment, steps
+from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.tasks import task_of
 
+logging.getLogger("tensorflow").setLevel("ERROR")
 plt.rcParams.update({"figure.dpi": 72, "font.size": 9, "axes.titlesize": 10})
 pd.options.display.float_format = "{:.4f}".format
 pd.options.display.width = 100
 pd.options.display.max_colwidth = 80
 temporary = tempfile.TemporaryDirectory()
 work = Path(temporary.name)
+PAPER = EXPERIMENTS["knee"]
 
 # %% [markdown]
 # ## 1. The network, twice
@@ -64,17 +72,17 @@ work = Path(temporary.name)
 # "In the Encoder part, the network contains multiple 1x1 convolutional layers with 64, 128, 256,
 # 512, and 1024 channels in order", each followed by a max pooling; the bottleneck is "a
 # 1024-channel 1x1 convolutional layer"; the decoder "contains multiple 3x3 convolutional layers
-# with channels 512, 256, 128, 64" (section 2.2). Read to the letter this has two odd consequences.
+# with channels 512, 256, 128, 64" (section 2.2). Taken literally, this has two odd consequences:
 #
-# * Five widths, each pooled, and four up-samplings: the output would have half the size. Both
-#   readings leave the fifth pooling out.
-# * A 1x1 convolution sees one pixel. In such an encoder a pixel meets its neighbours in the
-#   pooling alone. `variant="literal"` is built so; `variant="consistent"`, the default, has the
-#   two 3x3 convolutions per level of the U-Net that the paper starts from.
+# * Five levels with a pooling each, and four up-samplings, would give an output of half the size.
+#   Both readings leave out the fifth pooling.
+# * A 1x1 convolution sees one pixel, so in such an encoder only the poolings combine neighboring
+#   pixels. `variant="literal"` is built in this way. `variant="consistent"`, the default, has two
+#   3x3 convolutions on each level, like the U-Net that the paper starts from.
 #
-# The table is read from the built networks. "Sees" is the side of the square of input pixels that
-# one number at the end of a level depends on, CSAM apart: a 3x3 convolution adds two steps, a
-# pooling one, and every pooling doubles the step.
+# The table is read from the built networks. "Sees" is the receptive field without CSAM: the square
+# of input pixels that one value at the end of a level depends on. A 3x3 convolution enlarges its
+# side by two steps, a pooling enlarges it by one, and every pooling doubles the step.
 
 # %%
 READINGS = ("consistent", "literal")
@@ -121,15 +129,15 @@ for name, network in networks.items():
     print(f"{name}: {network.count_params():,} parameters")
 
 # %% [markdown]
-# At the literal encoder's bottom a number sees 16x16 pixels: its own tile of the picture and
-# nothing beyond, for tiles do not overlap. All that this network knows of what lies next to what
-# comes from the decoder's four layers of 3x3, and from CSAM's of 7x7.
+# At the bottom of the literal encoder, a value depends on 16x16 pixels: a tile of the image that
+# does not overlap the other tiles. In this network, only the decoder's four 3x3 layers and the 7x7
+# layers of CSAM can compare neighboring places.
 #
 # ### Which residual connection?
 #
 # "Adding residual connections between each convolutional layer of U-Net enables the input to
 # bypass one or more convolutional layers and sum up with the outputs of these layers" (abstract).
-# "Each" and "one or more" are two networks again:
+# "Each" and "one or more" give two networks again:
 
 
 # %%
@@ -141,9 +149,9 @@ def source(*functions):
 source(res_csam_unet.residual_pair, res_csam_unet.residual_single)
 
 # %% [markdown]
-# The consistent reading bypasses two layers, as He et al. did: around a single convolution,
-# *before* its ReLU, the sum $Wx + x$ is just another linear map. The literal one adds after the
-# ReLU, where it is one no longer.
+# The consistent reading bypasses two layers, as He et al. did. Around a single convolution,
+# *before* its ReLU, the sum $Wx + x$ would be nothing but another linear map. The literal reading
+# adds $x$ after the ReLU, where the sum is not linear.
 #
 # ## 2. CSAM
 #
@@ -154,20 +162,20 @@ source(res_csam_unet.residual_pair, res_csam_unet.residual_single)
 # \qquad X_{SA} = W_{SA} X_{CA}$$
 #
 # with one MLP of one hidden layer for both poolings. (The text calls the second pair of poolings
-# "global", and their result "the sum"; the shapes that it prints, 1 x H x W and 2 x H x W, are
+# "global", and their result "the sum". But the shapes that it prints, 1 x H x W and 2 x H x W, are
 # those of poolings over the channels and of a concatenation.) These are the two gates of CBAM, in
-# CBAM's order, and so they are computed by the layer of that name:
+# CBAM's order, so CBAM's layer computes them:
 
 # %%
 source(attention.cbam)
 
 # %% [markdown]
-# ### Where?
+# ### Where is CSAM?
 #
 # "A jump connection is used between the encoder and the decoder, combining the channel attention
-# and spatial attention mechanisms" (section 2.2) is all there is; the figure that should show the
-# place has the caption of another one, and both are lost. Here CSAM sits on the four skips, and
-# the place is an option like every other open point:
+# and spatial attention mechanisms" (section 2.2) is all that the text says. The figure that should
+# show the place has the caption of another figure, and both figures are lost. Here CSAM sits on the
+# four skips. The place is an option, like every other open point:
 
 # %%
 SWITCHES = {
@@ -190,12 +198,12 @@ table = pd.DataFrame(rows).T
 table.assign(parameters=table["parameters"].map("{:,}".format))
 
 # %% [markdown]
-# Attention is cheap: four CSAMs are a tenth of a percent of the network.
+# Attention is cheap: the four CSAMs have a tenth of a percent of the network's parameters.
 #
 # ## 3. What contradicts itself, and what is not said
 #
-# From the ledger: every place where the text was not followed to the letter ("departs") or where
-# nothing, or more than one thing, is said ("chosen").
+# From the ledger: every point where this reproduction departs from the text ("departs"), and every
+# point where the text says nothing or can be read in several ways ("chosen").
 
 # %%
 ledger = tomllib.loads(Path("experiments/csam_knee/ledger.toml").read_text())["entry"]
@@ -207,22 +215,24 @@ for entry in ledger:
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# ## 4. The one table of results, from the inside
+# ## 4. What the one table of results implies
 #
-# Five networks, three columns, on 300 private pictures: the loss rate (mean cross entropy), a
-# column headed "THERE ARE", which by its order in the text is the MAE, and F1.
+# The table has five networks and three columns, measured on 300 private images: the loss rate (mean
+# cross entropy), a column headed "THERE ARE", and F1. By the order in which the text names the
+# metrics, "THERE ARE" is the MAE.
 
 # %%
-published = report.read_published("experiments/csam_knee/published.csv")
+published = tables.read_published("experiments/csam_knee/published.csv")
 printed = published.pivot(index="row", columns="metric", values="value")
 printed = printed.loc[published["row"].unique(), ["cross_entropy", "mae", "dice"]]
 printed.map("{:g}".format)
 
 # %% [markdown]
-# The columns say something about the private pictures. Let a share $s$ of the pixels be ligament,
-# and let a network's mask be about as large as the truth. Then it has as many false pixels as it
-# misses, $2 s (1 - F_1)$ of all. If the MAE was taken of masks, this is the MAE. It is printed
-# with three digits, so every row gives an interval for $s$, in percent:
+# The columns tell something about the private images. Let a share $s$ of the pixels be ligament,
+# and let a network's mask be about as large as the annotation. Then there are as many false
+# positive pixels as false negative ones, and together they are $2 s (1 - F_1)$ of all pixels. If
+# the MAE was computed from masks, this is the MAE. It is printed with three digits, so every row
+# gives an interval for $s$, in percent:
 
 # %%
 wrong = 2 * (1 - printed["dice"])
@@ -237,8 +247,9 @@ print(f"all five rows agree on {low:.2f} to {high:.2f} %")
 shares.map("{:.2f}".format)
 
 # %% [markdown]
-# Five rows that agree are no proof, but they make sense of the column. Now the loss rate: what
-# would a network score that has learned nothing but this share, and answers it for every pixel?
+# Five rows that agree are no proof, but they make this reading of the column plausible. Now the
+# loss rate: what would be the loss rate of a network that has learned nothing but this share, and
+# predicts it for every pixel?
 
 # %%
 share = (low + high) / 200
@@ -248,231 +259,220 @@ print(
 )
 
 # %% [markdown]
-# It would be better than all five of the table. Cross entropy punishes being sure and wrong, and
-# after 500 epochs on 240 pictures a network is sure. Its loss rate says little about its masks;
-# section 7 has an example.
+# It would be better than all five loss rates of the table. Cross entropy punishes confident
+# mistakes, and after 500 epochs on 240 images a network is confident. So the loss rate says little
+# about the masks; section 7 has an example.
 #
 # ## 5. The data
 #
-# The synthetic knees of `keras_medseg.phantoms.images` are sagittal slices with bones, fat,
-# muscle, tendons and ligaments, in the shape of a real folder: grey pictures, and masks with a
-# grey code per structure, some of them with an alpha channel, some with blurred edges. One in four
-# has no patellar ligament. A recipe names the class that is meant, and the codes that are
-# background; a code that is named nowhere is an error.
+# The synthetic knees of `keras_medseg.phantoms.images` are sagittal slices with bones, fat, muscle,
+# tendons and ligaments. Their folder looks like a real one: gray images, and masks with a gray
+# value for each structure; some masks have an alpha channel, some have blurred edges. A quarter of
+# the images show no patellar ligament. The recipe names the gray value of the class, and those of
+# the background; a gray value that it does not name is an error.
+#
+# What this notebook trains is the quick profile of the paper's experiment with changes of its own:
+# two networks, on 96 synthetic images.
 
 # %%
-short = recipe.override(
-    RECIPE,
-    [
-        *EXPERIMENT.phantom_changes,
-        "data.size=(96, 96)",
-        "model.overrides.filters=8",
-        "model.overrides.norm=batch",
-        "train.batch_size=8",
-        "train.epochs=24",
-        "train.learning_rate=1e-3",
-        "train.schedule_options.after=(16,)",
-    ],
+changes = {
+    "data.size": (96, 96),
+    "model.options.filters": 8,
+    "model.options.norm": "batch",
+    "train.batch_size": 8,
+    "train.epochs": 24,
+    "train.learning_rate": 1e-3,
+    "train.schedule_options.after": (16,),
+}
+shortened = replace(
+    PAPER,
+    profiles={"notebook": replace(PAPER.profiles["quick"], changes=changes)},
+    phantom=replace(PAPER.phantom, cases=96, size=(128, 128)),
 )
+short = recipe.override(RECIPE, {**changes, **PAPER.phantom.changes})
+task = task_of(short)
 print(short.data.classes)
-folder = work / "phantom"
-_ = images.write_images(folder, cases=96, layout="knee", size=(128, 128))
+folder = experiment.make_phantom(shortened, work)
 
 # %% [markdown]
 # `keras-medseg check FOLDER --classes ...` reads every file to its end and lists what is wrong or
 # odd:
 
 # %%
-checked = image_folders.ImageFolders(short.data.classes).check(folder)
-lines = checked.text.replace(f"{work}/", "").splitlines()
+checked = task.dataset.check(folder)
+lines = checked.text.replace(str(folder), "phantom").splitlines()
 print(*lines[:12], "...", lines[-1], sep="\n")
 
 # %%
-data = steps.load_data(folder, work / "store", short)
-short = steps.settle(short, data)
-print(f"{data.name}: {len(data.training)} to train on, {len(data.held_out)} held out")
+cohort = steps.load_cohort(folder, experiment.store_folder(work, folder, short), task)
+print(f"{cohort.name}: {len(cohort.training)} training, {len(cohort.validation)} validation cases")
 
 # %% [markdown]
-# ### Smoothing and equalisation
+# ### Smoothing and equalization
 #
-# "Applied smoothing processing and histogram equalization techniques" (section 3.1), after the
-# pictures were brought to one size "in equal proportions": scaled until the longer side fits, the
-# rest filled with zeros. Below the ligament's outline is drawn on the left.
+# The authors "applied smoothing processing and histogram equalization techniques" (section 3.1),
+# after they brought the images to one size "in equal proportions": scaled until the longer side
+# fits, the rest filled with zeros. The image on the left shows the outline of the ligament.
 
 # %%
-with_ligament = [id for id in data.training if data.store.cases[id].labels.any()]
-case = data.store.cases[with_ligament[0]]
-picture, truth = case.full_image()[:, :, 0], case.full_labels()[:, :, 0] > 0
+with_ligament = [name for name in cohort.training if cohort.store.cases[name].labels.any()]
+case = cohort.store.cases[with_ligament[0]]
 smoothing = RECIPE.data.smoothing_px
-steps = {
-    "as stored": picture,
-    f"smoothed, {smoothing:g} pixel": Preparation(smoothing).condition(picture),
-    "and equalised": Preparation(smoothing, equalisation=True).condition(picture),
+stages_of_image = {
+    "as stored": case.pixels,
+    f"smoothed, {smoothing:g} pixel": Preparation(smoothing).condition(case.pixels),
+    "and equalized": Preparation(smoothing, equalization=True).condition(case.pixels),
 }
 figure, panels = plt.subplots(
     2, 3, figsize=(8.5, 4.6), layout="constrained", height_ratios=[3, 1], sharey="row"
 )
-for (title, pixels), (above, below) in zip(steps.items(), panels.T):
+for (title, pixels), (above, below) in zip(stages_of_image.items(), panels.T):
     above.imshow(pixels[..., 0], cmap="gray", vmin=0, vmax=255)
     above.set(title=title, xticks=[], yticks=[])
     below.hist(pixels.ravel(), bins=64, range=(0, 255), color="#0072B2")
-    below.set(xlabel="grey value", yticks=[])
+    below.set(xlabel="gray value", yticks=[])
     below.spines[["top", "right", "left"]].set_visible(False)
-_ = panels[0, 0].contour(truth, levels=[0.5], colors="#E69F00", linewidths=1)
+_ = panels[0, 0].contour(case.mask > 0, levels=[0.5], colors="#E69F00", linewidths=1)
 
 # %% [markdown]
-# No grey value tells the ligament from the tendons and the cortical bone. The best single
-# threshold, chosen with the truth at hand, on the pictures as the network gets them:
+# No gray value distinguishes the ligament from the tendons and the cortical bone. Here is the best
+# single threshold, chosen with the annotations, on the images as the network gets them:
 
 
 # %%
-def best_threshold(ids):
-    """Best mean Dice over these pictures of one threshold, from either side."""
-    prepared = Preparation(smoothing, RECIPE.data.equalisation)
-    pictures, truths = [], []
-    for id in ids:
-        case = data.store.cases[id]
-        pictures.append(prepared.condition(case.full_image()[:, :, 0])[..., 0])
-        truths.append(case.full_labels()[:, :, 0] > 0)
-    pictures, truths = np.array(pictures), np.array(truths)
+def best_threshold(cases):
+    """Best mean Dice over these images of one threshold, from either side."""
+    prepared = Preparation(smoothing, RECIPE.data.equalization)
+    images = np.array([prepared.condition(case.pixels)[..., 0] for case in cases])
+    truths = np.array([case.mask > 0 for case in cases])
     best = 0.0
     for value in range(0, 256, 2):
-        for mask in (pictures > value, pictures <= value):
+        for mask in (images > value, images <= value):
             common, both = (mask & truths).sum((1, 2)), mask.sum((1, 2)) + truths.sum((1, 2))
             best = max(best, float(np.mean(2 * common / both)))
     return best
 
 
-share = np.mean([data.store.cases[id].full_labels().mean() for id in data.training])
-best = best_threshold(with_ligament)
+share = np.mean([cohort.store.cases[name].mask.mean() for name in cohort.training])
+best = best_threshold([cohort.store.cases[name] for name in with_ligament])
 print(f"mean share of the ligament: {100 * share:.2f} % of the pixels")
-print(f"best threshold, {len(with_ligament)} pictures with a ligament: Dice {best:.2f}")
+print(f"best threshold, {len(with_ligament)} images with a ligament: Dice {best:.2f}")
 
 # %% [markdown]
 # ## 6. A short training
 #
-# Fewer pixels, an eighth of the filters, 24 epochs; a learning rate fifty times the paper's, for
-# at 2e-5 so few steps leave the network where it was; and batch norm, which the paper does not
-# have: without it nothing but background is found in so short a time. What is changed can be
+# The training has fewer pixels, an eighth of the filters, and 24 epochs. Its learning rate is fifty
+# times the paper's, because a rate of 2e-5 hardly changes the weights in so few steps. And it has
+# batch normalization, which the paper does not have: without it, the network finds nothing but
+# background in so short a time. A recipe is plain data, so its differences from the paper's can be
 # listed:
 
 # %%
 changed = recipe.differences(short, RECIPE)
-table = pd.DataFrame(changed, index=["here", "paper"]).T[["paper", "here"]].map(str)
-table.drop(["data.mean", "data.std"])
+pd.DataFrame(changed, index=["here", "paper"]).T[["paper", "here"]].map(str)
+
+# %% [markdown]
+# `experiment.run` is what the command line calls too: it trains, predicts the validation images,
+# scores them and writes a report, all into one run folder. Its progress is printed below when it is
+# done.
 
 # %%
-run_folder = work / "run"
-variants = {
-    name: recipe.override(short, EXPERIMENT.profiles["paper"].variants[name])
-    for name in ("res_csam_unet", "literal")
-}
-steps.claim(run_folder, short, data, variants)
-for name, variant in variants.items():
-    steps.train_variant(name, variant, data, run_folder)
+request = experiment.Request(
+    out=work / "run", folder=None, profile="notebook", command="this notebook", work=work
+)
+with contextlib.redirect_stdout(io.StringIO()) as printed:
+    experiment.run(shortened, request)
+print(printed.getvalue().partition("\n# ")[0])  # without the report's tables
+run = RunFolder(request.out)
 
 # %%
-logs = {
-    f"{name}-ligament": pd.read_csv(
-        steps.training_folder(run_folder, name, ("ligament",)) / "log.csv"
-    )
-    for name in variants
-}
-curves = figures.learning_curves(logs)
+logs = run.logs()
+curves = charts.learning_curves(
+    {f"{name}-ligament": logs[f"{name}-ligament"] for name in run.variants}
+)
 curves.set_figwidth(8)
 curves
 
 # %% [markdown]
-# Both begin by calling everything background: with so small an object this alone makes more than
-# 99 % of the pixels right. The 3x3 network gets out of that; the 1x1 network only just begins to.
+# Both networks begin by predicting background everywhere; for so small an object, this alone makes
+# more than 99 % of the pixels right. The 3x3 network soon does better, the 1x1 network only just
+# begins to.
 #
 # ## 7. Scores
 #
-# Each held-out picture is predicted and scored by itself; the table gives means over pictures, as
-# the paper's does. F1 of a picture is its Dice. Two empty masks have a Dice of 1, and one pixel in
-# a picture without ligament makes it 0, so the pictures with a ligament stand apart.
+# The run has predicted and scored each validation image by itself. The table gives means over
+# images, as the paper's does. F1 of an image is its Dice. Two empty masks have a Dice of 1, and a
+# single predicted pixel in an image without ligament makes it 0, so the images with a ligament are
+# also listed by themselves.
 
 # %%
-scores = pd.concat(
-    [steps.score_variant(name, variant, data, run_folder) for name, variant in variants.items()],
-    ignore_index=True,
-)
+scores = run.scores()
 METRICS = ["dice", "cross_entropy", "mae", "sensitivity"]
-pictures = {"all": scores, "with a ligament": scores[scores["truth_pixels"] > 0]}
+rows_of = {"all": scores, "with a ligament": scores[scores["truth_pixels"] > 0]}
 
 
 def means(variant):
-    return pd.DataFrame(
-        {
-            what: rows.loc[rows["variant"] == variant, METRICS].mean()
-            for what, rows in pictures.items()
-        }
-    ).T
+    chosen = {what: rows[rows["variant"] == variant] for what, rows in rows_of.items()}
+    return pd.DataFrame({what: rows[METRICS].mean() for what, rows in chosen.items()}).T
 
 
 # %% tags=["scores"]
 means("res_csam_unet").map("{:.4f}".format)
 
 # %% [markdown]
-# The same of the literal reading, and of an answer that says background everywhere:
+# The same for the literal reading, and the Dice of a prediction of background everywhere:
 
 # %%
 empty = (scores.loc[scores["variant"] == "literal", "truth_pixels"] == 0).mean()
-print(f"nothing but background: Dice {empty:.4f} over all pictures, 0 over those with a ligament")
+print(f"nothing but background: Dice {empty:.4f} over all images, 0 over those with a ligament")
 means("literal").map("{:.4f}".format)
 
 # %% [markdown]
-# What has found nothing is rewarded for every picture in which there is nothing: a mean over all
-# pictures has to be read beside the share of empty ones. And a low loss rate is no good mask: that
-# of the literal network is below all five of the paper's table, and of the ligaments it has found
-# little. The two readings on the same pictures:
+# A network that finds nothing is rewarded for every image in which there is nothing, so a mean over
+# all images must be read together with the share of empty ones. And a low loss rate does not mean a
+# good mask: the loss rate of the literal network is below all five of the paper's table, yet it has
+# found little of the ligaments. The two readings compared on the same images:
 
 # %%
 compared = statistics.compare(scores, "literal", "res_csam_unet")
 compared[["n", "baseline", "variant", "difference", "low", "high", "p"]]
 
 # %% [markdown]
-# ## 8. Masks, and where CSAM looks
+# ## 8. Masks, and the weights of CSAM
+#
+# The report's figure of the masks of both networks:
 
 # %%
-masks, looks = knee_figures(run_folder, data, short)
-Image(masks.path.read_bytes(), width=520)
-
-# %%
-Image(looks.path.read_bytes(), width=760)
+Image(run.figure("networks").read_bytes(), width=520)
 
 # %% [markdown]
-# The weights of one picture, each panel in its own range. In this run the finest CSAM dims what is
-# dark, the ligament among it, and the second one what is bright. The third lights up the strip in
-# front of the joint where the ligament lies, the only one of the four that looks like attention to
-# "important spatial regions". The fourth has no shape that one could name. A weight above 0 only
-# scales what the decoder is handed, and the decoder can read a dimmed place as well as a bright
-# one: such maps show what a gate does, not what the network decides by.
+# And its figure of the spatial weights of CSAM:
+
+# %%
+Image(run.figure("attention").read_bytes(), width=760)
+
+# %% [markdown]
+# These are the weights of one image, each panel scaled to its own range. In this run, the finest
+# CSAM gives small weights to dark places, the ligament among them, and the second one to bright
+# places. The third has large weights in the strip in front of the joint where the ligament lies; it
+# is the only one of the four that looks like attention to "important spatial regions". The fourth
+# has no recognizable shape. A weight above 0 only scales the features that the decoder gets, and
+# the decoder can use small features as well as large ones. So such maps show what a gate does, but
+# not what the network bases its decision on.
 #
 # ## 9. Beside the paper
 
 # %%
-[spec] = EXPERIMENT.tables
-cells = report.build_table(spec, published, scores)
+[spec] = PAPER.tables
+cells = tables.build_table(spec, published, scores)
 key = ["row", "variant"]
 wide = cells.pivot(index=key, columns="metric", values=["published", "measured"])
 wide = wide.reindex(cells.set_index(key).index.unique())
 wide.map(lambda value: "" if np.isnan(value) else f"{value:.4f}")
 
 # %%
-log = logs["res_csam_unet-ligament"]
-finished = report.Run(
-    folder=run_folder,
-    recipe=short,
-    provenance={
-        "data_name": data.name,
-        "training_cases": len(data.training),
-        "profile": "notebook",
-    },
-    scores=scores,
-    logs={"res_csam_unet-ligament": log},
-)
-reasons = report.why_not_comparable(finished, EXPERIMENT.paper)
+measured = RunData(run.recipe, run.provenance(), scores, logs)
+reasons = why_not_comparable(measured, PAPER.reference)
 Markdown("\n".join(f"* {reason}" for reason in reasons))
 
 # %%
@@ -481,8 +481,8 @@ temporary.cleanup()
 # %% [markdown]
 # ## 10. With real data
 #
-# The paper's pictures are private. Yours go into `images/` and `masks/` with equal names, or into
-# a `manifest.csv`; with masks of several grey values, name the one that is meant:
+# The paper's images are private. Put yours into `images/` and `masks/` with equal names, or list
+# them in a `manifest.csv`. If the masks have several gray values, name the one of the ligament:
 #
 # ```
 # keras-medseg check /path/to/knee --classes ligament=204 background=51,102,153,255
@@ -490,8 +490,8 @@ temporary.cleanup()
 #     SET="data.classes={'ligament':(204,),'background':(51,102,153,255)}"
 # ```
 #
-# That is the paper's recipe, 500 epochs at 512x512, of three networks: both readings, and one
-# without CSAM. One wants a GPU for it. `python -m experiments csam_knee --compare` trains U-Net,
-# U-Net++ and FR-UNet beside it; without `--data`, on the synthetic knees and shortened. The
-# network alone is a Keras model: `keras_medseg.build("res_csam_unet", input_shape=(None, None,
-# 1))`.
+# That is the paper's recipe, 500 epochs at 512x512, for three networks: both readings, and one
+# without CSAM. It is best done on a GPU. `python -m experiments csam_knee --compare` trains U-Net,
+# U-Net++ and FR-UNet beside the consistent reading; without `--data` it uses the synthetic knees
+# and is shortened. The network alone is a Keras model:
+# `keras_medseg.build("res_csam_unet", input_shape=(None, None, 1))`.

@@ -9,10 +9,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import nbformat
+import jupytext
+import nbclient
+import nbformat
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+
+from keras_medseg.files import write_atomic
 
 FOLDER = Path(__file__).parent
 CELL_TIMEOUT_S = 600
@@ -28,11 +32,8 @@ def sources() -> dict[str, Path]:
     return {path.stem: path for path in found if path.read_text().startswith("# ---\n# jupyter:")}
 
 
-def read_source(path: Path) -> "nbformat.NotebookNode":
+def read_source(path: Path) -> nbformat.NotebookNode:
     """A source as a notebook without outputs; the same text gives the same bytes."""
-    import jupytext
-    import nbformat
-
     notebook = jupytext.read(path, fmt="py:percent")
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -42,23 +43,24 @@ def read_source(path: Path) -> "nbformat.NotebookNode":
     return notebook
 
 
-def execute(path: Path, epochs: int | None = None) -> "nbformat.NotebookNode":
+def execute(path: Path, epochs: int | None = None) -> nbformat.NotebookNode:
     """Run a source from top to bottom in the repository root, by this very interpreter.
 
-    epochs: of its training, for a test that has no time for the source's own number.
+    Args:
+        path: the source.
+        epochs: of its training, for a test that has no time for the source's own number.
+
+    Returns:
+        The notebook with its outputs, without what TensorFlow says about the machine.
 
     Raises:
-        ValueError: with `epochs`, for a source that does not set "train.epochs=..." in one place.
+        ValueError: with `epochs`, for a source that does not set "train.epochs" in one place.
         nbclient.exceptions.CellExecutionError: with the traceback of the cell that failed.
         nbclient.exceptions.CellTimeoutError: for a cell that takes longer than CELL_TIMEOUT_S.
     """
-    import nbclient
-    from jupyter_client import AsyncKernelManager
-    from jupyter_client.kernelspec import KernelSpecManager
-
     notebook = read_source(path)
     if epochs:
-        _shorten(notebook, epochs)
+        shorten(notebook, epochs)
     # Without folders of kernels to search, "python3" is the ipykernel of this interpreter.
     native = KernelSpecManager(kernel_dirs=[])
     with tempfile.TemporaryDirectory() as folder:
@@ -82,18 +84,23 @@ def execute(path: Path, epochs: int | None = None) -> "nbformat.NotebookNode":
     return notebook
 
 
-def _shorten(notebook: "nbformat.NotebookNode", epochs: int) -> None:
-    setting = re.compile(r'"train\.epochs=\d+"')
+def shorten(notebook: nbformat.NotebookNode, epochs: int) -> None:
+    """Replace the number of epochs that a notebook trains for.
+
+    Raises:
+        ValueError: when its code does not set "train.epochs" in exactly one place.
+    """
+    setting = re.compile(r'("train\.epochs": )\d+')
     found = 0
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.source, count = setting.subn(f'"train.epochs={epochs}"', cell.source)
+            cell.source, count = setting.subn(rf"\g<1>{epochs}", cell.source)
             found += count
     if found != 1:
-        raise ValueError(f'notebook: found "train.epochs=..." {found} times, expected it once.')
+        raise ValueError(f'notebook: found "train.epochs": N {found} times, expected it once.')
 
 
-def _forget_the_machine(notebook: "nbformat.NotebookNode") -> None:
+def _forget_the_machine(notebook: nbformat.NotebookNode) -> None:
     notebook.metadata.language_info = METADATA["language_info"]
     # TensorFlow writes its devices to stderr, whatever the log level; errors are raised.
     for cell in notebook.cells:
@@ -104,10 +111,6 @@ def _forget_the_machine(notebook: "nbformat.NotebookNode") -> None:
 
 def main(names: list[str]) -> int:
     """Execute the notebooks of these names, or all of them; 2 for an unknown name."""
-    import nbformat
-
-    from keras_medseg.files import write_atomic
-
     known = sources()
     for name in names or known:
         if name not in known:

@@ -9,28 +9,33 @@
 # %% [markdown]
 # # An integrated attention CNN for polyps and skin lesions
 #
-# A paper in Chinese whose title, authors and journal are lost in the text that this works from;
-# its English caption calls the network "Integrated attention convolutional neural network". One
-# network and one recipe for two public data sets: dermoscopic pictures (ISIC 2018) and frames of
-# colonoscopies (CVC-ClinicDB). Three modules are its own: SFA for scales, SA for positions, CA for
-# channels.
+# After a paper in Chinese. Its title, authors and journal are lost in the text that this works
+# from; its English caption calls the network "Integrated attention convolutional neural network".
+# The paper has one network and one recipe for two public data sets: dermoscopic images (ISIC 2018)
+# and frames of colonoscopies (CVC-ClinicDB). Three modules are its own: SFA for scales, SA for
+# positions, and CA for channels.
 #
-# This notebook takes the three modules apart, which holds some surprises, looks at loss, tables
-# and split, trains for a minute, and ends with masks and attention maps. Everything it calls is
-# the public interface of `keras_medseg`; it needs no data and no network: the frames are
-# synthetic.
+# This notebook analyzes the three modules, with some surprises, then the loss, the tables and the
+# split. It trains for a minute and ends with masks and attention maps. It calls the public
+# interface of `keras_medseg` and trains in the same way as the command line does. It needs neither
+# data nor an internet connection: the frames are synthetic.
 #
-# What the paper leaves open, and how it was settled, stands in `experiments/iacnn/ledger.toml`.
+# The paper leaves some points open. `experiments/iacnn/ledger.toml` lists how each of them was
+# decided.
 
 # %%
+import contextlib
 import inspect
+import io
+import logging
 import os
 import tempfile
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if Path.cwd().name == "notebooks":
+if not Path("experiments").is_dir():
     os.chdir("..")
 
 import keras
@@ -40,32 +45,36 @@ import pandas as pd
 from IPython.display import Image, Markdown, display
 
 import keras_medseg
-from experiments.iacnn.figures import tumour_figures
-from experiments.iacnn.recipe import EXPERIMENT, RECIPE
+from experiments.iacnn.recipe import EXPERIMENTS, RECIPE
 from keras_medseg import frameworks, losses, recipe
 from keras_medseg.data import cases, splits
-from keras_medseg.data.formats import image_files
+from keras_medseg.evaluation.scores import pick_cases
 from keras_medseg.models import integrated_attention_cnn as iacnn
-from keras_medseg.phantoms import images
-from keras_medseg.reporting import figures, report
-from keras_medseg.runs import steps
+from keras_medseg.reporting import tables
+from keras_medseg.reporting.figures import charts
+from keras_medseg.reporting.report import RunData, why_not_comparable
+from keras_medseg.runs import experiment, steps
+from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.tasks import task_of
 
+logging.getLogger("tensorflow").setLevel("ERROR")
 plt.rcParams.update({"figure.dpi": 72, "font.size": 9, "axes.titlesize": 10})
 pd.options.display.float_format = "{:.4f}".format
 pd.options.display.width = 100
 pd.options.display.max_colwidth = 80
 temporary = tempfile.TemporaryDirectory()
 work = Path(temporary.name)
+PAPER = EXPERIMENTS["cvc"]
 
 # %% [markdown]
 # ## 1. The network
 #
-# What the text fixes: five convolution stages with down-sampling, five deconvolution stages that
-# bring the picture back to its size, skips, and the labels of Figure 1, "SFA SA+CA SA+CA SA+CA"
-# between encoder and decoder. Five deconvolutions undo five halvings, one more than a U-Net has.
-# Widths, the inside of a stage, and the places of the modules are not given. Here: 16 to 256
-# channels as in CA-Net, the nearest relative; stages of the U-Net that it is compared with; SFA at
-# the bottom; SA, then CA, on the three deeper skips.
+# The text gives five convolution stages with down-sampling, five deconvolution stages that restore
+# the size of the image, skips, and the labels of Figure 1 between encoder and decoder, "SFA SA+CA
+# SA+CA SA+CA". Five deconvolutions undo five halvings, one more than a U-Net has. The text does not
+# give the widths, the layers of a stage, or the places of the modules. Here the network has 16 to
+# 256 channels, as in CA-Net, the most similar network; the stages are those of the U-Net that it is
+# compared with; SFA is at the bottom; SA, then CA, are on the three deeper skips.
 
 # %%
 network = keras_medseg.build("integrated_attention_cnn")
@@ -106,10 +115,10 @@ table.assign(**{k: table[k].map("{:,}".format) for k in ("encoder", "deconvoluti
 # $$B_1 = C_{3\times3}(C_{3\times3}(C_{1\times1}(X))), \quad B_2 = C_{3\times3}(C_{1\times1}(X)),
 # \quad B_3 = C_{1\times1}(X), \quad \mathrm{out} = B_1 + B_2 + B_3$$
 #
-# An attention module without any weight that attends, and, as printed, without anything between
-# its convolutions. A sum of chains of convolutions is linear, so away from the border SFA is *one*
-# 5x5 convolution. We read that convolution off its answers to single bright pixels, and try it on
-# noise:
+# This attention module has no attention weights and, as printed, nothing between its convolutions.
+# A sum of chains of convolutions is linear, so away from the border SFA is *one* 5x5 convolution.
+# The next cell measures that convolution by the responses of SFA to single bright pixels, and
+# compares the two on noise:
 
 
 # %%
@@ -129,10 +138,10 @@ small = keras.Model(
 pixels = np.zeros((channels, side, side, channels), "float32")
 pixels[np.arange(channels), side // 2, side // 2, np.arange(channels)] = 1
 bias = small(np.zeros((1, side, side, channels), "float32")).numpy()
-answers = small(pixels).numpy() - bias
-reach = np.argwhere(np.abs(answers).max(axis=(0, 3)) > 1e-7)
+responses = small(pixels).numpy() - bias
+reach = np.argwhere(np.abs(responses).max(axis=(0, 3)) > 1e-7)
 low, high = reach.min(axis=0), reach.max(axis=0) + 1
-kernel = answers[:, low[0] : high[0], low[1] : high[1]][:, ::-1, ::-1].transpose(1, 2, 0, 3)
+kernel = responses[:, low[0] : high[0], low[1] : high[1]][:, ::-1, ::-1].transpose(1, 2, 0, 3)
 noise = np.random.default_rng(0).normal(size=(1, side, side, channels)).astype("float32")
 one = keras.ops.conv(noise, np.ascontiguousarray(kernel), padding="same").numpy() + bias
 inside = np.s_[:, 2:-2, 2:-2]
@@ -140,7 +149,8 @@ print(f"kernel of {kernel.shape[0]}x{kernel.shape[1]}")
 print(f"largest difference: {np.abs(one - small(noise).numpy())[inside].max():.1e}")
 
 # %% [markdown]
-# On the network's 256 channels it costs more than the single convolution that it is:
+# With the network's 256 channels, SFA has more parameters than the single convolution that it is
+# equivalent to:
 
 # %%
 width = sfa.output.shape[-1]
@@ -151,9 +161,10 @@ print(f"SFA: {parameters('SFA'):,} parameters; one 5x5 convolution: {width * wid
 #
 # $$\alpha = \sigma(x\,x^T), \qquad \mathrm{out} = x + x\,\alpha$$
 #
-# Nothing is learned. What are the rows of $x$? "Spatial", "in a global view": pixels, so that each
-# is compared with each. A weight for "every feature map": channels. All readings are built; the
-# matrix of the first grows with the fourth power of the map's side, in float32 for a batch of 16:
+# SA has no parameters. What are the rows of $x$? "Spatial" and "in a global view" suggest pixels,
+# so that each pixel is compared with every other. A weight for "every feature map" suggests
+# channels. All readings can be built. The matrix of the first one grows with the fourth power of
+# the map's side; its size in float32 for a batch of 16:
 
 # %%
 rows = {}
@@ -169,10 +180,10 @@ pd.DataFrame(rows).T
 # So the default compares pixels on the two deepest skips (32x32, 16x16), and channels on the
 # third.
 #
-# As printed, nothing divides the sums, and that has consequences which no figure of the paper
-# would show. The maps that SA sees come out of a ReLU: no value is negative, so no entry of $x
-# x^T$ is, and no $\alpha$ is below 1/2. Every pixel then gets at least half the *sum of all
-# pixels* added to it. Random maps of the size of the skips:
+# As printed, the sums are not divided by the number of terms. This has consequences that no figure
+# of the paper would show. The maps that SA gets come out of a ReLU: no value is negative, so no
+# entry of $x x^T$ is negative, and no $\alpha$ is below 1/2. So at least half the *sum of all
+# pixels* is added to every pixel. For random maps of the sizes of the skips:
 
 # %%
 rng = np.random.default_rng(0)
@@ -194,18 +205,19 @@ pd.DataFrame(rows).T
 
 # %% [markdown]
 # Where pixels are compared, the module adds hundreds of times its input, and to every pixel the
-# same, to within rounding: a number per channel and picture, which tells nothing about *where*,
-# and beside which the map itself is small. A trained network can make its maps small and sparse
-# enough to escape; section 6 looks at what this one did. Dividing by the number of terms, as
-# non-local networks do, would be another module than the one that is printed.
+# same value to within rounding: one number per channel and image. That number has no information
+# about *positions*, and the map itself is small beside it. A trained network can avoid this if its
+# maps are small and sparse enough; section 6 shows what this one does. Non-local networks divide by
+# the number of terms, but that would be another module than the printed one.
 #
 # ### CA: channel attention
 #
 # $$\beta = \sigma(\mathrm{MLP}(P_{max}(X),\, P_{avg}(X))), \qquad \mathrm{out} = X + X\beta$$
 #
-# CBAM's channel gate but for the comma. Figure 4's labels have an MLP on either side and one
-# sigmoid, so the comma is read as a sum. With the added $X$ the weights go from 1 to 2: no channel
-# can be switched off, "suppressing irrelevant channels" means half of what the best one gets.
+# This is CBAM's channel gate, except for the comma. The labels of Figure 4 have two MLPs and one
+# sigmoid, so the comma is read as a sum. Because $X$ is added, the weights lie between 1 and 2: no
+# channel can be switched off, and "suppressing irrelevant channels" means half the weight of the
+# best channel.
 
 # %%
 source(iacnn.channel_attention)
@@ -239,7 +251,8 @@ table.assign(parameters=table["parameters"].map("{:,}".format))
 # %% [markdown]
 # ### What contradicts itself, and what is not said
 #
-# From the ledger: where more than one thing is said, or nothing.
+# From the ledger: every point where the text can be read in several ways or says nothing, and every
+# point where this reproduction departs from it.
 
 # %%
 ledger = tomllib.loads(Path("experiments/iacnn/ledger.toml").read_text())["entry"]
@@ -255,9 +268,10 @@ Markdown("\n".join(lines))
 # $$L = -\frac1n\sum_i \big[y_i \ln p_i + (1 - y_i) \ln (1 - p_i)\big] +
 # 1 - \frac{2\sum_i p_i y_i}{\sum_i (p_i + y_i) + \lambda}$$
 #
-# $\lambda$ stands in the denominator alone. So a picture without tumour, found to be without one,
-# costs 1 if sums run over single pictures, and nothing where they run over a batch with a tumour
-# in it. The recipe sums over the batch. Four pictures, one with a tumour, all answered rightly:
+# $\lambda$ is in the denominator alone. So the loss of an image without tumor, correctly predicted,
+# is 1 if the sums run over single images; it is 0 if they run over a batch that contains a tumor.
+# The recipe sums over the batch. For four images, one of them with a tumor, all predicted
+# perfectly:
 
 # %%
 batch = np.zeros((4, 32, 32, 1), "float32")
@@ -267,12 +281,12 @@ for per in losses.DICE_SUMS:
     print(f"sums over the {per}: Dice loss {float(np.mean(value)):.2f}")
 
 # %% [markdown]
-# The tables give Dice and IoU in percent. Pooled over all pixels one would follow from the other,
-# Dice = 2 IoU / (1 + IoU). In all twelve rows the printed Dice is lower, as means over pictures
-# are; so pictures are scored one by one here.
+# The tables give Dice and IoU in percent. If they were pooled over all pixels, one would follow
+# from the other: Dice = 2 IoU / (1 + IoU). In all twelve rows the printed Dice is lower than this,
+# as it is for means over images. So images are scored one by one here.
 
 # %%
-published = report.read_published("experiments/iacnn/published.csv")
+published = tables.read_published("experiments/iacnn/published.csv")
 wide = published.pivot(index=["table", "row"], columns="metric", values="value")
 wide = wide.reindex(published.set_index(["table", "row"]).index.unique())
 wide = wide[["dice", "iou", "precision", "sensitivity"]]
@@ -280,150 +294,161 @@ iou = wide["iou"] / 100
 wide.assign(pooled=100 * 2 * iou / (1 + iou)).map("{:.2f}".format)
 
 # %% [markdown]
-# ## 4. The data, and who is held out
+# ## 4. The data and the split
 #
-# CVC-ClinicDB has 612 frames of 29 video sequences; ISIC 2018 has 2,594 pictures. The paper does
-# not say who was tested on. In a video that matters: below are two sequences of the synthetic
-# frames, written in CVC-ClinicDB's layout with its table of sequences.
+# CVC-ClinicDB has 612 frames of 29 video sequences; ISIC 2018 has 2,594 images. The paper does not
+# say which images were used for testing. For frames of videos this matters. Below are two sequences
+# of the synthetic frames, written in CVC-ClinicDB's layout with its table of sequences.
+#
+# What this notebook trains is the quick profile of the paper's experiment with changes of its own,
+# on 120 synthetic frames.
 
 # %%
-short = recipe.override(
-    RECIPE,
-    [
-        "data.size=(96, 96)",
-        "model.overrides.filters=8",
-        "train.batch_size=8",
-        "train.epochs=16",
-        "train.learning_rate=2e-3",
-        "train.schedule=polynomial",
-        "train.schedule_options={'power': 0.9}",
-    ],
+changes = {
+    "data.size": (96, 96),
+    "model.options.filters": 8,
+    "train.batch_size": 8,
+    "train.epochs": 16,
+    "train.learning_rate": 2e-3,
+    "train.schedule": "polynomial",
+    "train.schedule_options": {"power": 0.9},
+}
+shortened = replace(
+    PAPER,
+    profiles={"notebook": replace(PAPER.profiles["quick"], changes=changes)},
+    phantom=replace(PAPER.phantom, cases=120, size=(144, 192)),
 )
-folder = work / "phantom"
-_ = images.write_images(folder, cases=120, layout="CVC-ClinicDB", size=(144, 192))
-data = steps.load_data(folder, work / "store", short)
-short = steps.settle(short, data)
-print(f"{data.name}: {len(data.training)} to train on, {len(data.held_out)} held out")
+short = recipe.override(RECIPE, changes)
+folder = experiment.make_phantom(shortened, work)
+cohort = steps.load_cohort(folder, experiment.store_folder(work, folder, short), task_of(short))
+print(f"{cohort.name}: {len(cohort.training)} training, {len(cohort.validation)} validation cases")
 
 # %%
 sequences = {}
-for name, case in data.store.cases.items():
+for name, case in cohort.store.cases.items():
     sequences.setdefault(case.group, []).append(name)
 figure, panels = plt.subplots(2, 4, figsize=(8, 4.2), layout="compressed")
 for line, (group, names) in zip(panels, list(sequences.items())[:2]):
     for panel, name in zip(line, sorted(names, key=int)):
-        case = data.store.cases[name]
-        panel.imshow(case.full_image()[:, :, 0])
-        panel.contour(case.full_labels()[:, :, 0], levels=[0.5], colors="#56B4E9", linewidths=1)
+        case = cohort.store.cases[name]
+        panel.imshow(case.pixels)
+        panel.contour(case.mask, levels=[0.5], colors="#56B4E9", linewidths=1)
         panel.set(title=f"frame {name}", xticks=[], yticks=[])
     line[0].set_ylabel(group.replace("_", " "))
 
 # %% [markdown]
-# A frame that is held out while its neighbour is trained on is not an unseen picture. For every
-# held out frame of two splits, is its most similar frame (mean absolute difference) among the
-# training frames one of the same sequence?
+# A validation frame whose neighbor in the video is a training frame is not an unseen image. There
+# are two ways to split: by sequence ("group") and by single frame ("random"). For each validation
+# frame of either split, the next cell finds the most similar training frame (by mean absolute
+# difference) and counts those of the same sequence:
 
 # %%
-everyone = [cases.Case(name, "", (), None, c.group) for name, c in data.store.cases.items()]
-flat = {name: c.full_image().astype("float32").ravel() for name, c in data.store.cases.items()}
+frames = [cases.Case(name, "", (), None, c.group) for name, c in cohort.store.cases.items()]
+flat = {name: c.full_image().astype("float32").ravel() for name, c in cohort.store.cases.items()}
 for way in splits.WAYS:
-    training, held_out = splits.split_by(everyone, 0.2, RECIPE.train.seed, way)
+    training, validation = splits.split_by(frames, 0.2, RECIPE.train.seed, way)
     known = 0
-    for frame in held_out:
+    for frame in validation:
         nearest = min(training, key=lambda t: np.abs(flat[t.id] - flat[frame.id]).mean())
         known += nearest.group == frame.group
-    print(f"{way:6}: {known} of {len(held_out)} held-out frames have a twin in the training set")
+    print(f"{way:6}: the same sequence for {known} of {len(validation)} validation frames")
 
 # %% [markdown]
-# The recipe holds out whole sequences. On the real set this is the published list, and the other
-# split is one override away (`data.split=random`); drawn singly, how many of its held-out frames
-# come from a sequence that is trained on as well?
+# The recipe splits by sequence. For the real data set, this split is the published list, and
+# `data.split=random` gives the other one. If the real frames are split singly, how many validation
+# frames come from a sequence that has training frames too?
 
 # %%
 listed = pd.read_csv("experiments/iacnn/splits/cvc.csv", dtype=str)
 print(listed.groupby("split").agg(frames=("case", "size"), sequences=("group", "nunique")))
 frames = [cases.Case(row.case, "", (), None, row.group) for row in listed.itertuples()]
-training, held_out = splits.split_by(frames, 0.2, RECIPE.train.seed, "random")
-shared = {frame.group for frame in training}
-print(
-    f"drawn singly: {np.mean([f.group in shared for f in held_out]):.0%} of {len(held_out)} frames"
-)
+training, validation = splits.split_by(frames, 0.2, RECIPE.train.seed, "random")
+trained_on = {frame.group for frame in training}
+share = np.mean([frame.group in trained_on for frame in validation])
+print(f"split singly: {share:.0%} of {len(validation)} frames")
 
 # %% [markdown]
 # ## 5. A short training
 #
-# Fewer pixels, half the widths, 16 epochs instead of 500, and a learning rate that starts twenty
-# times higher and falls to 0. What is changed can be listed:
+# The training has fewer pixels, half the widths, 16 epochs instead of 500, and a learning rate that
+# starts twenty times higher and falls to 0. A recipe is plain data, so its differences from the
+# paper's can be listed:
 
 # %%
 changed = recipe.differences(short, RECIPE)
-table = pd.DataFrame(changed, index=["here", "paper"]).T[["paper", "here"]].map(str)
-table.drop(["data.mean", "data.std"])
+pd.DataFrame(changed, index=["here", "paper"]).T[["paper", "here"]].map(str)
+
+# %% [markdown]
+# `experiment.run` is what the command line calls too: it trains, predicts the validation frames,
+# scores them and writes a report, all into one run folder. Its progress is printed below when it is
+# done.
 
 # %%
-run_folder = work / "run"
-steps.claim(run_folder, short, data, {"iacnn": short})
-steps.train_variant("iacnn", short, data, run_folder)
+request = experiment.Request(
+    out=work / "run", folder=None, profile="notebook", command="this notebook", work=work
+)
+with contextlib.redirect_stdout(io.StringIO()) as printed:
+    experiment.run(shortened, request)
+print(printed.getvalue().partition("\n# ")[0])  # without the report's tables
+run = RunFolder(request.out)
 
 # %%
-log = pd.read_csv(steps.training_folder(run_folder, "iacnn", ("tumour",)) / "log.csv")
-curves = figures.learning_curves({"iacnn-tumour": log})
+curves = charts.learning_curves(run.logs())
 curves.set_figwidth(6)
 curves
 
 # %% [markdown]
-# Scores of the held-out frames, the mean of every sequence:
+# Scores of the validation frames, means over each sequence:
 
 # %%
-scores = steps.score_variant("iacnn", short, data, run_folder)
+scores = run.scores()
 METRICS = ["dice", "iou", "precision", "sensitivity"]
-groups = {name: data.store.cases[name].group for name in data.held_out}
+groups = {name: cohort.store.cases[name].group for name in cohort.validation}
 by_sequence = scores.assign(sequence=scores["case"].map(groups)).groupby("sequence")[METRICS].mean()
 
 # %% tags=["scores"]
 by_sequence.map("{:.4f}".format)
 
 # %% [markdown]
-# Best, median and worst frame:
+# The best, the median and the worst frame:
 
 # %%
-for which, name in figures.pick_cases(scores, "iacnn").items():
-    case = data.store.cases[name]
-    mask = image_files.read_mask(steps.prediction(run_folder, short, "iacnn", name))
-    drawn = figures.picture_overlay(
-        case.full_image()[:, :, 0],
-        case.full_labels()[:, :, 0] > 0,
-        mask.pixels[..., 0] > 0,
+task = run.variant("iacnn").task
+dice = scores.set_index("case")["dice"]
+for which, name in pick_cases(scores, "iacnn").items():
+    drawn, _ = task.overlay(
+        run.prediction("iacnn", name),
+        cohort.store.cases[name],
         title=f"{which}: frame {name}",
-        dice={"tumour": float(scores.set_index("case").loc[name, "dice"])},
+        dice={"tumour": dice[name]},
     )
     display(drawn)
 
 # %% [markdown]
 # ## 6. What the modules do
 #
-# Mean absolute values over the channels, on the median frame: of SFA its output, of SA and CA what
-# they add to the map. Every panel has its own scale, whose ends stand above it.
+# The report's figure shows mean absolute values over the channels for the median frame: of the
+# output of SFA, and of what SA and CA add to their input. Every panel has its own scale, whose ends
+# stand above it.
 
 # %%
-[looks] = tumour_figures(run_folder, data, short)
-Image(looks.path.read_bytes(), width=760)
+Image(run.figure("attention").read_bytes(), width=760)
 
 # %% [markdown]
-# And over all held-out frames, what SA and CA add, in multiples of what they get:
+# The next table gives, over all validation frames, what SA and CA add in multiples of their input:
 
 # %%
-trained = steps.load_network(run_folder, "iacnn", ("tumour",))
-held_out = steps.batches(short, data.store, data.held_out, ("tumour",), training=False)
-images = np.concatenate([held_out.batch(0, step)[0] for step in range(held_out.steps_per_epoch)])
+trained = run.network("iacnn", ("tumour",))
+batches = task.batches(cohort.store, cohort.validation, ("tumour",), training=False)
+images = np.concatenate([batches.batch(0, step)[0] for step in range(batches.steps_per_epoch)])
 rows = {}
 for stage in iacnn.ATTENDED:
     adding = {module: trained.get_layer(f"{module}{stage}").input for module in ("SA", "CA")}
     weights = {module: trained.get_layer(f"{module}{stage}_sigmoid").output for module in adding}
-    answers = keras.Model(trained.input, [adding, weights])(images, training=False)
+    added_to, weighted = keras.Model(trained.input, [adding, weights])(images, training=False)
     for module in adding:
-        x, added = (np.asarray(part, "float64") for part in answers[0][module])
-        alpha = np.asarray(answers[1][module])
+        x, added = (np.asarray(part, "float64") for part in added_to[module])
+        alpha = np.asarray(weighted[module])
         rows[f"{module}{stage}, {size(adding[module][0])}"] = {
             "mean of the map": f"{x.mean():.2e}",
             "added / map": f"{added.mean() / x.mean():.2f}" if x.mean() else "",
@@ -434,39 +459,29 @@ for stage in iacnn.ATTENDED:
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# On the two finer levels SA adds hundreds of times the map, nearly the same to every pixel: the
-# spread is a few percent. CA's weights go from 0 to 1, so it does choose among channels, and its
-# panel looks like SA's, for scaling channels moves nothing in the picture.
+# On the two finer levels, SA adds hundreds of times the map, and nearly the same to every pixel:
+# the spread is a few percent. CA's weights range from 0 to 1, so it does choose among channels. Its
+# panel looks like SA's, because scaling channels moves nothing within the image.
 #
-# The deepest level has gone out. Its maps are of the order of 1e-5, so every entry of $x x^T$ is 0
-# to within rounding, every weight 1/2, and SA adds half the sum of all 36 pixels: 18 times their
-# mean, as the table has it. SFA, below it, gives the same to every pixel. A third of the network's
-# parameters, those of SFA, does nothing here, and the masks are found without it. The quick
-# profile ends in the same way (`experiments/iacnn/README.md`). Whether the undivided sums are the
-# reason can be tried with a switch of section 2: `attention_place="none"`.
+# The deepest level has died. Its maps are of the order of 1e-5, so every entry of $x x^T$ is 0 to
+# within rounding, every weight is 1/2, and SA adds half the sum of all 36 pixels: 18 times their
+# mean, as the table shows. SFA, below it, has the same output at every pixel. So a third of the
+# network's parameters, those of SFA, contribute nothing here, and the masks are found without them.
+# The quick profile ends in the same way (`experiments/iacnn/README.md`). A switch of section 2,
+# `attention_place="none"`, can test whether the undivided sums are the reason.
 #
 # ## 7. Beside the paper
 
 # %%
-[spec] = EXPERIMENT.tables
-cells = report.build_table(spec, published, scores)
+[spec] = PAPER.tables
+cells = tables.build_table(spec, published, scores)
 wide = cells.pivot(index="row", columns="metric", values=["published", "measured"])
 wide = wide.reindex(cells["row"].unique())
 wide.map(lambda value: "" if np.isnan(value) else f"{value:.2f}")
 
 # %%
-finished = report.Run(
-    folder=run_folder,
-    recipe=short,
-    provenance={
-        "data_name": data.name,
-        "training_cases": len(data.training),
-        "profile": "notebook",
-    },
-    scores=scores,
-    logs={"iacnn-tumour": log},
-)
-reasons = report.why_not_comparable(finished, EXPERIMENT.paper)
+measured = RunData(run.recipe, run.provenance(), scores, run.logs())
+reasons = why_not_comparable(measured, PAPER.reference)
 Markdown("\n".join(f"* {reason}" for reason in reasons))
 
 # %%
@@ -475,8 +490,8 @@ temporary.cleanup()
 # %% [markdown]
 # ## 8. With real data
 #
-# Both sets can be fetched from their owners, who ask for citation; CVC-ClinicDB is for research
-# and education only. Point the experiment at the folder as it was unpacked:
+# Both data sets are available from their owners, who ask for citation; CVC-ClinicDB is for research
+# and education only. Name the folder as it was unpacked:
 #
 # ```
 # keras-medseg check /path/to/CVC-ClinicDB
@@ -484,8 +499,8 @@ temporary.cleanup()
 # make reproduce-iacnn DATASET=isic DATA=/path/to/ISIC2018
 # ```
 #
-# That is the paper's recipe, for which one wants a GPU; `PROFILE=cpu` is what two cores can do in
-# an hour, `python -m experiments iacnn --dataset cvc --data ... --compare` trains the five other
-# networks of the tables as well. What a first training on the real frames gave, with all its
-# settings, lies in `experiments/iacnn/results/`. The network alone is a Keras model:
+# That is the paper's recipe, best done on a GPU. `PROFILE=cpu` is what two cores can do in an hour
+# or two. `python -m experiments iacnn --dataset cvc --data ... --compare` trains the five other
+# networks of the tables as well. `experiments/iacnn/results/` has the results and settings of a
+# first training on the real frames. The network alone is a Keras model:
 # `keras_medseg.build("integrated_attention_cnn", input_shape=(256, 256, 3))`.

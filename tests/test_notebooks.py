@@ -19,12 +19,24 @@ def committed(path):
     return nbformat.read(path.with_suffix(".ipynb"), as_version=4)
 
 
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
 def texts(notebook):
-    """Everything a reader sees of the outputs, pictures apart."""
+    """Everything a reader sees of the outputs, images apart."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             yield output.get("text", "")
             yield from (v for kind, v in output.get("data", {}).items() if kind[:5] == "text/")
+
+
+def kinds(notebook):
+    """What each code cell shows: the kinds of its outputs, in their order."""
+    return [
+        [kind for output in cell.outputs for kind in output.get("data", ["text"])]
+        for cell in code_cells(notebook)
+    ]
 
 
 def scores(notebook):
@@ -34,20 +46,51 @@ def scores(notebook):
     return [float(number) for number in re.findall(r"(?<=\s)\d+\.\d+(?=\s|$)", printed)]
 
 
+def notebook_of(*cells):
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+
+
 def test_there_are_notebooks():
     assert "dcabes2020" in SOURCES
 
 
+@pytest.mark.slow
 @notebook_of_each_source
 def test_runs_from_top_to_bottom(path):
     notebook = execute.execute(path, epochs=1)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+    assert kinds(notebook) == kinds(committed(path))
     assert len(scores(notebook)) == len(scores(committed(path)))
 
 
 @notebook_of_each_source
-def test_committed_notebook_shows_a_network_that_finds_most_of_the_tumour(path):
+def test_a_source_sets_its_epochs_in_one_place(path):
+    notebook = execute.read_source(path)
+    before = [cell.source for cell in notebook.cells]
+    execute.shorten(notebook, 1)
+    changed = [cell.source for cell in notebook.cells if cell.source not in before]
+    assert len(changed) == 1
+    assert '"train.epochs": 1,' in changed[0]
+
+
+def test_shortening_changes_the_number_of_epochs_alone():
+    notebook = notebook_of('changes = {"train.batch_size": 8, "train.epochs": 30}', "a = 30")
+    execute.shorten(notebook, 2)
+    assert [cell.source for cell in notebook.cells] == [
+        'changes = {"train.batch_size": 8, "train.epochs": 2}',
+        "a = 30",
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_epochs_that_are_not_set_in_one_place_are_refused(count):
+    with pytest.raises(ValueError, match=f'"train.epochs": N {count} times, expected it once'):
+        execute.shorten(notebook_of(*['{"train.epochs": 30}'] * count), 2)
+
+
+@notebook_of_each_source
+def test_committed_notebook_shows_a_network_that_finds_most_of_the_object(path):
     dice = scores(committed(path))[::4]
     assert dice
     assert all(0.3 < value <= 1 for value in dice)
@@ -60,8 +103,13 @@ def test_committed_notebook_is_the_source_executed(path):
 
     notebook = committed(path)
     assert cells(notebook) == cells(execute.read_source(path)), "run: make notebooks"
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@notebook_of_each_source
+def test_committed_notebook_has_figures(path):
+    assert sum("image/png" in kinds_of_cell for kinds_of_cell in kinds(committed(path))) >= 4
 
 
 @notebook_of_each_source
@@ -71,7 +119,7 @@ def test_committed_notebook_tells_nothing_about_the_machine(path):
     assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
     found = [m for text in texts(notebook) for m in re.findall(r"(?<![\w.<*])/\w[\w.-]*/.*", text)]
     assert found == []
-    assert not any(re.search(r"0x[0-9a-f]{6}|Warning", text) for text in texts(notebook))
+    assert not any(re.search(r"0x[0-9a-f]{6}|Warning|WARNING", text) for text in texts(notebook))
 
 
 @notebook_of_each_source
