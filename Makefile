@@ -7,7 +7,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 PAPERS := $(notdir $(patsubst %/recipe.py,%,$(wildcard experiments/*/recipe.py)))
 
-.PHONY: help install test test-slow coverage lint format tables notebooks clean $(addprefix reproduce-,$(PAPERS))
+.PHONY: help install test test-slow mutations coverage lint format tables notebooks clean $(addprefix reproduce-,$(PAPERS))
 
 help:
 	@echo "make reproduce-PAPER [DATA=dir] [PROFILE=quick|paper] [OUT=dir] [SET=\"train.epochs=2 ...\"]"
@@ -16,6 +16,7 @@ help:
 	@echo "    without DATA: a synthetic data set and the quick profile, minutes on two CPU cores"
 	@echo "make test        the fast tier: at most 5 minutes on two quiet cores"
 	@echo "make test-slow   the other tests: killed processes, exports, notebooks (ARGS=... for both)"
+	@echo "make mutations [PAPER=...]  break each statement that a ledger calls exact, on purpose"
 	@echo "make coverage    lines and branches that the fast tier reaches"
 	@echo "make lint        ruff, mypy and import-linter"
 	@echo "make format      mend what ruff can mend"
@@ -47,6 +48,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(PYTEST) -m slow $(ARGS)
+
+mutations: $(READY)
+	$(BIN)/python -m experiments.mutations $(PAPER)
 
 coverage: $(READY)
 	$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered $(ARGS)

@@ -27,6 +27,13 @@ def test_a_split_keeps_groups_whole_and_ignores_the_order_of_cases():
     assert len({c.group for c in validation}) == 2  # 0.4 of 5 groups
 
 
+def test_the_share_is_that_of_the_validation_side():
+    # 0.15 of 20 patients are 3, with two cases each.
+    names = [f"{letter}-{n}" for letter in "abcdefghijklmnopqrst" for n in (0, 1)]
+    training, validation = split_cases(cases(*names), 0.15, seed=0)
+    assert (len(training), len(validation)) == (2 * 17, 2 * 3)
+
+
 def test_seeds_give_other_splits():
     found = cases(*"abcdefghij")
     splits = {split_cases(found, 0.3, seed)[1] for seed in range(10)}

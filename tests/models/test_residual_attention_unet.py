@@ -53,6 +53,48 @@ def test_parameters_without_attention(model):
     assert model.count_params() - without.count_params() == 3480
 
 
+def test_cbam_weights_the_skips_and_not_the_way_down(model):
+    for number, source, place in (
+        (9, "Conv1_relu", "Down1"),
+        (8, "ResBlock1_relu", "Down2"),
+        (7, "ResBlock2_relu", "Down3"),
+        (6, "ResBlock3_relu", "Down4"),
+    ):
+        unweighted = model.get_layer(source).output
+        assert model.get_layer(place).input is unweighted
+        assert model.get_layer(f"CBAM{number}_channel_scale").input[0] is unweighted
+        spatial = model.get_layer(f"CBAM{number}_spatial_scale")
+        assert spatial.input[0] is model.get_layer(f"CBAM{number}_channel_scale").output
+        upper, skip = model.get_layer(f"Concat{number}").input
+        assert upper is model.get_layer(f"Up{number}").output
+        assert skip is spatial.output
+
+
+def test_norm_and_relu_follow_the_convolutions(model):
+    """All that has weights, in their order, but CBAM; the shortcuts are the exception."""
+    for name in ("Conv1", "Conv2"):
+        norm, relu = model.get_layer(f"{name}_bn"), model.get_layer(f"{name}_relu")
+        assert norm.input is model.get_layer(name).output
+        assert relu.input is norm.output
+    for number in range(1, 9):
+        block = f"ResBlock{number}"
+        norm, shortcut = (model.get_layer(f"{block}_{part}") for part in ("conv1_bn", "shortcut"))
+        assert norm.input is model.get_layer(f"{block}_conv1").output
+        assert shortcut.input is model.get_layer(f"{block}_conv1").input
+        total = model.get_layer(f"{block}_add")
+        assert total.input[0] is norm.output
+        assert total.input[1] is shortcut.output
+        assert model.get_layer(f"{block}_relu").input is total.output
+    assert model.get_layer("Output").input is model.get_layer("Conv2_relu").output
+
+
+def test_the_output_is_a_sigmoid_of_one_channel(model):
+    output = model.get_layer("Output")
+    assert output.kernel.shape == (1, 1, 32, 1)
+    assert output.activation is keras.activations.sigmoid
+    assert model.output is output.output
+
+
 # Input and output of each row of Table I; ResBlock7's 64 output channels are a misprint for 128.
 @pytest.mark.parametrize(
     ("row", "first_layer", "last_layer", "before", "after"),
@@ -81,7 +123,20 @@ def test_keras_2_2_defaults(model):
     assert len(norms) == 10
     assert {(norm.momentum, norm.epsilon) for norm in norms} == {(0.99, 1e-3)}
     assert model.get_layer("Up6").interpolation == "nearest"
-    assert isinstance(model.get_layer("Conv1").kernel_initializer, keras.initializers.GlorotUniform)
+    # Convolutions, their depthwise and pointwise parts, and CBAM's dense layers.
+    initializers = {
+        (part, type(getattr(layer, part)))
+        for layer in model.layers
+        for part in vars(layer)
+        if part.endswith("_initializer") and layer not in norms
+    }
+    glorot, zeros = keras.initializers.GlorotUniform, keras.initializers.Zeros
+    assert initializers == {
+        ("kernel_initializer", glorot),
+        ("depthwise_initializer", glorot),
+        ("pointwise_initializer", glorot),
+        ("bias_initializer", zeros),
+    }
 
 
 @pytest.mark.parametrize(

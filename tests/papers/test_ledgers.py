@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments import mutations
 from keras_medseg import recipe as recipes
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +77,17 @@ def test_every_named_test_exists(paper):
             tree = ast.parse((ROOT / file).read_text())
             functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
             assert name in functions, f"{entry['id']}: {file} has no {name}"
+
+
+@pytest.mark.parametrize("name", mutations.PAPERS)
+def test_every_claim_of_fidelity_has_a_mutation_and_every_mutation_an_entry(name):
+    """What each of them does to the tests is test_mutations.py's."""
+    known = mutations.mutations(name)
+    claims = {e["id"] for e in entries(name) if e["status"] in ("exact", "equivalent")}
+    assert claims - known.keys() == set()
+    assert known.keys() - {e["id"] for e in entries(name)} == set()
+    for mutation in known.values():
+        assert mutation.__doc__, f"{mutation.__name__}: say which wrong reading it is"
 
 
 def test_quoted_words_stand_in_the_paper(paper):

@@ -1,5 +1,6 @@
 """Learning-rate rules by hand; what they do in a training is test_fit.py's."""
 
+import keras
 import pytest
 
 from keras_medseg.training import schedules
@@ -25,6 +26,30 @@ def test_the_rule_of_steps_by_hand():
     assert found == pytest.approx([0.01, 0.01, 0.005, 0.0025])
     default = train("steps", {"after": (1,)})
     assert schedules.step_decay(default, 1) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "values", "expected"),
+    [
+        # Patience 1, min_delta 0.05: a rise is progress, two epochs without one are not.
+        ("val_accuracy", (0.5, 0.6, 0.7, 0.8), 0.01),
+        ("val_accuracy", (0.8, 0.7, 0.6), 0.01 * 0.1 * 0.1),
+        ("val_accuracy", (0.7, 0.8, 0.8), 0.01 * 0.1),
+        ("val_loss", (0.8, 0.7, 0.6), 0.01),
+        ("val_loss", (0.5, 0.6, 0.7), 0.01 * 0.1 * 0.1),
+    ],
+)
+def test_a_plateau_of_the_accuracy_is_one_that_does_not_rise(monitor, values, expected):
+    options = {"monitor": monitor, "factor": 0.1, "patience": 1, "min_delta": 0.05}
+    chosen = train("plateau", options)
+    other = "val_loss" if monitor == "val_accuracy" else "val_accuracy"
+    log = [{monitor: value, other: 0.5} for value in values]
+    [callback] = schedules.schedule_callbacks(chosen, log)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(chosen.learning_rate))
+    callback.set_model(model)
+    callback.on_train_begin()
+    assert float(model.optimizer.learning_rate) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
