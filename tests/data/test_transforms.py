@@ -56,11 +56,14 @@ def test_channels_that_are_not_there_are_refused(stored, channels):
         volumes.scaling(case.statistics, "none", channels)
 
 
-def test_window_of_the_paper():
+def test_windows_of_the_papers():
     # (240 - 176) // 2 = 32, (155 - 128) // 2 = 13.
     assert volumes.window_origin((240, 240, 155), (176, 176, 128)) == (32, 32, 13)
     expected = (slice(32, 208), slice(32, 208), slice(13, 141))
     assert volumes.window((240, 240, 155), (176, 176, 128)) == expected
+    # mtds2021: (240 - 144) // 2 = 48; all slices.
+    expected = (slice(48, 192), slice(32, 208), slice(0, 155))
+    assert volumes.window((240, 240, 155), (144, 176, 155)) == expected
 
 
 def test_window_larger_than_the_grid_begins_before_it():
@@ -173,6 +176,15 @@ def test_min_max_maps_each_channel_of_the_volume_to_one(stored):
     assert np.allclose(found[0, :, 1], [0.5, 0, 0.5, 40 / 60, 1, 0.5])
     # -40 .. 0: background is the maximum.
     assert np.allclose(found[0, :, 2], [1, 0, 0.25, 0.5, 0.75, 1])
+
+
+def test_min_max_is_of_the_volume_and_not_of_the_slice(stored):
+    # 10 and 40 are the maxima of the two slices, 0 the minimum of both.
+    image = np.array([[10, 40], [5, 0]], np.int16).reshape(1, 2, 2, 1)
+    case = stored(image)
+    first, second = (_slice(case, z, (1, 2, 2), "min_max")[0, :, 0] for z in (0, 1))
+    assert np.allclose(first, [0.25, 0.125])
+    assert np.allclose(second, [1, 0])
 
 
 @pytest.mark.parametrize("normalization", ["z_score", "min_max"])

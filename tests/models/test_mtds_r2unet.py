@@ -85,6 +85,32 @@ def test_modules_that_the_text_counts(model):
     assert model.get_layer("Output_conv").kernel.shape == (1, 1, 32, 1)
 
 
+def test_se_stands_behind_each_block_and_before_skip_and_pooling(model):
+    assert model.get_layer("APR1_conv1_bn").input is model.input
+    for level in (1, 2, 3, 4):
+        excited = model.get_layer(f"SE{level}_scale")
+        assert excited.input[0] is model.get_layer(f"APR{level}_gate").output
+        if level < 4:
+            assert model.get_layer(f"Down{level}").input is excited.output
+            skip, upper = model.get_layer(f"Concat{level}").input
+            assert skip is excited.output
+            assert upper is model.get_layer(f"Up{level}").output
+            decoded = model.get_layer(f"PreActivation{level}_conv2").output
+            assert model.get_layer(f"SE{8 - level}_scale").input[0] is decoded
+
+
+def test_no_layer_is_called_twice(model):
+    """A recurrent convolution shares its weights between calls, so that counts do not show it."""
+    assert {len(layer._inbound_nodes) for layer in model.layers} == {1}
+
+
+def test_the_main_output_is_that_of_the_whole_decoder(model):
+    assert model.outputs[0] is model.get_layer("Output").output
+    assert model.get_layer("Output").input is model.get_layer("Output_conv").output
+    assert model.get_layer("Output_conv").input is model.get_layer("SE7_scale").output
+    assert model.get_layer("Output").activation is keras.activations.sigmoid
+
+
 def test_sizes_of_every_level(model):
     for level, (size, width) in enumerate(
         [((144, 176), 32), ((72, 88), 64), ((36, 44), 128), ((18, 22), 256)], 1
@@ -139,6 +165,30 @@ def test_apr_by_hand(gate):
     np.testing.assert_allclose(y, weight * x, rtol=1e-6)
 
 
+def test_apr_weights_the_sum_of_a_pre_activation_unit(model):
+    """Norm, ReLU, convolution, twice; x itself through the shortcut; the gate sees the sum."""
+    for level in (1, 2, 3, 4):
+
+        def layer(part, level=level):
+            return model.get_layer(f"APR{level}_{part}")
+
+        x = model.input if level == 1 else model.get_layer(f"Down{level - 1}").output
+        assert layer("shortcut").input is x
+        for conv, before in (("conv1", x), ("conv2", layer("conv1").output)):
+            assert layer(f"{conv}_bn").input is before
+            assert layer(f"{conv}_relu").input is layer(f"{conv}_bn").output
+            assert layer(conv).input is layer(f"{conv}_relu").output
+            assert layer(conv).kernel.shape[:2] == (3, 3)
+        total = layer("add")
+        assert total.input[0] is layer("conv2").output
+        assert total.input[1] is layer("shortcut").output
+        assert layer("gate_relu").input is total.output
+        assert layer("gate_conv").input is layer("gate_relu").output
+        assert layer("gate_sigmoid").input is layer("gate_conv").output
+        assert layer("gate").input[0] is total.output
+        assert layer("gate").input[1] is layer("gate_sigmoid").output
+
+
 def test_dropout_of_se_is_an_option(model):
     assert model.get_layer("SE7_dropout").rate == 0.2
     without = registry.build(NAME, se_dropout=0.0, filters=4)
@@ -150,6 +200,17 @@ def test_tensorflow_2_defaults(model):
     assert len(norms) == 2 * 4 + 2 * 3
     assert {(norm.momentum, norm.epsilon) for norm in norms} == {(0.99, 1e-3)}
     assert model.get_layer("Up1").interpolation == "nearest"
+    # Convolutions and SE's dense layers.
+    initializers = {
+        (part, type(getattr(layer, part)))
+        for layer in model.layers
+        for part in ("kernel_initializer", "bias_initializer")
+        if hasattr(layer, part)
+    }
+    assert initializers == {
+        ("kernel_initializer", keras.initializers.GlorotUniform),
+        ("bias_initializer", keras.initializers.Zeros),
+    }
 
 
 @pytest.mark.parametrize("baseline", BASELINES)

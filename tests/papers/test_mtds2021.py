@@ -13,6 +13,7 @@ from experiments.mtds2021.recipe import EXPERIMENT, RECIPE
 from keras_medseg import cli, recipe, registry
 from keras_medseg.data import store
 from keras_medseg.data.datasets.brats import Brats
+from keras_medseg.optimizers import OPTIMIZERS
 from keras_medseg.phantoms.brats import write_brats
 from keras_medseg.reporting.tables import read_published
 from keras_medseg.runs.run_folder import RunFolder, Variant
@@ -167,6 +168,19 @@ def test_gradients_agree_with_numpy(tiny):
     for one, other, gradient in zip(before, model.get_weights(), gradients):
         assert np.abs(gradient).max() > 1e-3
         np.testing.assert_allclose(one - other, gradient, atol=1e-6)
+
+
+def test_epsilon_of_adam_is_added_where_tensorflow_adds_it():
+    """Before the second moment is corrected; PyTorch adds it after, and would go 1e-4 * 0.909.
+
+    Gradient 1e-6: the root of the moment is sqrt(0.001) * 1e-6 = 3.1623e-8, and
+    1e-4 * 3.1623e-8 / (3.1623e-8 + 1e-7) = 1e-4 * 0.24025.
+    """
+    train = RECIPE.train
+    optimizer = OPTIMIZERS[train.optimizer](train.learning_rate, **train.optimizer_options)
+    weight = keras.Variable([0.0])
+    optimizer.apply([keras.ops.convert_to_tensor([1e-6])], [weight])
+    assert -float(weight[0]) == pytest.approx(1e-4 * 0.24025, rel=1e-4)
 
 
 def test_one_step_agrees_with_numpy(tiny):
