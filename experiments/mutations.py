@@ -172,7 +172,7 @@ def mutations(paper: str) -> dict[str, Mutation]:
 
 
 def entries(paper: str) -> list[Entry]:
-    """The entries of a paper's ledger with a mutation. One without tests is proved by its fields.
+    """The entries of a paper's ledger with a mutation; their fields are proved by a test as well.
 
     Raises:
         LookupError: an entry claims fidelity and has no mutation, or a mutation has no entry.
@@ -186,7 +186,11 @@ def entries(paper: str) -> list[Entry]:
         raise LookupError(f"{paper}: found no entry {', '.join(unknown)}, expected one a mutation.")
     fields_test = f"{FIELDS_TEST}[{paper}]"
     return [
-        Entry(paper, entry["id"], tuple(entry.get("tests", (fields_test,))))
+        Entry(
+            paper,
+            entry["id"],
+            (*entry.get("tests", ()), *((fields_test,) if "fields" in entry else ())),
+        )
         for entry in ledger
         if entry["id"] in known
     ]

@@ -294,6 +294,40 @@ def test_noise_has_the_drawn_strength():
     np.testing.assert_allclose(found, 0.25 * full, atol=1e-6)
 
 
+# In the authors' order.
+ONE_OF_EACH = {
+    "zoom": dict(extent_x=9, extent_y=6, extent_z=7),
+    "flips": dict(flip_x=1, flip_z=1),
+    "noise": dict(noise_sigma=0.3, noise_key_a=5, noise_key_b=6),
+    "blur": dict(blur_sigma=0.8),
+    "brightness": dict(brightness=1.3),
+    "contrast": dict(contrast=1.4),
+}
+
+
+def _one_after_the_other(x, names):
+    for name in names:
+        x = augment_image(np, x, _parameters(**ONE_OF_EACH[name]), ALL)
+    return x
+
+
+def test_all_together_is_one_after_the_other_in_the_authors_order():
+    """Each alone is tested above. Another order is another image, but where neighbors commute:
+    brightness does with blur and with contrast."""
+    x = _image()
+    columns = {name: value for each in ONE_OF_EACH.values() for name, value in each.items()}
+    together = augment_image(np, x, _parameters(**columns), ALL)
+    np.testing.assert_allclose(together, _one_after_the_other(x, ONE_OF_EACH), atol=2e-5)
+    for earlier, later in (
+        *(("zoom", "flips"), ("zoom", "noise"), ("flips", "noise"), ("noise", "blur")),
+        *(("noise", "brightness"), ("noise", "contrast")),
+    ):
+        names = [name for name in ONE_OF_EACH if name != later]
+        names.insert(names.index(earlier), later)
+        apart = np.abs(together - _one_after_the_other(x, names)).max()
+        assert apart > 0.01, (earlier, later)
+
+
 # Both sides
 
 

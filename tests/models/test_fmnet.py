@@ -220,6 +220,17 @@ def test_defaults_of_pytorch():
     assert [weight for norm in norms for weight in norm.weights] == []
     slopes = {layer.negative_slope for layer in model.layers if isinstance(layer, layers.LeakyReLU)}
     assert slopes == {0.02}
+    batch_norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+    # Three in each gate. PyTorch's momentum of 0.1 is the weight of the new value.
+    assert len(batch_norms) == 3 * 4
+    assert {(norm.momentum, norm.epsilon) for norm in batch_norms} == {(0.9, 1e-5)}
+    convolutions = [layer for layer in model.layers if isinstance(layer, layers.Conv3D)]
+    assert len(convolutions) == 2 * (5 + 2 + 4) + 4 + 3 * 4 + 3
+    for layer in convolutions:
+        bound = 1 / np.sqrt(np.prod(layer.kernel.shape[:-1]))
+        for initializer in (layer.kernel_initializer, layer.bias_initializer):
+            assert isinstance(initializer, keras.initializers.RandomUniform)
+            assert (initializer.minval, initializer.maxval) == pytest.approx((-bound, bound))
 
 
 @pytest.mark.parametrize("variant", ["code", "paper"])

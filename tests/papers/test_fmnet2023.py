@@ -12,6 +12,7 @@ from experiments.fmnet2023.figures import head_figures
 from experiments.fmnet2023.recipe import EXPERIMENT, RECIPE, heads
 from keras_medseg import recipe
 from keras_medseg.data import store
+from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.datasets.brats import MODALITIES, Brats
 from keras_medseg.phantoms.brats import write_brats
 from keras_medseg.reporting.tables import read_published
@@ -100,13 +101,29 @@ def test_all_four_modalities_are_read(data):
     assert all(np.ptp(x[..., channel]) > 0 for channel in range(4))
 
 
+def test_each_channel_is_the_region_that_the_text_names(tmp_path):
+    """WT: "mask values 1, 2, and 3"; TC: "1 and 3"; ET: 3, which is 4 in the files of 2021."""
+    labels = np.array([0, 1, 2, 3], np.uint8).reshape(4, 1, 1)
+    arrays = CaseArrays(np.ones((4, 1, 1, 4), np.int16), labels, np.eye(4), ("L", "P", "S"))
+    (tmp_path / "source").touch()
+    case = Case("case", "BraTS2021", (tmp_path / "source",), tmp_path / "source", "case")
+    decoded = store.prepare([case], lambda case: arrays, tmp_path / "store", workers=1)
+    run = recipe.override(RECIPE, {"data.patch": (4, 1, 1), "data.augment_on_device": False})
+    (targets,) = run.model.targets
+    feed = task_of(run).batches(decoded, ("case",), targets, training=False)
+    expected = [[0, 0, 0], [1, 1, 0], [1, 0, 0], [1, 1, 1]]
+    assert feed.batch(0, 0)[1][0, :, 0, 0].tolist() == expected
+
+
 @pytest.mark.parametrize("on_device", [False, True])
 def test_half_precision_has_a_loss_scale(on_device):
     """As the GradScaler of the paper's framework; without it small gradients are 0 in float16."""
     run = recipe.override(RECIPE, {**PATCH, **TINY, "data.augment_on_device": on_device})
     assert run.train.precision == "mixed_float16"
     wrap = task_of(run).wrap
-    _, model = fit.compile_network(run, ("WT", "TC", "ET"), channels=4, wrap=wrap)
+    network, model = fit.compile_network(run, ("WT", "TC", "ET"), channels=4, wrap=wrap)
+    assert {output.dtype for output in network.outputs} == {"float32"}
+    assert network.get_layer("Encode1_conv1").compute_dtype == "float16"
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert type(model.optimizer.inner_optimizer).__name__ == "NadamPyTorch"
 
