@@ -13,6 +13,7 @@ as a pytest plugin:
 """
 
 import argparse
+import ast
 import contextlib
 import importlib
 import json
@@ -43,7 +44,10 @@ Mutation = Callable[[pytest.MonkeyPatch], None]
 
 
 class Entry(NamedTuple):
-    """An entry of a ledger with a mutation, and the node ids of the tests that prove it."""
+    """An entry of a ledger with a mutation, and the tests that prove it.
+
+    Tests are written as in the ledger, file::function, of all parameters and whichever class.
+    """
 
     paper: str
     id: str
@@ -197,11 +201,18 @@ def entries(paper: str) -> list[Entry]:
 
 
 def run_tests(tests: Sequence[str], mutation: str, *options: str) -> Outcome:
-    """Run tests in this process, which must be thrown away afterwards, under a mutation or ""."""
+    """Run tests in this process, which must be thrown away afterwards.
+
+    Args:
+        tests: as in an `Entry`.
+        mutation: name of an entry, or "" for none.
+        options: of pytest.
+    """
     os.environ[VARIABLE] = mutation
     recorder = _Recorder()
     arguments = [*options, "-q", "-p", "no:cacheprovider", "-p", __spec__.name]
-    code = pytest.main([*arguments, *tests], plugins=[recorder])
+    nodes = [node for test in tests for node in _node_ids(test)]
+    code = pytest.main([*arguments, *nodes], plugins=[recorder])
     ended = code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     trouble = "" if ended else f"pytest ended with {pytest.ExitCode(code).name}"
     return Outcome(recorder.failed, tuple(recorder.passed), trouble)
@@ -268,7 +279,23 @@ def verdict(entry: Entry, mutated: Outcome, clean: Outcome) -> tuple[str, str]:
 
 
 def _is_of(node: str, test: str) -> bool:
-    return node == test or node.startswith(f"{test}[")
+    if test.endswith("]"):
+        return node == test
+    parts = node.partition("[")[0].split("::")
+    return f"{parts[0]}::{parts[-1]}" == test
+
+
+def _node_ids(test: str) -> list[str]:
+    """pytest's ids of a ledger's test, whose class the ledger leaves out."""
+    file, _, name = test.partition("::")
+    body = ast.parse((ROOT / file).read_text()).body
+    classes = [node for node in body if isinstance(node, ast.ClassDef)]
+    inside = [
+        f"{file}::{owner.name}::{name}"
+        for owner in classes
+        if any(isinstance(node, ast.FunctionDef) and node.name == name for node in owner.body)
+    ]
+    return inside or [test]
 
 
 def judge(chosen: Sequence[Entry]) -> list[tuple[str, str]]:

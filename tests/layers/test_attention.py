@@ -44,6 +44,18 @@ def test_channel_gate_by_hand():
     np.testing.assert_allclose(keras.ops.convert_to_numpy(model(x)), x * gates, rtol=1e-5)
 
 
+def test_the_mlp_sees_each_pool_by_itself():
+    # One channel over 1x2 pixels, 1 and 3: average 2, maximum 3, and a hidden relu(p - 2.5):
+    # 0 and 0.5, so a logit of 0.5. Their sum of 5 would give relu(5 - 2.5) = 2.5.
+    image = keras.Input((1, 2, 1))
+    model = keras.Model(image, channel_gate(image, framework=frameworks.PYTORCH, name="gate"))
+    model.get_layer("gate_reduce").set_weights([np.array([[1.0]]), np.array([-2.5])])
+    model.get_layer("gate_expand").set_weights([np.array([[1.0]]), np.zeros(1)])
+    x = np.array([[[[1.0], [3.0]]]], "float32")
+    expected = x / (1 + np.exp(-0.5))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(model(x)), expected, rtol=1e-5)
+
+
 def test_spatial_gate_by_hand():
     # The kernel's center takes the maximum once and the mean twice:
     # pixel (1, 3): 3 + 2 * 2 = 7; pixel (-2, 0): 0 + 2 * -1 = -2.

@@ -249,6 +249,15 @@ def test_pytorch_defaults():
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert len(norms) == 2 * 5 + 2 * 5
     assert {(norm.momentum, norm.epsilon) for norm in norms} == {(0.9, 1e-5)}
+    # Of 4 channels and more; a transposed kernel counts its fan-in over the output channels.
+    for name, fan_in in (
+        *(("Encode1_conv1", 3 * 3 * 3), ("SFA_B1_conv2", 3 * 3 * 64), ("CA5_reduce", 64)),
+        *(("Up5", 2 * 2 * 64), ("Output", 4)),
+    ):
+        layer = model.get_layer(name)
+        for initializer in (layer.kernel_initializer, layer.bias_initializer):
+            assert isinstance(initializer, keras.initializers.RandomUniform), name
+            assert initializer.maxval == -initializer.minval == pytest.approx(fan_in**-0.5), name
 
 
 def test_wrong_size_names_the_next_valid_one():

@@ -56,6 +56,12 @@ def test_every_variant_changes_what_its_row_names(variant, field):
     assert changed.keys() == {f"model.options.{field}"}
 
 
+def test_baselines_differ_from_the_recipe_in_the_network_alone():
+    for changes in EXPERIMENT.profiles["paper-compare"].variants.values():
+        changed = recipe.differences(RECIPE, recipe.override(RECIPE, changes))
+        assert {name.split(".")[0] for name in changed} <= {"model"}
+
+
 def test_learning_rate_of_the_paper():
     """2e-5 in epochs 1 to 300, which are numbered from 0; a tenth from the 301st on."""
     found = [schedules.step_decay(RECIPE.train, epoch) for epoch in (0, 299, 300, 499)]

@@ -79,13 +79,12 @@ def test_every_named_test_exists(paper):
             assert name in functions, f"{entry['id']}: {file} has no {name}"
 
 
-@pytest.mark.parametrize("name", mutations.PAPERS)
-def test_every_claim_of_fidelity_has_a_mutation_and_every_mutation_an_entry(name):
+def test_every_claim_of_fidelity_has_a_mutation_and_every_mutation_an_entry(paper):
     """What each of them does to the tests is test_mutations.py's."""
-    known = mutations.mutations(name)
-    claims = {e["id"] for e in entries(name) if e["status"] in ("exact", "equivalent")}
+    known = mutations.mutations(paper)
+    claims = {e["id"] for e in entries(paper) if e["status"] in ("exact", "equivalent")}
     assert claims - known.keys() == set()
-    assert known.keys() - {e["id"] for e in entries(name)} == set()
+    assert known.keys() - {e["id"] for e in entries(paper)} == set()
     for mutation in known.values():
         assert mutation.__doc__, f"{mutation.__name__}: say which wrong reading it is"
 
