@@ -224,7 +224,10 @@ def imports(path):
 
 
 def test_experiments_use_public_names_only():
+    """But for mutations, which break the inside on purpose."""
     for path in (ROOT / "experiments").glob("**/*.py"):
+        if path.name == "mutations.py":
+            continue
         words = [name.split(".")[-1] for name in imports(path) if name.startswith("keras_medseg")]
         nodes = ast.walk(ast.parse(path.read_text()))
         words += [node.attr for node in nodes if isinstance(node, ast.Attribute)]
