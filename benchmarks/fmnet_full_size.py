@@ -71,10 +71,8 @@ def predict(task, cohort, arguments: argparse.Namespace) -> None:
     """One validation case: label map, seconds, Dice."""
     import keras
 
-    from keras_medseg import registry
     from keras_medseg.inference.outputs import main_output
 
-    registry.import_layers()
     network = keras.saving.load_model(arguments.out / "model.keras", compile=False)
     networks = {task.recipe.model.targets[0]: main_output(network)}
     case = cohort.store.cases[cohort.validation[0]]

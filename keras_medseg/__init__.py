@@ -3,10 +3,15 @@
 from importlib import import_module
 from typing import Any
 
+from keras_medseg import custom_objects
+
 __version__ = "0.1.0"
 
 _FUNCTIONS = {name: "registry" for name in ("build", "describe", "list_models")}
 _MODULES = ("losses", "optimizers", "porting", "recipe")
+
+# So that keras.models.load_model opens whatever a run wrote.
+custom_objects.announce()
 
 
 def __getattr__(name: str) -> Any:

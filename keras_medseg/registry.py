@@ -193,12 +193,6 @@ def describe(name: str) -> str:
     return "\n".join([*lines, "", inspect.getdoc(entry.builder) or ""]).rstrip()
 
 
-def import_layers() -> None:
-    """Register the package's layer classes with Keras, so that saved networks can be loaded."""
-    for name in sorted(_files("layers")):
-        importlib.import_module(f"keras_medseg.layers.{name}")
-
-
 def check_versions() -> None:
     """Check the versions of Keras and, if it is the backend, TensorFlow against MINIMUM_VERSIONS.
 

@@ -99,17 +99,6 @@ def test_a_broken_file_names_itself_and_hides_no_other(folder_of_networks):
     assert [line.split(":")[0] for line in broken] == ["models/empty.py", "models/typo.py"]
 
 
-def test_layers_of_a_saved_network_are_known_in_a_new_process(tmp_path):
-    path = tmp_path / "model.keras"
-    options = {"filters": 8, "heads": (1, 1, 1, 1), "window": 2, "input_shape": (64, 64, 3)}
-    keras_medseg.build("swin_unet", **options).save(path)
-    code = (
-        "import sys, keras\nfrom keras_medseg import registry\n"
-        "registry.import_layers()\nkeras.saving.load_model(sys.argv[1])\n"
-    )
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=ROOT)
-
-
 def test_unknown_name_answers_with_the_nearest():
     with pytest.raises(ValueError, match="Did you mean 'residual_attention_unet'"):
         keras_medseg.build("residual_atention_unet")

@@ -29,9 +29,6 @@ def export(model: Path, out: Path, format: str = "savedmodel") -> str:
     """
     import keras
 
-    from keras_medseg import registry
-
-    registry.import_layers()
     return export_network(keras.saving.load_model(model, compile=False), out, format)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import pandas as pd
 
-from keras_medseg import __version__, recipe, registry
+from keras_medseg import __version__, recipe
 from keras_medseg.errors import DataError, require_choice
 from keras_medseg.files import parse_csv, read_file, write_atomic, write_json
 from keras_medseg.inference.outputs import main_output
@@ -167,7 +167,6 @@ class RunFolder:
         Raises:
             DataError: the network is not completely trained.
         """
-        registry.import_layers()
         path = self.training(variant, targets) / "model.keras"
         if not path.exists():
             raise DataError(
