@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(argv)
     arguments.line = shlex.join(["keras-medseg", *argv])
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides messages about devices
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no device chatter
+    # A warning about a file is one line to a user, without the module and its source.
+    warnings.formatwarning = lambda message, *_, **__: f"keras-medseg: warning: {message}\n"
     try:
         return arguments.command(arguments) or 0
     except (ValueError, OSError, ImportError) as error:

@@ -1,5 +1,6 @@
 """Predict a folder of cases with the networks of a run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from keras_medseg.data.cases import Case
@@ -57,7 +58,7 @@ def predict_folder(run: RunFolder, folder: Path, out: Path, variant: str | None 
 
 
 def _predict_case(task: Task, networks: Networks, case: Case, path: Path) -> None:
-    unlabelled = Case(case.id, case.dataset, case.images, None, case.group)
-    stored = StoredCase.from_arrays(unlabelled, task.reader(unlabelled))
+    unlabelled = replace(case, labels=None)
+    stored = StoredCase.from_arrays(unlabelled, task.read_image(case))
     path.parent.mkdir(parents=True, exist_ok=True)
     task.write(path, task.predict(networks, stored), stored, own_size=True)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from keras_medseg.data import splits
 from keras_medseg.data.batches.base import CaseBatches
-from keras_medseg.data.cases import Case
+from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.datasets.base import Codes, Dataset, Listing
 from keras_medseg.data.splits import Sides
 from keras_medseg.data.store import Reader, Store, StoredCase
@@ -63,6 +63,10 @@ class Task(ABC):
     @abstractmethod
     def reader(self) -> Reader:
         """The function that decodes a case for the store; equal readers give equal voxels."""
+
+    def read_image(self, case: Case) -> CaseArrays:
+        """A case to predict as `reader` decodes it, without its labels."""
+        return self.dataset.read_image(case)
 
     @abstractmethod
     def channels(self, stored: int) -> int:

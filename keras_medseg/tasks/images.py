@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from keras_medseg.data import datasets
 from keras_medseg.data.batches.images import ImageBatches
-from keras_medseg.data.cases import Case
+from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.datasets.base import Dataset, Listing
 from keras_medseg.data.formats import image_files
 from keras_medseg.data.splits import Sides
@@ -55,6 +55,10 @@ class ImageTask(Task):
             size=self.settings.size,
             fit=self.settings.fit,
         )
+
+    def read_image(self, case: Case) -> CaseArrays:
+        arrays = self.dataset.read_image(case)
+        return resize.resized(arrays, self.settings.size, self.settings.fit)
 
     def channels(self, stored: int) -> int:
         return stored

@@ -522,10 +522,44 @@ class TestLabelMaps:
     @pytest.mark.parametrize("value", [1, 7, 255])
     def test_whatever_is_not_0_belongs_to_a_class_alone(self, value, tmp_path):
         case, mask = self.case(tmp_path), corpus.disc(value)
-        mask[0, :3] = 9, 90, 200
         image_files.write(tmp_path / "mask.bmp", mask)
         found = IMAGES.read_labels(tmp_path / "mask.bmp", case)
         np.testing.assert_array_equal(found[..., 0], mask > 0)
+
+    @pytest.mark.parametrize("classes", [{}, {"polyp": (255,)}])
+    def test_probabilities_are_refused_as_an_annotation_would_be(self, classes, tmp_path):
+        images = ImageFolders(classes)
+        case, soft = self.case(tmp_path, images), corpus.gray()
+        image_files.write(tmp_path / "soft.png", soft)
+        with pytest.raises(DataError, match=r"soft\.png: found gray values .* Save a mask of"):
+            images.read_labels(tmp_path / "soft.png", case)
+
+    def test_gray_edges_of_a_prediction_are_cut_with_a_warning(self, tmp_path):
+        case, mask = self.case(tmp_path), corpus.disc()
+        mask[0, :3] = 9, 90, 200
+        image_files.write(tmp_path / "mask.png", mask)
+        with pytest.warns(ImageWarning, match="over 127 count as object"):
+            found = IMAGES.read_labels(tmp_path / "mask.png", case)
+        np.testing.assert_array_equal(found[..., 0], mask > 127)
+
+    def test_a_prediction_that_is_jpeg_inside(self, tmp_path):
+        case, mask = self.case(tmp_path), corpus.disc()
+        image_files.write(tmp_path / "mask.jpg", mask)
+        (tmp_path / "mask.png").write_bytes((tmp_path / "mask.jpg").read_bytes())
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = IMAGES.read_labels(tmp_path / "mask.png", case)
+        jpeg, edges = (str(warning.message) for warning in caught)
+        assert "found JPEG inside" in jpeg
+        assert "over 127 count as object" in edges
+        np.testing.assert_array_equal(found[..., 0], mask > 127)
+
+    def test_numbered_classes_in_jpeg_are_refused(self, tmp_path):
+        images = ImageFolders({"femur": (102,), "tibia": (153, 255)})
+        case = self.case(tmp_path, images)
+        image_files.write(tmp_path / "mask.jpg", corpus.disc(2))
+        with pytest.raises(DataError, match=r"found JPEG, which changes .* as PNG: femur, tibia"):
+            images.read_labels(tmp_path / "mask.jpg", case)
 
     def test_mask_of_another_size(self, tmp_path):
         case = self.case(tmp_path)
@@ -539,7 +573,10 @@ class TestLabelMaps:
     @pytest.mark.parametrize(
         ("classes", "verdict"),
         [
-            ({"ligament": (204, 255), "background": (51,)}, "codes 51, 204, expected 0 and one"),
+            (
+                {"ligament": (204, 255), "background": (51,)},
+                r"values .*51 \(30 .*, expected 0 and ",
+            ),
             ({"tibia": (51,), "ligament": (204, 255)}, "gray code 204, expected 0 to 2"),
         ],
     )
@@ -550,6 +587,33 @@ class TestLabelMaps:
         images = ImageFolders(classes)
         with pytest.raises(DataError, match=verdict):
             images.read_labels(tmp_path / "mask.png", self.case(tmp_path, images))
+
+    @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+    def test_an_image_has_one_orientation_from_reading_to_scores(self, orientation, tmp_path):
+        case, mask = self.case(tmp_path), corpus.disc()
+        mask[:5, :9] = 255  # no symmetry
+        case.images[0].write_bytes(corpus.oriented(orientation))
+        image_files.write(case.labels, mask)
+        with pytest.warns(ImageWarning, match="is not turned, as its mask is not"):
+            image = IMAGES.read_image(case).image
+        np.testing.assert_array_equal(image[:, :, 0], corpus.color())
+        turned = image_files.upright(mask[..., None], orientation)[..., 0]
+        image_files.write(tmp_path / "turned.png", turned)
+        with pytest.warns(ImageWarning, match=r"turned\.png: found the pixels of a turned"):
+            found = IMAGES.read_labels(tmp_path / "turned.png", case)
+        np.testing.assert_array_equal(found[..., 0], mask > 0)
+        image_files.write(case.labels, turned)  # now the image is turned, and a plain mask is not
+        image_files.write(tmp_path / "plain.png", mask)
+        with pytest.warns(ImageWarning, match=r"plain\.png: found the pixels of a turned"):
+            found = IMAGES.read_labels(tmp_path / "plain.png", case)
+        np.testing.assert_array_equal(found[..., 0], turned > 0)
+
+    def test_an_image_to_predict_needs_no_sound_mask(self, tmp_path):
+        case = self.case(tmp_path)
+        case.labels.write_bytes(b"no mask")
+        arrays = IMAGES.read_image(case)
+        assert arrays.labels is None
+        np.testing.assert_array_equal(arrays.image[:, :, 0, 0], corpus.gray())
 
     def test_size_is_that_of_the_turned_image(self, tmp_path):
         path = tmp_path / "images/a.png"

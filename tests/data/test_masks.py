@@ -59,6 +59,13 @@ def test_masks_that_are_not_binary(codes):
         masks.labels_of_object(codes, PATH)
 
 
+@pytest.mark.parametrize("codes", [_mask(v254=90, v255=300), _mask(v1=50, v254=90, v255=300)])
+def test_the_noise_of_the_best_jpeg_is_no_class(codes):
+    labels, remark = masks.labels_of_object(codes, PATH)
+    np.testing.assert_array_equal(labels, codes > 127)
+    assert "over 127 count as object" in remark
+
+
 def test_message_counts_the_commonest_values():
     with pytest.raises(DataError) as caught:
         masks.labels_of_object(_mask(v5=1, v50=9, v60=2, v70=3, v80=4), PATH)

@@ -6,7 +6,7 @@ package needs to know about it is in that class; no code outside this folder ask
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -107,6 +107,14 @@ class Dataset(ABC):
         Raises:
             DataError: a file is damaged or does not fit the other files of the case.
         """
+
+    def read_image(self, case: Case) -> CaseArrays:
+        """As `read`, without the labels: a case to predict, whose annotation need not be sound.
+
+        Raises:
+            DataError: as `read`, for the image.
+        """
+        return self.read(replace(case, labels=None))
 
     def check(
         self, folder: Path, *, workers: int | None = None, progress: Progress | None = None

@@ -31,9 +31,10 @@ The table in image_files.py says which single files are accepted. Beyond that:
 
 import os
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, pairwise, zip_longest
 from pathlib import Path
@@ -231,7 +232,9 @@ class ImageFolders(Dataset):
     def read_labels(self, path: Path, case: Case | StoredCase) -> np.ndarray:
         """A mask as `write_labels` writes it -> (H, W, 1) uint8 labels.
 
-        If there is one class, everything that is not 0 belongs to it.
+        Where there is one class, the mask is read by the rule of annotations (masks.py): 0 and
+        one other value, or gray edges, which are cut at 127 with a warning. Several classes are
+        numbered.
 
         Args:
             path: the mask, in PNG or another image format.
@@ -239,11 +242,21 @@ class ImageFolders(Dataset):
                 `StoredCase` that of the decoded image.
 
         Raises:
-            DataError: the mask is missing or damaged, has another size, or codes that are no
-                labels.
+            DataError: a mask that is missing or damaged, of another size, or with codes that are
+                no labels.
+
+        Warns:
+            ImageWarning: a mask that can be used but is odd.
         """
-        codes = image_files.read_mask(path).pixels
-        size = self._size(case)
+        mask = image_files.read_mask(path)
+        codes = image_files.upright(mask.pixels, mask.orientation)
+        size, orientation = self._frame(case)
+        if codes.shape[:2] == size[::-1] != size and orientation in image_files.SIDEWAYS:
+            text = (
+                f"{path}: found the pixels of {case.id} turned by its EXIF orientation, expected "
+            )
+            warnings.warn(f"{text}them as its mask has them. Turned back.", ImageWarning, 2)
+            codes = image_files.upright(codes, orientation)
         if codes.shape[:2] != size:
             name = case.id if isinstance(case, StoredCase) else case.images[0].name
             raise DataError(
@@ -252,30 +265,54 @@ class ImageFolders(Dataset):
                 expected=f"{size[0]} x {size[1]}, those of {name}",
                 remedy="Predict at the image's own size.",
             )
-        self._check_codes(codes, path)
-        return (codes > 0).astype(np.uint8) if len(self.labels) == 1 else codes
+        labels, remark = self._predicted(codes, mask)
+        for text in (*mask.remarks, *([remark] if remark else [])):
+            warnings.warn(text, ImageWarning, stacklevel=2)
+        return labels
 
-    def _check_codes(self, codes: np.ndarray, path: Path) -> None:
-        """Refuse an annotation: its codes differ from those that `write_labels` writes."""
-        names = ", ".join(self.labels.values())
-        found, count = f"gray code {codes.max()}", len(self.labels)
-        if count > 1 and codes.max() > count:
-            expected, remedy = f"0 to {count}", f"Number the classes in this order: {names}."
-            raise DataError(path, found=found, expected=expected, remedy=remedy)
-        others = np.unique(codes[codes > 0])
-        if count == 1 and self._table is not None and len(others) > 1:
-            found = f"gray codes {', '.join(map(str, others[:4]))}"
-            remedy = f"Save a mask of {names} alone."
-            raise DataError(path, found=found, expected="0 and one other", remedy=remedy)
+    def _predicted(self, codes: np.ndarray, mask: image_files.Raster) -> tuple[np.ndarray, str]:
+        """Labels of a predicted mask's codes, and what is odd about them."""
+        names, count = ", ".join(self.labels.values()), len(self.labels)
+        if count == 1:
+            try:
+                return masks.labels_of_object(codes, mask.path)
+            except DataError as error:
+                remedy = f"Save a mask of {names} alone, 0 and 255; cut probabilities first."
+                raise checks.with_remedy(error, remedy) from error
+        found = f"gray code {codes.max()}" if codes.max() > count else ""
+        found = "JPEG, which changes the classes' numbers" if mask.lossy else found
+        if found:
+            expected = f"0 to {count}" + (", unchanged" if mask.lossy else "")
+            remedy = f"Number the classes in this order, as PNG: {names}."
+            raise DataError(mask.path, found=found, expected=expected, remedy=remedy)
+        return codes, ""
 
-    def _size(self, case: Case | StoredCase) -> tuple[int, int]:
-        """(rows, columns) of a case."""
+    def _frame(self, case: Case | StoredCase) -> tuple[tuple[int, int], int]:
+        """(rows, columns) of a case, and the EXIF orientation that leads to it from the other way.
+
+        That is the image's own where `read` turns the image, and its inverse where `read` leaves
+        the image as it is stored.
+        """
         if isinstance(case, StoredCase):
-            return case.full_shape[0], case.full_shape[1]
+            return (case.full_shape[0], case.full_shape[1]), 1
         reading = _read(case, self._table)
         if reading.arrays is None:
             raise reading.errors[0]
-        return reading.arrays.image.shape[:2]
+        rows, columns = reading.arrays.image.shape[:2]
+        image = image_files.read_image(case.images[0])
+        as_stored = image.pixels.shape[:2] == (rows, columns)
+        inverse = {6: 8, 8: 6}.get(image.orientation, image.orientation)
+        return (rows, columns), inverse if as_stored else image.orientation
+
+    def read_image(self, case: Case) -> CaseArrays:
+        """As `read`, without the labels; a sound mask says which way up its image is."""
+        reading = _read(case, self._table)
+        if reading.arrays is None:  # perhaps because of its mask
+            return self.read(replace(case, labels=None))
+        for path, remark in reading.remarks:
+            if path == case.images[0]:
+                warnings.warn(remark, ImageWarning, stacklevel=2)
+        return replace(reading.arrays, labels=None)
 
     def write_labels(self, path: Path, labels: np.ndarray, case: StoredCase) -> None:
         """Write (H, W, 1) uint8 labels as 8-bit gray: a single class as 255, several unchanged.

@@ -30,7 +30,7 @@ header what is accepted, not by what a reader returns:
 import io
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +50,8 @@ SUFFIXES = {
 }
 """Suffix of an image file -> the format that it should have."""
 MAX_PIXELS = 80_000_000
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap rows and columns."""
 
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -75,8 +77,9 @@ class Raster:
         path: the file.
         mode: a key of Pillow's: "1", "L", "LA", "RGB", "RGBA" or "P".
         pixels: (H, W, S) uint8 in the file's own orientation; a palette is replaced by its colors.
-        orientation: from EXIF, 1 to 8.
-        remarks: what is unusual about the file.
+        orientation: EXIF's, 1 to 8.
+        remarks: what is odd about the file.
+        lossy: whether the format changes values a little, as JPEG does.
     """
 
     path: Path
@@ -84,6 +87,7 @@ class Raster:
     pixels: np.ndarray
     orientation: int
     remarks: tuple[str, ...]
+    lossy: bool = False
 
 
 def load(path: Path | str) -> Raster:
@@ -106,7 +110,7 @@ def load(path: Path | str) -> Raster:
     # Decoders may raise any exception on damaged bytes.
     except Exception as error:
         raise _undecodable(path, kind, error) from error
-    return Raster(path, mode, pixels, orientation, remarks)
+    return Raster(path, mode, pixels, orientation, remarks, lossy=kind == "JPEG")
 
 
 def read_image(path: Path | str) -> Raster:
@@ -139,8 +143,8 @@ def read_mask(path: Path | str) -> Raster:
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Rotate and mirror (H, W, S) pixels upright, by their EXIF orientation 1 to 8."""
-    if orientation in (5, 6, 7, 8):
+    """(H, W, S) as it is meant to be looked at, by EXIF's orientation 1 to 8."""
+    if orientation in SIDEWAYS:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
@@ -363,4 +367,4 @@ def _equal_channels(pixels: np.ndarray) -> bool:
 
 
 def _with_pixels(raster: Raster, pixels: np.ndarray) -> Raster:
-    return Raster(raster.path, raster.mode, pixels, raster.orientation, raster.remarks)
+    return replace(raster, pixels=pixels)

@@ -3,14 +3,16 @@
 | mask | verdict |
 |---|---|
 | no classes named: 0 and one other value | what is not 0 is the object |
-| no classes named: gray edges (at most 3 % of it between 32 and 223) | object over 127, a remark |
+| no classes named: gray edges (at most 3 % of it between 32 and 223) | over 127, with a remark |
+| no classes named: 0, 255 and values within 5 of them, one of them next to 255 | the same |
 | no classes named: anything else | error |
 | classes named: at most 5 % of the pixels have other values | see below, with a remark |
 | classes named: more pixels with other values | error |
 
-Gray edges come from drawing tools and from scaling. Between two classes they may pass through the
-codes of a third class that is not there. So a pixel with an unknown code takes the class of the
-nearest pixel with a known code, not the class with the nearest code.
+Gray edges come from drawing tools and from scaling, values next to 0 and 255 from JPEG at its best.
+Predicted masks are read by the same rule. Between two classes they run through the codes
+of other classes, so the nearest value may be a class that is not there; such a pixel takes the
+class of the nearest pixel with a known code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +27,7 @@ BACKGROUND = "background"
 """The class whose codes become label 0."""
 
 _GRAY_EDGES, _FEWEST_GRAYS = 0.03, 5
+_NOISE = 5
 _OFF_GRID = 0.05
 _UNKNOWN = 255
 
@@ -97,7 +100,11 @@ def labels_of_object(
         return (codes != 0).astype(np.uint8), ""
     between = counts[(values >= 32) & (values <= 223)].sum() / codes.size
     both_ends = values[0] < 32 and values[-1] > 223
-    if not both_ends or between > _GRAY_EDGES or len(values) < fewest_grays:
+    # A code such as 1 beside 0 and 255 may be a class; nobody numbers classes down from 255.
+    noise = values[(values > 0) & (values < 255)]
+    noisy = noise.size and ((noise <= _NOISE) | (noise >= 255 - _NOISE)).all() and noise[-1] > 127
+    few = len(values) < fewest_grays and not noisy
+    if not both_ends or between > _GRAY_EDGES or few:
         remedy = (
             "Name the classes and their gray codes (check: --classes; a recipe: data.classes), "
             "or save a binary mask."
