@@ -86,6 +86,13 @@ def entries(folder: Path) -> list[Path]:
     return [path for path in paths if not path.name.startswith((".", "__MACOSX"))]
 
 
+def files_below(folder: Path, depth: int) -> list[Path]:
+    """All files in a folder and those at most `depth` below it, as `walk` finds them."""
+    if not folder.is_dir():
+        return []
+    return [path for _, inside in walk(folder, depth) for path in inside if not path.is_dir()]
+
+
 def labelled_cases(folder: Path, cases: Sequence[Case], *, noun: str, labels: str) -> list[Case]:
     """The cases that have labels.
 

@@ -650,6 +650,76 @@ def _empty(folder: Path) -> Path:
     return folder / "empty"
 
 
+@pytest.mark.parametrize(
+    ("ending", "remedy"),
+    [
+        (".mgz", "Convert"),
+        (".hdr", "Convert"),
+        (".nrrd", "Convert"),
+        (".NII.BZ2", "Unpack"),
+        (".nii.zst", "Unpack"),
+        (".nii.gz.part", "Fetch again"),
+    ],
+)
+def test_a_case_in_a_form_that_is_not_read_is_named_with_what_it_costs(ending, remedy, tmp_path):
+    _write_case(tmp_path, home="BraTS2021_00001")
+    lost = tmp_path / "BraTS2021_00002"
+    lost.mkdir()
+    for role in ("flair", "t1", "t1ce", "t2", "seg"):
+        (lost / f"{lost.name}_{role}{ending}").write_bytes(b"x")
+    (tmp_path / "BraTS2021_00003").mkdir()
+    with pytest.warns(brats.BratsWarning, match=r"2 cases without NIfTI files .*00002.*00003"):
+        assert len(_find(tmp_path)) == 1
+    messages = [problem.message for problem in BRATS.check(tmp_path).problems]
+    suffix = ".part" if ending.endswith(".part") else ending.lower()
+    assert messages[0].startswith(f"{lost}: found 5 files {suffix}, expected .nii or .nii.gz; Bra")
+    assert remedy in messages[0]
+    assert "00003: found no NIfTI file" in messages[1]
+    assert "found 2 cases without NIfTI files" in messages[2]
+    assert "beside 1 case" in messages[2]
+
+
+def test_one_file_in_another_format_beside_the_others(tmp_path):
+    home = _write_case(tmp_path)
+    (home / f"{home.name}_t1.mgz").write_bytes(b"x")
+    (tmp_path / "BraTS2021.zip").write_bytes(b"x")
+    [problem] = BRATS.check(tmp_path).problems
+    assert "found 1 file .mgz, expected .nii or .nii.gz. Convert" in problem.message
+
+
+def _brain(seed: int = 0) -> np.ndarray:
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 24)] * 3, indexing="ij"))
+    noise = np.random.default_rng(seed).normal(400, 30, (24, 24, 24))
+    return np.where((grid**2).sum(0) < 0.8, noise, 0).astype(np.int16)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda image: image - 1024, "the value -1024 in"),
+        (lambda image: (image - image.mean()) / image.std(), "the value -"),
+        (lambda image: image / image.max() * 2 - 1, "the value -1 in"),
+        (
+            lambda image: image + np.where(image == 0, np.arange(24), 0),
+            "81% of the outermost voxels",
+        ),
+        (lambda image: np.pad((image + 7)[1:-1, 1:-1, 1:-1], 1), "the value 7 in"),
+    ],
+)
+def test_a_background_that_is_not_0_is_warned_of(change, found, tmp_path):
+    names = [f"BraTS2021_00001_{role}.nii.gz" for role in (*brats.MODALITIES, "seg")]
+    for seed, name in enumerate(names[:4]):
+        _write(tmp_path / name, _brain(seed))
+    _write(tmp_path / names[4], (_brain() > 450).astype(np.uint8))
+    assert BRATS.check(tmp_path).problems == []
+    _write(tmp_path / names[2], np.asarray(change(_brain().astype(float)), np.float32))
+    [problem] = BRATS.check(tmp_path).problems
+    assert problem.path.name == names[2]
+    assert f"found {found}" in problem.message
+    assert "Normalization takes all that is not 0 for brain" in problem.message
+    assert problem.severity == "warning"
+
+
 def test_good_folder_is_ok(tmp_path):
     _write_case(tmp_path)
     report = BRATS.check(tmp_path)

@@ -207,7 +207,8 @@ class TestRecognize:
             datasets.recognize(_touch(tmp_path, *files))
         text = str(caught.value)
         assert text.startswith(f"{tmp_path}: found no files with the names of a data set")
-        assert "expected one of brats, image_folders. Give the folder of the cases" in text
+        assert "expected one of brats, image_folders (brats: BraTS and" in text
+        assert "Give the folder of the cases" in text
         assert "`--dataset NAME`" in text
         for line in ("BraTS-GLI-00000-000-t2f.nii.gz", "BRATS_001.nii.gz", "masks/a.png", "image,"):
             assert line in text
@@ -215,6 +216,28 @@ class TestRecognize:
         tree = text.splitlines()[1:]
         assert max(map(len, tree)) <= 100
         assert not any("..." in line.split("|")[0].replace(", ...", "") for line in tree)
+
+    @pytest.mark.parametrize(
+        ("file", "verdict"),
+        [
+            ("BraTS2021_Training_Data.tar", r"1 file \.tar, .* Unpack the archives\."),
+            ("archive.ZIP", r"1 file \.zip, .* Unpack the archives\."),
+            ("a/VSD.Brain.XX.O.MR_T1.54512/VSD.Brain.XX.O.MR_T1.54512.mha", r"1 file \.mha.* Conv"),
+            ("data/volume_1_slice_0.h5", r"1 file \.h5, .* Convert other formats to \.nii\.gz\."),
+            ("BraTS2021_00000/BraTS2021_00000_t1.nii.gz.part", r"1 file \.part, .* Fetch again"),
+            ("1.2.840.dcm", r"1 file \.dcm, .* Convert"),
+        ],
+    )
+    def test_archives_and_foreign_formats_are_named(self, file, verdict, tmp_path):
+        with pytest.raises(DataError, match=rf"is known, but {verdict}"):
+            datasets.recognize(_touch(tmp_path, file))
+
+    def test_hidden_files_and_strays_never_decide(self, tmp_path):
+        _touch(tmp_path, "images/a.png", "._scan.nii.gz", "__MACOSX/x.nii", "atlas.nii.gz")
+        assert datasets.recognize(_touch(tmp_path, ".ipynb_checkpoints/x.nii")) == "image_folders"
+        problems = datasets.get("image_folders").check(tmp_path).problems
+        [stray] = [problem for problem in problems if ".nii" in problem.message]
+        assert "atlas.nii.gz: found another file, expected files in" in stray.message
 
     def test_files_with_foreign_names_are_still_checked_when_the_kind_is_named(self, tmp_path):
         nifti.write_volume(tmp_path / "a.nii.gz", np.ones((3, 3, 3), np.int16), np.eye(4))
@@ -230,7 +253,7 @@ class TestRecognize:
             datasets.recognize(tmp_path)
 
     def test_no_folder(self, tmp_path):
-        with pytest.raises(DataError, match="found no such folder"):
+        with pytest.raises(DataError, match=r"no such folder, .*BraTS and.*; .*images with masks"):
             datasets.recognize(tmp_path / "nowhere")
         with pytest.raises(DataError, match="found a file"):
             datasets.recognize(_touch(tmp_path, "a.nii.gz") / "a.nii.gz")

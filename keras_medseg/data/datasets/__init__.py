@@ -12,7 +12,11 @@ from typing import Any
 
 from keras_medseg.data import checks
 from keras_medseg.data.datasets.base import Dataset
+from keras_medseg.data.formats import foreign
 from keras_medseg.errors import DataError, require_choice
+
+_DEPTH = 6
+"""How many folders below the one given are looked through for what else lies there."""
 
 
 def names() -> list[str]:
@@ -54,16 +58,26 @@ def recognize(folder: Path) -> str:
             expected="one kind",
             remedy=f"Name the one that you mean, such as `--dataset {found[0]}`.",
         )
+    kinds = "; ".join(f"{name}: {_about(_class_of(name))}" for name in names())
     remedy = "Give the folder that holds the cases."
-    checks.require_folder(folder, expected="a folder with cases", remedy=remedy)
+    checks.require_folder(folder, expected=f"a folder with cases ({kinds})", remedy=remedy)
+    with checks.readable_folders():
+        others = [path for path in checks.files_below(folder, _DEPTH) if not foreign.is_text(path)]
+    remedies = foreign.remedies(others) if others else ""
     error = DataError(
         folder,
-        found="no files with the names of a data set that is known",
-        expected=f"one of {', '.join(names())}",
-        remedy="Give the folder of the cases, with the files named as below, or name the kind "
-        "(`--dataset NAME`).",
+        found="no files with the names of a data set that is known"
+        + (f", but {foreign.counted(others)}" if others else ""),
+        expected=f"one of {', '.join(names())} ({kinds})",
+        remedy=f"{remedies} Give the folder of the cases, with the files named as below, or name "
+        "the kind (`--dataset NAME`).".lstrip(),
     )
     raise checks.with_trees(error, checks.beside_listing(_examples(), folder))
+
+
+def _about(cls: type[Dataset]) -> str:
+    """The first line of a class' docstring, as a part of a sentence."""
+    return (cls.__doc__ or "").splitlines()[0].rstrip(".")
 
 
 def _class_of(name: str) -> type[Dataset]:

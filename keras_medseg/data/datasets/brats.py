@@ -11,6 +11,7 @@ names like BraTS-GLI-00000-000 (also MEN, MET, SSA). Later years have the same n
 
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,11 @@ from typing import ClassVar
 import numpy as np
 
 from keras_medseg.data import checks
+from keras_medseg.data.background import background_remark
 from keras_medseg.data.cases import Case, CaseArrays, lps_spacing_mm
 from keras_medseg.data.checks import CheckReport, Inspection, Problem, Progress, Reading
 from keras_medseg.data.datasets.base import Codes, Dataset, Listing
-from keras_medseg.data.formats import nifti
+from keras_medseg.data.formats import foreign, nifti
 from keras_medseg.data.store import StoredCase
 from keras_medseg.errors import DataError
 
@@ -46,7 +48,6 @@ MAX_DEPTH = 6
 
 _LABEL_NAMES = {EDEMA: "edema", NECROTIC: "necrotic, non-enhancing", ENHANCING: "enhancing"}
 _SEG = "seg"
-_SUFFIXES = (".nii.gz", ".nii")
 _CODES_TO_2021 = {0: BACKGROUND, 1: NECROTIC, 2: EDEMA, 4: ENHANCING}
 _CODES_2023 = {0: BACKGROUND, 1: NECROTIC, 2: EDEMA, 3: ENHANCING}
 _CODES_DECATHLON = {0: BACKGROUND, 1: EDEMA, 2: NECROTIC, 3: ENHANCING}
@@ -191,14 +192,20 @@ class Brats(Dataset):
                 with all its images is found, and `labels` is None where there is no segmentation.
 
         Raises:
-            DataError: nothing is recognized (the message shows the expected tree beside the one
-                found), or a case lacks a file or has one twice.
+            DataError: nothing recognized (with the expected tree beside the one found), a case
+                without all its files, or with a file twice.
+
+        Warns:
+            BratsWarning: cases in a form that is not read.
         """
         scan = _scan(folder)
         checks.raise_first(folder, [*chain.from_iterable(_file_errors(scan, labelled=labelled))])
         cases = [_case(found) for found in scan.cases]
         if not cases:
             raise checks.with_trees(_nothing_found(scan), _trees(scan, []))
+        if text := _passed_over(scan):
+            listed = f"`keras-medseg check {folder}` names the folders."
+            warnings.warn(f"{text} {listed}", BratsWarning, stacklevel=2)
         if labelled:
             cases = checks.labelled_cases(folder, cases, noun="case", labels="segmentations")
         return Listing(cases)
@@ -235,6 +242,9 @@ class Brats(Dataset):
         scan = _scan(folder)
         file_errors = _file_errors(scan, labelled=True)
         problems = [_unknown_file(path) for path in scan.unknown]
+        problems += [_unread_problem(unread) for unread in scan.unread]
+        if scan.cases and (text := _passed_over(scan)):
+            problems.append(Problem("-", scan.folder, text, "warning"))
         for found, errors in zip(scan.cases, file_errors):
             problems += [checks.error_of(found.id, error) for error in errors]
         cases = [_case(found) for found in scan.cases]
@@ -367,10 +377,26 @@ class _Found:
 
 
 @dataclass(frozen=True)
+class _Unread:
+    """What lies in a folder and is not read.
+
+    Attributes:
+        folder: where it lies.
+        files: in other formats than NIfTI; empty where a case's folder has none at all.
+        cases: ids of the cases that were not found because of it.
+    """
+
+    folder: Path
+    files: list[Path]
+    cases: set[str]
+
+
+@dataclass(frozen=True)
 class _Scan:
     folder: Path
     cases: list[_Found]
     unknown: list[Path]
+    unread: list[_Unread]
 
 
 def _scan(folder: Path) -> _Scan:
@@ -390,7 +416,60 @@ def _scan(folder: Path) -> _Scan:
         key = (layout.dataset, case_id, home)
         found = cases.setdefault(key, _Found(layout, case_id, home, {}))
         found.files.setdefault(role, []).append(path)
-    return _Scan(folder, [cases[key] for key in sorted(cases)], unknown)
+    known_cases = [cases[key] for key in sorted(cases)]
+    with checks.readable_folders():
+        unread = [*_unread(folder, {found.id.casefold() for found in known_cases})]
+    return _Scan(folder, known_cases, unknown, unread)
+
+
+def _unread(folder: Path, known: set[str]) -> Iterator[_Unread]:
+    """Files in other formats, and folders with the name of a case of which nothing was found.
+
+    Args:
+        folder: and those below it.
+        known: ids of the cases that were found, in lower case.
+    """
+    for parent, inside in checks.walk(folder, MAX_DEPTH):
+        inside[:] = [path for path in inside if _stem(path.name) is None]
+        files = [path for path in inside if not (path.is_dir() or foreign.is_text(path))]
+        stems = [foreign.stem(path.name) for path in files]
+        named = [_classify(parent, stem) for stem in stems]
+        ids = {found[1] for found in named if found is not None}
+        ids |= {stem for stem in (parent.name, *stems) if _is_case_id(stem)}
+        lost = {id for id in ids if id.casefold() not in known}
+        # An archive that lies beside the cases was unpacked.
+        kept = [p for p, stem in zip(files, stems) if stem in lost or not foreign.is_archive(p)]
+        if lost or kept:
+            yield _Unread(parent, kept, lost)
+
+
+def _is_case_id(name: str) -> bool:
+    return any(re.fullmatch(layout.case, name, re.IGNORECASE) for layout in _BY_NAME)
+
+
+def _passed_over(scan: _Scan) -> str:
+    """One line on the cases that are not read, or nothing."""
+    lost = sorted(set().union(*(unread.cases for unread in scan.unread)))
+    if not lost:
+        return ""
+    names = ", ".join(lost[:4]) + (", ..." if len(lost) > 4 else "")
+    files = [path for unread in scan.unread if unread.cases for path in unread.files]
+    found = f"{checks.plural(len(lost), 'case')} without NIfTI files ({names})"
+    if files:
+        found += f": {foreign.counted(files)}"
+    return (
+        f"{scan.folder}: found {found}, expected .nii or .nii.gz. They are passed over beside "
+        f"{checks.plural(len(scan.cases), 'case')} that are read."
+    )
+
+
+def _unread_problem(unread: _Unread) -> Problem:
+    """A warning that says what lies in a folder and is not read."""
+    found = foreign.counted(unread.files) or "no NIfTI file"
+    cost = f"; {', '.join(sorted(unread.cases))} is passed over" if unread.cases else ""
+    remedy = foreign.remedies(unread.files) if unread.files else "Fetch the case again."
+    text = f"{unread.folder}: found {found}, expected .nii or .nii.gz{cost}. {remedy}"
+    return Problem("-", unread.folder, text, "warning")
 
 
 def _nifti_files(folder: Path) -> Iterator[tuple[Path, str, Path]]:
@@ -406,7 +485,7 @@ def _nifti_files(folder: Path) -> Iterator[tuple[Path, str, Path]]:
 
 
 def _stem(name: str) -> str | None:
-    for suffix in _SUFFIXES:
+    for suffix in foreign.NIFTI:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return None
@@ -500,11 +579,17 @@ def _unknown_codes(found: _Found) -> Iterator[DataError]:
 
 
 def _nothing_found(scan: _Scan) -> DataError:
+    others = checks.files_below(scan.folder, MAX_DEPTH)
+    others = [path for path in others if not foreign.is_text(path) and _stem(path.name) is None]
     return DataError(
         scan.folder,
-        found=checks.plural(len(scan.unknown), "NIfTI file") + " and no case with a name of BraTS",
-        expected=f"cases of {', '.join(_LAYOUTS)} at most {MAX_DEPTH} folders below",
-        remedy="Give the folder of the cases, with the files named as they were published.",
+        found=checks.plural(len(scan.unknown), "NIfTI file")
+        + (f", {foreign.counted(others)}" if others else "")
+        + " and no case with a name of BraTS",
+        expected=f"cases of {', '.join(_LAYOUTS)} as .nii or .nii.gz, at most {MAX_DEPTH} folders "
+        "below",
+        remedy="Give the folder of the cases, with the files named as they were published."
+        + (f" {foreign.remedies(others)}" if others else ""),
     )
 
 
@@ -524,7 +609,7 @@ def _read(case: Case) -> Reading:
     for volume in images:
         errors = [*_brain_errors(volume)]
         reading.errors += errors
-        remarks = volume.header.remarks if errors else volume.remarks
+        remarks = volume.header.remarks if errors else _image_remarks(volume)
         reading.remarks += [(volume.header.path, remark) for remark in remarks]
     if truth is not None:
         reading.labels = _read_labels(truth, case.dataset, reading)
@@ -566,6 +651,17 @@ def _brain_errors(volume: nifti.Volume) -> Iterator[DataError]:
         which = "" if array.ndim == 3 else f" in channel {', '.join(empty)}"
         found, expected = f"no brain voxels{which} (all are 0)", "a skull-stripped image"
         yield DataError(path, found=found, expected=expected, remedy="Fetch the file again.")
+
+
+def _image_remarks(volume: nifti.Volume) -> tuple[str, ...]:
+    """What is odd about a sound image: its header, its voxels, its background."""
+    path, array = volume.header.path, volume.array
+    channels = {"": array} if array.ndim == 3 else dict(zip("0123", np.moveaxis(array, 3, 0)))
+    constant = len(volume.remarks) > len(volume.header.remarks)
+    if constant:
+        return volume.remarks
+    remarks = (background_remark(values, path, name) for name, values in channels.items())
+    return (*volume.remarks, *filter(None, remarks))
 
 
 def _read_labels(truth: nifti.Volume, dataset: str, reading: Reading) -> np.ndarray | None:

@@ -46,7 +46,7 @@ from keras_medseg.data import checks
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.checks import CheckReport, Inspection, Problem, Progress, Reading
 from keras_medseg.data.datasets.base import Codes, Dataset, Listing
-from keras_medseg.data.formats import image_files, masks
+from keras_medseg.data.formats import foreign, image_files, masks
 from keras_medseg.data.formats.manifest import read_manifest
 from keras_medseg.data.store import StoredCase
 from keras_medseg.errors import DataError
@@ -169,14 +169,19 @@ class ImageFolders(Dataset):
             The cases, and their sides if a manifest has the column split.
 
         Raises:
-            DataError: nothing is recognized (the message shows the expected tree beside the one
-                found), more than one data set, or an error in the module's table.
+            DataError: nothing recognized (with the expected tree beside the one found), more than
+                one data set, or a folder or manifest that the module's table calls an error.
+
+        Warns:
+            ImageWarning: files beside the images that are not read.
         """
         scan = _scan(folder)
         errors = [*scan.errors, *chain.from_iterable(map(_file_errors, scan.found))]
         checks.raise_first(folder, errors)
         if not scan.found:
             raise checks.with_trees(_nothing_found(scan), _trees(scan))
+        if scan.unread:
+            warnings.warn(_passed_over(scan), ImageWarning, stacklevel=2)
         cases = [found.case for found in scan.found]
         if labelled:
             cases = checks.labelled_cases(folder, cases, noun="image", labels="masks")
@@ -365,9 +370,10 @@ class _Scan:
         folder: the folder, or the path of a manifest.
         layout: a key of _TREES; None if no layout was recognized.
         found: the cases.
-        errors: those that do not belong to a single case.
-        remarks: (file, message) of what is unusual.
-        sides: case id -> "training" or "validation", if a manifest says so.
+        errors: of no single case.
+        remarks: (file, message) of what is odd.
+        unread: files among the images and masks that are no images.
+        sides: case id -> "training" or "validation", where a manifest says so.
     """
 
     folder: Path
@@ -375,6 +381,7 @@ class _Scan:
     found: list[_Found] = field(default_factory=list)
     errors: list[DataError] = field(default_factory=list)
     remarks: list[tuple[Path, str]] = field(default_factory=list)
+    unread: list[Path] = field(default_factory=list)
     sides: dict[str, str] = field(default_factory=dict)
 
 
@@ -453,6 +460,11 @@ def _scan_homes(scan: _Scan, homes: Sequence[tuple[str, Path]]) -> None:
         _scan_isic(scan, [folder for _, folder in homes])
     elif homes:
         scan.layout = homes[0][0]
+        scan.remarks += [
+            _stray(path, "files in the folders of the layout alone")
+            for path in checks.entries(homes[0][1])
+            if not (path.is_dir() or foreign.is_text(path) or foreign.is_archive(path))
+        ]
         (_scan_cvc if scan.layout == CVC else _scan_pairs)(scan, homes[0][1])
 
 
@@ -544,11 +556,21 @@ def _image_files(scan: _Scan, folder: Path) -> Iterator[Path]:
         if _is_image(path):
             yield path
         elif path.suffix.lower() not in _TEXTS:
+            scan.unread.append(path)
             scan.remarks.append(_stray(path, f"a name ending in {', '.join(image_files.SUFFIXES)}"))
 
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in image_files.SUFFIXES and not path.is_dir()
+
+
+def _passed_over(scan: _Scan) -> str:
+    """One line on the files among the images that are not read."""
+    found = f"{foreign.counted(scan.unread)} among the images, such as {scan.unread[0].name}"
+    expected = f"names ending in {', '.join(image_files.SUFFIXES)}"
+    cost = f"up to {checks.plural(len(scan.unread), 'case')} may be missing"
+    listed = f"`keras-medseg check {scan.folder}` names them."
+    return f"{scan.folder}: found {found}, expected {expected}; {cost}. {listed}"
 
 
 def _stray(path: Path, expected: str) -> tuple[Path, str]:
