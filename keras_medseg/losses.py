@@ -325,11 +325,68 @@ class _Loss(keras.losses.Loss):
         self.check(**self.options)
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        y_true = _fitted(y_true, y_pred, len(self.options.get("output_weights", ())))
         return self.function(y_true, y_pred, **self.options)
 
     def get_config(self) -> dict[str, Any]:
         own = {key: list(v) if isinstance(v, tuple) else v for key, v in self.options.items()}
         return {**super().get_config(), **own}
+
+
+def _fitted(
+    y_true: keras.KerasTensor, y_pred: keras.KerasTensor, weights: int
+) -> keras.KerasTensor:
+    """y_true with the axes of y_pred, or a refusal: broadcast, they would give another number.
+
+    As Keras' own losses do, a missing last axis of one channel is added and a needless one dropped;
+    class numbers do not stand for channels.
+
+    Args:
+        y_true: (N, ..., R), or without its channel axis; a size may be unknown.
+        y_pred: (N, ..., C).
+        weights: number of outputs that y_pred may have, or of channels; 0 where it has one output.
+
+    Raises:
+        ValueError: other shapes, or labels outside of 0 to 1.
+    """
+    wanted = tuple(y_pred.shape)
+    unknown = wanted[-1] // weights if weights and weights < wanted[-1] else wanted[-1]
+    try:
+        found = tuple(y_true.shape)
+    except ValueError:  # TensorFlow's, where not even the number of axes is known
+        return ops.reshape(y_true, (*ops.shape(y_pred)[:-1], unknown))
+    if len(found) == len(wanted) - 1 and wanted[-1] == 1:
+        y_true, found = ops.expand_dims(y_true, -1), (*found, 1)
+    elif len(found) == len(wanted) + 1 and found[-1] == 1:
+        y_true, found = ops.squeeze(y_true, -1), found[:-1]
+    if len(found) == len(wanted) and found[-1] is None:
+        y_true = ops.reshape(y_true, (*ops.shape(y_pred)[:-1], unknown))
+        found = (*found[:-1], unknown)
+    sizes = zip(found[:-1], wanted[:-1])
+    same = all(size == other or None in (size, other) for size, other in sizes)
+    fits = found[-1:] == wanted[-1:] or (weights > 0 and found[-1:] < wanted[-1:])
+    if len(found) != len(wanted) or not same or not fits:
+        raise ValueError(
+            f"y_true: found shape {tuple(y_true.shape)}, expected {wanted}, that of y_pred, with "
+            "one channel for each class. Turn class numbers into channels (keras.ops.one_hot)."
+        )
+    _require_shares(y_true)
+    return y_true
+
+
+def _require_shares(y_true: keras.KerasTensor) -> None:
+    """Refuse class numbers and gray codes, where values are at hand: not while a step is traced."""
+    if hasattr(y_true, "graph"):  # TensorFlow's, while it traces
+        return
+    try:
+        values = ops.convert_to_numpy(y_true)
+    except Exception:  # each backend has its own for a tensor without values
+        return
+    if values.size and not (values.min() >= 0 and values.max() <= 1):
+        raise ValueError(
+            f"y_true: found {values.min():g} to {values.max():g}, expected 0 to 1 in a channel for "
+            "each class. Turn class numbers into channels (keras.ops.one_hot)."
+        )
 
 
 def _defaults(function: Callable) -> dict[str, Any]:

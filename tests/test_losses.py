@@ -460,3 +460,58 @@ def test_dice_and_focal_computes_in_float32():
     assert float(loss(y_true, half)) == pytest.approx(
         float(loss(y_true, np.float32(half))), rel=1e-6
     )
+
+
+def _options(name, channels):
+    return {"output_weights": (1.0,) * channels} if name == "cross_entropy_and_dice" else {}
+
+
+def _probabilities(channels, batch=1):
+    rng = np.random.default_rng(channels)
+    y_pred = rng.uniform(0.05, 0.95, (batch, 16, 16, channels)).astype("float32")
+    return (rng.uniform(size=y_pred.shape) > 0.7).astype("float32"), y_pred
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_labels_without_their_channel_axis_are_expanded_as_keras_does(name, batch):
+    y_true, y_pred = _probabilities(1, batch)
+    value = _numpy(losses.get(name)(y_true, y_pred))
+    assert _numpy(losses.get(name)(y_true[..., 0], y_pred)) == value
+    assert _numpy(losses.get(name)(y_true[..., None], y_pred)) == value
+    keras_own = keras.losses.BinaryCrossentropy()
+    own = _numpy(keras_own(y_true[..., 0], y_pred))
+    np.testing.assert_allclose(own, _numpy(keras_own(y_true, y_pred)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: y.argmax(-1)[..., None],  # class numbers
+        lambda y: y.argmax(-1),
+        lambda y: y[:1],  # would be broadcast
+        lambda y: y[:, :1],
+        lambda y: y * 255,
+    ],
+)
+def test_labels_that_would_be_broadcast_are_refused(change, name):
+    y_true, y_pred = _probabilities(4, batch=2)
+    loss = losses.get(name, **_options(name, 4))
+    loss(y_true, y_pred)
+    with pytest.raises(ValueError, match=r"y_true: found .*expected"):
+        loss(change(y_true).astype("float32"), y_pred)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.data")
+@pytest.mark.parametrize("name", losses.LOSSES)
+@pytest.mark.parametrize("shape", [(None, 16, 16, None), (None, 16, 16), None])
+def test_labels_of_unknown_shape_are_trained_on(name, shape):
+    import tensorflow as tf
+
+    y_true, y_pred = _probabilities(1, batch=2)
+    loss = losses.get(name)
+    spec = [tf.TensorSpec(shape), tf.TensorSpec((None, 16, 16, 1))]
+    traced = tf.function(lambda y, p: loss(y, p), input_signature=spec)
+    labels = y_true[..., 0] if shape is not None and len(shape) == 3 else y_true
+    np.testing.assert_allclose(traced(labels, y_pred), loss(y_true, y_pred), rtol=1e-6)
