@@ -1,6 +1,5 @@
 """Read files with errors that say what to do, and write them atomically."""
 
-import fcntl
 import io
 import json
 import logging
@@ -9,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from filelock import FileLock, Timeout
 
 from keras_medseg.errors import DataError
 
@@ -97,11 +98,14 @@ def locked(folder: Path, purpose: str) -> Iterator[None]:
             processes print it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # The kernel drops the lock when its process dies, so no lock is ever stale.
-    with open(folder / "lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.warning("%s: another process %s; waiting for it.", folder, purpose)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    # The operating system drops the lock when its process dies, so no lock is ever stale.
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        _log.warning("%s: another process %s; waiting for it.", folder, purpose)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

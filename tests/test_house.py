@@ -33,6 +33,17 @@ def test_the_top_level_shows_the_architecture():
         assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
+def test_nothing_is_imported_that_one_system_alone_has():
+    """Without a guard; Windows has none of them."""
+    posix = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "syslog"}
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = [a.name for node in tree.body if isinstance(node, ast.Import) for a in node.names]
+        names += [str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)]
+        assert posix.isdisjoint(names), path
+        assert "os.uname" not in path.read_text(), path
+
+
 def test_every_module_says_what_it_is_for():
     for path in SOURCES:
         assert ast.get_docstring(ast.parse(path.read_text())), path

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +10,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import keras
+import psutil
 
 from keras_medseg import progress
 from keras_medseg.files import write_json
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort
+
+try:
+    import resource
+except ImportError:
+    resource = None  # type: ignore[assignment]
 
 PACKAGES = ("keras", "tensorflow", "jax", "numpy", "scipy", "nibabel", "pandas", "keras_medseg")
 
@@ -56,8 +61,11 @@ def recorded(
 
 
 def peak_memory_gb() -> dict[str, float]:
-    """Peak resident memory so far, of this process and of the largest decoding process."""
-    scale = 1 if os.uname().sysname == "Darwin" else 1024
+    """Largest resident memory so far: of this process, and of the largest decoding process."""
+    if resource is None:  # Windows, which keeps no account of processes that have ended
+        peak_bytes = psutil.Process().memory_info().peak_wset
+        return {"peak_memory_gb_main": round(peak_bytes / 1e9, 2)}
+    scale = 1 if platform.system() == "Darwin" else 1024
     who = {"main": resource.RUSAGE_SELF, "decoding": resource.RUSAGE_CHILDREN}
     found = {name: resource.getrusage(of).ru_maxrss * scale / 1e9 for name, of in who.items()}
     return {f"peak_memory_gb_{name}": round(value, 2) for name, value in found.items()}
