@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_medseg import __version__
 
@@ -25,9 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     arguments.line = shlex.join(["keras-medseg", *argv])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no device chatter
-    # A warning about a file is one line to a user, without the module and its source.
-    warnings.formatwarning = lambda message, *_, **__: f"keras-medseg: warning: {message}\n"
+    usual, warnings.formatwarning = warnings.formatwarning, _one_line
     try:
+        if arguments.command in (models, train, predict, report, export):
+            from keras_medseg import registry
+
+            registry.check_versions()  # in one line what would be many
         return arguments.command(arguments) or 0
     except (ValueError, OSError, ImportError) as error:
         print(f"keras-medseg: {error}", file=sys.stderr)
@@ -37,6 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         ending = "The same command goes on from here." if resumes else "Nothing is half-written."
         print(f"\nStopped. {ending}", file=sys.stderr)
         return 130
+    finally:
+        warnings.formatwarning = usual
+
+
+def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    """A warning as a user reads it, without the module that gave it and its source."""
+    return f"keras-medseg: warning: {message}\n"
 
 
 def models(arguments: argparse.Namespace) -> None:

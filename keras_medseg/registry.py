@@ -7,14 +7,17 @@ used, so that a file that cannot be imported breaks only that network.
 
 import importlib
 import inspect
+import json
 import os
 import pkgutil
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
 
 # As in setup.cfg; a test compares them.
 MINIMUM_VERSIONS = {"keras": (3, 12), "tensorflow": (2, 20)}
-# How a network was compared with its original, in the words of `describe`.
+BACKENDS = ("tensorflow", "jax", "torch")
+# Keras' own for inference alone; whether they do what a network needs, Keras says itself.
+_OTHER_BACKENDS = ("numpy", "openvino")
+# What ties a network to its original, in the words of `describe`.
 PARITIES = {
     "golden": "golden: with the same weights, the code named as source gives the same output",
     "count": "count: the paper, or its authors' code, has the same number of parameters",
@@ -120,10 +126,13 @@ def build(name: str, **options: Any) -> "keras.Model":
         The network, with new weights.
 
     Raises:
-        ValueError: unknown name, unknown option, or an invalid value.
-        ImportError: Keras or TensorFlow is too old, or the file of the network cannot be imported.
+        ValueError: unknown name, unknown option, a value that the builder refuses, or a Keras that
+            is set to channels first.
+        ImportError: Keras or its backend is too old or not installed, or the network's file cannot
+            be imported.
     """
     entry = _find(name)
+    _require_channels_last()
     accepted = _options(entry.builder)
     for option in options:
         require_choice(f"option of {name}", option, accepted)
@@ -194,13 +203,15 @@ def describe(name: str) -> str:
 
 
 def check_versions() -> None:
-    """Check the versions of Keras and, if it is the backend, TensorFlow against MINIMUM_VERSIONS.
+    """Check that Keras and its backend are there, and their versions against MINIMUM_VERSIONS.
+
+    Keras is not imported.
 
     Raises:
-        ImportError: one line with the version found, the one needed, and the command to upgrade.
+        ImportError: one line with what was found, what is needed, and the command that mends it.
     """
     packages = ["keras"]
-    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+    if _require_backend() == "tensorflow":
         packages.append("tensorflow")
     for package in packages:
         try:
@@ -214,6 +225,37 @@ def check_versions() -> None:
                 f"{package}: found version {found}, expected {bound} or newer. "
                 f"Run: python -m pip install --upgrade '{package}>={bound}'"
             )
+
+
+def _require_backend() -> str:
+    """The backend that Keras will take, by the variable or by its file of settings."""
+    path = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")).expanduser() / "keras.json"
+    try:
+        chosen = json.loads(path.read_text()).get("backend", "tensorflow")
+    except (OSError, ValueError, AttributeError):  # as for Keras, no settings
+        chosen = "tensorflow"
+    where = str(path)
+    if os.environ.get("KERAS_BACKEND"):
+        where, chosen = "KERAS_BACKEND", os.environ["KERAS_BACKEND"]
+    expected = f"expected one of {', '.join(BACKENDS)}"
+    if chosen not in (*BACKENDS, *_OTHER_BACKENDS):
+        raise ImportError(f"{where}: found {chosen!r}, {expected}. Unset it, or name one of them.")
+    if chosen not in sys.modules and chosen != "numpy" and find_spec(chosen) is None:
+        raise ImportError(
+            f"{where}: found {chosen!r}, which is not installed, {expected} that is. Unset it, or "
+            f"run: python -m pip install {chosen}"
+        )
+    return chosen
+
+
+def _require_channels_last() -> None:
+    # By name, as nothing here imports Keras before a network's file does.
+    found = importlib.import_module("keras").config.image_data_format()
+    if found != "channels_last":
+        raise ValueError(
+            f"image_data_format: found {found!r} (in keras.json), expected 'channels_last'. Change "
+            "it there, or call keras.config.set_image_data_format('channels_last') first."
+        )
 
 
 def _require_shape(found: object, example: tuple[int, ...]) -> None:

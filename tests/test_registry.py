@@ -205,5 +205,55 @@ def test_most_networks_to_compare_with_are_checked_as_the_readme_says():
     assert len([card for card in others if card.compared_in]) > len(others) / 2
     assert len([card for card in others if card.parity != "rebuilt"]) > len(others) / 2
     text = " ".join((ROOT / "README.md").read_text().split())
-    assert "networks that the papers compare themselves with are included too, and some" in text
-    assert "Most of them were checked against their originals" in text
+    assert "Twelve networks that the papers compare" in text
+    assert "and three of their kin" in text
+    assert "Thirteen of the fifteen" in text
+    assert "eleven other networks" in text
+
+
+@pytest.mark.parametrize(
+    ("backend", "verdict"),
+    [
+        ("tf", r"KERAS_BACKEND: found 'tf', expected one of tensorflow, jax, torch\. Unset it"),
+        ("theano", r"KERAS_BACKEND: found 'theano', expected one of"),
+        ("openvino", r"KERAS_BACKEND: found 'openvino', which is not installed, .*pip install ope"),
+    ],
+)
+def test_a_backend_that_is_not_there_is_named(backend, verdict, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    monkeypatch.setattr(registry, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=verdict) as caught:
+        registry.card("unet")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_backend_of_the_file_of_settings_is_named_with_its_place(tmp_path, monkeypatch):
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    registry.check_versions()
+    for text in ("", "[]", "{}"):
+        (tmp_path / "keras.json").write_text(text)
+        registry.check_versions()
+    (tmp_path / "keras.json").write_text('{"backend": "theano"}')
+    with pytest.raises(ImportError, match=r"keras\.json: found 'theano', expected one of"):
+        registry.check_versions()
+
+
+def test_the_command_line_says_it_in_one_line(capsys, monkeypatch):
+    from keras_medseg import cli
+
+    monkeypatch.setenv("KERAS_BACKEND", "tf")
+    for command in (["models"], ["predict", "run", "data", "out"], ["export", "a", "b"]):
+        assert cli.main(command) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_channels_first_is_refused_by_its_setting():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(
+            ValueError, match=r"image_data_format: found 'channels_first' .*keras\.j"
+        ):
+            keras_medseg.build("unet")
+    finally:
+        keras.config.set_image_data_format("channels_last")
