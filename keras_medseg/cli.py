@@ -76,6 +76,11 @@ def prepare(arguments: argparse.Namespace) -> None:
     from keras_medseg.data import store
     from keras_medseg.progress import progress_bar
 
+    if arguments.store.resolve() == arguments.data.resolve():
+        raise ValueError(
+            f"{arguments.store}: found the folder of the cases, expected one of its own for the "
+            "store. Choose another one."
+        )
     dataset = _dataset(arguments)
     cases = dataset.find(arguments.data, labelled=not arguments.unlabelled).cases
     with progress_bar("decoding cases") as progress:
@@ -125,18 +130,23 @@ def predict(arguments: argparse.Namespace) -> None:
     from keras_medseg.runs.run_folder import RunFolder
 
     run = RunFolder(arguments.run)
-    print(predict_folder(run, arguments.data, arguments.out, arguments.variant))
+    print(
+        predict_folder(
+            run, arguments.data, arguments.out, arguments.variant, overwrite=arguments.overwrite
+        )
+    )
 
 
 def score(arguments: argparse.Namespace) -> None:
     """Score a folder of predicted label maps against the cases' annotations."""
-    from keras_medseg.evaluation.score_folder import score_folder
+    from keras_medseg.evaluation.score_folder import score_folder, summary
     from keras_medseg.files import write_atomic
 
-    table = score_folder(
-        arguments.predictions, arguments.data, _dataset(arguments), arguments.regions
-    )
+    dataset = _dataset(arguments)
+    table = score_folder(arguments.predictions, arguments.data, dataset, arguments.regions)
     write_atomic(arguments.out, table.to_csv(index=False).encode())
+    print(f"mean and 95 % interval over {table['case'].nunique()} cases:")
+    print(summary(table, dataset.metrics))
     print(f"{arguments.out}: {len(table)} rows")
 
 
@@ -149,6 +159,12 @@ def report(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Export a trained network (model.keras) for use without this package."""
+    if arguments.model.is_dir():
+        inside = sorted(str(path) for path in arguments.model.rglob("model.keras"))
+        raise ValueError(
+            f"{arguments.model}: found a folder, expected the file model.keras of one network. "
+            f"Name it{': ' + ', '.join(inside[:4]) if inside else ''}."
+        )
     from keras_medseg.inference import export
 
     print(export.export(arguments.model, arguments.out, arguments.format))
@@ -260,6 +276,7 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("data", type=Path)
     sub.add_argument("out", type=Path)
     sub.add_argument("--variant", help="which of the run's variants (default: the first)")
+    sub.add_argument("--overwrite", action="store_true", help="predict again what is there")
     sub = _add(commands, score)
     sub.add_argument("predictions", type=Path)
     sub.add_argument("data", type=Path)

@@ -65,7 +65,7 @@ def test_check_takes_the_gray_codes_of_a_masks_classes(tmp_path, capsys):
     write_images(tmp_path, cases=2, layout="knee", size=(64, 64))
     named = ["ligament=204", "background=51,102,153,255"]
     assert cli.main(["check", str(tmp_path)]) == 1
-    assert "check: --classes" in " ".join(capsys.readouterr().out.split())
+    assert "(--classes, or" in " ".join(capsys.readouterr().out.split())
     assert cli.main(["check", str(tmp_path), "--classes", *named]) == 0
     assert cli.main(["check", str(tmp_path), "--classes", named[0]]) == 1
     capsys.readouterr()
@@ -129,3 +129,14 @@ def test_a_data_set_can_be_named_and_is_refused_where_it_is_unknown(tmp_path, ca
     assert "expected one of: brats, image_folders" in capsys.readouterr().err
     assert cli.main(["check", str(tmp_path), "--dataset", "brats", "--classes", "a=1"]) == 1
     assert "classes" in capsys.readouterr().err
+
+
+def test_a_store_among_the_data_and_a_run_for_a_network_are_refused(tmp_path, capsys):
+    (tmp_path / "training/main-WT").mkdir(parents=True)
+    (tmp_path / "training/main-WT/model.keras").write_bytes(b"x")
+    assert cli.main(["prepare", str(tmp_path), str(tmp_path)]) == 1
+    assert "found the folder of the cases, expected one of its own" in capsys.readouterr().err
+    assert cli.main(["export", str(tmp_path), str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "expected the file model.keras of one network" in error
+    assert "training/main-WT/model.keras" in error

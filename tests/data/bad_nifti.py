@@ -243,7 +243,11 @@ WARNED = [
     ),
     _field("sform_against_qform", "sform and qform", "set both", **_TURNED),
     _field(
-        "nan_qform_beside_sform", "sform and qform", "set both", qform_code=1, pixdim=(NAN,) * 8
+        "nan_qform_beside_sform",
+        "a qform that cannot be used",
+        "set both",
+        qform_code=1,
+        pixdim=(NAN,) * 8,
     ),
     _field("no_orientation", "sform_code 0 and qform_code 0", "set sform or qform", sform_code=0),
 ]

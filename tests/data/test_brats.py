@@ -683,6 +683,7 @@ def test_one_file_in_another_format_beside_the_others(tmp_path):
     home = _write_case(tmp_path)
     (home / f"{home.name}_t1.mgz").write_bytes(b"x")
     (tmp_path / "BraTS2021.zip").write_bytes(b"x")
+    store.prepare(_find(tmp_path), BRATS.read, tmp_path / "store", workers=1)
     [problem] = BRATS.check(tmp_path).problems
     assert "found 1 file .mgz, expected .nii or .nii.gz. Convert" in problem.message
 
@@ -718,6 +719,32 @@ def test_a_background_that_is_not_0_is_warned_of(change, found, tmp_path):
     assert f"found {found}" in problem.message
     assert "Normalization takes all that is not 0 for brain" in problem.message
     assert problem.severity == "warning"
+
+
+@pytest.mark.parametrize(("moved", "accepted"), [(1.53e-5, True), (0.0157, True), (0.05, False)])
+def test_labels_that_a_header_has_moved_are_rounded(moved, accepted, tmp_path):
+    case = _only(_find(_write_case(tmp_path)))
+    codes = nifti.load(case.labels).array
+    nifti.write_volume(case.labels, (codes * (1 + moved / 4)).astype(np.float32), LPS)
+    if not accepted:
+        with pytest.raises(DataError, match=r"found label .* Number the labels as BraTS2021 does"):
+            BRATS.read_labels(case.labels, case)
+        with pytest.raises(DataError, match="found label"):
+            BRATS.read(case)
+        return
+    with pytest.warns(brats.BratsWarning, match="beside whole numbers, expected whole ones"):
+        np.testing.assert_array_equal(BRATS.read_labels(case.labels, case), _labels())
+    with pytest.warns(brats.BratsWarning, match="beside whole numbers, expected whole ones"):
+        np.testing.assert_array_equal(BRATS.read(case).labels, _labels())
+
+
+def test_a_link_to_nowhere_is_named_by_the_store_too(tmp_path):
+    home = _write_case(tmp_path / "data")
+    path = home / f"{home.name}_t1.nii.gz"
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"a link to .*nowhere, which does not exist"):
+        store.prepare(_find(tmp_path / "data"), BRATS.read, tmp_path / "store", workers=1)
 
 
 def test_good_folder_is_ok(tmp_path):

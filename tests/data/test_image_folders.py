@@ -248,6 +248,26 @@ class TestWhatLiesOnDisk:
         _write_pairs(tmp_path, ["a", "A"])
         self.refused(tmp_path, r"the names .*A\.png and .*a\.png, expected different names")
 
+    def test_a_mask_may_be_named_in_another_case_and_with_accents_apart(self, tmp_path):
+        for image, mask in (("IMG0", "img0"), ("pol\u00fdp", "poly\u0301p"), ("B", "b_mask")):
+            image_files.write(tmp_path / f"images/{image}.png", corpus.gray())
+            image_files.write(tmp_path / f"masks/{mask}.png", corpus.disc())
+        cases = _find(tmp_path)
+        assert sorted(case.id for case in cases) == ["B", "IMG0", "pol\u00fdp"]
+        assert all(case.labels is not None for case in cases)
+
+    def test_an_error_of_the_folder_is_not_followed_by_another(self, tmp_path):
+        _write_cvc(tmp_path / "PNG")
+        _write_cvc(tmp_path / "TIF")
+        assert len(IMAGES.check(tmp_path).problems) == 1
+
+    def test_a_link_to_nowhere(self, tmp_path):
+        path = _write_pairs(tmp_path, "ab") / "images/b.png"
+        path.unlink()
+        path.symlink_to(tmp_path / "nowhere")
+        with pytest.raises(DataError, match=r"b\.png: found a link to .*nowhere, which does not"):
+            store.prepare(_find(tmp_path), IMAGES.read, tmp_path / "store", workers=1)
+
     def test_frame_outside_of_every_sequence(self, tmp_path):
         _write_cvc(tmp_path, frames=(1, 13))
         self.refused(tmp_path, r"13\.tif: found frame 13 in 0 sequences, expected one")
@@ -277,7 +297,7 @@ class TestWhatLiesOnDisk:
                 "images/b.png,masks/b.png,g,held_out\n",
                 "group g on both sides",
             ),
-            ("image,mask\n" + "images/a.png,masks/a.png\n" * 2, "the names .* different names"),
+            ("image,mask\n" + "images/a.png,masks/a.png\n" * 2, "2 rows for .*a.png, expected one"),
         ],
     )
     def test_manifest(self, text, verdict, tmp_path):

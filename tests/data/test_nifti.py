@@ -377,3 +377,24 @@ def test_real_case_as_nibabel_reads_it():
     assert array.shape == (240, 240, 155)
     assert np.array_equal(array, np.asanyarray(other.dataobj))
     assert np.array_equal(affine, other.affine)
+
+
+@pytest.mark.parametrize("sform_code", [0, 1])
+def test_a_qfac_of_0_is_1(sform_code, tmp_path):
+    """nifti1.h: "if qfac (pixdim[0]) is 0, set it to 1"."""
+    path = tmp_path / "x.nii"
+    nifti.write_volume(path, np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4))
+    content = bytearray(path.read_bytes())
+    content[76:80] = bytes(4)  # pixdim[0]
+    content[254:256] = sform_code.to_bytes(2, "little")
+    path.write_bytes(content)
+    header = nifti.read_header(path)
+    np.testing.assert_array_equal(header.affine, np.eye(4))
+    assert header.remarks == ()
+
+
+def test_voxels_beyond_float32_are_refused(tmp_path):
+    path = tmp_path / "x.nii.gz"
+    nifti.write_volume(path, np.array([[[0, 1e302]]]), np.eye(4))
+    with pytest.raises(nifti.NiftiError, match=r"voxels from 0 to 1e\+302, expected numbers of f"):
+        nifti.load(path)

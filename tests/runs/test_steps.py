@@ -1,5 +1,7 @@
 """From a folder to scores, on a small synthetic data set with the recipe of a small network."""
 
+import gzip
+import json
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -128,7 +130,8 @@ def test_unlabelled_cases_are_predicted(finished, folder, tmp_path):
     one = nib.load(tmp_path / "out" / f"{case.name}.nii.gz")
     other = nib.load(run.path / "predictions" / "main" / f"{case.name}.nii.gz")
     np.testing.assert_array_equal(one.dataobj, other.dataobj)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{case.name}.nii.gz"]
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == [f"{case.name}.nii.gz", "predictions.json"]
 
 
 def test_a_variant_predicts_as_its_own_recipe_reads(finished, folder, tmp_path):
@@ -182,15 +185,51 @@ def test_a_case_that_cannot_be_read_does_not_keep_the_others_back(finished, fold
     damaged = next((tmp_path / "new").rglob(f"{cohort.validation[0]}_t1ce.nii*"))
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:-20])
-    with pytest.raises(DataError, match=rf"3 of 4 label maps.*{damaged.name}"):
+    with pytest.raises(DataError, match=rf"(?s)3 of 4 label maps.*{damaged.name}"):
         predict_folder(run, tmp_path / "new", tmp_path / "out")
-    written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.gz")}
     assert len(written) == 3
     damaged.write_bytes(whole)
     predict_folder(run, tmp_path / "new", tmp_path / "out")
-    again = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    again = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.gz")}
     assert len(again) == 4
     assert {name: again[name] for name in written} == written
+
+
+def test_a_case_without_a_modality_does_not_keep_the_others_back(finished, folder, tmp_path):
+    run, cohort, _ = finished
+    shutil.copytree(folder, tmp_path / "new")
+    next((tmp_path / "new").rglob(f"{cohort.validation[0]}_t1ce.nii*")).unlink()
+    with pytest.raises(DataError, match=rf"(?s)3 of 4 label maps.*no {cohort.validation[0]}_t1ce"):
+        predict_folder(run, tmp_path / "new", tmp_path / "out")
+    assert len([*(tmp_path / "out").glob("*.gz")]) == 3
+
+
+def test_a_folder_of_other_predictions_is_refused_or_overwritten(finished, folder, tmp_path):
+    run, cohort, _ = finished
+    out = tmp_path / "out"
+    cleaned = small_recipe({"predict.smallest_component": 1.0})
+    other = begin(tmp_path / "run", cohort, {"main": RECIPE, "cleaned": cleaned})
+    shutil.copytree(run.path / "training", tmp_path / "run" / "training")
+    predict_folder(run, folder, out)
+    record = json.loads((out / "predictions.json").read_text())
+    assert record["run"] == str(run.path.resolve())
+    assert record["variant"] == "main"
+    assert set(record["weights_sha256"]) == {"WT", "TC", "ET"}
+    assert record["options"]["predict"]["smallest_component"] == 0.0
+    assert len(record["cases"]) == 4
+    before = (out / record["cases"][0]).stat().st_mtime_ns
+    predict_folder(other, folder, out, "main")  # equal weights and options
+    with pytest.raises(DataError, match=r"found label maps .* another variant, .*--overwrite"):
+        predict_folder(other, folder, out, "cleaned")
+    assert (out / record["cases"][0]).stat().st_mtime_ns == before
+    (out / "old.nii.gz").write_bytes(b"another tool's")
+    predict_folder(other, folder, out, "cleaned", overwrite=True)
+    assert (out / record["cases"][0]).stat().st_mtime_ns > before
+    assert (out / "old.nii.gz").exists()
+    (out / "predictions.json").unlink()
+    with pytest.raises(DataError, match=r"and no predictions\.json that says how"):
+        predict_folder(run, folder, out)
 
 
 def test_a_network_that_was_not_trained_is_named(tmp_path):
@@ -293,8 +332,26 @@ def test_a_prediction_on_another_grid_is_refused(finished, folder, tmp_path):
     shifted = right.affine + np.array([[0, 0, 0, 50.0], [0] * 4, [0] * 4, [0] * 4])
     for case in Brats().find(folder).cases:
         nifti.write_volume(tmp_path / f"{case.id}.nii.gz", np.asarray(right.dataobj), shifted)
-    with pytest.raises(DataError, match="a grid 50 mm away"):
+    cases = Brats().find(folder).cases
+    (tmp_path / f"{cases[0].id}.nii.gz").rename(tmp_path / f"{cases[0].id}_seg.nii.gz")
+    with pytest.raises(DataError, match="4 of 4 cases that cannot be scored") as caught:
         score_folder(tmp_path, folder, Brats(), ("WT",))
+    first, *others = str(caught.value).splitlines()[1:]
+    assert f"found no such file, but {cases[0].id}_seg.nii.gz" in first
+    assert all("a grid 50 mm away" in line for line in others)
+    assert len(others) == 3
+
+
+def test_label_maps_may_have_another_ending_of_their_kind(finished, folder, tmp_path):
+    run, cohort, scores = finished
+    name = cohort.validation[0]
+    (tmp_path / "maps").mkdir()
+    written = run.path / "predictions" / "main" / f"{name}.nii.gz"
+    (tmp_path / "maps" / f"{name}.NII").write_bytes(gzip.decompress(written.read_bytes()))
+    case = next(path for path in folder.rglob(name) if path.is_dir())
+    shutil.copytree(case, tmp_path / "data" / name)
+    again = score_folder(tmp_path / "maps", tmp_path / "data", Brats())
+    assert again["dice"].tolist() == scores["dice"].tolist()
 
 
 def test_prediction_does_not_read_the_segmentation(finished, folder, tmp_path):

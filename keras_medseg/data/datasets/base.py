@@ -100,6 +100,17 @@ class Dataset(ABC):
             DataError: nothing is recognized, or files are missing or occur twice.
         """
 
+    def find_complete(self, folder: Path) -> tuple[Listing, list[DataError]]:
+        """Cases to predict, whose annotations do not matter, and what is wrong with the others.
+
+        As written here, an error of `find` is raised. A subclass that can tell the cases apart
+        overrides this, so that one case does not keep the others back.
+
+        Raises:
+            DataError: nothing recognized.
+        """
+        return self.find(folder, labelled=False), []
+
     @abstractmethod
     def read(self, case: Case) -> CaseArrays:
         """Image and labels of one case, in the package's orientation and label codes.

@@ -29,7 +29,7 @@ from keras_medseg.data.cases import Case, CaseArrays, lps_spacing_mm
 from keras_medseg.data.checks import CheckReport, Inspection, Problem, Progress, Reading
 from keras_medseg.data.datasets.base import Codes, Dataset, Listing
 from keras_medseg.data.formats import foreign, nifti
-from keras_medseg.data.store import StoredCase
+from keras_medseg.data.store import MANIFEST, StoredCase
 from keras_medseg.errors import DataError
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -45,6 +45,9 @@ REGIONS: dict[str, Codes] = {
 TARGETS: dict[str, Codes] = {**REGIONS, "NCR": (NECROTIC,), "ED": (EDEMA,)}
 """What a network can be trained for: the regions, and the labels that are no region."""
 MAX_DEPTH = 6
+
+_ROUNDING = 0.02
+"""How far a header with 8 bits for all codes moves them: half of 4 / 255, and a little more."""
 
 _LABEL_NAMES = {EDEMA: "edema", NECROTIC: "necrotic, non-enhancing", ENHANCING: "enhancing"}
 _SEG = "seg"
@@ -200,15 +203,19 @@ class Brats(Dataset):
         """
         scan = _scan(folder)
         checks.raise_first(folder, [*chain.from_iterable(_file_errors(scan, labelled=labelled))])
+        _require_cases(scan)
         cases = [_case(found) for found in scan.cases]
-        if not cases:
-            raise checks.with_trees(_nothing_found(scan), _trees(scan, []))
-        if text := _passed_over(scan):
-            listed = f"`keras-medseg check {folder}` names the folders."
-            warnings.warn(f"{text} {listed}", BratsWarning, stacklevel=2)
         if labelled:
             cases = checks.labelled_cases(folder, cases, noun="case", labels="segmentations")
         return Listing(cases)
+
+    def find_complete(self, folder: Path) -> tuple[Listing, list[DataError]]:
+        """The cases with all their images, and the errors of the others."""
+        scan = _scan(folder)
+        _require_cases(scan)
+        errors = _file_errors(scan, labelled=False)
+        complete = [_case(found) for found, wrong in zip(scan.cases, errors) if not wrong]
+        return Listing(complete), [*chain.from_iterable(errors)]
 
     def read(self, case: Case) -> CaseArrays:
         """Read one case: modalities in the order of MODALITIES, labels in canonical codes.
@@ -262,6 +269,9 @@ class Brats(Dataset):
         Raises:
             DataError: a damaged file, another grid than the case's, or a label that the data set's
                 code does not have.
+
+        Warns:
+            BratsWarning: a header that is odd, or labels that were rounded.
         """
         if isinstance(case, StoredCase):
             grid = np.broadcast_to(np.uint8(0), case.full_shape)
@@ -272,7 +282,14 @@ class Brats(Dataset):
             header = nifti.read_header(reference)
             nifti.check_grid(path, header.shape, header.affine, of=reference)
         volume = nifti.load(path)
-        labels = to_canonical(volume.array, case.dataset, path)
+        codes, remark = _whole_numbers(volume)
+        for text in (*volume.header.remarks, *([remark] if remark else [])):
+            warnings.warn(text, BratsWarning, stacklevel=2)
+        try:
+            labels = to_canonical(codes, case.dataset, path)
+        except DataError as error:
+            remedy = f"Number the labels as {case.dataset} does."
+            raise checks.with_remedy(error, remedy) from error
         return nifti.reorient(labels, volume.header.affine)
 
     def read_annotation(self, case: Case) -> tuple[np.ndarray, tuple[float, float, float]]:
@@ -422,6 +439,15 @@ def _scan(folder: Path) -> _Scan:
     return _Scan(folder, known_cases, unknown, unread)
 
 
+def _require_cases(scan: _Scan) -> None:
+    """Refuse a folder without cases, and warn of cases that are passed over."""
+    if not scan.cases:
+        raise checks.with_trees(_nothing_found(scan), _trees(scan, []))
+    if text := _passed_over(scan):
+        listed = f"`keras-medseg check {scan.folder}` names the folders."
+        warnings.warn(f"{text} {listed}", BratsWarning, stacklevel=3)
+
+
 def _unread(folder: Path, known: set[str]) -> Iterator[_Unread]:
     """Files in other formats, and folders with the name of a case of which nothing was found.
 
@@ -431,6 +457,8 @@ def _unread(folder: Path, known: set[str]) -> Iterator[_Unread]:
     """
     for parent, inside in checks.walk(folder, MAX_DEPTH):
         inside[:] = [path for path in inside if _stem(path.name) is None]
+        if any(path.name == MANIFEST for path in inside):
+            continue  # a store
         files = [path for path in inside if not (path.is_dir() or foreign.is_text(path))]
         stems = [foreign.stem(path.name) for path in files]
         named = [_classify(parent, stem) for stem in stems]
@@ -664,10 +692,27 @@ def _image_remarks(volume: nifti.Volume) -> tuple[str, ...]:
     return (*volume.remarks, *filter(None, remarks))
 
 
+def _whole_numbers(volume: nifti.Volume) -> tuple[np.ndarray, str]:
+    """Label codes, rounded where a header's scaling has moved them, and what is to be said of it.
+
+    What lies between two codes, as interpolation leaves it, stays as it is and is refused later.
+    """
+    array = volume.array
+    if array.dtype.kind != "f":
+        return array, ""
+    rounded = np.rint(array)
+    apart = float(np.abs(array - rounded).max())
+    if not 0 < apart <= _ROUNDING:
+        return array, ""
+    found = f"found labels up to {apart:.2g} beside whole numbers, expected whole ones"
+    return rounded, f"{volume.header.path}: {found}. They are rounded; save them as integers."
+
+
 def _read_labels(truth: nifti.Volume, dataset: str, reading: Reading) -> np.ndarray | None:
     path = truth.header.path
+    codes, remark = _whole_numbers(truth)
     try:
-        labels = to_canonical(truth.array, dataset, path)
+        labels = to_canonical(codes, dataset, path)
     except DataError as error:
         reading.errors.append(error)
         return None
@@ -678,7 +723,7 @@ def _read_labels(truth: nifti.Volume, dataset: str, reading: Reading) -> np.ndar
             *truth.header.remarks,
             f"{path}: {found}. Leave the case out if its tumor was not drawn.",
         )
-    reading.remarks += [(path, remark) for remark in remarks]
+    reading.remarks += [(path, text) for text in (*remarks, remark) if text]
     return nifti.reorient(labels, truth.header.affine)
 
 

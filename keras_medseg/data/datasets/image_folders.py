@@ -31,6 +31,7 @@ The table in image_files.py says which single files are accepted. Beyond that:
 
 import os
 import re
+import unicodedata
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -178,15 +179,23 @@ class ImageFolders(Dataset):
         scan = _scan(folder)
         errors = [*scan.errors, *chain.from_iterable(map(_file_errors, scan.found))]
         checks.raise_first(folder, errors)
-        if not scan.found:
-            raise checks.with_trees(_nothing_found(scan), _trees(scan))
-        if scan.unread:
-            warnings.warn(_passed_over(scan), ImageWarning, stacklevel=2)
+        _require_images(scan)
         cases = [found.case for found in scan.found]
         if labelled:
             cases = checks.labelled_cases(folder, cases, noun="image", labels="masks")
         sides = {case.id: scan.sides[case.id] for case in cases if case.id in scan.sides}
         return Listing(cases, sides)
+
+    def find_complete(self, folder: Path) -> tuple[Listing, list[DataError]]:
+        """The images, with or without masks, and the errors of the cases without one image."""
+        scan = _scan(folder)
+        checks.raise_first(folder, scan.errors)
+        _require_images(scan)
+        for found in scan.found:
+            found.mask_expected = False
+        errors = [_file_errors(found) for found in scan.found]
+        complete = [found.case for found, wrong in zip(scan.found, errors) if not wrong]
+        return Listing(complete), [*chain.from_iterable(errors)]
 
     def read(self, case: Case) -> CaseArrays:
         """Read one image and its mask as a volume with one slice: x are rows, y columns.
@@ -230,7 +239,7 @@ class ImageFolders(Dataset):
             complete, inspect, elements=self.elements, workers=workers, progress=progress
         )
         problems += _channel_problems(complete, channels)
-        if not scan.found:
+        if not scan.found and not scan.errors:
             problems.append(checks.error_of("-", _nothing_found(scan)))
         return CheckReport(scan.folder, complete, problems, _trees(scan))
 
@@ -530,14 +539,26 @@ def _scan_isic(scan: _Scan, homes: Sequence[Path]) -> None:
 def _scan_pairs(scan: _Scan, home: Path) -> None:
     cases: dict[str, _Found] = {}
     for path in _images_in(scan, home, "images"):
-        cases.setdefault(path.stem, _Found(path.stem, IMAGES, path.stem)).images.append(path)
+        id = _composed(path.stem)
+        cases.setdefault(id, _Found(id, IMAGES, id)).images.append(path)
+    folded: dict[str, list[str]] = defaultdict(list)
+    for id in cases:
+        folded[id.casefold()].append(id)
     masks_in_folder = [*_images_in(scan, home, "masks")]
     for path in masks_in_folder:
-        id = path.stem if path.stem in cases else _MASK_ENDING.sub("", path.stem)
+        stem = _composed(path.stem)
+        id = stem if stem.casefold() in folded else _MASK_ENDING.sub("", stem)
+        alike = folded.get(id.casefold(), [])
+        id = alike[0] if len(alike) == 1 else id  # IMG0.png has the mask img0.png
         cases.setdefault(id, _Found(id, IMAGES, id)).masks.append(path)
     for found in cases.values():
         found.mask_expected = bool(masks_in_folder)
     scan.found = [*cases.values()]
+
+
+def _composed(name: str) -> str:
+    """A name with its accents in one form: a Mac's archives have them apart from their letters."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _images_in(scan: _Scan, home: Path, name: str) -> Iterator[Path]:
@@ -564,6 +585,14 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in image_files.SUFFIXES and not path.is_dir()
 
 
+def _require_images(scan: _Scan) -> None:
+    """Refuse a folder without images, and warn of files among them that are not read."""
+    if not scan.found:
+        raise checks.with_trees(_nothing_found(scan), _trees(scan))
+    if scan.unread:
+        warnings.warn(_passed_over(scan), ImageWarning, stacklevel=3)
+
+
 def _passed_over(scan: _Scan) -> str:
     """One line on the files among the images that are not read."""
     found = f"{foreign.counted(scan.unread)} among the images, such as {scan.unread[0].name}"
@@ -588,10 +617,12 @@ def _id_errors(scan: _Scan) -> Iterator[DataError]:
     for group in same.values():
         if len(group) > 1:
             paths = [path for found in group for path in (found.images + found.masks)[:1]]
-            names, remedy = " and ".join(map(str, paths)), "Rename one of them."
-            yield DataError(
-                scan.folder, found=f"the names {names}", expected="different names", remedy=remedy
-            )
+            what, expected = f"the names {' and '.join(map(str, paths))}", "different names"
+            remedy = "Rename one of them."
+            if len(set(paths)) == 1:
+                what, expected = f"{len(paths)} rows for {paths[0]}", "one"
+                remedy = "Delete the others."
+            yield DataError(scan.folder, found=what, expected=expected, remedy=remedy)
 
 
 def _file_errors(found: _Found) -> list[DataError]:

@@ -28,6 +28,7 @@ header what is accepted, not by what a reader returns:
 """
 
 import io
+import os
 import struct
 import zlib
 from dataclasses import dataclass, replace
@@ -198,6 +199,8 @@ def _read_bytes(path: Path) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         found = f"the error {error.strerror!r}"
+        if path.is_symlink() and not path.exists():
+            found = f"a link to {os.readlink(path)}, which does not exist"
         remedy = "Mend the path or the right to read it."
         raise DataError(path, found=found, expected="a file to read", remedy=remedy) from error
     if not content:

@@ -106,7 +106,7 @@ def labels_of_object(
     few = len(values) < fewest_grays and not noisy
     if not both_ends or between > _GRAY_EDGES or few:
         remedy = (
-            "Name the classes and their gray codes (check: --classes; a recipe: data.classes), "
+            "Name the classes and their gray codes (--classes, or data.classes in a recipe), "
             "or save a binary mask."
         )
         found, expected = f"gray values {_listed(codes)}", "0 and one other"

@@ -464,6 +464,8 @@ def _affine(
         remedy = "Rewrite the header in millimeters."
         raise _field(path, "xyzt_units", f"{unit} ({_UNITS[unit]})", "millimeters (2)", remedy)
     shape = (*shape, 1, 1)[:3]
+    if raw["pixdim"][0] == 0:
+        raw["pixdim"][0] = 1  # as the standard says
     sform = raw.get_sform(coded=True)[0]
     qform = _qform(path, raw, required=sform is None)
     remarks: tuple[str, ...] = ()
@@ -474,7 +476,10 @@ def _affine(
     else:
         name, affine = ("qform", qform) if sform is None else ("sform", sform)
     _check_affine(path, name, affine)
-    if sform is not None and qform is not None:
+    if sform is not None and qform is not None and np.isnan(qform).all():
+        found = "found a qform that cannot be used (quatern or pixdim), expected a rotation"
+        remarks = (f"{path}: {found}. The sform is used; set both alike.",)
+    elif sform is not None and qform is not None:
         apart = corner_distance_mm(sform, qform, shape)
         if not apart <= TOLERANCE_MM:
             found = f"found sform and qform {apart:.3g} mm apart at a corner"
@@ -490,7 +495,7 @@ def _qform(path: Path, raw: nib.Nifti1Header, *, required: bool) -> np.ndarray |
         if required:
             found, remedy = f"quatern or pixdim unusable ({error})", "Set sform or qform anew."
             raise _field(path, "qform", found, "a rotation", remedy) from error
-        # The distance to the sform is then NaN, hence the warning.
+        # The sform is used, with a warning.
         return np.full((4, 4), np.nan)
 
 
@@ -557,6 +562,10 @@ def _check_voxels(voxels: np.ndarray, header: Header) -> tuple[str, ...]:
         found = f"{bad.size} voxels that are NaN or infinite, the first at {where}"
         remedy = "Mend the tool that wrote the image; no value is made up here."
         raise NiftiError(header.path, found=found, expected="finite voxels", remedy=remedy)
+    if max(-float(low), float(high)) > float(np.finfo(np.float32).max):
+        found = f"voxels from {low:.3g} to {high:.3g}"
+        remedy = "Scale the image down; it is kept as float32."
+        raise NiftiError(header.path, found=found, expected="numbers of float32", remedy=remedy)
     if low == high:
         found = f"found all voxels equal to {low}, expected an image"
         return (f"{header.path}: {found}. Check that the file was exported whole.",)
