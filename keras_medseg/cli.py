@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(argv)
     arguments.line = shlex.join(["keras-medseg", *argv])
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no device chatter
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides messages about devices
     usual, warnings.formatwarning = warnings.formatwarning, _one_line
     try:
         if arguments.command in (models, train, predict, report, export):

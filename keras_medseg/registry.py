@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 # As in setup.cfg; a test compares them.
 MINIMUM_VERSIONS = {"keras": (3, 12), "tensorflow": (2, 20)}
 BACKENDS = ("tensorflow", "jax", "torch")
-# Keras' own for inference alone; whether they do what a network needs, Keras says itself.
+# For inference alone; if they lack what a network needs, Keras says so.
 _OTHER_BACKENDS = ("numpy", "openvino")
-# What ties a network to its original, in the words of `describe`.
+# How a network was compared with its original, in the words of `describe`.
 PARITIES = {
     "golden": "golden: with the same weights, the code named as source gives the same output",
     "count": "count: the paper, or its authors' code, has the same number of parameters",
@@ -126,10 +126,10 @@ def build(name: str, **options: Any) -> "keras.Model":
         The network, with new weights.
 
     Raises:
-        ValueError: unknown name, unknown option, a value that the builder refuses, or a Keras that
-            is set to channels first.
-        ImportError: Keras or its backend is too old or not installed, or the network's file cannot
-            be imported.
+        ValueError: unknown name, unknown option, an invalid value, or Keras is set to channels
+            first.
+        ImportError: Keras or its backend is too old or not installed, or the file of the network
+            cannot be imported.
     """
     entry = _find(name)
     _require_channels_last()

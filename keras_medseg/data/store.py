@@ -482,12 +482,12 @@ def _stored_case(folder: Path | None, entry: _Entry) -> StoredCase:
 
 
 def _decode(read: Reader, reader: str, folder: Path, case: Case) -> _Entry:
-    """Decode and store one case; its entry, which `<id>.json` seals."""
-    # Before reading: a file that changes meanwhile must not count as decoded.
+    """Decode and store one case; return its entry, the contents of `<id>.json`."""
+    # Before reading, so that a file that changes meanwhile does not count as decoded.
     try:
         source = _source(case, reader)
     except FileNotFoundError:
-        read(case)  # says it in the words of its format
+        read(case)  # raises an error that names the file and the remedy
         raise
     image, labels, numbers = crop(case.id, read(case))
     files = {f"{case.id}.image.npy": image}

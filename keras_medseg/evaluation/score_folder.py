@@ -31,9 +31,8 @@ def score_folder(
         One row per case and region, as in scores.csv; the variant is the name of `predictions`.
 
     Raises:
-        DataError: for all cases without prediction, and label maps that are damaged or on another
-            grid, in one go.
-        ValueError: for a region that the data set does not have.
+        DataError: names all cases that have no prediction, a damaged one, or one on another grid.
+        ValueError: the data set does not have such a region.
     """
     for name in regions:
         require_choice("--regions", name, dataset.regions)

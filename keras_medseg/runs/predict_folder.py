@@ -32,22 +32,22 @@ def predict_folder(
 ) -> str:
     """Write a label map for every case of `folder`; annotations are neither needed nor scored.
 
-    Label maps that are there already stay, so a stopped command can be given again; a case that
-    cannot be read, or lacks a file, does not keep the others from being predicted.
+    Existing label maps are kept, so an interrupted command can be repeated. A case that cannot be
+    read, or lacks a file, does not stop the prediction of the others.
 
     Args:
         run: the run with the trained networks.
         folder: of the cases.
-        out: where the label maps go, `<case>.nii.gz` or `<case>.png`, and `predictions.json`.
-        variant: which of the run's variants; by default its first.
-        overwrite: whether label maps that are there are made anew.
+        out: folder of the label maps, `<case>.nii.gz` or `<case>.png`, and of `predictions.json`.
+        variant: which variant of the run predicts; by default the first.
+        overwrite: whether existing label maps are predicted again.
 
     Returns:
         One line: the number of label maps, their regions, and the variant.
 
     Raises:
-        DataError: for a run that is not as it should be, a folder of label maps that were made in
-            another way, and in the end for all cases that are not as they should be.
+        DataError: the run is incomplete or damaged; `out` holds label maps of another run, variant
+            or options; or, after all other cases, some cases cannot be read.
         ValueError: the run has no such variant.
     """
     variant = variant or run.run["variants"][0]

@@ -61,8 +61,8 @@ def recorded(
 
 
 def peak_memory_gb() -> dict[str, float]:
-    """Largest resident memory so far: of this process, and of the largest decoding process."""
-    if resource is None:  # Windows, which keeps no account of processes that have ended
+    """Peak resident memory so far, of this process and of the largest decoding process."""
+    if resource is None:  # Windows, which does not tell it of processes that have ended
         peak_bytes = psutil.Process().memory_info().peak_wset
         return {"peak_memory_gb_main": round(peak_bytes / 1e9, 2)}
     scale = 1 if platform.system() == "Darwin" else 1024

@@ -195,11 +195,11 @@ class Brats(Dataset):
                 with all its images is found, and `labels` is None where there is no segmentation.
 
         Raises:
-            DataError: nothing recognized (with the expected tree beside the one found), a case
-                without all its files, or with a file twice.
+            DataError: nothing is recognized (the message shows the expected tree beside the one
+                found), or a case lacks a file or has one twice.
 
         Warns:
-            BratsWarning: cases in a form that is not read.
+            BratsWarning: cases in a format that is not read.
         """
         scan = _scan(folder)
         checks.raise_first(folder, [*chain.from_iterable(_file_errors(scan, labelled=labelled))])

@@ -170,11 +170,11 @@ class ImageFolders(Dataset):
             The cases, and their sides if a manifest has the column split.
 
         Raises:
-            DataError: nothing recognized (with the expected tree beside the one found), more than
-                one data set, or a folder or manifest that the module's table calls an error.
+            DataError: nothing is recognized (the message shows the expected tree beside the one
+                found), more than one data set, or an error in the module's table.
 
         Warns:
-            ImageWarning: files beside the images that are not read.
+            ImageWarning: files among the images that are not read.
         """
         scan = _scan(folder)
         errors = [*scan.errors, *chain.from_iterable(map(_file_errors, scan.found))]
@@ -246,9 +246,8 @@ class ImageFolders(Dataset):
     def read_labels(self, path: Path, case: Case | StoredCase) -> np.ndarray:
         """A mask as `write_labels` writes it -> (H, W, 1) uint8 labels.
 
-        Where there is one class, the mask is read by the rule of annotations (masks.py): 0 and
-        one other value, or gray edges, which are cut at 127 with a warning. Several classes are
-        numbered.
+        A mask of one class is read by the rule of annotations (masks.py): 0 and one other value, or
+        gray edges, which are cut at 127 with a warning. Several classes are numbered.
 
         Args:
             path: the mask, in PNG or another image format.
@@ -256,11 +255,11 @@ class ImageFolders(Dataset):
                 `StoredCase` that of the decoded image.
 
         Raises:
-            DataError: a mask that is missing or damaged, of another size, or with codes that are
-                no labels.
+            DataError: the mask is missing or damaged, has another size, or codes that are no
+                labels.
 
         Warns:
-            ImageWarning: a mask that can be used but is odd.
+            ImageWarning: the mask is unusual but usable.
         """
         mask = image_files.read_mask(path)
         codes = image_files.upright(mask.pixels, mask.orientation)
@@ -379,10 +378,10 @@ class _Scan:
         folder: the folder, or the path of a manifest.
         layout: a key of _TREES; None if no layout was recognized.
         found: the cases.
-        errors: of no single case.
-        remarks: (file, message) of what is odd.
+        errors: those that do not belong to a single case.
+        remarks: (file, message) of what is unusual.
         unread: files among the images and masks that are no images.
-        sides: case id -> "training" or "validation", where a manifest says so.
+        sides: case id -> "training" or "validation", if a manifest says so.
     """
 
     folder: Path

@@ -78,8 +78,8 @@ class Raster:
         path: the file.
         mode: a key of Pillow's: "1", "L", "LA", "RGB", "RGBA" or "P".
         pixels: (H, W, S) uint8 in the file's own orientation; a palette is replaced by its colors.
-        orientation: EXIF's, 1 to 8.
-        remarks: what is odd about the file.
+        orientation: from EXIF, 1 to 8.
+        remarks: what is unusual about the file.
         lossy: whether the format changes values a little, as JPEG does.
     """
 
@@ -144,7 +144,7 @@ def read_mask(path: Path | str) -> Raster:
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """(H, W, S) as it is meant to be looked at, by EXIF's orientation 1 to 8."""
+    """Rotate and mirror (H, W, S) pixels upright, by their EXIF orientation 1 to 8."""
     if orientation in SIDEWAYS:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

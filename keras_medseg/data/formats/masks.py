@@ -3,16 +3,16 @@
 | mask | verdict |
 |---|---|
 | no classes named: 0 and one other value | what is not 0 is the object |
-| no classes named: gray edges (at most 3 % of it between 32 and 223) | over 127, with a remark |
+| no classes named: gray edges (at most 3 % of it between 32 and 223) | object over 127, a remark |
 | no classes named: 0, 255 and values within 5 of them, one of them next to 255 | the same |
 | no classes named: anything else | error |
 | classes named: at most 5 % of the pixels have other values | see below, with a remark |
 | classes named: more pixels with other values | error |
 
-Gray edges come from drawing tools and from scaling, values next to 0 and 255 from JPEG at its best.
-Predicted masks are read by the same rule. Between two classes they run through the codes
-of other classes, so the nearest value may be a class that is not there; such a pixel takes the
-class of the nearest pixel with a known code.
+Predicted masks are read by the same rule. Gray edges come from drawing tools and from scaling;
+values next to 0 and 255 come from JPEG at its best quality. Between two classes edges may pass
+through the codes of a third class that is not there. So a pixel with an unknown code takes the
+class of the nearest pixel with a known code, not the class with the nearest code.
 """
 
 from collections.abc import Mapping, Sequence
