@@ -466,7 +466,12 @@ def _unread(folder: Path, known: set[str]) -> Iterator[_Unread]:
         ids |= {stem for stem in (parent.name, *stems) if _is_case_id(stem)}
         lost = {id for id in ids if id.casefold() not in known}
         # An archive that lies beside the cases was unpacked.
-        kept = [p for p, stem in zip(files, stems) if stem in lost or not foreign.is_archive(p)]
+        at_home = _is_case_id(parent.name)
+        kept = [
+            path
+            for path, stem in zip(files, stems)
+            if stem in lost or foreign.is_volume(path) or (at_home and not foreign.is_archive(path))
+        ]
         if lost or kept:
             yield _Unread(parent, kept, lost)
 

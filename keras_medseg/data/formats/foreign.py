@@ -51,6 +51,11 @@ def is_archive(path: Path) -> bool:
     return ending(path.name) in ARCHIVES
 
 
+def is_volume(path: Path) -> bool:
+    """Whether a name is that of a volume in another format, or of a download that did not end."""
+    return ending(path.name) in (*UNFINISHED, *_PACKED, *_PAIRS, *_OTHER)
+
+
 def is_text(path: Path) -> bool:
     """Whether a name is that of a text, a table or a preview, which no data set is made of."""
     return ending(path.name) in _TEXTS
