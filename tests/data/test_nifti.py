@@ -398,3 +398,11 @@ def test_voxels_beyond_float32_are_refused(tmp_path):
     nifti.write_volume(path, np.array([[[0, 1e302]]]), np.eye(4))
     with pytest.raises(nifti.NiftiError, match=r"voxels from 0 to 1e\+302, expected numbers of f"):
         nifti.load(path)
+
+
+@pytest.mark.parametrize(("shape", "kept"), [((4, 3, 2, 1, 5), 4), ((4, 3, 2, 1, 1), 3)])
+def test_axes_of_length_1_are_dropped_wherever_they_stand(shape, kept, tmp_path):
+    values = np.arange(np.prod(shape), dtype=np.int16).reshape(shape, order="F")
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "x.nii.gz")
+    found = nifti.load(tmp_path / "x.nii.gz", dimensions=kept).array
+    np.testing.assert_array_equal(found, values.squeeze())

@@ -512,13 +512,14 @@ def _check_affine(path: Path, name: str, affine: np.ndarray) -> None:
 
 def _drop_axes_of_one(header: Header, dimensions: int) -> tuple[int, ...]:
     shape = header.shape
-    while len(shape) > dimensions and shape[-1] == 1:
-        shape = shape[:-1]
+    while len(shape) > dimensions and 1 in shape[3:]:
+        first = shape.index(1, 3)  # ITK keeps channels on the fifth axis
+        shape = shape[:first] + shape[first + 1 :]
     if len(shape) != dimensions:
         remedy = "Split or merge the image so that each file holds one volume."
         if dimensions == 4:
             remedy = "Put all channels into one file."
-        found = f"{header.shape}, {len(shape)} dimensions"
+        found = f"{header.shape}, {len(header.shape)} dimensions"
         raise _field(header.path, "dim", found, f"{dimensions} dimensions", remedy)
     return shape
 
