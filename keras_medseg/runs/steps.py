@@ -3,6 +3,7 @@
 Every step finds what an earlier, interrupted run has finished, and continues from there.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import keras
 import pandas as pd
 
 from keras_medseg.data import splits, store
+from keras_medseg.errors import DataError
 from keras_medseg.inference import complexity
 from keras_medseg.phantoms.folder import is_phantom
 from keras_medseg.progress import progress_bar
@@ -62,6 +64,7 @@ def load_cohort(folder: Path, store_folder: Path, task: Task) -> Cohort:
     listing = task.dataset.find(folder)
     with progress_bar("decoding cases") as progress:
         decoded = store.prepare(listing.cases, task.reader, store_folder, progress=progress)
+    check_channels(folder, {name: case.channels for name, case in decoded.cases.items()})
     first: dict[str, str] = {}
     duplicates = {}
     for name in sorted(decoded.cases):
@@ -81,6 +84,31 @@ def load_cohort(folder: Path, store_folder: Path, task: Task) -> Cohort:
         leaking_groups=tuple(splits.leaking_groups(sides.training, sides.validation)),
         datasets=datasets,
         phantom=phantom,
+    )
+
+
+def check_channels(folder: Path, channels: Mapping[str, int]) -> None:
+    """Check that a network can see all cases: gray and color images do not go together.
+
+    Args:
+        folder: of the cases, for the message.
+        channels: case id -> number of image channels.
+
+    Raises:
+        DataError: naming the cases that differ from most.
+    """
+    counts = Counter(channels.values())
+    if len(counts) < 2:
+        return
+    usual = counts.most_common(1)[0][0]
+    others = [name for name, count in channels.items() if count != usual]
+    names = {1: "gray (1 channel)", 3: "color (3 channels)"}
+    odd = names.get(channels[others[0]], f"{channels[others[0]]} channels")
+    raise DataError(
+        folder,
+        found=f"{len(others)} of the cases in {odd}, such as {others[0]}",
+        expected=f"all in {names.get(usual, f'{usual} channels')}, as most are",
+        remedy=f"Convert them; `keras-medseg check {folder}` names all.",
     )
 
 

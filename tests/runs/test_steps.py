@@ -445,3 +445,9 @@ def test_label_maps_are_scored_in_the_spacing_of_a_grid_with_other_axes(tmp_path
     nifti.write_volume(tmp_path / f"{folder.name}.nii.gz", found, affine)
     table = score_folder(tmp_path, tmp_path / "data", Brats(), ("ET",))
     assert table["hd95_mm"].tolist() == [pytest.approx(4.0)]
+
+
+def test_gray_and_color_images_are_not_trained_on_together(tmp_path):
+    steps.check_channels(tmp_path, {"a": 3, "b": 3})
+    with pytest.raises(DataError, match=r"1 of the cases in gray \(1 channel\), such as b, expec"):
+        steps.check_channels(tmp_path, {"a": 3, "b": 1, "c": 3})
