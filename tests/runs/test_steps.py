@@ -208,14 +208,14 @@ def test_a_case_without_a_modality_does_not_keep_the_others_back(finished, folde
 def test_a_folder_of_other_predictions_is_refused_or_overwritten(finished, folder, tmp_path):
     run, cohort, _ = finished
     out = tmp_path / "out"
-    cleaned = small_recipe({"predict.smallest_component": 1.0})
+    cleaned = small_recipe({**TARGETS, "predict.smallest_component": 1.0})
     other = begin(tmp_path / "run", cohort, {"main": RECIPE, "cleaned": cleaned})
     shutil.copytree(run.path / "training", tmp_path / "run" / "training")
     predict_folder(run, folder, out)
     record = json.loads((out / "predictions.json").read_text())
     assert record["run"] == str(run.path.resolve())
     assert record["variant"] == "main"
-    assert set(record["weights_sha256"]) == {"WT", "TC", "ET"}
+    assert set(record["weights_sha256"]) == {"+".join(names) for names in RECIPE.model.targets}
     assert record["options"]["predict"]["smallest_component"] == 0.0
     assert len(record["cases"]) == 4
     before = (out / record["cases"][0]).stat().st_mtime_ns
