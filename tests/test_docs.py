@@ -88,6 +88,7 @@ def test_python_of_the_readme_runs(tmp_path):
     assert "options" in printed
 
 
+@pytest.mark.slow
 def test_network_of_contributing_is_what_its_card_says(tmp_path):
     shown = blocks(ROOT / "CONTRIBUTING.md", "python")
     [code] = [code for _, code in shown if "def two_layers" in code]

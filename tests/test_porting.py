@@ -74,7 +74,13 @@ def test_wrong_tensors_are_named_and_nothing_is_loaded(unet, state_dict):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), old)
 
 
-@pytest.mark.parametrize("name", GOLDENS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if number < 2 else [pytest.mark.slow])
+        for number, name in enumerate(GOLDENS)
+    ],
+)
 def test_wrong_tensors_of_every_original_are_named(name, read_golden):
     golden, (network, options) = read_golden(name), GOLDENS[name]
     model = registry.build(network, input_shape=golden.image().shape[1:], **options)

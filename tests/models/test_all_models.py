@@ -132,7 +132,10 @@ def test_what_is_no_shape_is_refused(name):
             registry.build(name, input_shape=shape)
 
 
-@pytest.mark.parametrize(("sizes", "channels"), [((1, 1, 1), 5), ((19, 35, 21), 1)])
+@pytest.mark.parametrize(
+    ("sizes", "channels"),
+    [((1, 1, 1), 5), pytest.param((19, 35, 21), 1, marks=pytest.mark.slow)],
+)
 def test_suggested_size_is_the_next_one_and_builds(name, sizes, channels):
     """Or the size is valid. With other channels and classes than the card's."""
     wrong = shape = (*sizes[: registry.card(name).dimensions], channels)
@@ -182,6 +185,7 @@ def test_samples_of_a_batch_do_not_mix(model):
         assert np.abs(together[0] - alone[0]).max() > 0.01 * largest  # the input matters
 
 
+@pytest.mark.parametrize("name", MOSTLY_SLOW, indirect=True, scope="module")
 def test_saved_model_reloads_bit_equal(model, tmp_path):
     x = _input(model, 2)
     model.save(tmp_path / "model.keras")
@@ -195,6 +199,7 @@ def test_saved_model_reloads_bit_equal(model, tmp_path):
     ("policy", "tolerance"),
     [("mixed_float16", 0.02), pytest.param("mixed_bfloat16", 0.1, marks=pytest.mark.slow)],
 )
+@pytest.mark.parametrize("name", MOSTLY_SLOW, indirect=True, scope="module")
 def test_precision_policy_keeps_output_float32(name, model, policy, tolerance):
     keras.config.set_dtype_policy(policy)
     mixed = _small(name)

@@ -274,8 +274,9 @@ def test_a_damaged_newest_checkpoint_costs_an_epoch_and_no_bit(unbroken, tmp_pat
     assert_same_bits(unbroken, tmp_path / "run")
 
 
-def test_another_recipe_in_the_same_folder_is_refused(unbroken):
-    refused = start(unbroken, "--set", "train.learning_rate=0.5")
+def test_another_recipe_in_the_same_folder_is_refused(unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "run")
+    refused = start(tmp_path / "run", "--set", "train.learning_rate=0.5")
     assert refused.returncode != 0
     assert "train.learning_rate = 0.01 (now 0.5)" in refused.stderr
 
