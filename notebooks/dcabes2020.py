@@ -14,10 +14,9 @@
 # paper adds three things to the U-Net: residual blocks with few parameters, an attention module
 # (CBAM) on every skip connection, and a loss that compares edges.
 #
-# This notebook shows the three in that order, then the data, and ends with a training that is
-# short enough to watch. It calls the public interface of `keras_medseg` and trains in the same way
-# as the command line does. It needs neither data nor an internet connection: the patients are
-# synthetic.
+# This notebook shows the three in that order, then the data, and ends with a short training. It
+# calls the public interface of `keras_medseg` and trains in the same way as the command line does.
+# It needs neither data nor an internet connection: the patients are synthetic.
 #
 # The paper leaves some points open. `experiments/dcabes2020/ledger.toml` lists how each of them was
 # decided, with one entry per statement of the paper.

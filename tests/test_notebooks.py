@@ -34,7 +34,7 @@ def texts(notebook):
 def kinds(notebook):
     """What each code cell shows: the kinds of its outputs, in their order."""
     return [
-        [kind for output in cell.outputs for kind in output.get("data", ["text"])]
+        [kind for output in cell.outputs for kind in sorted(output.get("data", ["text"]))]
         for cell in code_cells(notebook)
     ]
 
