@@ -231,7 +231,7 @@ def test_label_maps_can_be_handed_in(tmp_path):
     network.save(folder / "model.keras")
     arguments = [str(tmp_path / name) for name in ("run", "cases", "out")]
     assert cli.main(["predict", *arguments]) == 0
-    [path] = (tmp_path / "out").iterdir()
+    [path] = (tmp_path / "out").glob("*.nii.gz")
     assert path.name == flair.name.replace("_flair.nii", ".nii").removesuffix(".gz") + ".gz"
     written, source = nib.load(path), nib.load(flair)
     assert written.shape == (240, 240, 155)
