@@ -13,6 +13,7 @@ import json
 import types
 import typing
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -59,7 +60,7 @@ class _Section:
 
 
 @dataclass(frozen=True)
-class _Data(_Section):
+class _Data(_Section, ABC):
     """The common part of all kinds of sampling.
 
     Attributes:
@@ -71,9 +72,9 @@ class _Data(_Section):
     dataset: str
 
     @property
+    @abstractmethod
     def input_size(self) -> tuple[int, ...]:
         """Size of the network's input without channels."""
-        raise NotImplementedError
 
     def _check_validation(self, share: float) -> None:
         self._require(0 < share < 1, "validation", "a share between 0 and 1")

@@ -1,5 +1,6 @@
 """What the tasks for volumes share: channels by name, label maps on the full grid, overlays."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,9 @@ class VolumeTask(Task):
         labels = self._predict(networks, case)
         return drop_small_components(labels, self.recipe.predict.smallest_component)
 
+    @abstractmethod
     def _predict(self, networks: Networks, case: StoredCase) -> np.ndarray:
         """The label map before postprocessing."""
-        raise NotImplementedError
 
     def _merge(self, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
         """One label map from the probability maps of the regions."""
