@@ -44,7 +44,8 @@ def score_folder(
             try:
                 path = _label_map(predictions, case, dataset.suffix)
                 for row in _score_case(dataset, path, case, regions or tuple(dataset.regions)):
-                    rows.append({"variant": predictions.name, "case": case.id, **row})
+                    named = {"variant": predictions.name, "case": case.id, "group": case.group}
+                    rows.append({**named, **row})
             except DataError as error:
                 errors.append(error)
             progress(number, len(cases), case.id)
@@ -62,12 +63,19 @@ def score_folder(
 
 
 def summary(table: pd.DataFrame, metrics: Sequence[str]) -> str:
-    """Lines with the mean of each region and metric over the cases, and its 95 % interval."""
-    rows = summarize(table, metrics).itertuples()
-    return "\n".join(
-        f"{row.region:12} {row.metric:12} {row.mean:8.4f} [{row.low:.4f}, {row.high:.4f}]"
-        for row in rows
-    )
+    """Lines with the mean of each region and metric over the cases, and its 95 % interval.
+
+    Where a group (patient, video sequence) has several cases, the interval is over the groups, and
+    the mean of the groups' means stands behind it.
+    """
+    lines = []
+    for row in summarize(table, metrics).to_dict("records"):
+        interval = f"[{row['low']:.4f}, {row['high']:.4f}]"
+        over = f"  over {row['groups']} groups: {row['group_mean']:.4f}"
+        grouped = row["groups"] < row["n"]
+        line = f"{row['region']:12} {row['metric']:12} {row['mean']:8.4f} {interval}"
+        lines.append(line + (over if grouped else ""))
+    return "\n".join(lines)
 
 
 def _label_map(predictions: Path, case: Case, suffix: str) -> Path:

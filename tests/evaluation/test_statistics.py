@@ -201,3 +201,118 @@ def test_compare_ignores_other_variants():
     pd.testing.assert_frame_equal(
         statistics.compare(pd.concat([scores, other]), "plain", "edge", "dice"), expected
     )
+
+
+def grouped(values_by_group, variant="a", metric="dice"):
+    """Scores of one region; the cases of group g are g0, g1, ..."""
+    rows = [
+        {"variant": variant, "region": "WT", "case": f"{g}{i}", "group": g, metric: value}
+        for g, values in values_by_group.items()
+        for i, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_cluster_interval_of_three_groups_by_hand():
+    # Groups A (0, 0, 0), B (1) and C (4), drawn three at a time: 27 equally likely resamples. The
+    # mean is over all cases drawn: AAA 0/9 = 0 (1 of 27); AAB 1/7 and AAC 4/7 (3 each); ABC 5/5 = 1
+    # (6); ABB 2/5, ACC 8/5 (3 each); BBB 1 (1), BBC 2, BCC 3 (3 each), CCC 4 (1). The lowest and the
+    # highest have 1/27 = 3.7 % each, which is above 2.5 %: the interval is 0 to 4. Resampled by
+    # cases, the highest mean of these five values would be rarer than 2.5 %.
+    values = np.array([0.0, 0.0, 0.0, 1.0, 4.0])
+    assert statistics.bootstrap_interval(values, np.array([*"AAABC"])) == (0.0, 4.0)
+    assert statistics.bootstrap_interval(values)[1] < 4.0
+
+
+def test_cluster_interval_weighs_groups_by_their_cases_by_hand():
+    # Two groups: A (0, 0, 0) and B (1). Resamples AA 0 (1/4), AB or BA 1/4 (1/2), BB 1 (1/4): the
+    # ends are 0 and 1, and the distribution holds 1/4, the mean over four cases, not 1/2.
+    values, groups = np.array([0.0, 0.0, 0.0, 1.0]), np.array([*"AAAB"])
+    assert statistics.bootstrap_interval(values, groups) == (0.0, 1.0)
+    drawn = statistics._ratio_of_sums(np.array([0.0, 1.0]), np.array([3, 1]))
+    assert drawn == 0.25
+
+
+def test_cluster_interval_agrees_with_another_implementation():
+    """Drawing rows of whole groups one resample after the other, as a reader would write it."""
+    rng = np.random.default_rng(11)
+    groups = np.repeat(np.arange(25), rng.integers(2, 9, 25))
+    values = rng.normal(0.6, 0.1, 25)[groups] + rng.normal(0, 0.05, len(groups))
+    members = [values[groups == g] for g in range(25)]
+    means = [
+        np.concatenate([members[g] for g in rng.integers(0, 25, 25)]).mean() for _ in range(20000)
+    ]
+    low, high = statistics.bootstrap_interval(values, groups)
+    assert (low, high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])), abs=2e-3)
+    # Singly counted, the same cases have an interval of less than two thirds of that width.
+    narrow = np.ptp(statistics.bootstrap_interval(values))
+    assert narrow < 2 / 3 * (high - low)
+
+
+def test_groups_of_one_case_change_nothing():
+    values = np.random.default_rng(3).random(12)
+    names = np.array([f"patient{i}" for i in range(12)])
+    alone = statistics.bootstrap_interval(values)
+    assert statistics.bootstrap_interval(values, names) == alone
+    rows = grouped({name: [value] for name, value in zip(names, values)})
+    with_groups = statistics.summarize(rows, ["dice"])
+    without = statistics.summarize(rows.drop(columns="group"), ["dice"])
+    pd.testing.assert_frame_equal(with_groups, without)
+    assert with_groups["groups"].item() == with_groups["n"].item() == 12
+    assert with_groups["group_mean"].item() == with_groups["mean"].item()
+
+
+def test_summary_of_groups_by_hand():
+    # Cases: (0.2 + 0.4 + 0.6 + 0.8 + 1.0) / 5 = 0.6. Groups: A 0.3, B 0.8, mean 0.55.
+    row = statistics.summarize(grouped({"A": [0.2, 0.4], "B": [0.6, 0.8, 1.0]}), ["dice"]).iloc[0]
+    assert (row["n"], row["groups"], row["median"]) == (5, 2, 0.6)
+    assert (row["mean"], row["group_mean"]) == (pytest.approx(0.6), pytest.approx(0.55))
+    assert (row["low"], row["high"]) == (pytest.approx(0.3), pytest.approx(0.8))
+
+
+def test_one_group_has_no_interval():
+    row = statistics.summarize(grouped({"A": [0.2, 0.4, 0.5]}), ["dice"]).iloc[0]
+    assert math.isnan(row["low"])
+    assert math.isnan(row["high"])
+
+
+def test_a_paired_test_is_of_the_means_of_groups_by_hand():
+    # Six groups, each of 10 cases in which b is 0.1 above a, and one of 10 in which it is 0.2
+    # below. By groups: signed ranks 1 to 6 tied (3.5 each) and -7: W = 7 of 28. With ties the exact
+    # p counts the sign patterns of (3.5 six times, 7) whose sum of negative ranks is at most 7:
+    # none (1); one 3.5 (6); two 3.5 (15); the 7 alone (1): 23 of 128, two-sided 46 / 128.
+    differences = [0.1] * 6 + [-0.2]
+    first = grouped({f"g{i}_": [0.5] * 10 for i in range(7)})
+    second = grouped({f"g{i}_": [0.5 + d] * 10 for i, d in enumerate(differences)}, variant="b")
+    row = statistics.compare(pd.concat([first, second]), "a", "b").iloc[0]
+    assert (row["n"], row["groups"], row["statistic"]) == (70, 7, 7.0)
+    assert row["p"] == pytest.approx(46 / 128)
+    assert row["difference"] == pytest.approx(0.4 / 7)
+    assert row["group_difference"] == pytest.approx(0.4 / 7)
+    # Counted singly, the same 70 frames would pass for a significant difference.
+    alone = statistics.compare(pd.concat([first, second]).drop(columns="group"), "a", "b")
+    assert alone["p"].item() < 0.001
+
+
+def test_differences_over_cases_and_over_groups_differ_where_groups_do_in_size():
+    # a is 0 everywhere. b: A (0.1), B (0.4, 0.4, 0.4): cases 1.3 / 4 = 0.325, groups 0.25.
+    first = grouped({"A": [0.0], "B": [0.0] * 3})
+    second = grouped({"A": [0.1], "B": [0.4] * 3}, variant="b")
+    row = statistics.compare(pd.concat([first, second]), "a", "b").iloc[0]
+    assert row["difference"] == pytest.approx(0.325)
+    assert row["group_difference"] == pytest.approx(0.25)
+    assert row["note"] == "2 differing pairs: p cannot be below 0.5"
+
+
+def test_rows_without_a_group_are_their_own():
+    scores = grouped({"A": [0.2, 0.4], "": [0.6]})
+    assert statistics.groups_of(scores).tolist() == ["A", "A", "0"]
+    scores.loc[2, "group"] = math.nan
+    assert statistics.groups_of(scores).tolist() == ["A", "A", "0"]
+
+
+def test_a_case_in_two_groups_is_refused():
+    both = pd.concat([grouped({"A": [0.2, 0.4]}), grouped({"A": [0.2, 0.4]}, variant="b")])
+    both["group"] = ["A", "A", "A", "B"]
+    with pytest.raises(ValueError, match="found case A1 in two groups, expected one group"):
+        statistics.compare(both, "a", "b")
