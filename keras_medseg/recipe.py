@@ -76,8 +76,10 @@ class _Data(_Section, ABC):
     def input_size(self) -> tuple[int, ...]:
         """Size of the network's input without channels."""
 
-    def _check_validation(self, share: float) -> None:
-        self._require(0 < share < 1, "validation", "a share between 0 and 1")
+    def _check_sides(self, validation: float, test: float) -> None:
+        self._require(0 < validation < 1, "validation", "a share between 0 and 1")
+        rest = 1 - validation
+        self._require(0 <= test < rest, "test", f"a share from 0 to less than {rest:g}")
 
     def _check_sizes(self, part: str) -> None:
         self._require(min(getattr(self, part)) >= 1, part, "sizes of 1 or more")
@@ -94,6 +96,7 @@ class Slices(_Data):
         validation: fraction of the patients in the validation set.
         slice_step: train on every `slice_step`-th slice of the window.
         modalities: input channels of the network, in this order; empty: all of the data set.
+        test: as `Images.test`, of the patients.
     """
 
     window: tuple[int, int, int]
@@ -102,6 +105,7 @@ class Slices(_Data):
     validation: float
     slice_step: int = 1
     modalities: tuple[str, ...] = ()
+    test: float = 0.0
 
     @property
     def input_size(self) -> tuple[int, ...]:
@@ -112,7 +116,7 @@ class Slices(_Data):
         self._check_sizes("window")
         require_choice("data.normalization", self.normalization, volumes.NORMALIZATIONS)
         self._require_all("flips", ("x", "y"))
-        self._check_validation(self.validation)
+        self._check_sides(self.validation, self.test)
         self._require(self.slice_step >= 1, "slice_step", "1 or more")
 
 
@@ -130,6 +134,7 @@ class Patches(_Data):
         overlap: fraction by which neighboring windows overlap when a whole volume is predicted.
         test_time_flips: whether predictions are averaged with those of the mirrored volume.
         modalities: input channels of the network, in this order; empty: all of the data set.
+        test: as `Images.test`, of the patients.
     """
 
     patch: tuple[int, int, int]
@@ -141,6 +146,7 @@ class Patches(_Data):
     overlap: float = 0.5
     test_time_flips: bool = False
     modalities: tuple[str, ...] = ()
+    test: float = 0.0
 
     @property
     def input_size(self) -> tuple[int, ...]:
@@ -152,7 +158,7 @@ class Patches(_Data):
         require_choice("data.normalization", self.normalization, volumes.NORMALIZATIONS)
         probability = self.foreground_probability
         self._require(0 <= probability <= 1, "foreground_probability", "0 to 1")
-        self._check_validation(self.validation)
+        self._check_sides(self.validation, self.test)
         self._require(0 <= self.overlap < 1, "overlap", "0 or more and less than 1")
 
 
@@ -170,6 +176,9 @@ class Images(_Data):
             probability 1/2.
         brightness: training intensities are multiplied by 1 - brightness to 1 + brightness.
         split: "group" keeps a patient or video sequence on one side, "random" draws single images.
+        test: fraction in a test set, which is scored. The validation set then only steers the
+            training: its loss lowers the learning rate and chooses the epoch that is kept. 0: no
+            test set, the validation set is scored as well.
     """
 
     size: tuple[int, int]
@@ -182,6 +191,7 @@ class Images(_Data):
     flips: tuple[str, ...] = ()
     brightness: float = 0.0
     split: str = "group"
+    test: float = 0.0
 
     @property
     def input_size(self) -> tuple[int, ...]:
@@ -194,7 +204,7 @@ class Images(_Data):
         require_choice("data.fit", self.fit, resize.FITS)
         require_choice("data.split", self.split, splits.WAYS)
         self._require_all("flips", ("x", "y"))
-        self._check_validation(self.validation)
+        self._check_sides(self.validation, self.test)
         self._require(self.smoothing_px >= 0, "smoothing_px", "0 or more")
         self._require(0 <= self.brightness <= 1, "brightness", "0 to 1")
 

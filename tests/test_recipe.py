@@ -128,6 +128,8 @@ def test_data_of_the_same_kind_begin_with_the_defaults(recipe):
         ({"data.window": (16, 16, 0)}, r"data.window: found \(16, 16, 0\), expected sizes of 1"),
         ({"data.flips": ("z",)}, "data.flips: found 'z', expected one of: x, y"),
         ({"data.validation": 0}, "data.validation: found 0.0, expected a share between 0 and 1"),
+        ({"data.test": 0.9}, "data.test: found 0.9, expected a share from 0 to less than 0"),
+        ({"data.test": -0.1}, "data.test: found -0.1, expected a share from 0"),
         ({"data.slice_step": 0}, "data.slice_step: found 0, expected 1 or more"),
         ({"data.normalization": "z"}, "data.normalization: found 'z', expected one of: z_score"),
         ({"train": {"epochs": 2}}, "train: found no batch_size, optimizer, .* fields of Train"),

@@ -23,7 +23,7 @@ SMOOTH = 1e-5  # MONAI's DiceLoss, above and below
 
 
 def crop_scores(run: RunFolder, cohort: Cohort) -> pd.DataFrame:
-    """Score the validation cases as the authors do: soft Dice of augmented random crops, and loss.
+    """Score the scored cases as the authors do: soft Dice of augmented random crops, and loss.
 
     For 2-D networks, slices take the place of crops. The rows are as in scores.csv, with the
     metrics crop_dice and dice_loss (1 - crop_dice) of every region, and loss; they are also written
@@ -50,12 +50,12 @@ def crop_scores(run: RunFolder, cohort: Cohort) -> pd.DataFrame:
 def validation_batches(
     cohort: Cohort, variant: Variant, targets: tuple[str, ...], *, as_in_training: bool
 ) -> CaseBatches:
-    """Batches of the validation cases: cropped, augmented and shuffled as in training, or plain."""
+    """Batches of the scored cases: cropped, augmented and shuffled as in training, or plain."""
     chosen = variant
     if in_patches(variant.recipe):
         on_host = override(variant.recipe, {"data.augment_on_device": False})
         chosen = replace(variant, recipe=on_host)
-    return chosen.task.batches(cohort.store, cohort.validation, targets, training=as_in_training)
+    return chosen.task.batches(cohort.store, cohort.scored, targets, training=as_in_training)
 
 
 def in_patches(recipe: Recipe) -> bool:

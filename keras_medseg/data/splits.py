@@ -1,5 +1,6 @@
-"""Splitting of cases into a training and a validation set."""
+"""Splitting of cases into a training and a validation set, and a test set if there is one."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_medseg.data.cases import Case
-from keras_medseg.data.formats.manifest import TRAINING, VALIDATION
+from keras_medseg.data.formats.manifest import TEST, TRAINING, VALIDATION
 from keras_medseg.errors import DataError, require_choice
 
 WAYS = ("group", "random")
@@ -19,6 +20,20 @@ class Sides(NamedTuple):
 
     training: tuple[Case, ...]
     validation: tuple[Case, ...]
+
+
+class Split(NamedTuple):
+    """The sides of a run.
+
+    Attributes:
+        training: what the networks learn from.
+        validation: what steers the training: the learning rate and the epoch that is kept.
+        test: what is scored; empty if the validation cases are scored.
+    """
+
+    training: tuple[Case, ...]
+    validation: tuple[Case, ...]
+    test: tuple[Case, ...] = ()
 
 
 def split_cases(cases: Sequence[Case], validation: float, seed: int) -> Sides:
@@ -80,12 +95,47 @@ def split_by(cases: Sequence[Case], validation: float, seed: int, way: str = "gr
     return Sides(*(tuple(replace(c, group=groups[c.id]) for c in side) for side in sides))
 
 
-def leaking_groups(training: Sequence[Case], validation: Sequence[Case]) -> list[str]:
-    """Groups with cases on both sides, sorted; if there are any, the split leaks."""
-    return sorted({case.group for case in training} & {case.group for case in validation})
+def split_in_three(
+    cases: Sequence[Case], validation: float, test: float, seed: int, way: str = "group"
+) -> Split:
+    """Split into training, validation and test cases; without a test side, as `split_by`.
+
+    The validation and test sides together are what `split_by` puts on the validation side for
+    `validation + test`, so the training cases do not depend on how that part is divided.
+
+    Args:
+        cases: what to split.
+        validation: fraction of the groups (or cases) that goes to the validation side.
+        test: fraction that goes to the test side; 0 for none.
+        seed: of the random choice.
+        way: as in `split_by`; it holds for both divisions.
+
+    Returns:
+        The sides, sorted by id.
+
+    Raises:
+        ValueError: as `split_by`, or too few groups for three sides.
+    """
+    if test == 0:
+        return Split(*split_by(cases, validation, seed, way))
+    held_out = validation + test
+    training, rest = split_by(cases, held_out, seed, way)
+    units = {case.group if way == "group" else case.id for case in rest}
+    if len(units) < 2:
+        raise ValueError(
+            f"cases: found one group for validation ({validation:g}) and test ({test:g}) "
+            "together, expected at least 2. Use more cases, or data.test=0."
+        )
+    return Split(training, *split_by(rest, test / held_out, seed, way))
 
 
-def assign(where: Path | str, sides: Mapping[str, str], cases: Sequence[Case]) -> Sides:
+def leaking_groups(*sides: Sequence[Case]) -> list[str]:
+    """Groups with cases on more than one side, sorted; if there are any, the split leaks."""
+    found = Counter(group for side in sides for group in {case.group for case in side})
+    return sorted(group for group, count in found.items() if count > 1)
+
+
+def assign(where: Path | str, sides: Mapping[str, str], cases: Sequence[Case]) -> Split:
     """Apply a given split, for example that of a manifest.
 
     Args:
@@ -94,10 +144,11 @@ def assign(where: Path | str, sides: Mapping[str, str], cases: Sequence[Case]) -
         cases: what to split.
 
     Returns:
-        Both sides, in the order of `cases`.
+        The sides, in the order of `cases`.
 
     Raises:
-        DataError: `sides` and `cases` do not have the same ids, or one side is empty.
+        DataError: `sides` and `cases` do not have the same ids, or there are no training or no
+            validation cases.
     """
     ids = [case.id for case in cases]
     for found, missing in (
@@ -113,4 +164,4 @@ def assign(where: Path | str, sides: Mapping[str, str], cases: Sequence[Case]) -
     if not training or not validation:
         found, remedy = "all cases on one side", f"Name both {TRAINING} and {VALIDATION}."
         raise DataError(where, found=found, expected="cases on both", remedy=remedy)
-    return Sides(training, validation)
+    return Split(training, validation, tuple(case for case in cases if sides[case.id] == TEST))

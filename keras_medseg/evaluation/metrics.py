@@ -204,6 +204,16 @@ METRICS: dict[str, Metric] = {
 """Name of a metric's column in scores.csv -> the metric."""
 
 
+def higher_is_better(name: str) -> bool:
+    """Whether a larger value of this metric is better; distances, errors and losses are smaller.
+
+    A metric that is not in METRICS is a loss if its name ends so, such as that of a validation set.
+    """
+    if name in METRICS:
+        return METRICS[name].unit == "" and name not in ("cross_entropy", "mae")
+    return not name.endswith("loss")
+
+
 def metric_label(name: str) -> str:
     """A metric's name in tables and figures; a metric that is not in METRICS keeps its own."""
     return METRICS[name].label if name in METRICS else name

@@ -1,4 +1,4 @@
-"""The report of a run: table.csv, tests.csv, table.md, and report.html, which is self-contained."""
+"""The report of a run: tables (CSV and Markdown), and report.html, which is self-contained."""
 
 import base64
 import tomllib
@@ -29,6 +29,18 @@ from keras_medseg.reporting.tables import (
     own_tables,
     read_published,
     spaced,
+)
+
+NOT_COMPARABLE = "Not comparable with the paper"
+OWN_RECIPE = "Recipe of your own"
+SAME_RECIPE = "Same recipe as ours, not in every point the paper's"
+COMPARABLE = "Comparable with the paper"
+
+ORDER_RULE = (
+    "Confirmed or reversed: the 95 % interval of the mean difference lies on one side of 0, and "
+    "the paired test has p < 0.05 after Holm's correction for all orders here; otherwise "
+    "undecided. One training per variant: how much two trainings of one recipe differ is not in "
+    "these numbers."
 )
 
 _COSTS = ["parameters", "multiply_adds", "milliseconds"]
@@ -66,9 +78,19 @@ class RunData:
             )
 
     @property
-    def validation_cases(self) -> int:
+    def scored_cases(self) -> int:
         """Number of scored cases."""
         return self.scores["case"].nunique()
+
+    @property
+    def steering_cases(self) -> int:
+        """Number of validation cases that are not scored, because there is a test side."""
+        return len(self.provenance["validation_cases"]) if self.scored_side == "test" else 0
+
+    @property
+    def scored_side(self) -> str:
+        """What the scored cases are called: "test" or "validation"."""
+        return "test" if self.provenance.get("test_cases") else "validation"
 
 
 @dataclass(frozen=True)
@@ -109,11 +131,12 @@ def write_report(
     declared: Declaration,
     *,
     expected: Sequence[Mapping[str, Any]] = (),
+    orders: Sequence[Mapping[str, Any]] = (),
     costs: pd.DataFrame | None = None,
     further_scores: pd.DataFrame | None = None,
     figures: Sequence[ReportFigure] = (),
 ) -> Path:
-    """Write table.csv, tests.csv, table.md and report.html into a folder.
+    """Write table.csv, tests.csv, orders.csv, table.md and report.html into a folder.
 
     Args:
         folder: of the run.
@@ -121,6 +144,7 @@ def write_report(
         declared: what the report shows beside the run's own numbers.
         expected: for every expectation {metric, region, variant, minimum, maximum (None: no limit),
             measured (None: not measured), passed}.
+        orders: the paper's orders, from `runs.expectations.judge_orders`.
         costs: the columns variant, networks, parameters, multiply_adds and seconds_per_input.
         further_scores: rows for the tables with scores that do not belong to single cases.
         figures: in the order of the report.
@@ -135,10 +159,9 @@ def write_report(
     specs = declared.tables or (() if declared.reference else own_tables(run.scores))
     published = None if declared.published is None else read_published(declared.published)
     tables = [build_table(spec, published, run.scores, further_scores) for spec in specs]
-    reasons = why_not_comparable(run, declared.reference) if declared.reference else []
-    if declared.reference:
-        for table in tables:
-            table.loc[table["status"] == MEASURED, "comparable"] = "no" if reasons else "yes"
+    standing = _standing(run, declared)
+    for table in tables if declared.reference else ():
+        table.loc[table["status"] == MEASURED, "comparable"] = standing["comparable"]
     cells = pd.concat(tables) if tables else pd.DataFrame(columns=list(TABLE_COLUMNS))
     units = dict(zip(cells["metric"], cells["unit"]))
     metrics = [name for name in units if name in run.scores]
@@ -150,28 +173,29 @@ def write_report(
             _table_view(spec, table, prices if declared.published else {})
             for spec, table in zip(specs, tables)
         ],
-        "reasons": reasons,
+        **standing,
         "left_out": _left_out(tables),
+        **_orders_view(orders, units),
         "expected": [_expected_view(entry) for entry in expected],
         "tests": [_test_view(table, units, *pair) for pair, table in tests.items()],
         "costs": list(prices.values()),
         "figures": [_figure_view(figure) for figure in figures],
     }
-    _write_tables(folder, cells, tests)
+    _write_tables(folder, cells, tests, orders)
     for name in ("table.md", "report.html"):
         write_atomic(folder / name, _render(name, view))
     return folder / "report.html"
 
 
 def why_not_comparable(run: RunData, reference: Reference) -> list[str]:
-    """Explain why the measured numbers cannot be compared with the published ones.
+    """Explain what a run does not share with the reproduction of the published experiment.
 
     Returns:
         One or two sentences for each reason; empty if data, number of cases and recipe are those of
-        the paper.
+        `reference`. What that recipe does not share with the paper is in the ledger.
     """
     name, reasons = run.provenance["data_name"], []
-    training, validation = run.provenance["training_cases"], run.validation_cases
+    training, scored = run.provenance["training_cases"], run.scored_cases
     if "phantom" in name:
         reasons.append(
             "The data are synthetic (the built-in phantom), not patients: the numbers show that "
@@ -181,11 +205,8 @@ def why_not_comparable(run: RunData, reference: Reference) -> list[str]:
         reasons.append(
             f"The data are {name}; the paper's numbers were measured on {reference.data}."
         )
-    if training + validation != reference.cases:
-        reasons.append(
-            f"{_count(training, 'training case')} and {_count(validation, 'validation case')}; "
-            f"the paper had {_count(reference.cases, 'case')} together."
-        )
+    if training + run.steering_cases + scored != reference.cases:
+        reasons.append(f"{_sides(run)}; the paper had {_count(reference.cases, 'case')} together.")
     changed = differences(run.recipe, reference.recipe)
     epochs, their_epochs = changed.get("train.epochs", (0, 0))
     if epochs < their_epochs:
@@ -197,6 +218,76 @@ def why_not_comparable(run: RunData, reference: Reference) -> list[str]:
     if changed:
         reasons.append(f"Recipe fields that depart from the paper's, listed below: {len(changed)}.")
     return reasons
+
+
+def _sides(run: RunData) -> str:
+    """The numbers of cases, such as "2 training cases and 3 validation cases"."""
+    parts = [_count(run.provenance["training_cases"], "training case")]
+    if run.steering_cases:
+        parts.append(_count(run.steering_cases, "validation case"))
+    return ", ".join(parts) + f" and {_count(run.scored_cases, f'{run.scored_side} case')}"
+
+
+def _standing(run: RunData, declared: Declaration) -> dict[str, Any]:
+    """How far the numbers of a run can be compared with published ones.
+
+    "Comparable" is kept for a run without a reason against it (`why_not_comparable`) of a recipe
+    whose ledger has neither departures nor choices, on a split that the paper names.
+
+    Returns:
+        comparable (as in table.csv), heading, open_points (a phrase that counts them) and reasons
+        (sentences).
+    """
+    if declared.reference is None:
+        return {"comparable": "", "heading": OWN_RECIPE, "open_points": "", "reasons": []}
+    reasons = why_not_comparable(run, declared.reference)
+    counts = _ledger_view(declared.ledger)["counts"] if declared.ledger else None
+    phrases, sentences = _open_points(counts, declared.reference.split_known)
+    if reasons:
+        comparable, heading = "no", NOT_COMPARABLE
+    elif counts is None:
+        comparable, heading = "no", OWN_RECIPE
+    elif phrases:
+        comparable, heading = "same recipe as ours", SAME_RECIPE
+    else:
+        comparable, heading = "yes", COMPARABLE
+    return {
+        "comparable": comparable,
+        "heading": heading,
+        "open_points": ", ".join(phrases),
+        "reasons": reasons + sentences,
+    }
+
+
+def _open_points(
+    counts: Mapping[str, int] | None, split_known: bool
+) -> tuple[list[str], list[str]]:
+    """Phrases and sentences on what stands between a reproduction's recipe and the paper.
+
+    Args:
+        counts: ledger entries by status; None without a ledger.
+        split_known: see `Reference`.
+    """
+    phrases, sentences = [], []
+    if counts is None:
+        sentences.append("No ledger says in which points this recipe is that of the paper.")
+    elif departures := counts.get("departs", 0):
+        phrases.append(_count(departures, "departure"))
+        sentences.append(f"By the ledger, the recipe departs from the paper {_times(departures)}.")
+    if counts and (choices := counts.get("chosen", 0)):
+        phrases.append(_count(choices, "choice"))
+        sentences.append(
+            f"By the ledger, it makes a choice {_times(choices)}, where the paper is silent or "
+            "contradicts itself."
+        )
+    if not split_known:
+        phrases.append("unknown split")
+        sentences.append("The paper does not name its cases of each side; here others are scored.")
+    return phrases, sentences
+
+
+def _times(number: int) -> str:
+    return f"in {_count(number, 'point')}"
 
 
 def _declared_view(run: RunData, declared: Declaration) -> dict[str, Any]:
@@ -211,23 +302,32 @@ def _declared_view(run: RunData, declared: Declaration) -> dict[str, Any]:
         "published": declared.published is not None,
         "profile": run.provenance.get("profile", ""),
         "training": _count(run.provenance["training_cases"], "training case"),
-        "validation": _count(run.validation_cases, "validation case"),
+        "scored": _count(run.scored_cases, f"{run.scored_side} case"),
+        "steering": _count(run.steering_cases, "validation case") if run.steering_cases else "",
+        "scored_side": run.scored_side,
+        "grouped": _grouped(run.scores),
         "run": run,
         "changed": {} if reference is None else differences(run.recipe, reference.recipe),
         "cases": _cases_view(run.scores),
         "ledger": _ledger_view(declared.ledger) if declared.ledger else None,
+        "ledger_file": "/".join(declared.ledger.parts[-3:]) if declared.ledger else "",
         "notes": list(declared.notes),
         "provenance": _flat(run.provenance),
     }
 
 
 def _write_tables(
-    folder: Path, cells: pd.DataFrame, tests: Mapping[tuple[str, str], pd.DataFrame]
+    folder: Path,
+    cells: pd.DataFrame,
+    tests: Mapping[tuple[str, str], pd.DataFrame],
+    orders: Sequence[Mapping[str, Any]],
 ) -> None:
     write_atomic(folder / "table.csv", cells.to_csv(index=False).encode())
     if tests:
         csv = pd.concat(tests, names=["baseline_variant", "compared_variant"]).droplevel(2)
         write_atomic(folder / "tests.csv", csv.to_csv().encode())
+    if orders:
+        write_atomic(folder / "orders.csv", pd.DataFrame(orders).to_csv(index=False).encode())
 
 
 def _left_out(tables: Sequence[pd.DataFrame]) -> list[str]:
@@ -259,7 +359,7 @@ def _table_view(
     rows, priced = [], False
     for row in spec.rows:
         lines = table[(table["row"] == row.label) & (table["variant"] == row.variant)]
-        cells = [_cell_view(line, marks) for _, line in lines.iterrows()]
+        cells = [_cell_view(line, marks) for line in lines.to_dict("records")]
         own = any(cell["measured"] for cell in cells)
         price = prices.get(row.measured) if own else None
         priced = priced or price is not None
@@ -281,8 +381,8 @@ def _heading(column: Column, spec: TableSpec, unit: str) -> str:
     return f"{name} ({unit})" if unit else name
 
 
-def _cell_view(line: pd.Series, marks: Mapping[str, str]) -> dict[str, Any]:
-    names = ("published", "measured", "std", "ci_low", "ci_high")
+def _cell_view(line: Mapping[Any, Any], marks: Mapping[str, str]) -> dict[str, Any]:
+    names = ("published", "measured", "std", "ci_low", "ci_high", "group_mean")
     shown = {name: _number(line[name], line["unit"]) for name in names}
     view = {
         "published": shown["published"],
@@ -294,9 +394,24 @@ def _cell_view(line: pd.Series, marks: Mapping[str, str]) -> dict[str, Any]:
     if line["status"] == MEASURED:
         one = line["n"] == 1
         view["measured"] = shown["measured"] + ("" if one else f" ± {shown['std']}")
-        interval = f"{shown['ci_low']} to {shown['ci_high']}, n = {line['n']:.0f}"
-        view["detail"] = "one case, no interval" if one else interval
+        interval = f"{shown['ci_low']} to {shown['ci_high']}"
+        if pd.isna(line["ci_low"]):
+            interval = f"one {'case' if one else 'group'}, no interval"
+        counted = "" if one else f", n = {_units(line)}"
+        over = f", mean over groups {shown['group_mean']}" if 1 < line["groups"] < line["n"] else ""
+        view["detail"] = interval + counted + over
     return view
+
+
+def _grouped(scores: pd.DataFrame) -> bool:
+    """Whether a group has several cases, so that intervals and tests are over groups."""
+    return statistics.groups_of(scores).nunique() < scores["case"].nunique()
+
+
+def _units(line: Mapping[Any, Any]) -> str:
+    """The number of cases, and that of their groups where a group has several."""
+    cases, groups = int(line["n"]), int(line["groups"])
+    return f"{cases}" if groups == cases else f"{cases} in {_count(groups, 'group')}"
 
 
 def _number(value: float, unit: str, sign: str = "") -> str:
@@ -344,17 +459,60 @@ def _test_view(
         unit = units[line["metric"]]
         signs = {"baseline": "", "variant": "", "difference": "+", "low": "+", "high": "+"}
         points = {k: _number(SCALES[unit] * line[k], unit, sign) for k, sign in signs.items()}
-        interval = "–" if pd.isna(line["low"]) else "{low} to {high}".format(**points)
         metric = metric_label(line["metric"]) + (f" ({unit})" if unit else "")
-        view["rows"].append(line | points | {"interval": interval, "metric": metric})
-    fewest = int(table["n"].min())
+        view["rows"].append(line | points | _pair_view(line, unit) | {"metric": metric})
+    fewest = int(table["groups"].min())
+    what = "groups" if (table["groups"] < table["n"]).any() else "cases"
     if fewest < statistics.FEWEST_PAIRS:
         view["remark"] = (
-            f"With n = {fewest} no paired test can reach p < 0.05: the smallest possible p of the "
-            f"two-sided Wilcoxon test is {2 / 2**fewest:.2g}. It takes at least "
-            f"{statistics.FEWEST_PAIRS} cases."
+            f"With {fewest} {what} no paired test can reach p < 0.05: the smallest possible p of "
+            f"the two-sided Wilcoxon test is {2 / 2**fewest:.2g}. It takes at least "
+            f"{statistics.FEWEST_PAIRS} {what}."
         )
     return view
+
+
+def _pair_view(line: Mapping[Any, Any], unit: str) -> dict[str, str]:
+    """Interval, number of units and mean difference over groups of one paired comparison."""
+    low, high, over = (
+        _number(SCALES[unit] * line[name], unit, "+")
+        for name in ("low", "high", "group_difference")
+    )
+    return {
+        "interval": "–" if pd.isna(line["low"]) else f"{low} to {high}",
+        "units": _units(line),
+        "over_groups": over if line["groups"] < line["n"] else "",
+    }
+
+
+def _orders_view(orders: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> dict[str, Any]:
+    """The orders under the sentence that they test, and the number of each verdict."""
+    sentences: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for order in orders:
+        key = order["where"], order["says"]
+        sentences.setdefault(key, []).append(_order_view(order, units))
+    counts = Counter(order["verdict"] for order in orders)
+    return {
+        "sentences": [
+            {"where": where, "says": says, "rows": rows}
+            for (where, says), rows in sentences.items()
+        ],
+        "order_counts": {name: counts[name] for name in ("confirmed", "reversed", "undecided")},
+        "order_rule": ORDER_RULE,
+    }
+
+
+def _order_view(order: Mapping[str, Any], units: Mapping[str, str]) -> dict[str, Any]:
+    """What the templates show of one order of the paper."""
+    unit = units.get(order["metric"], "")
+    metric = metric_label(order["metric"]) + (f" in {unit}" if unit else "")
+    return {
+        **order,
+        **_pair_view(order, unit),
+        "what": f"{spaced(order['better'])} better than {spaced(order['worse'])}",
+        "measure": f"{metric}, {order['region']}",
+        "difference": _number(SCALES[unit] * order["difference"], unit, "+"),
+    }
 
 
 def _cost_view(row: Mapping[Any, Any]) -> dict[str, str]:
@@ -388,12 +546,15 @@ def _percent(fraction: float) -> str:
 
 
 def _ledger_view(path: Path) -> dict[str, Any]:
-    """Number of ledger entries by status, and the entries that depart from the paper."""
+    """Number of ledger entries by status, and the entries that depart or are choices."""
     content = read_file(path, tomllib.loads, "It belongs in the experiment's folder.")
     entries = next((value for value in content.values() if isinstance(value, list)), [])
     counts = Counter(entry["status"] for entry in entries)
-    departing = [entry for entry in entries if entry["status"] == "departs"]
-    return {"counts": dict(counts.most_common()), "departing": departing}
+    listed = {
+        status: [entry for entry in entries if entry["status"] == status]
+        for status in ("departs", "chosen")
+    }
+    return {"counts": dict(counts.most_common()), **listed}
 
 
 def _count(number: int, what: str) -> str:

@@ -22,7 +22,7 @@ PUBLISHED_COLUMNS = (
 )  # fmt: skip
 TABLE_COLUMNS = (
     "table", "row", "variant", "region", "metric", "unit", "published", "measured", "ci_low",
-    "ci_high", "std", "n", "status", "comparable", "note",
+    "ci_high", "std", "n", "groups", "group_mean", "status", "comparable", "note",
 )  # fmt: skip
 MEASURED = "measured"
 NOT_RETRAINED = "not retrained"
@@ -47,6 +47,8 @@ class Reference:
         data: name of the data set, as in `Case.dataset`, such as "BraTS2017".
         cases: number of cases that the paper had for training and validation together.
         citation: of the paper.
+        split_known: whether the paper names the cases that it trained on and scored, so that the
+            recipe scores the same ones.
     """
 
     title: str
@@ -54,6 +56,7 @@ class Reference:
     data: str
     cases: int
     citation: str = ""
+    split_known: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def own_tables(scores: pd.DataFrame) -> tuple[TableSpec, ...]:
     )
     variants = dict.fromkeys(scores["variant"])
     rows = tuple(Row(spaced(variant), measured=variant) for variant in variants)
-    return (TableSpec("Scores", "means over the validation cases", columns, rows),)
+    return (TableSpec("Scores", "means over the scored cases", columns, rows),)
 
 
 def read_published(path: Path | str) -> pd.DataFrame:
@@ -241,5 +244,7 @@ def _measured_cell(found: Mapping[str, Any] | None, otherwise: str, unit: str) -
     if found is None:
         return {"status": otherwise}
     names = {"measured": "mean", "ci_low": "low", "ci_high": "high", "std": "std"}
+    names |= {"group_mean": "group_mean"}
     scaled = {name: SCALES[unit] * found[source] for name, source in names.items()}
-    return {"status": MEASURED, "n": int(found["n"]), **scaled}
+    counts = {"n": int(found["n"]), "groups": int(found["groups"])}
+    return {"status": MEASURED, **counts, **scaled}

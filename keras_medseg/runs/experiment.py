@@ -2,9 +2,8 @@
 
 import hashlib
 import importlib
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from keras_medseg.recipe import Changes, Recipe
 from keras_medseg.reporting.report import ReportFigure
 from keras_medseg.reporting.tables import Reference, TableSpec
 from keras_medseg.runs import provenance, report, steps
+from keras_medseg.runs.expectations import Expected, ExpectedOrder, judge, judge_orders
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort
 from keras_medseg.tasks import task_of
@@ -27,24 +27,8 @@ OWN_VARIANT = "main"
 """Name of the only variant when a single recipe is trained."""
 
 
-@dataclass(frozen=True)
-class Expected:
-    """The mean of a metric over the validation cases that a run must reach, or it exits with 1.
-
-    Attributes:
-        data: "phantom", or the name of the data set, e.g. "BraTS2017".
-        profile, variant, region, metric: what is measured.
-        minimum: of the mean.
-        maximum: of the mean, if the paper gives a range.
-    """
-
-    data: str
-    profile: str
-    variant: str
-    region: str
-    metric: str
-    minimum: float
-    maximum: float | None = None
+PAPER_PROFILE = "paper"
+"""The profile that is the paper's own recipe."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +80,7 @@ class Experiment:
         folder: of published.csv and ledger.toml; None if there is no paper.
         tables: the paper's tables; without them, one table shows all variants.
         expected: what a run must reach.
+        orders: sentences of the paper on which variant is better.
         notes: what a reader of the tables must know.
         phantom: its synthetic data; None if it needs real data.
         figures: makes the paper's own figures. In a `-compare` run the paper's ablations are not
@@ -110,6 +95,7 @@ class Experiment:
     folder: Path | None = None
     tables: tuple[TableSpec, ...] = ()
     expected: tuple[Expected, ...] = ()
+    orders: tuple[ExpectedOrder, ...] = ()
     notes: tuple[str, ...] = ()
     phantom: Phantom | None = None
     figures: Callable[[RunFolder, Cohort], list[ReportFigure]] = no_figures
@@ -153,7 +139,7 @@ def run(experiment: Experiment, request: Request) -> bool:
     An interrupted run continues where it stopped when it is requested again.
 
     Returns:
-        Whether all expectations are met.
+        Whether all expectations are met, and no order is reversed that counts (`ExpectedOrder`).
 
     Raises:
         DataError: the data are invalid, or the run folder belongs to another run.
@@ -180,8 +166,7 @@ def run(experiment: Experiment, request: Request) -> bool:
             outcome, cohort, profile=request.profile, seed=base.train.seed, command=request.command
         ):
             scores = _train_and_score(outcome, cohort)
-        verdicts = judge(_expected(experiment, request), scores, cohort, request.profile)
-        page = report.make(experiment, outcome, cohort, verdicts)
+        verdicts, page = _report(experiment, outcome, cohort, scores)
     print((request.out / "table.md").read_text())
     print(f"report: {page}")
     return all(verdict["passed"] for verdict in verdicts)
@@ -200,11 +185,8 @@ def remake_report(out: Path) -> Path:
     facts = outcome.run
     experiment = find(*facts["experiment"]) if facts["experiment"] else of_recipe(outcome.recipe)
     cohort = report.open_cohort(outcome)
-    profile = facts["profile"]
     with locked(out, "writes into this run folder"):
-        expected = () if facts["changes"] else experiment.expected
-        verdicts = judge(expected, outcome.scores(), cohort, profile)
-        return report.make(experiment, outcome, cohort, verdicts)
+        return _report(experiment, outcome, cohort, outcome.scores())[1]
 
 
 def find(paper: str, dataset: str | None = None) -> Experiment:
@@ -228,9 +210,25 @@ def find(paper: str, dataset: str | None = None) -> Experiment:
     return declared[chosen]
 
 
-def _expected(experiment: Experiment, request: Request) -> tuple[Expected, ...]:
-    """The expectations for a request; none if --set changes the recipe."""
-    return () if request.changes else experiment.expected
+def _report(
+    experiment: Experiment, outcome: RunFolder, cohort: Cohort, scores: pd.DataFrame
+) -> tuple[list[dict[str, Any]], Path]:
+    """Judge a run and write its report: the verdicts on values and orders, and the page.
+
+    A recipe that --set changed is not held against what the paper's recipe must reach.
+    """
+    profile, changed = outcome.run["profile"], bool(outcome.run["changes"])
+    scores = steps.with_groups(scores, cohort)
+    verdicts = judge(() if changed else experiment.expected, scores, cohort, profile)
+    of_paper = experiment.reference is not None and experiment.reference.data in cohort.datasets
+    binding = (
+        of_paper
+        and not (cohort.phantom or changed)
+        and profile.removesuffix("-compare") == PAPER_PROFILE
+    )
+    orders = judge_orders(experiment.orders, scores, binding=binding)
+    page = report.make(experiment, outcome, cohort, verdicts, orders)
+    return [*verdicts, *orders], page
 
 
 def _facts(request: Request, folder: Path, cohort: Cohort) -> dict[str, Any]:
@@ -245,6 +243,7 @@ def _facts(request: Request, folder: Path, cohort: Cohort) -> dict[str, Any]:
         "fingerprint": cohort.store.fingerprint,
         "training": list(cohort.training),
         "validation": list(cohort.validation),
+        **({"test": list(cohort.test)} if cohort.test else {}),
         "duplicates": dict(cohort.duplicates),
         "leaking_groups": list(cohort.leaking_groups),
         "datasets": list(cohort.datasets),
@@ -266,11 +265,13 @@ def _refuse_other_data(base: Recipe, recipes: Mapping[str, Recipe]) -> None:
                 "or classes) than the run's, expected the same for all variants. Change these for "
                 "the whole run."
             )
-        if variant.data.validation != base.data.validation:
-            raise ValueError(
-                f"variant {name}: found data.validation {variant.data.validation}, expected "
-                f"{base.data.validation}, that of the run: all variants share one split."
-            )
+        for part in ("validation", "test"):
+            found, expected = getattr(variant.data, part), getattr(base.data, part)
+            if found != expected:
+                raise ValueError(
+                    f"variant {name}: found data.{part} {found}, expected {expected}, that of the "
+                    "run: all variants share one split."
+                )
 
 
 def _train_and_score(outcome: RunFolder, cohort: Cohort) -> pd.DataFrame:
@@ -327,23 +328,6 @@ def make_phantom(experiment: Experiment, work: Path) -> Path:
     return folder
 
 
-def judge(
-    expected: Sequence[Expected], scores: pd.DataFrame, cohort: Cohort, profile: str
-) -> list[dict[str, Any]]:
-    """The expectations for these data and this profile, with the measured values."""
-    verdicts = []
-    for entry in expected:
-        names = ("phantom",) if cohort.phantom else cohort.datasets
-        if entry.profile != profile or names != (entry.data,):
-            continue
-        rows = scores[(scores.variant == entry.variant) & (scores.region == entry.region)]
-        measured = float(rows[entry.metric].mean()) if len(rows) else None
-        highest = math.inf if entry.maximum is None else entry.maximum
-        passed = measured is not None and entry.minimum <= measured <= highest
-        verdicts.append({**asdict(entry), "measured": measured, "passed": passed})
-    return verdicts
-
-
 def folder_name(folder: Path) -> str:
     """A name for files made from `folder`: its own name, and a part that makes it unique."""
     path = folder.resolve()
@@ -362,10 +346,11 @@ def store_folder(work: Path, folder: Path, chosen: Recipe) -> Path:
 
 def _announce(experiment: Experiment, profile: str, cohort: Cohort) -> None:
     title = experiment.reference.title if experiment.reference else experiment.recipe.name
+    tested = f" to steer the training, {len(cohort.test)} to score" if cohort.test else ""
     print(
         f"{title}\n"
         f"data: {cohort.name}, {len(cohort.training)} cases to train on, "
-        f"{len(cohort.validation)} held out; profile: {profile}",
+        f"{len(cohort.validation)} held out{tested}; profile: {profile}",
         flush=True,
     )
     for note in report.data_notes(cohort):

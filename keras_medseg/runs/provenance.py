@@ -45,6 +45,7 @@ def recorded(
         "data_fingerprint": cohort.store.fingerprint,
         "training_cases": len(cohort.training),
         "validation_cases": list(cohort.validation),
+        **({"test_cases": list(cohort.test)} if cohort.test else {}),
         "profile": profile,
         "seed": seed,
         "commands": [*earlier, mine],

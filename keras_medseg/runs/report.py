@@ -17,15 +17,20 @@ if TYPE_CHECKING:
 
 
 def make(
-    experiment: "Experiment", run: RunFolder, cohort: Cohort, verdicts: list[dict[str, Any]]
+    experiment: "Experiment",
+    run: RunFolder,
+    cohort: Cohort,
+    verdicts: list[dict[str, Any]],
+    orders: list[dict[str, Any]],
 ) -> Path:
-    """Write table.csv, tests.csv, table.md, figures/ and report.html of a finished run.
+    """Write table.csv, tests.csv, orders.csv, table.md, figures/ and report.html of a finished run.
 
     Args:
         experiment: the experiment that was run.
         run: its folder.
         cohort: its cases.
-        verdicts: expectations with measured values, from `experiment.judge`.
+        verdicts: expectations with measured values, from `expectations.judge`.
+        orders: the paper's orders with their tests, from `expectations.judge_orders`.
 
     Returns:
         The path of report.html.
@@ -38,6 +43,7 @@ def make(
     profile = experiment.profiles[facts["profile"]]
     trained = [name for name, variant in run.variants.items() if variant.trained_as == name]
     more = experiment.further_scores
+    scores = steps.with_groups(run.scores(), cohort)
     declared = Declaration(
         reference=experiment.reference,
         tables=experiment.tables,
@@ -48,9 +54,10 @@ def make(
     )
     return write_report(
         run.path,
-        RunData(run.recipe, run.provenance(), run.scores(), run.logs()),
+        RunData(run.recipe, run.provenance(), scores, run.logs()),
         declared,
         expected=verdicts,
+        orders=orders,
         costs=steps.network_costs(run, trained),
         further_scores=more(run, cohort) if more else None,
         figures=[*common_figures(run, cohort), *experiment.figures(run, cohort)],
@@ -77,6 +84,7 @@ def open_cohort(run: RunFolder) -> Cohort:
         store=decoded,
         training=tuple(facts["training"]),
         validation=tuple(facts["validation"]),
+        test=tuple(facts.get("test", ())),
         duplicates=facts["duplicates"],
         leaking_groups=tuple(facts["leaking_groups"]),
         datasets=tuple(facts["datasets"]),
@@ -93,7 +101,7 @@ def common_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
     boxes = style.save(charts.score_boxes(scores), run.figure("dice"))
     figures = [
         ReportFigure("Learning curves", "Validation cases dashed.", curves),
-        ReportFigure("Dice of every validation case", "One point per case.", boxes),
+        ReportFigure(f"Dice of every {cohort.scored_side} case", "One point per case.", boxes),
     ]
     for which, case_id in pick_cases(scores, variant).items():
         rows = scores[(scores["variant"] == variant) & (scores["case"] == case_id)]
@@ -117,12 +125,12 @@ def data_notes(cohort: Cohort) -> list[str]:
     if cohort.leaking_groups:
         notes.append(
             f"The split leaks: {len(cohort.leaking_groups)} groups (patients, video sequences) "
-            "have cases on both sides, so the validation scores are too good."
+            f"have cases on several sides, so the {cohort.scored_side} scores are too good."
         )
-    validation = [cohort.store.cases[name] for name in cohort.validation]
-    if empty := sum(case.labels is None or not case.labels.any() for case in validation):
+    scored = [cohort.store.cases[name] for name in cohort.scored]
+    if empty := sum(case.labels is None or not case.labels.any() for case in scored):
         notes.append(
-            f"{empty} of {len(validation)} validation cases have no object: there an empty answer "
-            "has a Dice of 1, and any other 0. Read means of Dice beside this share."
+            f"{empty} of {len(scored)} {cohort.scored_side} cases have no object: there an empty "
+            "answer has a Dice of 1, and any other 0. Read means of Dice beside this share."
         )
     return notes

@@ -24,14 +24,15 @@ from keras_medseg.training import fit
 
 @dataclass(frozen=True)
 class Cohort:
-    """Decoded cases, split into a training and a validation set.
+    """Decoded cases, split into a training and a validation set, and a test set if there is one.
 
     Attributes:
         name: of the data, as shown to users.
         store: all cases.
-        training, validation: ids of the cases of the two sides.
+        training, validation: ids of the cases of these sides.
+        test: ids of the cases that are scored; empty if the validation cases are.
         duplicates: {dropped case: the case with the same voxels that stays}.
-        leaking_groups: patients or video sequences on both sides of the split.
+        leaking_groups: patients or video sequences on several sides of the split.
         datasets: the values of `Case.dataset`, sorted.
         phantom: whether one of the cases is synthetic.
     """
@@ -44,6 +45,17 @@ class Cohort:
     leaking_groups: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     phantom: bool = False
+    test: tuple[str, ...] = ()
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The cases that are scored: the test side, or the validation side if there is none."""
+        return self.test or self.validation
+
+    @property
+    def scored_side(self) -> str:
+        """What the scored cases are called: "test" or "validation"."""
+        return "test" if self.test else "validation"
 
     @property
     def channels(self) -> int:
@@ -80,8 +92,9 @@ def load_cohort(folder: Path, store_folder: Path, task: Task) -> Cohort:
         store=decoded,
         training=tuple(case.id for case in sides.training),
         validation=tuple(case.id for case in sides.validation),
+        test=tuple(case.id for case in sides.test),
         duplicates=duplicates,
-        leaking_groups=tuple(splits.leaking_groups(sides.training, sides.validation)),
+        leaking_groups=tuple(splits.leaking_groups(*sides)),
         datasets=datasets,
         phantom=phantom,
     )
@@ -180,16 +193,17 @@ def train_variant(run: RunFolder, name: str, cohort: Cohort) -> None:
 
 
 def score_variant(run: RunFolder, name: str, cohort: Cohort) -> pd.DataFrame:
-    """Predict the validation cases, write the label maps and score them; one row per region.
+    """Predict the cases of `cohort.scored`, write the label maps and score them, a row per region.
 
     Rows are added to `scores.csv` case by case; cases in it are not predicted again.
     """
     task = run.variant(name).task
     run.predictions(name).mkdir(parents=True, exist_ok=True)
     known = run.scores_file.exists()
-    scores = run.scores() if known else pd.DataFrame(columns=["variant", "case"])
+    scores = run.scores() if known else pd.DataFrame(columns=["variant", "case", "group"])
+    scores = with_groups(scores, cohort)
     done = set(scores.loc[scores["variant"] == name, "case"])
-    left = [case for case in cohort.validation if case not in done]
+    left = [case for case in cohort.scored if case not in done]
     networks = run.networks(name) if left else {}
     with progress_bar(f"predicting {name}") as progress:
         for number, case_id in enumerate(left, 1):
@@ -197,11 +211,22 @@ def score_variant(run: RunFolder, name: str, cohort: Cohort) -> pd.DataFrame:
             predicted = task.predict(networks, case)
             task.write(run.prediction(name, case_id), predicted, case)
             rows = task.score(predicted, case)
-            new = pd.DataFrame([{"variant": name, "case": case_id, **row} for row in rows])
+            named = {"variant": name, "case": case_id, "group": case.group}
+            new = pd.DataFrame([{**named, **row} for row in rows])
             scores = pd.concat([scores, new], ignore_index=True) if len(scores) else new
             run.write_scores(scores)
             progress(number, len(left), case_id)
     return scores[scores["variant"] == name]
+
+
+def with_groups(scores: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
+    """The scores with the column group, which run folders of earlier versions do not have."""
+    if "group" in scores:
+        return scores
+    groups = scores["case"].map({name: case.group for name, case in cohort.store.cases.items()})
+    scores = scores.copy()
+    scores.insert(list(scores).index("case") + 1, "group", groups)
+    return scores
 
 
 def network_costs(run: RunFolder, names: Sequence[str]) -> pd.DataFrame:

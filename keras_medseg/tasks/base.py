@@ -12,7 +12,7 @@ from keras_medseg.data import splits
 from keras_medseg.data.batches.base import CaseBatches
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.datasets.base import Codes, Dataset, Listing
-from keras_medseg.data.splits import Sides
+from keras_medseg.data.splits import Split
 from keras_medseg.data.store import Reader, Store, StoredCase
 from keras_medseg.errors import require_choice
 from keras_medseg.recipe import Recipe
@@ -73,7 +73,7 @@ class Task(ABC):
         """Number of channels that the network sees, if a stored case has `stored` channels."""
 
     @abstractmethod
-    def split(self, listing: Listing, cases: Sequence[Case]) -> Sides:
+    def split(self, listing: Listing, cases: Sequence[Case]) -> Split:
         """Split `cases`, which are all or some cases of the listing."""
 
     def fit(self, store: Store, case_ids: Sequence[str]) -> "Task":
@@ -136,10 +136,22 @@ class Task(ABC):
     ) -> tuple[Figure, str]:
         """The figure of a case with the label map that `write` wrote to `path`, and its caption."""
 
-    def _split_by_recipe(self, listing: Listing, cases: Sequence[Case], way: str) -> Sides:
-        """The data set's own split, otherwise one by fraction and seed of the recipe."""
+    def _split_by_recipe(self, listing: Listing, cases: Sequence[Case], way: str) -> Split:
+        """The data set's own split, otherwise one by fractions and seed of the recipe.
+
+        Raises:
+            ValueError: the recipe wants a test side, which the data set's own split does not have.
+        """
+        data = self.recipe.data
         ids = {case.id for case in cases}
         sides = {id: side for id, side in listing.sides.items() if id in ids}
         if sides:
-            return splits.assign("the data set's own split", sides, cases)
-        return splits.split_by(cases, self.recipe.data.validation, self.recipe.train.seed, way)
+            given = splits.assign("the data set's own split", sides, cases)
+            if data.test and not given.test:
+                raise ValueError(
+                    f"data.test: found {data.test}, but the data set's own split has no test "
+                    "cases, expected some. Name them in its column split, or give data.test=0."
+                )
+            return given
+        seed = self.recipe.train.seed
+        return splits.split_in_three(cases, data.validation, data.test, seed, way)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from keras_medseg.data import datasets
 from keras_medseg.data.cases import Case
 from keras_medseg.data.datasets.base import Dataset, Listing
-from keras_medseg.data.splits import Sides
+from keras_medseg.data.splits import Split
 from keras_medseg.data.store import Reader, StoredCase
 from keras_medseg.errors import require_choice
 from keras_medseg.evaluation.scores import score_labels
@@ -51,7 +51,7 @@ class VolumeTask(Task):
     def channels(self, stored: int) -> int:
         return len(self.modalities)
 
-    def split(self, listing: Listing, cases: Sequence[Case]) -> Sides:
+    def split(self, listing: Listing, cases: Sequence[Case]) -> Split:
         """Split by patient: all cases of a patient are on one side."""
         return self._split_by_recipe(listing, cases, "group")
 

@@ -171,9 +171,19 @@ class TestLayouts:
         _write_manifest(tmp_path, "\n".join(["image,mask,split", *rows]))
         listing = IMAGES.find(tmp_path)
         assert listing.sides == {"a": "training", "b": "validation", "c": "training"}
-        training, held_out = splits.assign(tmp_path, listing.sides, listing.cases)
+        training, held_out, test = splits.assign(tmp_path, listing.sides, listing.cases)
         assert [case.id for case in training] == ["a", "c"]
         assert [case.id for case in held_out] == ["b"]
+        assert test == ()
+
+    def test_a_manifest_may_have_a_test_side(self, tmp_path):
+        _write_pairs(tmp_path, "abc")
+        rows = [f"images/{n}.png,masks/{n}.png,{s}" for n, s in zip(
+            "abc", ("training", "test", "validation"))]  # fmt: skip
+        _write_manifest(tmp_path, "\n".join(["image,mask,split", *rows]))
+        listing = IMAGES.find(tmp_path)
+        split = splits.assign(tmp_path, listing.sides, listing.cases)
+        assert [[case.id for case in side] for side in split] == [["a"], ["c"], ["b"]]
 
     def test_cases_that_are_left_out_are_on_no_side(self, tmp_path):
         _write_pairs(tmp_path)

@@ -3,7 +3,14 @@
 import pytest
 
 from keras_medseg.data.cases import Case
-from keras_medseg.data.splits import Sides, assign, leaking_groups, split_by, split_cases
+from keras_medseg.data.splits import (
+    Split,
+    assign,
+    leaking_groups,
+    split_by,
+    split_cases,
+    split_in_three,
+)
 from keras_medseg.errors import DataError
 
 CASES = [Case(str(n), "toy", (), None, f"sequence_{n // 5}") for n in range(50)]
@@ -81,7 +88,7 @@ def test_unknown_way():
 
 def test_assign():
     sides = assign("here", {"0": "training", "1": "validation"}, CASES[:2])
-    assert sides == Sides(training=(CASES[0],), validation=(CASES[1],))
+    assert sides == Split(training=(CASES[0],), validation=(CASES[1],))
 
 
 @pytest.mark.parametrize(
@@ -95,3 +102,35 @@ def test_assign():
 def test_assign_to_other_cases_or_to_one_side(sides, verdict):
     with pytest.raises(DataError, match=f"here: found .*{verdict}"):
         assign("here", sides, CASES[:2])
+
+
+def test_three_sides_are_those_of_two_with_the_validation_side_divided():
+    """8:1:1 of ten sequences of five frames: one sequence each to steer and to score."""
+    training, validation, test = split_in_three(CASES, 0.1, 0.1, seed=1)
+    assert (len(training), len(validation), len(test)) == (40, 5, 5)
+    of_two = split_by(CASES, 0.2, seed=1)
+    assert training == of_two.training
+    assert sorted(_ids(validation + test)) == sorted(_ids(of_two.validation))
+    assert leaking_groups(training, validation, test) == []
+
+
+def test_without_a_test_side_a_split_has_the_same_bits_as_ever():
+    for way in ("group", "random"):
+        assert split_in_three(CASES, 0.2, 0.0, 3, way) == (*split_by(CASES, 0.2, 3, way), ())
+
+
+def test_three_sides_at_random_keep_their_groups_and_leak():
+    sides = split_in_three(CASES, 0.2, 0.1, seed=1, way="random")
+    assert [len(side) for side in sides] == [35, 10, 5]
+    assert {c.id: c.group for side in sides for c in side} == {c.id: c.group for c in CASES}
+    # A group that is on the validation and the test side alone leaks as well.
+    assert leaking_groups((), *sides[1:]) == sorted(
+        {c.group for c in sides.validation} & {c.group for c in sides.test}
+    )
+    assert leaking_groups((), CASES[:2], CASES[4:6]) == ["sequence_0"]
+
+
+def test_three_sides_need_three_groups():
+    with pytest.raises(ValueError, match=r"found one group for validation \(0.1\) and test \(0.1"):
+        split_in_three(cases("a", "b"), 0.1, 0.1, seed=0)
+    assert [len(side) for side in split_in_three(cases("a", "b", "c"), 0.3, 0.3, seed=0)] == [1] * 3

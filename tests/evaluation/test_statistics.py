@@ -216,8 +216,8 @@ def grouped(values_by_group, variant="a", metric="dice"):
 def test_cluster_interval_of_three_groups_by_hand():
     # Groups A (0, 0, 0), B (1) and C (4), drawn three at a time: 27 equally likely resamples. The
     # mean is over all cases drawn: AAA 0/9 = 0 (1 of 27); AAB 1/7 and AAC 4/7 (3 each); ABC 5/5 = 1
-    # (6); ABB 2/5, ACC 8/5 (3 each); BBB 1 (1), BBC 2, BCC 3 (3 each), CCC 4 (1). The lowest and the
-    # highest have 1/27 = 3.7 % each, which is above 2.5 %: the interval is 0 to 4. Resampled by
+    # (6); ABB 2/5, ACC 8/5 (3 each); BBB 1 (1), BBC 2, BCC 3 (3 each), CCC 4 (1). The lowest and
+    # the highest have 1/27 = 3.7 % each, which is above 2.5 %: the interval is 0 to 4. Resampled by
     # cases, the highest mean of these five values would be rarer than 2.5 %.
     values = np.array([0.0, 0.0, 0.0, 1.0, 4.0])
     assert statistics.bootstrap_interval(values, np.array([*"AAABC"])) == (0.0, 4.0)

@@ -111,7 +111,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.loaded += [value for name, value in attributes if name in ("src", "href")]
+        targets = [value for name, value in attributes if name in ("src", "href")]
+        self.loaded += [value for value in targets if not value.startswith("#")]
 
     def handle_data(self, data):
         self.texts.append(data)
@@ -195,7 +196,7 @@ def test_paired_test_uses_the_shared_region_and_admits_what_three_cases_cannot_s
     # WT: edge 80.00, plain 75.00; differences 0.05, 0, 0.1.
     assert "WT 3 75.00 80.00 +5.00" in page.text
     # 2 / 2^3 = 0.25
-    assert "With n = 3 no paired test can reach p < 0.05: the smallest possible p" in page.text
+    assert "With 3 cases no paired test can reach p < 0.05: the smallest possible p" in page.text
     assert "is 0.25." in page.text
     assert "No paired test: one of the two was not run in this profile." in page.text
 
@@ -336,3 +337,160 @@ def test_a_paper_without_published_tables_has_measured_numbers_and_reasons(tmp_p
 def test_provenance_must_say_what_the_numbers_are_of():
     with pytest.raises(DataError, match="provenance: found no training_cases, expected the fields"):
         RunData(THEIRS, {"data_name": "BraTS2017"}, score_table(), {})
+
+
+LEDGER = '[[entry]]\nid = "{}"\nwhere = "II.C"\nstatus = "{}"\nreason = "because"\n'
+
+
+def standing_of(tmp_path, *statuses, reference=PAPER, **run) -> tuple[str, str, set[str]]:
+    """table.md, the text of the page, and the values of `comparable` beside measured numbers."""
+    ledger = tmp_path / "experiments" / "net2020" / "ledger.toml"
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    ledger.write_text("".join(LEDGER.format(f"entry-{s}", s) for s in statuses))
+    published = write_published(tmp_path)
+    whole = Declaration(reference, (TABLE,), published, ledger if statuses else None)
+    page = Page(write_report(tmp_path, run_data(**run), whole).read_text())
+    table = pd.read_csv(tmp_path / "table.csv", keep_default_na=False)
+    of_measured = set(table.loc[table["status"] == "measured", "comparable"])
+    return (tmp_path / "table.md").read_text(), page.text, of_measured
+
+
+def test_departures_choices_and_an_unknown_split_stand_against_a_comparison(tmp_path):
+    statuses = ["exact", "departs", "departs", "chosen"]
+    markdown, page, comparable = standing_of(tmp_path, *statuses)
+    assert comparable == {"same recipe as ours"}
+    counted = "2 departures, 1 choice, unknown split"
+    heading = f"## Same recipe as ours, not in every point the paper's: {counted}"
+    assert heading in markdown.splitlines()
+    assert "By the ledger, the recipe departs from the paper in 2 points." in markdown
+    assert "`experiments/net2020/ledger.toml`" in markdown
+    assert "Comparable with the paper" not in page
+    for words in (f"3 reasons, below: {counted}", "Where the paper leaves a choice (1)", "because"):
+        assert words in page, words
+    # The reader is led to the list.
+    html = (tmp_path / "report.html").read_text()
+    assert '<a href="#fidelity">' in html
+    assert 'id="fidelity"' in html
+
+
+@pytest.mark.parametrize(
+    ("statuses", "split_known", "counted"),
+    [
+        (["exact", "departs"], True, "1 departure"),
+        (["exact", "chosen"], True, "1 choice"),
+        (["exact"], False, "unknown split"),
+    ],
+)
+def test_each_of_them_is_enough(tmp_path, statuses, split_known, counted):
+    reference = replace(PAPER, split_known=split_known)
+    markdown, _, comparable = standing_of(tmp_path, *statuses, reference=reference)
+    assert comparable == {"same recipe as ours"}
+    assert f"the paper's: {counted}\n" in markdown
+
+
+def test_comparable_is_a_run_of_a_recipe_that_is_the_papers_in_every_point(tmp_path):
+    exact = replace(PAPER, split_known=True)
+    markdown, page, comparable = standing_of(tmp_path, "exact", "equivalent", reference=exact)
+    assert comparable == {"yes"}
+    assert "## Comparable with the paper\n" in markdown
+    assert "same data, number of cases, split and recipe" in page
+
+
+def test_a_run_on_other_data_is_not_comparable_and_the_ledger_is_counted(tmp_path):
+    markdown, page, comparable = standing_of(tmp_path, "departs", data_name="BraTS2021")
+    assert comparable == {"no"}
+    assert "## Not comparable with the paper: 1 departure, unknown split" in markdown
+    assert "1 departure, unknown split and others" in page
+
+
+def test_a_recipe_without_a_ledger_is_ones_own(tmp_path):
+    markdown, page, comparable = standing_of(tmp_path)
+    assert comparable == {"no"}
+    assert "## Recipe of your own" in markdown
+    assert "No ledger says in which points this recipe is that of the paper." in page
+    page = Page(write_report(tmp_path, run_data(), Declaration()).read_text())
+    assert "Recipe of your own" in page.text
+
+
+GROUPS = {"one": "p1", "two": "p1", "<three>": "p2"}
+
+
+def test_groups_are_named_beside_cases(tmp_path):
+    scores = score_table().assign(group=lambda table: table["case"].map(GROUPS))
+    published = write_published(tmp_path)
+    whole = declared((TABLE,), published, comparisons=(("plain", "edge"),))
+    page = write_report(tmp_path, run_data(scores=scores), whole).read_text()
+    table = cells(pd.read_csv(tmp_path / "table.csv"))
+    # WT of edge: p1 (0.9 + 0.8) / 2 = 0.85, p2 0.7: groups 77.5, cases 80. Two groups: the interval
+    # is that of p1 or p2 drawn twice.
+    line = table["Ours", "with", "WT"]
+    assert (line["n"], line["groups"]) == (3, 2)
+    assert (line["measured"], line["group_mean"]) == (pytest.approx(80), pytest.approx(77.5))
+    assert (line["ci_low"], line["ci_high"]) == (pytest.approx(70), pytest.approx(85))
+    detail = "80.00 ± 10.00 (70.00 to 85.00, n = 3 in 2 groups, mean over groups 77.50)"
+    markdown = (tmp_path / "table.md").read_text()
+    assert detail in markdown
+    # Differences 0.05, 0 and 0.1: cases 5.00; groups (2.5 + 10) / 2 = 6.25.
+    assert "| edge - plain | Dice (%) | WT | 3 in 2 groups | +5.00 (" in markdown
+    assert ") | +6.25 |" in markdown
+    assert "on the means of groups" in markdown
+    tests = pd.read_csv(tmp_path / "tests.csv").iloc[0]
+    assert (tests["n"], tests["groups"]) == (3, 2)
+    assert tests["group_difference"] == pytest.approx(0.0625)
+    text = Page(page).text
+    assert "over groups +6.25" in text
+    assert "With 2 groups no paired test can reach p < 0.05" in text
+    one = scores.assign(group="p1")
+    write_report(tmp_path, run_data(scores=one), declared((TABLE,), published))
+    assert "(one group, no interval, n = 3 in 1 group)" in (tmp_path / "table.md").read_text()
+
+
+def test_cases_of_their_own_are_shown_as_ever(tmp_path):
+    run, page = whole_report(tmp_path)
+    for text in ((run / "table.md").read_text(), page.text[page.text.index("Reproduction") :]):
+        assert "group" not in text
+
+
+ORDER = {
+    "better": "edge", "worse": "plain", "metric": "dice", "region": "WT", "where": "Table II",
+    "says": "The <edge> loss improves.", "n": 40, "groups": 40, "difference": 0.0215, "low": 0.01,
+    "high": 0.03, "group_difference": 0.0215, "p": 0.001, "p_holm": 0.002, "verdict": "confirmed",
+    "passed": True,
+}  # fmt: skip
+
+
+def test_an_order_stands_beside_the_sentence_that_it_tests(tmp_path):
+    other = ORDER | {"region": "ET", "verdict": "undecided", "p_holm": 0.5, "low": -0.01}
+    third = ORDER | {"says": "It is last.", "verdict": "reversed", "n": 12, "groups": 6}
+    run, page = whole_report(tmp_path, orders=[ORDER, other, third])
+    markdown = (run / "table.md").read_text()
+    assert markdown.count('* Table II: "The <edge> loss improves."') == 1
+    assert (
+        "  * CONFIRMED: edge better than plain, Dice in %, WT: +2.15 (+1.00 to +3.00), n = 40, "
+        "p (Holm) = 0.002" in markdown
+    )
+    assert "  * UNDECIDED: edge better than plain, Dice in %, ET: +2.15 (-1.00 to" in markdown
+    assert "  * REVERSED: " in markdown
+    assert "n = 12 in 6 groups" in markdown
+    assert "Orders of the paper 1 confirmed, 1 reversed, 1 undecided" in page.text
+    assert "“The <edge> loss improves.”" in page.text
+    assert "One training per variant" in page.text
+    table = pd.read_csv(run / "orders.csv")
+    assert table["verdict"].tolist() == ["confirmed", "undecided", "reversed"]
+    assert table["difference"].tolist() == pytest.approx([0.0215] * 3)
+
+
+def test_cases_that_only_steer_the_training_are_counted_but_not_scored(tmp_path):
+    sides = {"validation_cases": ["v"], "test_cases": ["one", "two", "<three>"]}
+    whole = declared((TABLE,), write_published(tmp_path))
+    run = run_data(training_cases=1, **sides)
+    assert why_not_comparable(run, PAPER) == []  # 1 + 1 + 3 are the paper's five
+    page = Page(write_report(tmp_path, run, whole).read_text())
+    assert "1 training case; 1 validation case to steer; scored on 3 test cases" in page.text
+    assert "standard deviation over the test cases" in page.text
+    markdown = (tmp_path / "table.md").read_text()
+    assert "1 training case, 1 validation case, 3 test cases." in markdown
+    (reason,) = why_not_comparable(run_data(training_cases=4, **sides), PAPER)
+    assert reason == (
+        "4 training cases, 1 validation case and 3 test cases; the paper had 5 cases together."
+    )

@@ -170,9 +170,10 @@ def test_a_reader_is_told_of_leaks_and_of_cases_without_an_object():
     labels = {"a": [[0, 1]], "b": [[0, 0]], "c": [[2, 0]], "d": [[0, 0]]}
     stored = {name: SimpleNamespace(labels=np.array(values)) for name, values in labels.items()}
     of_cases = {"store": SimpleNamespace(cases=stored), "duplicates": {}, "leaking_groups": ()}
-    seen = SimpleNamespace(validation=("a", "c"), **of_cases)
+    of_cases["scored_side"] = "validation"
+    seen = SimpleNamespace(scored=("a", "c"), **of_cases)
     assert report.data_notes(seen) == []
-    seen = SimpleNamespace(validation=("a", "b", "c", "d"), **of_cases | {"leaking_groups": ("x",)})
+    seen = SimpleNamespace(scored=("a", "b", "c", "d"), **of_cases | {"leaking_groups": ("x",)})
     leak, empty = report.data_notes(seen)
     assert leak.startswith("The split leaks: 1 groups")
     assert empty.startswith("2 of 4 validation cases have no object")
@@ -205,12 +206,16 @@ def test_judging_by_hand():
     assert len(verdict(0.8, data="BraTS2017")) == 1
     cohort = SimpleNamespace(phantom=False, datasets=("BraTS2017", "BraTS2018"))
     assert verdict(0.8, data="BraTS2017") == []
+    together = ("BraTS2017", "BraTS2018")
+    assert [v["passed"] for v in verdict(0.8, data=together)] == [True]
+    assert verdict(0.8, data=("BraTS2017", "BraTS2018", "BraTS2019")) == []
 
 
 def test_variants_share_the_runs_data_and_split():
     base = small_recipe()
     for changes, words in (
         ({"data.validation": 0.5}, "variant b: found data.validation 0.5, expected 0.3"),
+        ({"data.test": 0.1}, "variant b: found data.test 0.1, expected 0.0"),
         ({"data": IMAGES}, "variant b: found data that are decoded in another way"),
     ):
         profile = experiment.Profile({}, {"a": {}, "b": changes})

@@ -28,7 +28,7 @@ class Listing:
 
     Attributes:
         cases: sorted by data set and id.
-        sides: case id -> "training" or "validation", if the data set defines its own split.
+        sides: case id -> "training", "validation" or "test", if the data set defines its own split.
     """
 
     cases: list[Case]

@@ -381,7 +381,7 @@ class _Scan:
         errors: those that do not belong to a single case.
         remarks: (file, message) of what is unusual.
         unread: files among the images and masks that are no images.
-        sides: case id -> "training" or "validation", if a manifest says so.
+        sides: case id -> "training", "validation" or "test", if a manifest says so.
     """
 
     folder: Path

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from keras_medseg.errors import DataError
 
-TRAINING, VALIDATION = "training", "validation"
+TRAINING, VALIDATION, TEST = "training", "validation", "test"
 """The values of the column split."""
 
 # The name of the validation side in older manifests.
@@ -30,7 +30,7 @@ class ManifestRow:
         image: path of the image.
         mask: path of its mask, or None.
         group: images of one group stay on one side of a split; the id if the manifest names none.
-        side: TRAINING, VALIDATION, or None if the manifest has no column split.
+        side: TRAINING, VALIDATION, TEST, or None if the manifest has no column split.
     """
 
     id: str
@@ -110,8 +110,8 @@ def _check_row(path: Path, line: int, row: dict[str, str]) -> None:
             raise DataError(where, found="no such file", expected=expected, remedy=_MEND)
     if row["image"] == row["mask"]:
         raise DataError(where, found="one file as both", expected="two files", remedy=_MEND)
-    if _side(row.get("split", TRAINING)) not in (TRAINING, VALIDATION):
-        found, expected = f"split {row['split']!r}", f"{TRAINING} or {VALIDATION}"
+    if _side(row.get("split", TRAINING)) not in (TRAINING, VALIDATION, TEST):
+        found, expected = f"split {row['split']!r}", f"{TRAINING}, {VALIDATION} or {TEST}"
         raise DataError(where, found=found, expected=expected, remedy=_MEND)
 
 
