@@ -17,6 +17,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 CHANGES = {
+    "data.validation": 0.2,
+    "data.test": 0.0,
     "train.batch_size": 1,
     "train.precision": "float32",
     "model.options.checkpointing": True,

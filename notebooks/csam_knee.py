@@ -276,6 +276,8 @@ print(
 
 # %%
 changes = {
+    "data.validation": 0.2,
+    "data.test": 0.0,
     "data.size": (96, 96),
     "model.options.filters": 8,
     "model.options.norm": "batch",

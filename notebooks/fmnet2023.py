@@ -414,6 +414,8 @@ print(
 
 # %%
 changes = {
+    "data.validation": 0.2,
+    "data.test": 0.0,
     "data.patch": (32, 32, 32),
     "data.augment_on_device": False,
     "model.options.filters": 8,

@@ -14,7 +14,14 @@ from pathlib import Path
 from experiments.csam_knee.figures import knee_figures
 from keras_medseg.recipe import Images, Model, Recipe, Train
 from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
-from keras_medseg.runs.experiment import Expected, Experiment, Phantom, Profile, with_comparison
+from keras_medseg.runs.experiment import (
+    Expected,
+    ExpectedOrder,
+    Experiment,
+    Phantom,
+    Profile,
+    with_comparison,
+)
 
 RECIPE = Recipe(
     name="csam_knee",
@@ -23,7 +30,8 @@ RECIPE = Recipe(
         size=(512, 512),
         classes={"ligament": ()},
         normalization="unit_range",
-        validation=0.2,
+        validation=0.1,
+        test=0.1,
         fit="pad",
         smoothing_px=1.0,
         equalization=True,
@@ -74,7 +82,10 @@ BASELINES = {
 # epochs, and a learning rate fifty times higher, because at 2e-5 the weights have hardly changed by
 # then. With batch norm, because without it the network finds nothing but background in so few
 # steps. The rate falls after the same fraction of the epochs.
+# Nothing is chosen on the validation images, so all 32 that are held out are scored.
 QUICK = {
+    "data.validation": 0.2,
+    "data.test": 0.0,
     "data.size": (128, 128),
     "model.options.filters": 16,
     "model.options.norm": "batch",
@@ -161,4 +172,25 @@ EXPERIMENT = Experiment(
     ),
     figures=knee_figures,
 )
+
+# What the text states of Table 1 and of its attention. By MAE only U-Net is behind: the others have
+# the same 0.003.
+SUPERIOR = (
+    "our proposed method has shown superior results in the semantic segmentation task of MRI "
+    "images of knee patellar ligaments"
+)
+ATTENTION_HELPS = (
+    "By combining these two attention mechanisms, the important information in the image can be "
+    "captured more effectively and the segmentation accuracy can be improved."
+)
+ORDERS = (
+    *(
+        ExpectedOrder("res_csam_unet", worse, metric, "ligament", "3.3, Table 1", SUPERIOR)
+        for worse in BASELINES
+        for metric in ("cross_entropy", "dice")
+    ),
+    ExpectedOrder("res_csam_unet", "unet", "mae", "ligament", "3.3, Table 1", SUPERIOR),
+    ExpectedOrder("res_csam_unet", "without_csam", "dice", "ligament", "2.1", ATTENTION_HELPS),
+)
+EXPERIMENT = replace(EXPERIMENT, orders=ORDERS)
 EXPERIMENTS = {"knee": EXPERIMENT}

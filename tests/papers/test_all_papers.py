@@ -1,6 +1,7 @@
 """What every paper's recipe must be; a paper is tested because its folder is there."""
 
 import importlib
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from keras_medseg.tasks import task_of
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 SLOW = [pytest.mark.slow]
+SHARED = Path(os.environ.get("KERAS_MEDSEG_SHARED", FOLDER.parent.parent / "shared"))
 EXPERIMENTS = {
     f"{paper}-{dataset}": experiment
     for paper in PAPERS
@@ -142,5 +144,40 @@ def test_every_expectation_speaks_of_a_score_that_its_run_has(experiment):
         run = recipe.override(run, profile.variants[entry.variant])
         assert entry.region in {name for names in run.model.targets for name in names}
         assert entry.metric in metrics
-        assert entry.data in ("phantom", experiment.reference.data)
+        together = (entry.data,) if isinstance(entry.data, str) else entry.data
+        assert {"phantom", experiment.reference.data} & set(together)
+        assert list(together) == sorted(together)
         assert entry.maximum is None or entry.minimum < entry.maximum
+
+
+def _trained_regions(experiment, changes) -> set[str]:
+    targets = recipe.override(experiment.recipe, changes).model.targets
+    return {name for names in targets for name in names}
+
+
+def test_every_order_is_between_variants_that_one_profile_trains(experiment):
+    metrics = {column.metric for table in experiment.tables for column in table.columns}
+    assert experiment.orders
+    assert len(set(experiment.orders)) == len(experiment.orders)
+    for order in experiment.orders:
+        profiles = [
+            profile.variants
+            for profile in experiment.profiles.values()
+            if {order.better, order.worse} <= profile.variants.keys()
+        ]
+        assert profiles, order
+        assert order.metric in metrics
+        for variants in profiles[:1]:
+            shared = _trained_regions(experiment, variants[order.better])
+            shared &= _trained_regions(experiment, variants[order.worse])
+            assert shared if order.region is None else order.region in shared
+
+
+def test_every_order_quotes_the_paper(experiment):
+    """Line breaks and spaces aside."""
+    texts = ["".join(path.read_text().split()) for path in SHARED.glob("papers/*.txt")]
+    if not texts:
+        pytest.skip("the papers' texts are not part of the repository")
+    quotes = {"".join(order.says.split()) for order in experiment.orders}
+    missing = [{quote for quote in quotes if quote not in text} for text in texts]
+    assert min(missing, key=len) == set()

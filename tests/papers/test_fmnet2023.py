@@ -11,7 +11,7 @@ from experiments.fmnet2023.crop_scores import crop_scores
 from experiments.fmnet2023.figures import head_figures
 from experiments.fmnet2023.recipe import EXPERIMENT, RECIPE, heads
 from keras_medseg import recipe
-from keras_medseg.data import store
+from keras_medseg.data import splits, store
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.datasets.brats import MODALITIES, Brats
 from keras_medseg.phantoms.brats import write_brats
@@ -46,6 +46,16 @@ def data(tmp_path_factory):
     decoded = store.prepare(cases, Brats().read, folder / "store", workers=1)
     first, *others = sorted(decoded.cases)
     return steps.Cohort("test", decoded, (first,), tuple(others), {})
+
+
+def test_a_fifth_of_the_cases_that_are_not_scored_chooses_the_epoch():
+    """The authors' fold, four to one, of the cases outside of their test folder; 1251 in all."""
+    cases = [Case(f"{n:04}", "BraTS2021", (), None, f"{n:04}") for n in range(1251)]
+    for data in (RECIPE.data, VARIANTS["two_dimensions"].data):
+        split = splits.split_in_three(cases, data.validation, data.test, RECIPE.train.seed)
+        training, validation, test = (len(side) for side in split)
+        assert validation / (training + validation) == pytest.approx(0.2, abs=1e-3)
+        assert test == 125
 
 
 def test_the_recipe_is_that_of_the_code():

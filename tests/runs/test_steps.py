@@ -65,6 +65,7 @@ def test_a_run_goes_from_folder_to_scores(finished):
     assert len(cohort.validation) == 1  # 30 % of 4 cases, rounded
     assert set(scores["case"]) == set(cohort.validation)
     assert list(scores["region"]) == ["WT", "TC", "ET"]
+    assert list(scores["group"]) == [cohort.store.cases[cohort.validation[0]].group] * 3
     assert scores["dice"].between(0, 1).all()
     pd.testing.assert_frame_equal(pd.read_csv(run.path / "scores.csv"), scores, check_exact=True)
 
@@ -85,6 +86,44 @@ def test_a_users_own_run_has_all_that_a_papers_run_has(finished):
         assert run.figure(name).stat().st_size > 5_000
     for name in ("networks.csv", "log.csv", "table.md"):
         assert (run.path / name).exists()
+
+
+def test_a_test_side_is_scored_and_the_validation_side_steers(folder, tmp_path, monkeypatch):
+    """Four patients: two to learn from, one whose loss chooses the epoch, one that is scored."""
+    seen = {}
+    fit = steps.fit.fit
+
+    def watched(chosen, targets, training, validation, *more, **options):
+        seen.update(training=set(training.case_ids), validation=set(validation.case_ids))
+        return fit(chosen, targets, training, validation, *more, **options)
+
+    monkeypatch.setattr(steps.fit, "fit", watched)
+    sides = {"data.validation": 0.25, "data.test": 0.25, "train.keep": "best"}
+    chosen = small_recipe({"model.targets": (("WT",),), **sides})
+    request = experiment.Request(tmp_path, folder, "train", "c", store=tmp_path / "store")
+    assert experiment.run(experiment.of_recipe(chosen), request)
+    run = RunFolder(tmp_path)
+    cohort = report.open_cohort(run)
+    assert [len(side) for side in (cohort.training, cohort.validation, cohort.test)] == [2, 1, 1]
+    assert seen == {"training": set(cohort.training), "validation": set(cohort.validation)}
+    assert set(run.scores()["case"]) == set(cohort.test) == set(cohort.scored)
+    assert run.run["test"] == list(cohort.test)
+    assert not {*cohort.training, *cohort.validation} & {*cohort.test}
+    page = run.report_file.read_text()
+    assert "2 training cases; 1 validation case to steer; scored on 1 test case" in page
+
+
+def test_run_folders_of_earlier_versions_without_groups_and_test_side_are_read(finished, tmp_path):
+    run, cohort, scores = finished
+    earlier = shutil.copytree(run.path, tmp_path / "run", ignore=shutil.ignore_patterns("store"))
+    scores.drop(columns="group").to_csv(earlier / "scores.csv", index=False)
+    assert "test" not in RunFolder(earlier).run
+    assert report.open_cohort(RunFolder(earlier)).scored == cohort.validation
+    experiment.remake_report(earlier)
+    table = pd.read_csv(earlier / "table.csv")
+    pd.testing.assert_frame_equal(table, pd.read_csv(run.path / "table.csv"))
+    again = steps.score_variant(RunFolder(earlier), "main", cohort)
+    pd.testing.assert_frame_equal(again, scores, check_exact=True)
 
 
 def test_label_maps_overlay_the_input(finished, folder):
