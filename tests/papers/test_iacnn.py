@@ -6,7 +6,9 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
+from experiments.iacnn import by_sequence
 from experiments.iacnn.recipe import EXPERIMENTS, RECIPE
 from keras_medseg import phantoms, recipe, registry
 from keras_medseg.data import splits
@@ -189,3 +191,29 @@ def test_recipes_that_decode_alike_share_a_store_and_no_run_takes_that_of_anothe
         written.append({path.name: path.stat().st_mtime_ns for path in where.glob("*.npy")})
     assert stores[0] == stores[2] != stores[1]
     assert written[0] == written[2] != {}
+
+
+@pytest.mark.parametrize("run", ["cvc-cpu", "cvc-six-networks"])
+def test_the_published_scores_by_sequence_are_those_of_the_page(run):
+    page = (FOLDER / "results" / "README.md").read_text()
+    assert by_sequence.tables(run) in page
+    scores = by_sequence.by_sequence(run)
+    assert scores["group"].nunique() == 6
+    sizes = scores.groupby("group")["case"].nunique()
+    assert (sizes.sum(), sizes.min(), sizes.max()) == (129, 17, 25)
+
+
+def test_a_network_against_another_by_sequence_by_hand():
+    """Means of the sequences with pandas and scipy alone."""
+    scores = pd.read_csv(
+        FOLDER / "results" / "cvc-six-networks" / "scores.csv", dtype={"case": str}
+    )
+    frames = pd.read_csv(FOLDER / "splits" / "cvc.csv", dtype=str)
+    joined = scores.merge(frames, on="case")
+    means = joined.pivot_table(index="group", columns="variant", values="dice")
+    assert len(means) == 6
+    differences = means["iacnn"] - means["attention_unet"]
+    row = by_sequence.tables("cvc-six-networks").splitlines()[4]
+    assert row.startswith("| attention_unet |")
+    assert f"| {100 * differences.mean():+.1f} | {stats.wilcoxon(differences).pvalue:.2g} |" in row
+    assert row.endswith(f"| {', '.join(f'{100 * d:+.1f}' for d in differences)} |")

@@ -1,0 +1,77 @@
+"""The published scores on CVC-ClinicDB by sequence: `python -m experiments.iacnn.by_sequence`.
+
+The runs in results/ are older than the column group of scores.csv; splits/cvc.csv has the sequence
+of each frame. Frames of a sequence are near-duplicates, so intervals and tests are over the six
+sequences that were held out, not over their 129 frames.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from keras_medseg.evaluation import statistics
+from keras_medseg.files import parse_csv, read_file
+
+FOLDER = Path(__file__).parent
+OWN = "iacnn"
+_MISSING = "It belongs to the repository."
+
+
+def by_sequence(run: str) -> pd.DataFrame:
+    """scores.csv of a published run with the column group, the sequence of the frame.
+
+    Args:
+        run: a folder of results/, such as "cvc-cpu".
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    scores = read_file(FOLDER / "results" / run / "scores.csv", parse_csv, _MISSING)
+    frames = read_file(FOLDER / "splits" / "cvc.csv", parse_csv, _MISSING)
+    sequences = frames.assign(case=frames["case"].astype(str)).set_index("case")["group"]
+    return scores.assign(group=scores["case"].map(sequences))
+
+
+def tables(run: str) -> str:
+    """Markdown: each network's Dice in %, and the paper's network against each of the others."""
+    scores = by_sequence(run)
+    summary = statistics.summarize(scores, ["dice"])
+    means = scores.groupby(["variant", "group"])["dice"].mean().unstack("variant")
+    lines = [
+        "| | over frames | over sequences | paper - row, over frames (95 %) | over sequences | p | "
+        "paper - row in each sequence |",
+        "|---|--:|--:|--:|--:|--:|---|",
+    ]
+    for row in summary.to_dict("records"):
+        name = row["variant"]
+        interval = f"({_percent(row['low'])} to {_percent(row['high'])})"
+        cells = [name, f"{_percent(row['mean'])} {interval}", _percent(row["group_mean"])]
+        cells += [""] * 4 if name == OWN else _against(scores, means, name)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _against(scores: pd.DataFrame, means: pd.DataFrame, rival: str) -> list[str]:
+    [test] = statistics.compare(scores, rival, OWN).to_dict("records")
+    interval = f"({_percent(test['low'], '+')} to {_percent(test['high'], '+')})"
+    each = [_percent(value, "+") for value in means[OWN] - means[rival]]
+    return [
+        f"{_percent(test['difference'], '+')} {interval}",
+        _percent(test["group_difference"], "+"),
+        f"{test['p']:.2g}",
+        ", ".join(each),
+    ]
+
+
+def _percent(fraction: float, sign: str = "") -> str:
+    return f"{100 * fraction:{sign}.1f}"
+
+
+def main() -> None:
+    """Print the tables of both published runs."""
+    for run in ("cvc-cpu", "cvc-six-networks"):
+        print(f"{run}\n\n{tables(run)}\n")
+
+
+if __name__ == "__main__":
+    main()
