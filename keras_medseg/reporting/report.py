@@ -33,7 +33,7 @@ from keras_medseg.reporting.tables import (
 
 NOT_COMPARABLE = "Not comparable with the paper"
 OWN_RECIPE = "Recipe of your own"
-SAME_RECIPE = "Same recipe as ours, not in every point the paper's"
+SAME_RECIPE = "Same recipe as ours"
 COMPARABLE = "Comparable with the paper"
 
 ORDER_RULE = (
@@ -272,7 +272,7 @@ def _open_points(
     if counts is None:
         sentences.append("No ledger says in which points this recipe is that of the paper.")
     elif departures := counts.get("departs", 0):
-        phrases.append(_count(departures, "departure"))
+        phrases.append(f"{_count(departures, 'departure')} from the paper")
         sentences.append(f"By the ledger, the recipe departs from the paper {_times(departures)}.")
     if counts and (choices := counts.get("chosen", 0)):
         phrases.append(_count(choices, "choice"))
@@ -390,6 +390,7 @@ def _cell_view(line: Mapping[Any, Any], marks: Mapping[str, str]) -> dict[str, A
         "status": line["status"],
         "measured": "",
         "detail": "",
+        "over_groups": "",
     }
     if line["status"] == MEASURED:
         one = line["n"] == 1
@@ -397,9 +398,10 @@ def _cell_view(line: Mapping[Any, Any], marks: Mapping[str, str]) -> dict[str, A
         interval = f"{shown['ci_low']} to {shown['ci_high']}"
         if pd.isna(line["ci_low"]):
             interval = f"one {'case' if one else 'group'}, no interval"
-        counted = "" if one else f", n = {_units(line)}"
-        over = f", mean over groups {shown['group_mean']}" if 1 < line["groups"] < line["n"] else ""
-        view["detail"] = interval + counted + over
+        counted = "" if one else f", n = {line['n']:.0f}"
+        view["detail"] = interval + counted
+        if 1 < line["groups"] < line["n"]:
+            view["over_groups"] = f"{line['groups']:.0f} groups: {shown['group_mean']}"
     return view
 
 

@@ -359,13 +359,17 @@ def test_departures_choices_and_an_unknown_split_stand_against_a_comparison(tmp_
     statuses = ["exact", "departs", "departs", "chosen"]
     markdown, page, comparable = standing_of(tmp_path, *statuses)
     assert comparable == {"same recipe as ours"}
-    counted = "2 departures, 1 choice, unknown split"
-    heading = f"## Same recipe as ours, not in every point the paper's: {counted}"
+    counted = "2 departures from the paper, 1 choice, unknown split"
+    heading = f"## Same recipe as ours: {counted}"
     assert heading in markdown.splitlines()
     assert "By the ledger, the recipe departs from the paper in 2 points." in markdown
     assert "`experiments/net2020/ledger.toml`" in markdown
     assert "Comparable with the paper" not in page
-    for words in (f"3 reasons, below: {counted}", "Where the paper leaves a choice (1)", "because"):
+    for words in (
+        f"not the paper's in every point: {counted}",
+        "Where the paper leaves a choice (1)",
+        "because",
+    ):
         assert words in page, words
     # The reader is led to the list.
     html = (tmp_path / "report.html").read_text()
@@ -376,7 +380,7 @@ def test_departures_choices_and_an_unknown_split_stand_against_a_comparison(tmp_
 @pytest.mark.parametrize(
     ("statuses", "split_known", "counted"),
     [
-        (["exact", "departs"], True, "1 departure"),
+        (["exact", "departs"], True, "1 departure from the paper"),
         (["exact", "chosen"], True, "1 choice"),
         (["exact"], False, "unknown split"),
     ],
@@ -385,7 +389,7 @@ def test_each_of_them_is_enough(tmp_path, statuses, split_known, counted):
     reference = replace(PAPER, split_known=split_known)
     markdown, _, comparable = standing_of(tmp_path, *statuses, reference=reference)
     assert comparable == {"same recipe as ours"}
-    assert f"the paper's: {counted}\n" in markdown
+    assert f"## Same recipe as ours: {counted}\n" in markdown
 
 
 def test_comparable_is_a_run_of_a_recipe_that_is_the_papers_in_every_point(tmp_path):
@@ -399,8 +403,8 @@ def test_comparable_is_a_run_of_a_recipe_that_is_the_papers_in_every_point(tmp_p
 def test_a_run_on_other_data_is_not_comparable_and_the_ledger_is_counted(tmp_path):
     markdown, page, comparable = standing_of(tmp_path, "departs", data_name="BraTS2021")
     assert comparable == {"no"}
-    assert "## Not comparable with the paper: 1 departure, unknown split" in markdown
-    assert "1 departure, unknown split and others" in page
+    assert "## Not comparable with the paper: 1 departure from the paper, unknown split" in markdown
+    assert "3 reasons, below, among them 1 departure from the paper, unknown split" in page
 
 
 def test_a_recipe_without_a_ledger_is_ones_own(tmp_path):
@@ -427,7 +431,7 @@ def test_groups_are_named_beside_cases(tmp_path):
     assert (line["n"], line["groups"]) == (3, 2)
     assert (line["measured"], line["group_mean"]) == (pytest.approx(80), pytest.approx(77.5))
     assert (line["ci_low"], line["ci_high"]) == (pytest.approx(70), pytest.approx(85))
-    detail = "80.00 ± 10.00 (70.00 to 85.00, n = 3 in 2 groups, mean over groups 77.50)"
+    detail = "80.00 ± 10.00 (70.00 to 85.00, n = 3, 2 groups: 77.50)"
     markdown = (tmp_path / "table.md").read_text()
     assert detail in markdown
     # Differences 0.05, 0 and 0.1: cases 5.00; groups (2.5 + 10) / 2 = 6.25.
@@ -442,7 +446,7 @@ def test_groups_are_named_beside_cases(tmp_path):
     assert "With 2 groups no paired test can reach p < 0.05" in text
     one = scores.assign(group="p1")
     write_report(tmp_path, run_data(scores=one), declared((TABLE,), published))
-    assert "(one group, no interval, n = 3 in 1 group)" in (tmp_path / "table.md").read_text()
+    assert "(one group, no interval, n = 3)" in (tmp_path / "table.md").read_text()
 
 
 def test_cases_of_their_own_are_shown_as_ever(tmp_path):
