@@ -301,6 +301,8 @@ def test_differences_over_cases_and_over_groups_differ_where_groups_do_in_size()
     row = statistics.compare(pd.concat([first, second]), "a", "b").iloc[0]
     assert row["difference"] == pytest.approx(0.325)
     assert row["group_difference"] == pytest.approx(0.25)
+    # A twice, both, or B twice; singly counted, a mean below 0.175 would be rarer than 2.5 %.
+    assert (row["low"], row["high"]) == (pytest.approx(0.1), pytest.approx(0.4))
     assert row["note"] == "2 differing pairs: p cannot be below 0.5"
 
 
