@@ -101,7 +101,8 @@ def split_in_three(
     """Split into training, validation and test cases; without a test side, as `split_by`.
 
     The validation and test sides together are what `split_by` puts on the validation side for
-    `validation + test`, so the training cases do not depend on how that part is divided.
+    `validation + test`, so the training cases do not depend on how that part is divided. Each side
+    gets at least one group.
 
     Args:
         cases: what to split.
@@ -118,14 +119,14 @@ def split_in_three(
     """
     if test == 0:
         return Split(*split_by(cases, validation, seed, way))
-    held_out = validation + test
-    training, rest = split_by(cases, held_out, seed, way)
-    units = {case.group if way == "group" else case.id for case in rest}
-    if len(units) < 2:
+    units = {case.group if way == "group" else case.id for case in cases}
+    if len(units) < 3:
         raise ValueError(
-            f"cases: found one group for validation ({validation:g}) and test ({test:g}) "
-            "together, expected at least 2. Use more cases, or data.test=0."
+            f"cases: found {len(units)} group(s), expected at least 3, one for each side. "
+            "Use more cases, or data.test=0."
         )
+    held_out = validation + test
+    training, rest = split_by(cases, max(held_out, 2 / len(units)), seed, way)
     return Split(training, *split_by(rest, test / held_out, seed, way))
 
 

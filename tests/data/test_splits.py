@@ -131,6 +131,6 @@ def test_three_sides_at_random_keep_their_groups_and_leak():
 
 
 def test_three_sides_need_three_groups():
-    with pytest.raises(ValueError, match=r"found one group for validation \(0.1\) and test \(0.1"):
-        split_in_three(cases("a", "b"), 0.1, 0.1, seed=0)
-    assert [len(side) for side in split_in_three(cases("a", "b", "c"), 0.3, 0.3, seed=0)] == [1] * 3
+    with pytest.raises(ValueError, match=r"found 2 group\(s\), expected at least 3, one for each"):
+        split_in_three(cases("a-0", "a-1", "b"), 0.1, 0.1, seed=0)
+    assert [len(side) for side in split_in_three(cases("a", "b", "c"), 0.1, 0.1, seed=0)] == [1] * 3
