@@ -11,7 +11,7 @@ from keras_medseg.tasks.patches import PatchTask
 
 VARIANT = "fmnet"
 CAPTION = (
-    "The middle axial slice of a crop around the center of the first validation case, whole tumor. "
+    "The middle axial slice of a crop around the center of the first scored case, whole tumor. "
     "Main output, then the supervision heads, from the coarsest on."
 )
 
