@@ -40,12 +40,13 @@ def keras_steps(
     import numpy as np
 
     from keras_medseg import registry
+    from keras_medseg.layers import normalization
 
     keras.backend.clear_session()
     keras.config.set_dtype_policy("float32" if precision == "float32" else "mixed_bfloat16")
     if not norms:
-        for norm in ("BatchNormalization", "GroupNormalization"):
-            setattr(keras.layers, norm, lambda name, **_: keras.layers.Identity(name=name))
+        for module, norm in ((normalization, "BatchNorm"), (keras.layers, "GroupNormalization")):
+            setattr(module, norm, lambda name, **_: keras.layers.Identity(name=name))
     model = registry.build(name, input_shape=tuple(shape), **OPTIONS.get(name, {}))
     model.compile(keras.optimizers.Adam(1e-4), "mse")
     x = np.random.default_rng(0).standard_normal((1, *shape), "float32")

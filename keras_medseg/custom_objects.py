@@ -18,6 +18,7 @@ from typing import Any
 PACKAGE = "keras_medseg"
 CLASSES = {
     "AdamL2": "optimizers",
+    "BatchNorm": "layers.normalization",
     "CategoricalCrossEntropy": "losses",
     "CrossEntropy": "losses",
     "CrossEntropyAndDice": "losses",

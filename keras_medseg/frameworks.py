@@ -12,6 +12,9 @@ import keras
 
 from keras_medseg.errors import require_choice
 
+NORM_VARIANCES = ("biased", "unbiased", "keras_2_2")
+"""What a batch norm keeps of a batch's variance; see layers.normalization.BatchNorm."""
+
 
 @dataclass(frozen=True)
 class FrameworkDefaults:
@@ -24,6 +27,7 @@ class FrameworkDefaults:
         bias_initializer: likewise.
         norm_momentum: weight of the old moving average (a momentum m in PyTorch is 1 - m here).
         norm_epsilon: added to the variance.
+        norm_variance: one of NORM_VARIANCES, what is averaged in the moving variance.
         upsampling: interpolation of a 2x up-sampling layer without arguments.
         symmetric_padding: whether a 3x3 convolution of stride 2 pads both sides of an even size;
             if not, it pads (0, 1) as "same" does.
@@ -36,6 +40,7 @@ class FrameworkDefaults:
     bias_initializer: str
     norm_momentum: float
     norm_epsilon: float
+    norm_variance: str
     upsampling: str
     symmetric_padding: bool
     plateau_factor: float
@@ -51,32 +56,38 @@ class FrameworkDefaults:
 
 
 # Keras 2.2.4: layers/convolutional.py (_Conv, UpSampling2D), layers/normalization.py
-# (BatchNormalization), optimizers.py (Adam: K.epsilon()), callbacks.py (ReduceLROnPlateau).
+# (BatchNormalization, which corrects the moving variance after the fused kernel of
+# backend/tensorflow_backend.py has done so), optimizers.py (Adam: K.epsilon()), callbacks.py
+# (ReduceLROnPlateau).
 KERAS_2_2 = FrameworkDefaults(
     name="keras_2_2",
     kernel_initializer="glorot_uniform",
     bias_initializer="zeros",
     norm_momentum=0.99,
     norm_epsilon=1e-3,
+    norm_variance="keras_2_2",
     upsampling="nearest",
     symmetric_padding=False,
     plateau_factor=0.1,
     plateau_patience=10,
 )
 
-# TensorFlow 2: tf.keras.layers.Conv2D, BatchNormalization, UpSampling2D; optimizers.Adam and
-# AdamW; callbacks.ReduceLROnPlateau. Equal to Keras 2.2.4 in everything that is listed here.
-TENSORFLOW_2 = replace(KERAS_2_2, name="tensorflow_2")
+# TensorFlow 2: tf.keras.layers.Conv2D, BatchNormalization (fused: the unbiased variance),
+# UpSampling2D; optimizers.Adam and AdamW; callbacks.ReduceLROnPlateau. Otherwise equal to Keras
+# 2.2.4 in everything that is listed here.
+TENSORFLOW_2 = replace(KERAS_2_2, name="tensorflow_2", norm_variance="unbiased")
 
 # PyTorch 2: nn/modules/conv.py (_ConvNd.reset_parameters: kaiming_uniform_(a=sqrt(5)), bias
-# U(+-1/sqrt(fan_in))), nn/modules/batchnorm.py (momentum 0.1, eps 1e-5), nn.Upsample (nearest),
-# optim.Adam (eps 1e-8, L2 weight_decay), optim.lr_scheduler.ReduceLROnPlateau.
+# U(+-1/sqrt(fan_in))), nn/modules/batchnorm.py (momentum 0.1, eps 1e-5, the running variance
+# unbiased), nn.Upsample (nearest), optim.Adam (eps 1e-8, L2 weight_decay),
+# optim.lr_scheduler.ReduceLROnPlateau.
 PYTORCH = FrameworkDefaults(
     name="pytorch",
     kernel_initializer="fan_in_uniform",
     bias_initializer="fan_in_uniform",
     norm_momentum=0.9,
     norm_epsilon=1e-5,
+    norm_variance="unbiased",
     upsampling="nearest",
     symmetric_padding=True,
     plateau_factor=0.1,

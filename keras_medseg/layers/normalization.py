@@ -1,9 +1,12 @@
 """Batch and instance normalization of (N, H, W, C) or (N, X, Y, Z, C) maps."""
 
-import keras
-from keras import layers
+from typing import Any
 
-from keras_medseg.frameworks import FrameworkDefaults
+import keras
+from keras import layers, ops
+
+from keras_medseg.errors import require_choice
+from keras_medseg.frameworks import NORM_VARIANCES, FrameworkDefaults
 
 
 def batch_norm(
@@ -13,11 +16,193 @@ def batch_norm(
     return batch_norm_layer(framework=framework, name=name)(x)
 
 
-def batch_norm_layer(*, framework: FrameworkDefaults, name: str) -> layers.BatchNormalization:
+def batch_norm_layer(*, framework: FrameworkDefaults, name: str) -> "BatchNorm":
     """The layer of `batch_norm`, for calling it more than once."""
-    return layers.BatchNormalization(
-        momentum=framework.norm_momentum, epsilon=framework.norm_epsilon, name=name
+    return BatchNorm(
+        momentum=framework.norm_momentum,
+        epsilon=framework.norm_epsilon,
+        moving_variance=framework.norm_variance,
+        synchronized=True,  # several devices then train as one does; one device is not affected
+        name=name,
     )
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class BatchNorm(layers.BatchNormalization):
+    """Keras' batch normalization of the last axis, with the moving variance of a framework.
+
+    A batch is normalized by its biased variance, the sum of squares / n, in every framework, where
+    n counts the values of a channel in the batch. The moving variance is an average of it times a
+    factor that differs:
+
+    * "biased": 1, Keras 3;
+    * "unbiased": n / (n - 1), PyTorch (nn/modules/batchnorm.py), and TensorFlow 2, whose fused
+      kernel returns it;
+    * "keras_2_2": n / (n - 1) * n / (n - 1 - epsilon), Keras 2.2.4, which corrects once more what
+      the fused kernel of 4-D inputs has corrected (layers/normalization.py); of 5-D inputs the
+      second factor only.
+
+    TensorFlow's fused kernel does the work where it can: of float32 and half-precision maps in two
+    and three dimensions, with float32 statistics. Elsewhere the same is computed in keras.ops. The
+    weights are those of Keras' layer: gamma, beta, moving_mean, moving_variance. A frozen layer
+    (trainable=False) normalizes with its moving statistics in training too, as in Keras.
+
+    Args:
+        momentum: weight of the old moving average.
+        epsilon: added to the variance.
+        moving_variance: as above.
+        synchronized: whether the statistics are those of all replicas of a tf.distribute strategy,
+            not of each replica for itself. Without such a strategy it changes nothing; arrays of
+            JAX that are spread over devices have global statistics in any case.
+        options: those of keras.layers.BatchNormalization but `axis`, which is the last, and
+            `renorm`.
+
+    Raises:
+        ValueError: an option that is unknown or has no effect here.
+    """
+
+    def __init__(
+        self,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        *,
+        moving_variance: str = "unbiased",
+        synchronized: bool = False,
+        **options: Any,
+    ) -> None:
+        require_choice("moving_variance", moving_variance, NORM_VARIANCES)
+        for option, only in {"axis": -1, "renorm": False}.items():
+            if options.get(option, only) != only:
+                raise ValueError(f"{option}: found {options[option]}, expected {only}.")
+        super().__init__(momentum=momentum, epsilon=epsilon, **options)
+        self.supports_masking = False
+        self.moving_variance_kind = moving_variance
+        # Not given to Keras' layer, which refuses it on other backends: a network that is trained
+        # on one backend opens on another.
+        self.synchronized = synchronized
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """(N, ..., C) -> (N, ..., C)."""
+        frozen = training and not self.trainable
+        if not training or frozen:
+            # On a GPU the gradient of the fused kernel with moving statistics is not deterministic,
+            # and TensorFlow refuses it: only a frozen layer in training asks for it.
+            if _fuses(inputs) and not frozen:
+                return _fused(inputs, *self._parameters(), *self._moving(), self.epsilon)[0]
+            return self._normalized(inputs, *self._moving())
+        replicas = _replicas() if self.synchronized else None
+        if _fuses(inputs) and replicas is None:
+            n = _count(inputs)
+            outputs, mean, variance = _fused(inputs, *self._parameters(), None, None, self.epsilon)
+            # The kernel's variance is the unbiased one.
+            if self.moving_variance_kind != "unbiased":
+                variance = variance * (ops.maximum(n - 1, 1) / n) * self._factor(inputs, n)
+        else:
+            mean, biased, n = _moments(_wide(inputs), replicas)
+            variance = biased * self._factor(inputs, n)
+            outputs = self._normalized(inputs, mean, biased)
+        self._update(self.moving_mean, mean)
+        self._update(self.moving_variance, variance)
+        return outputs
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        for option in ("axis", "renorm", "renorm_clipping", "renorm_momentum"):
+            config.pop(option, None)
+        return {**config, "moving_variance": self.moving_variance_kind}
+
+    def _parameters(self) -> tuple[Any, Any]:
+        """Scale and shift, in float32 or float64."""
+        scale = self.gamma if self.scale else ops.ones_like(self.moving_mean)
+        shift = self.beta if self.center else ops.zeros_like(self.moving_mean)
+        return _wide(scale), _wide(shift)
+
+    def _moving(self) -> tuple[Any, Any]:
+        return _wide(self.moving_mean), _wide(self.moving_variance)
+
+    def _normalized(self, inputs: Any, mean: Any, variance: Any) -> Any:
+        scale, shift = self._parameters()
+        slope = ops.rsqrt(variance + self.epsilon) * scale
+        return ops.cast((_wide(inputs) - mean) * slope + shift, inputs.dtype)
+
+    def _factor(self, inputs: Any, n: Any) -> Any:
+        """What turns the biased variance into the one that is averaged."""
+        bessel = n / ops.maximum(n - 1, 1)
+        if self.moving_variance_kind == "unbiased":
+            return bessel
+        if self.moving_variance_kind == "keras_2_2":
+            again = n / (ops.maximum(n - 1, 1) - self.epsilon)
+            return bessel * again if len(inputs.shape) == 4 else again
+        return ops.ones_like(n)
+
+    def _update(self, moving: keras.Variable, statistic: Any) -> None:
+        old = _wide(moving)
+        moving.assign(old * self.momentum + ops.cast(statistic, old.dtype) * (1 - self.momentum))
+
+
+def _wide(x: Any) -> Any:
+    """In float32, or in float64 where it is so: sums of half precision lose their last addends."""
+    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+
+
+def _count(x: Any) -> Any:
+    """Values of a channel, as a number that may depend on the size of the batch."""
+    dtype = keras.backend.result_type(x.dtype, "float32")
+    return ops.prod(ops.stack([ops.cast(size, dtype) for size in ops.shape(x)[:-1]]))
+
+
+def _moments(x: Any, replicas: Any) -> tuple[Any, Any, Any]:
+    """Mean and biased variance of each channel, and the number of values that each is of.
+
+    The mean first: the mean of squares minus the square of the mean cancels in float32.
+    """
+    axes = tuple(range(len(x.shape) - 1))
+    if replicas is None:
+        mean = ops.mean(x, axis=axes)
+        return mean, ops.mean(ops.square(x - mean), axis=axes), _count(x)
+    total, n = replicas.all_reduce("SUM", [ops.sum(x, axis=axes), _count(x)])
+    mean = total / n
+    squares = replicas.all_reduce("SUM", ops.sum(ops.square(x - mean), axis=axes))
+    return mean, squares / n, n
+
+
+def _replicas() -> Any:
+    """The context of a tf.distribute strategy with more than one replica, or None."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf  # noqa: PLC0415 - not installed beside other backends
+
+    context = tf.distribute.get_replica_context()
+    return context if context is not None and context.num_replicas_in_sync > 1 else None
+
+
+def _fuses(x: Any) -> bool:
+    """Whether TensorFlow's fused kernel takes this tensor."""
+    if keras.backend.backend() != "tensorflow" or len(x.shape) not in (4, 5):
+        return False
+    return keras.backend.standardize_dtype(x.dtype) in ("float32", "bfloat16", "float16")
+
+
+def _fused(
+    x: Any, scale: Any, shift: Any, mean: Any, variance: Any, epsilon: float
+) -> tuple[Any, Any, Any]:
+    """Output, mean and unbiased variance by TensorFlow's kernel; without `mean` those of x."""
+    import tensorflow as tf  # noqa: PLC0415 - not installed beside other backends
+
+    training = mean is None
+    shape = ops.shape(x)
+    volume = len(shape) == 5  # the kernel knows 4-D maps only
+    maps = tf.reshape(x, (-1, shape[1] * shape[2], *shape[3:])) if volume else x
+    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=maps,
+        scale=scale,
+        offset=shift,
+        mean=tf.zeros((0,)) if training else mean,
+        variance=tf.zeros((0,)) if training else variance,
+        epsilon=epsilon,
+        is_training=training,
+    )
+    return tf.reshape(y, (-1, *shape[1:])) if volume else y, mean, variance
 
 
 def instance_norm(
