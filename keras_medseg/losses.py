@@ -1,7 +1,14 @@
-"""Losses on probabilities, in keras.ops: the same value and gradient on every backend.
+"""Losses in keras.ops: the same value and gradient on every backend.
 
 The functions take label and prediction as (N, ..., C) maps of two or three dimensions, and compute
-in float32 whatever the precision policy. `get` wraps them for `model.compile`.
+in float32 whatever the precision policy (in float64 where that is Keras' float). `get` wraps them
+for `model.compile`.
+
+Predictions are probabilities, or logits with `from_logits=True`. From logits the cross entropy
+clips nothing: a pixel that is sure and wrong has a gradient of 1 at any logit. So compute PyTorch's
+BCEWithLogitsLoss and MONAI's losses, and TensorFlow 2, which finds the logits behind a sigmoid.
+Keras 2.2.4 on TensorFlow 1 (backend/tensorflow_backend.py, binary_crossentropy) clips probabilities
+at its epsilon, so that there such a pixel has no gradient; so do the defaults here.
 
 The k outputs of a network with deep supervision, of R regions each, are concatenated in y_pred, (N,
 ..., k * R), the main output first; y_true stays (N, ..., R).
@@ -26,26 +33,30 @@ SOBEL_X = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], dtype="float32")
 
 
 def cross_entropy(
-    y_true: keras.KerasTensor, y_pred: keras.KerasTensor, *, epsilon: float = EPSILON
+    y_true: keras.KerasTensor,
+    y_pred: keras.KerasTensor,
+    *,
+    epsilon: float = EPSILON,
+    from_logits: bool = False,
 ) -> keras.KerasTensor:
     """Binary cross entropy of sigmoid outputs; dcabes2020, equation (7).
 
     Args:
         y_true: (N, ..., C).
-        y_pred: (N, ..., C) probabilities.
+        y_pred: (N, ..., C) probabilities, or logits.
         epsilon: probabilities are clipped to [epsilon, 1 - epsilon]; the default is that of Keras
             2.2.4. Once all probabilities fall below `epsilon` the gradient is zero and training
-            cannot recover. PyTorch and TensorFlow 2 compute from logits and do not clip;
-            `epsilon=1e-37` is equivalent for logits above -85.
+            cannot recover.
+        from_logits: whether y_pred are logits, of which none is clipped.
 
     Returns:
         (N, ...), the mean over the channels of each pixel.
     """
-    return -ops.mean(_log_likelihood(y_true, y_pred, epsilon), axis=-1)
+    return -ops.mean(_log_likelihood(y_true, y_pred, epsilon, from_logits), axis=-1)
 
 
 def categorical_cross_entropy(
-    y_true: keras.KerasTensor, y_pred: keras.KerasTensor
+    y_true: keras.KerasTensor, y_pred: keras.KerasTensor, *, from_logits: bool = False
 ) -> keras.KerasTensor:
     """Cross entropy of softmax outputs, -sum over classes of y log p; csam_knee, equation (1).
 
@@ -53,21 +64,32 @@ def categorical_cross_entropy(
     second, because a softmax of two logits is the sigmoid of their difference.
     (N, ..., C) twice -> (N, ...).
     """
-    y_true = ops.cast(y_true, "float32")
-    return -ops.sum(y_true * ops.log(_clipped(y_pred)), axis=-1)
+    q, p = _alike(y_true, y_pred)
+    log_p = ops.log_softmax(p, axis=-1) if from_logits else ops.log(_clipped(p))
+    return -ops.sum(q * log_p, axis=-1)
 
 
 def focal_loss(
-    y_true: keras.KerasTensor, y_pred: keras.KerasTensor, *, gamma: float = 2.0
+    y_true: keras.KerasTensor,
+    y_pred: keras.KerasTensor,
+    *,
+    gamma: float = 2.0,
+    from_logits: bool = False,
 ) -> keras.KerasTensor:
     """Mean of -(1 - p_t)^gamma log p_t, where p_t is the probability given to the true class.
 
-    Lin et al. 2017, without alpha, as MONAI's FocalLoss on sigmoid outputs. (N, ..., C) twice ->
+    Lin et al. 2017, without alpha, as MONAI's FocalLoss, which takes logits. (N, ..., C) twice ->
     (C,), the mean over batch and pixels of each channel.
     """
-    q, p = ops.cast(y_true, "float32"), _clipped(y_pred)
-    missed = q * (1 - p) + (1 - q) * p
-    per_pixel = -ops.power(missed, gamma) * _log_likelihood(y_true, y_pred)
+    q, p = _alike(y_true, y_pred)
+    if from_logits:
+        # 1 - p_t is the sigmoid of -logit for an object's pixel, of the logit for others. A power
+        # of 0 would have no gradient.
+        weight = ops.exp(gamma * ops.log_sigmoid(p * (1 - 2 * q)))
+    else:
+        p = _clipped(p)
+        weight = ops.power(q * (1 - p) + (1 - q) * p, gamma)
+    per_pixel = -weight * _log_likelihood(y_true, y_pred, from_logits=from_logits)
     return ops.mean(per_pixel, axis=_all_but_channels(y_pred))
 
 
@@ -79,6 +101,7 @@ def dice_loss(
     per: str = "batch",
     smooth: float = 1e-7,
     smooth_numerator: float = 0.0,
+    from_logits: bool = False,
 ) -> keras.KerasTensor:
     """1 - 2 sum(p q) / (sum(p^2) + sum(q^2)) of every channel; mtds2021, equation (9).
 
@@ -87,12 +110,13 @@ def dice_loss(
 
     Args:
         y_true: (N, ..., C).
-        y_pred: (N, ..., C) probabilities.
+        y_pred: (N, ..., C) probabilities, or logits.
         squared: whether the denominator sums squares (Milletari et al. 2016) or the values.
         per: "batch" sums over all pixels of the batch; "sample" over each map, then averages.
         smooth: added to the denominator, the lambda of iacnn's equation (9). The default is Keras'
             epsilon, so that two empty maps do not give 0 / 0.
         smooth_numerator: added to the numerator.
+        from_logits: whether y_pred are logits, of which the sigmoid is taken.
 
     Returns:
         (C,).
@@ -101,7 +125,8 @@ def dice_loss(
         ValueError: unknown `per`.
     """
     require_choice("per", per, DICE_SUMS)
-    q, p = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
+    q, p = _alike(y_true, y_pred)
+    p = ops.sigmoid(p) if from_logits else p
     axes = _all_but_channels(y_pred)[per == "sample" :]
     sizes = ops.square(p) + ops.square(q) if squared else p + q
     overlap = 2 * ops.sum(p * q, axis=axes) + smooth_numerator
@@ -133,7 +158,7 @@ def edge_maps(
         ValueError: an option out of its range.
     """
     _check_edge_options(gaussian_size, gaussian_sigma, response)
-    smooth = _filter(ops.cast(maps, "float32"), gaussian_kernel(gaussian_size, gaussian_sigma))
+    smooth = _filter(_wide(maps), gaussian_kernel(gaussian_size, gaussian_sigma))
     along_h, along_w = _filter(smooth, SOBEL_X.T), _filter(smooth, SOBEL_X)
     if response == "xy":
         return ops.stack([along_h, along_w], axis=-1)
@@ -158,7 +183,8 @@ def edge_loss(
     )
     # The filters are linear: the difference of responses is the response to the difference.
     if response == "xy":
-        difference = edges(ops.cast(y_true, "float32") - ops.cast(y_pred, "float32"))
+        q, p = _alike(y_true, y_pred)
+        difference = edges(q - p)
     else:
         difference = edges(y_true) - edges(y_pred)
     return ops.mean(ops.square(difference), axis=(-2, -1))
@@ -180,14 +206,15 @@ def cross_entropy_and_edge(
     gaussian_size: int = 5,
     gaussian_sigma: float = 1.0,
     response: str = "xy",
+    from_logits: bool = False,
 ) -> keras.KerasTensor:
     """`cross_entropy` + edge_weight * `edge_loss`; dcabes2020, equation (12).
 
-    The paper gives none of the four options.
+    The paper gives none of the first four options.
 
     Args:
         y_true: (N, H, W, C).
-        y_pred: (N, H, W, C) probabilities.
+        y_pred: (N, H, W, C) probabilities, or logits.
         edge_weight: 1, the sum of equation (12) as printed. With the other defaults neither term
             dominates: from a constant prediction to a sharp one that is two pixels off, the norms
             of their gradients with respect to the logits differ by less than a factor of 8 (a test
@@ -197,18 +224,19 @@ def cross_entropy_and_edge(
         gaussian_sigma: 1 pixel.
         response: "xy". The magnitude does not distinguish the two sides of an edge, and its
             gradient is discontinuous at zero.
+        from_logits: False, because Keras 2.2.4 clips probabilities; see `cross_entropy`.
 
     Returns:
         (N, H, W).
     """
     edge = edge_loss(
         y_true,
-        y_pred,
+        ops.sigmoid(_wide(y_pred)) if from_logits else y_pred,
         gaussian_size=gaussian_size,
         gaussian_sigma=gaussian_sigma,
         response=response,
     )
-    return cross_entropy(y_true, y_pred) + edge_weight * edge
+    return cross_entropy(y_true, y_pred, from_logits=from_logits) + edge_weight * edge
 
 
 def cross_entropy_and_dice(
@@ -220,7 +248,9 @@ def cross_entropy_and_dice(
     squared: bool = True,
     per: str = "batch",
     smooth: float = 1e-7,
+    smooth_numerator: float = 0.0,
     epsilon: float = EPSILON,
+    from_logits: bool = False,
 ) -> keras.KerasTensor:
     """Sum over channels of weight (mean `cross_entropy` + dice_weight * `dice_loss`).
 
@@ -229,14 +259,16 @@ def cross_entropy_and_dice(
 
     Args:
         y_true: (N, ..., R).
-        y_pred: (N, ..., R) probabilities, or (N, ..., k * R) of k outputs.
+        y_pred: (N, ..., R) probabilities or logits, or (N, ..., k * R) of k outputs.
         output_weights: one for each channel; with several outputs one for each output, which
             applies to all its regions.
         dice_weight: 1, as in equation (9) of mtds2021.
         squared: see `dice_loss`.
         per: see `dice_loss`.
         smooth: see `dice_loss`.
+        smooth_numerator: see `dice_loss`.
         epsilon: see `cross_entropy`.
+        from_logits: see `cross_entropy`.
 
     Returns:
         A scalar.
@@ -244,20 +276,27 @@ def cross_entropy_and_dice(
     Raises:
         ValueError: the number of weights is not that of the outputs.
     """
+    dice = partial(
+        dice_loss,
+        squared=squared,
+        per=per,
+        smooth=smooth,
+        smooth_numerator=smooth_numerator,
+        from_logits=from_logits,
+    )
 
     def terms(output: keras.KerasTensor) -> keras.KerasTensor:
         """(C,)."""
-        per_pixel = _log_likelihood(y_true, output, epsilon)
+        per_pixel = _log_likelihood(y_true, output, epsilon, from_logits)
         entropy = -ops.mean(per_pixel, axis=_all_but_channels(output))
-        dice = dice_loss(y_true, output, squared=squared, per=per, smooth=smooth)
-        return entropy + dice_weight * dice
+        return entropy + dice_weight * dice(y_true, output)
 
     if y_true.shape[-1] < y_pred.shape[-1]:
         outputs = _outputs(y_true, y_pred, output_weights)
         return sum(weight * ops.sum(terms(output)) for weight, output in outputs)
     _require_weights(output_weights, y_pred.shape[-1])
-    weights = ops.convert_to_tensor(output_weights, "float32")
-    return ops.sum(weights * terms(y_pred))
+    losses = terms(y_pred)
+    return ops.sum(ops.convert_to_tensor(output_weights, losses.dtype) * losses)
 
 
 def dice_and_focal(
@@ -267,20 +306,22 @@ def dice_and_focal(
     output_weights: Sequence[float] = (1.0,),
     gamma: float = 2.0,
     smooth: float = 1e-5,
+    from_logits: bool = False,
 ) -> keras.KerasTensor:
     """Weighted mean over outputs of the sum over regions of `dice_loss` and `focal_loss`.
 
     The authors' code of fmnet2023: Dice over the whole batch, without squares, smoothed above and
-    below. Their code works on logits; here probabilities are clipped to [1e-7, 1 - 1e-7] for the
+    below. Their code works on logits; probabilities are clipped to [1e-7, 1 - 1e-7] for the
     logarithm.
 
     Args:
         y_true: (N, ..., R).
-        y_pred: (N, ..., k * R) probabilities of k outputs.
+        y_pred: (N, ..., k * R) probabilities or logits of k outputs.
         output_weights: one for each output, the main one first; divided by their sum. 1, 1/2, 1/4
             for the three of FM-Net.
         gamma: of the focal term; 0 makes it the cross entropy.
         smooth: added to numerator and denominator of the Dice.
+        from_logits: whether y_pred are logits, as in their code.
 
     Returns:
         A scalar.
@@ -288,10 +329,13 @@ def dice_and_focal(
     Raises:
         ValueError: the number of weights is not that of the outputs.
     """
+    focal = partial(focal_loss, gamma=gamma, from_logits=from_logits)
+    dice = partial(
+        dice_loss, squared=False, smooth=smooth, smooth_numerator=smooth, from_logits=from_logits
+    )
     total = 0.0
     for weight, output in _outputs(y_true, y_pred, output_weights):
-        dice = dice_loss(y_true, output, squared=False, smooth=smooth, smooth_numerator=smooth)
-        total += weight * ops.sum(dice + focal_loss(y_true, output, gamma=gamma))
+        total += weight * ops.sum(dice(y_true, output) + focal(y_true, output))
     return total / sum(output_weights)
 
 
@@ -395,16 +439,20 @@ def _defaults(function: Callable) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def _check_nothing() -> None:
+def _check_nothing(*, from_logits: bool) -> None:
     pass
 
 
-def _check_epsilon(*, epsilon: float) -> None:
+def _check_epsilon(*, epsilon: float, from_logits: bool) -> None:
     if not 1e-37 <= epsilon < 0.5:
         raise ValueError(f"epsilon: found {epsilon}, expected a probability from 1e-37 to 0.5.")
+    if from_logits and epsilon != EPSILON:
+        raise ValueError(
+            f"epsilon: found {epsilon} with from_logits, which clips nothing. Give one of the two."
+        )
 
 
-def _check_edge(*, edge_weight: float, **edge_options: Any) -> None:
+def _check_edge(*, edge_weight: float, from_logits: bool, **edge_options: Any) -> None:
     _check_edge_options(**edge_options)
     if edge_weight < 0:
         raise ValueError(f"edge_weight: found {edge_weight}, expected 0 or more.")
@@ -417,16 +465,23 @@ def _check_entropy_and_dice(
     squared: bool,
     per: str,
     smooth: float,
+    smooth_numerator: float,
     epsilon: float,
+    from_logits: bool,
 ) -> None:
     require_choice("per", per, DICE_SUMS)
-    _check_epsilon(epsilon=epsilon)
-    if min(dice_weight, smooth, *output_weights) < 0:
-        found = f"{dice_weight}, {smooth} and {tuple(output_weights)}"
-        raise ValueError(f"dice_weight, smooth, output_weights: found {found}, expected 0 or more.")
+    _check_epsilon(epsilon=epsilon, from_logits=from_logits)
+    if min(dice_weight, smooth, smooth_numerator, *output_weights) < 0:
+        found = f"{dice_weight}, {smooth}, {smooth_numerator} and {tuple(output_weights)}"
+        raise ValueError(
+            f"dice_weight, smooth, smooth_numerator, output_weights: found {found}, expected 0 or "
+            "more."
+        )
 
 
-def _check_dice_and_focal(*, output_weights: Sequence[float], gamma: float, smooth: float) -> None:
+def _check_dice_and_focal(
+    *, output_weights: Sequence[float], gamma: float, smooth: float, from_logits: bool
+) -> None:
     if min(gamma, smooth, *output_weights) < 0 or not sum(output_weights):
         found = f"{gamma}, {smooth} and {tuple(output_weights)}"
         raise ValueError(
@@ -506,6 +561,11 @@ def get(name: str, **options: Any) -> keras.losses.Loss:
     return LOSSES[name](**options)
 
 
+def takes_logits(loss: keras.losses.Loss) -> bool:
+    """Whether a loss of `get` is computed from logits."""
+    return bool(getattr(loss, "options", {}).get("from_logits", False))
+
+
 def _check_edge_options(gaussian_size: int, gaussian_sigma: float, response: str) -> None:
     if gaussian_size < 1 or gaussian_size % 2 == 0:
         raise ValueError(f"gaussian_size: found {gaussian_size}, expected an odd width such as 5.")
@@ -535,15 +595,33 @@ def _all_but_channels(maps: keras.KerasTensor) -> tuple[int, ...]:
     return tuple(range(len(maps.shape) - 1))
 
 
+def _wide(maps: keras.KerasTensor) -> keras.KerasTensor:
+    return ops.cast(maps, keras.backend.result_type(maps.dtype, "float32"))
+
+
+def _alike(
+    y_true: keras.KerasTensor, y_pred: keras.KerasTensor
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Both in float32, or in float64 where y_pred is so."""
+    y_pred = _wide(y_pred)
+    return ops.cast(y_true, y_pred.dtype), y_pred
+
+
 def _clipped(y_pred: keras.KerasTensor, epsilon: float = EPSILON) -> keras.KerasTensor:
     # The largest float32 below 1 is 1 - 2^-24.
-    return ops.clip(ops.cast(y_pred, "float32"), epsilon, 1 - max(epsilon, 2**-24))
+    return ops.clip(_wide(y_pred), epsilon, 1 - max(epsilon, 2**-24))
 
 
 def _log_likelihood(
-    y_true: keras.KerasTensor, y_pred: keras.KerasTensor, epsilon: float = EPSILON
+    y_true: keras.KerasTensor,
+    y_pred: keras.KerasTensor,
+    epsilon: float = EPSILON,
+    from_logits: bool = False,
 ) -> keras.KerasTensor:
-    y_true, y_pred = ops.cast(y_true, "float32"), _clipped(y_pred, epsilon)
+    y_true, y_pred = _alike(y_true, y_pred)
+    if from_logits:
+        return -ops.binary_crossentropy(y_true, y_pred, from_logits=True)
+    y_pred = _clipped(y_pred, epsilon)
     return y_true * ops.log(y_pred) + (1 - y_true) * ops.log(1 - y_pred)
 
 
@@ -552,7 +630,7 @@ def _filter(maps: keras.KerasTensor, kernel: np.ndarray) -> keras.KerasTensor:
     channels = maps.shape[-1]
     kernel = np.repeat(kernel[:, :, None, None], channels, axis=2)
     return ops.depthwise_conv(
-        maps, ops.convert_to_tensor(kernel), padding="same", data_format="channels_last"
+        maps, ops.convert_to_tensor(kernel, maps.dtype), padding="same", data_format="channels_last"
     )
 
 

@@ -58,6 +58,86 @@ def test_cross_entropy_without_the_clip_is_finite_at_both_ends():
             losses.get(name, epsilon=0.0)
 
 
+# The cross entropy's slope at the logit z of a pixel with label q is sigmoid(z) - q, its value
+# log(1 + exp(z)) - q z. Beside it the Dice of one pixel, 1 - 2 p q / (p + q), is 1 where the pixel
+# is wrong, and flat; the focal loss has the weight 1 there.
+FROM_LOGITS = {
+    "cross_entropy": 0,
+    "cross_entropy_and_edge": 0,
+    "cross_entropy_and_dice": 1,
+    "dice_and_focal": 1,
+}
+
+
+@pytest.mark.parametrize(("name", "dice"), FROM_LOGITS.items())
+@pytest.mark.parametrize("logit", [-100.0, -20.0, 20.0, 100.0])
+def test_no_gradient_vanishes_from_logits(name, dice, logit):
+    """Of a pixel that is sure and wrong, of either sign, up to any logit."""
+    label = float(logit < 0)
+    options = {"edge_weight": 0.0} if name == "cross_entropy_and_edge" else {}
+    value, slope = _value_and_slope(losses.get(name, from_logits=True, **options), logit, label)
+    assert value == pytest.approx(abs(logit) + dice, rel=1e-6)
+    assert slope == pytest.approx(np.sign(logit), rel=1e-5)
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+@pytest.mark.parametrize("logit", [-100.0, -20.0, -1.0, 0.0, 3.0, 20.0, 100.0])
+def test_cross_entropy_from_logits_is_that_of_keras(logit, label):
+    def of_keras(y_true, y_pred):
+        return keras.ops.mean(keras.ops.binary_crossentropy(y_true, y_pred, from_logits=True))
+
+    found = _value_and_slope(losses.get("cross_entropy", from_logits=True), logit, label)
+    assert found == pytest.approx(_value_and_slope(of_keras, logit, label), rel=1e-5, abs=1e-6)
+    expected = np.logaddexp(0, logit) - label * logit, 1 / (1 + np.exp(-logit)) - label
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def _value_and_slope(loss, logit: float, label: float) -> tuple[float, float]:
+    """Of one pixel: a step of gradient descent at rate 1 is the gradient."""
+    layer = keras.layers.Dense(1)
+    model = keras.Sequential([keras.Input((1, 1, 1)), layer])
+    model.compile(keras.optimizers.SGD(1.0), loss)
+    layer.set_weights([np.zeros((1, 1)), np.array([logit])])
+    maps = np.ones((1, 1, 1, 1), "float32")
+    value = float(model.train_on_batch(maps, label * maps))
+    return value, logit - float(layer.get_weights()[1][0])
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_from_logits_is_from_probabilities(name):
+    """Where nothing is clipped, of soft labels as well, but for the focal loss: there MONAI weighs
+    by the sigmoid of (1 - 2 q) z."""
+    rng = np.random.default_rng(0)
+    z, q = rng.normal(0, 2, (2, 4, 5, 3)), rng.random((2, 4, 5, 3))
+    q = np.round(q) if name == "dice_and_focal" else q
+    many = {"output_weights": (1.0, 2.0, 0.5)} if name == "cross_entropy_and_dice" else {}
+    p = 1 / (1 + np.exp(-z))
+    if name == "categorical_cross_entropy":
+        p, q = (np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True) for x in (z, q))
+    ours = losses.get(name, from_logits=True, **many)(q, z)
+    assert float(ours) == pytest.approx(float(losses.get(name, **many)(q, p)), rel=1e-5)
+
+
+def test_softmax_from_logits_has_a_gradient_where_the_probability_is_zero():
+    """-log softmax of logits 0 and 100 for the first class is 100."""
+    loss = losses.categorical_cross_entropy(
+        np.float32([[1, 0]]), np.float32([[0, 100]]), from_logits=True
+    )
+    assert float(loss[0]) == pytest.approx(100)
+
+
+def test_clipping_logits_is_refused():
+    for name in ("cross_entropy", "cross_entropy_and_dice"):
+        with pytest.raises(ValueError, match=r"epsilon: found 1e-37 with from_logits"):
+            losses.get(name, epsilon=1e-37, from_logits=True)
+
+
+def test_computes_in_double_precision_where_keras_does():
+    z, q = np.array([[[[3.0]]]]), np.array([[[[1.0]]]])
+    loss = losses.cross_entropy(q, keras.ops.convert_to_tensor(z, "float64"), from_logits=True)
+    assert float(loss[0, 0, 0]) == pytest.approx(np.log1p(np.exp(-3.0)), rel=1e-12)
+
+
 def test_cross_entropy_averages_channels():
     y_true = np.array([[[[1.0, 0.0]]]])
     y_pred = np.array([[[[0.5, 0.75]]]])

@@ -35,7 +35,9 @@ def crop_scores(run: RunFolder, cohort: Cohort) -> pd.DataFrame:
         network = run.network(variant.trained_as, targets, auxiliary=True)
         batches = validation_batches(cohort, variant, targets, as_in_training=True)
         train = variant.recipe.train
-        found = score_crops(network, batches, losses.get(train.loss, **train.loss_options))
+        # Training takes logits; the network that it leaves puts out probabilities.
+        options = {**train.loss_options, "from_logits": False}
+        found = score_crops(network, batches, losses.get(train.loss, **options))
         of_variant = {"variant": name, "case": "augmented crops"}
         for region, dice in zip(targets, found.values()):
             row = {**of_variant, "region": region, "crop_dice": dice, "dice_loss": 1 - dice}

@@ -77,7 +77,12 @@ RECIPE = Recipe(
         },
         learning_rate=3e-4,
         loss="dice_and_focal",
-        loss_options={"output_weights": (1.0, 0.5, 0.25), "gamma": 2.0, "smooth": 1e-5},
+        loss_options={
+            "output_weights": (1.0, 0.5, 0.25),
+            "gamma": 2.0,
+            "smooth": 1e-5,
+            "from_logits": True,
+        },
         schedule="constant",
         precision="mixed_float16",
         seed=0,
@@ -90,7 +95,11 @@ AS_THE_TEXT_SAYS = {
     "model.options.variant": "paper",
     "train.learning_rate": 0.003,
     "train.loss": "cross_entropy_and_dice",
-    "train.loss_options": {"output_weights": (1.0, 1.0, 1.0), "squared": True},
+    "train.loss_options": {
+        "output_weights": (1.0, 1.0, 1.0),
+        "squared": True,
+        "from_logits": True,
+    },
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.mutations import Mutation, collector, set_field, substitute
-from keras_medseg import frameworks, optimizers
+from keras_medseg import frameworks, losses, optimizers
 from keras_medseg.data.datasets import image_folders
 from keras_medseg.data.formats import masks
 from keras_medseg.data.transforms import augment
@@ -108,6 +108,20 @@ def stack(patch: pytest.MonkeyPatch) -> None:
     """Keras' biases beside PyTorch's kernels."""
     mixed = replace(frameworks.FRAMEWORKS["pytorch"], bias_initializer="zeros")
     patch.setitem(frameworks.FRAMEWORKS, "pytorch", mixed)
+
+
+@_mutation
+def loss(patch: pytest.MonkeyPatch) -> None:
+    """The cross entropy of probabilities, clipped at 1e-7 as in Keras 2.2.4."""
+    likelihood = losses._log_likelihood
+
+    def clipped(
+        y_true: Any, y_pred: Any, epsilon: float = losses.EPSILON, from_logits: bool = False
+    ) -> Any:
+        y_pred = keras.ops.sigmoid(y_pred) if from_logits else y_pred
+        return likelihood(y_true, y_pred, epsilon)
+
+    substitute(patch, likelihood, clipped)
 
 
 @_mutation

@@ -64,7 +64,7 @@ RECIPE = Recipe(
             "squared": False,
             "per": "batch",
             "smooth": 1e-7,
-            "epsilon": 1e-37,
+            "from_logits": True,
         },
         schedule="constant",
         precision="float32",

@@ -123,6 +123,20 @@ def stack(patch: pytest.MonkeyPatch) -> None:
 
 
 @_mutation
+def loss(patch: pytest.MonkeyPatch) -> None:
+    """The cross entropy of probabilities, clipped at 1e-7 as in Keras 2.2.4."""
+    likelihood = losses._log_likelihood
+
+    def clipped(
+        y_true: Any, y_pred: Any, epsilon: float = losses.EPSILON, from_logits: bool = False
+    ) -> Any:
+        y_pred = keras.ops.sigmoid(y_pred) if from_logits else y_pred
+        return likelihood(y_true, y_pred, epsilon)
+
+    substitute(patch, likelihood, clipped)
+
+
+@_mutation
 def dice(patch: pytest.MonkeyPatch) -> None:
     """The denominator sums the values and not their squares."""
     loss = losses.dice_loss

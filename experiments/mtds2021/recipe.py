@@ -65,7 +65,7 @@ RECIPE = Recipe(
             "dice_weight": 1.0,
             "squared": True,
             "per": "batch",
-            "epsilon": 1e-37,
+            "from_logits": True,
         },
         schedule="polynomial",
         schedule_options={"power": 0.9},

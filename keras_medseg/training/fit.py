@@ -31,6 +31,7 @@ from keras_medseg.training.callbacks import (
     interrupted_between_steps,
     tensorboard,
 )
+from keras_medseg.training.logits import logits_of
 from keras_medseg.training.schedules import check_schedule, schedule_callbacks
 
 Wrap = Callable[[keras.Model], keras.Model]
@@ -131,9 +132,10 @@ def compile_network(
 ) -> tuple[keras.Model, keras.Model]:
     """The network of a recipe with the weights that its seed gives, and the model to fit.
 
-    With a single output both are the same object. With auxiliary outputs, the model concatenates
-    all outputs along the channel axis, to match the targets of a batch; it shares all layers with
-    the network.
+    The model shares all layers with the network. With auxiliary outputs it concatenates all outputs
+    along the channel axis, to match the targets of a batch. If the loss is computed from logits
+    (`train.loss_options.from_logits`) it puts these out, and the accuracy is still that of the
+    probabilities. Otherwise, with a single output, both are the same object.
 
     Args:
         chosen: the recipe.
@@ -157,7 +159,11 @@ def compile_network(
                 classes=len(targets),
                 **chosen.model.options,
             )
-        model = _join_outputs(network, (*targets, *chosen.model.auxiliary))
+        with _naming("train.loss"):
+            loss = losses.get(train.loss, **train.loss_options)
+        model, activation = _model_to_fit(
+            network, (*targets, *chosen.model.auxiliary), losses.takes_logits(loss)
+        )
         if wrap is not None:
             model = wrap(model)
         with _naming("train.optimizer_options"):
@@ -165,9 +171,8 @@ def compile_network(
         if train.precision == "mixed_float16":
             # Keras would add it by the policy of the model; that of AugmentedModel is float32.
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        with _naming("train.loss"):
-            loss = losses.get(train.loss, **train.loss_options)
-        model.compile(optimizer=optimizer, loss=loss, metrics=[MainAccuracy(len(targets))])
+        accuracy = MainAccuracy(len(targets), activation)
+        model.compile(optimizer=optimizer, loss=loss, metrics=[accuracy])
         # Before the first step: TensorFlow traces a step that creates variables twice.
         model.optimizer.build(model.trainable_variables)
     return network, model
@@ -211,18 +216,33 @@ def check_loss(chosen: recipe.Recipe, network: keras.Model, model: keras.Model) 
 
 @keras.saving.register_keras_serializable("keras_medseg")
 class MainAccuracy(keras.metrics.BinaryAccuracy):
-    """Pixel accuracy of the first `channels` channels: those of the main output."""
+    """Pixel accuracy of the first `channels` channels: those of the main output.
 
-    def __init__(self, channels: int, name: str = "accuracy", **options: Any) -> None:
+    Args:
+        channels: of the main output.
+        activation: what turns y_pred into probabilities; "linear" where it has them already.
+        name: of the metric.
+        options: those of keras.metrics.BinaryAccuracy.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        activation: str = "linear",
+        name: str = "accuracy",
+        **options: Any,
+    ) -> None:
         super().__init__(name=name, **options)
         self.channels = channels
+        self.activation = activation
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         main = (..., slice(0, self.channels))
-        super().update_state(y_true[main], y_pred[main], sample_weight)
+        probabilities = keras.activations.get(self.activation)(y_pred[main])
+        super().update_state(y_true[main], probabilities, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "channels": self.channels}
+        return {**super().get_config(), "channels": self.channels, "activation": self.activation}
 
 
 @contextmanager
@@ -233,17 +253,22 @@ def _naming(field: str) -> Iterator[None]:
         raise ValueError(f"{field}: {error}") from error
 
 
-def _join_outputs(network: keras.Model, targets: tuple[str, ...]) -> keras.Model:
+def _model_to_fit(
+    network: keras.Model, targets: tuple[str, ...], from_logits: bool
+) -> tuple[keras.Model, str]:
+    """The model of `compile_network`, and the activation that makes probabilities of its output."""
     found = sum(output.shape[-1] for output in network.outputs)
     if found % len(targets):
         raise ValueError(
             f"model.auxiliary: found the targets {', '.join(targets)}, expected {found}, or a "
             f"number that divides it: {network.name} has {found} output channels."
         )
-    if len(network.outputs) == 1:
-        return network
-    join = keras.layers.Concatenate(dtype="float32", name="outputs")
-    return keras.Model(network.input, join(network.outputs), name=network.name)
+    outputs, activation = logits_of(network) if from_logits else (network.outputs, "linear")
+    if len(outputs) > 1:
+        outputs = [keras.layers.Concatenate(dtype="float32", name="outputs")(outputs)]
+    elif not from_logits:
+        return network, activation
+    return keras.Model(network.input, outputs[0], name=network.name), activation
 
 
 def _feed(batches: CaseBatches, epochs: range) -> Any:

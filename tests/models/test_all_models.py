@@ -12,6 +12,7 @@ import pytest
 import keras_medseg
 from keras_medseg import losses, registry
 from keras_medseg.inference import export
+from keras_medseg.training.logits import logits_of
 
 NAMES = registry.list_models()
 # Between them they have every layer class of ours: what takes long is done with these in the fast
@@ -111,6 +112,19 @@ def test_default_build_agrees_with_card(name):
     assert trainable == card.trainable
     assert model.input_shape == (None, *card.input_shape)
     assert len(card.input_shape) == card.dimensions + 1
+
+
+@pytest.mark.parametrize("name", MOSTLY_SLOW)
+def test_logits_are_behind_the_outputs(name):
+    """What is trained on logits has the weights of the network, and its probabilities."""
+    network = _small(name, activation="sigmoid")
+    logits, activation = logits_of(network)
+    model = keras.Model(network.input, logits)
+    assert activation == "sigmoid"
+    assert [id(w) for w in model.weights] == [id(w) for w in network.weights]
+    x = _input(network, 1)
+    for logit, probability in zip(_outputs(model, x), _outputs(network, x)):
+        np.testing.assert_allclose(1 / (1 + np.exp(-logit)), probability, atol=1e-6)
 
 
 def test_card_and_options_are_documented(name):

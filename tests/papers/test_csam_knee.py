@@ -89,6 +89,20 @@ def _tiny(name, input_shape, classes):
     return keras.Model(image, output, name=name)
 
 
+@pytest.mark.parametrize("logit", [-100.0, 100.0])
+def test_a_sure_and_wrong_pixel_has_the_gradient_of_pytorch(monkeypatch, logit):
+    """sigmoid(z) - q at the logit z: -1 or 1, however sure the network is."""
+    monkeypatch.setattr(registry, "build", _tiny)
+    plain = {"train.optimizer": "sgd", "train.optimizer_options": {}, "train.learning_rate": 1.0}
+    run = recipe.override(RECIPE, {"model.options": {}, "data.size": (5, 4), **plain})
+    _, model = fit.compile_network(run, ("ligament",), channels=1)
+    model.set_weights([np.zeros((1, 1, 1, 1)), np.array([logit])])
+    x, y = np.zeros((2, 5, 4, 1), "float32"), np.full((2, 5, 4, 1), logit < 0, "float32")
+    found = model.train_on_batch(x, y, return_dict=True)["loss"]
+    assert found == pytest.approx(100)
+    assert model.get_weights()[1] == pytest.approx(logit - np.sign(logit), abs=1e-4)
+
+
 def test_one_step_agrees_with_numpy(monkeypatch):
     """Loss and weights after one and two steps of PyTorch's Adam on equation (2)."""
     monkeypatch.setattr(registry, "build", _tiny)

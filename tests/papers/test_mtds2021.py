@@ -170,6 +170,22 @@ def test_gradients_agree_with_numpy(tiny):
         np.testing.assert_allclose(one - other, gradient, atol=1e-6)
 
 
+@pytest.mark.parametrize("logit", [-100.0, 100.0])
+def test_a_sure_and_wrong_pixel_has_the_gradient_of_tensorflow_2(tiny, logit):
+    """sigmoid(z) - q, computed from the logit z that TensorFlow 2 finds behind the sigmoid; here
+    it is -1 or 1. The Dice loss of maps that are all wrong, or all sure, is flat."""
+    model = tiny(optimizer="sgd", optimizer_options={}, learning_rate=1.0)
+    model.set_weights([np.full(w.shape, logit * (w.ndim == 1)) for w in model.get_weights()])
+    kernel, bias, *heads = model.get_weights()
+    model.set_weights([kernel, 0 * bias, *heads])
+    x, _ = _example()
+    y = np.full((2, 5, 4, 2), logit < 0, "float32")
+    # 100 for each output, with the weights 1 and 1/2, and 1 from the Dice.
+    assert model.train_on_batch(x, y, return_dict=True)["loss"] == pytest.approx(1.5 * 101)
+    for bias, weight in zip(model.get_weights()[3::2], (1.0, 0.5)):
+        assert bias == pytest.approx(logit - weight * np.sign(logit), abs=1e-4)
+
+
 def test_epsilon_of_adam_is_added_where_tensorflow_adds_it():
     """Before the second moment is corrected; PyTorch adds it after, and would go 1e-4 * 0.909.
 

@@ -240,6 +240,69 @@ def test_one_step_of_gradient_descent_by_hand(monkeypatch):
     np.testing.assert_allclose(found_bias, bias, atol=1e-7)
 
 
+def _two_outputs(name, input_shape, classes):
+    image = keras.Input(input_shape)
+    x = keras.layers.Conv2D(classes, 1, name="Output_conv")(image)
+    main = keras.layers.Activation("sigmoid", dtype="float32", name="Output")(x)
+    head = keras.layers.Conv2D(classes, 1, activation="sigmoid", name="Head")(image)
+    return keras.Model(image, [main, head])
+
+
+FROM_LOGITS = {
+    "model.options": {},
+    "model.auxiliary": ("ET",),
+    "data.window": (4, 3, 2),
+    "train.loss": "cross_entropy_and_dice",
+    "train.loss_options": {"output_weights": (1.0, 1.0), "from_logits": True},
+    "train.optimizer": "sgd",
+    "train.learning_rate": 1.0,
+}
+
+
+def test_training_from_logits_leaves_a_network_of_probabilities(monkeypatch):
+    """The model that is fitted puts out logits, on the network's weights. Both outputs are sure and
+    wrong, 0 where all is object, so that probabilities would have no gradient."""
+    monkeypatch.setattr(registry, "build", _two_outputs)
+    network, model = fit.compile_network(small_recipe(FROM_LOGITS), ("WT",), channels=2)
+    zeros = np.zeros((1, 1, 2, 1))
+    network.set_weights([zeros, np.array([-100.0]), zeros, np.array([-120.0])])
+    assert [w.path for w in model.weights] == [w.path for w in network.weights]
+    x, y = np.ones((2, 4, 3, 2), "float32"), np.ones((2, 4, 3, 2), "float32")
+    logits = keras.ops.convert_to_numpy(model(x))
+    np.testing.assert_allclose(logits[0, 0, 0], [-100, -120])
+    assert all(not keras.ops.convert_to_numpy(p).any() for p in network(x))
+    logs = model.train_on_batch(x, y, return_dict=True)
+    # 100 + 1 and 120 + 1, cross entropy and Dice; no pixel is right.
+    assert logs == {"loss": pytest.approx(222), "accuracy": 0}
+    for bias, before in zip((network.get_weights()[i] for i in (1, 3)), (-100, -120)):
+        assert bias == pytest.approx(before + 1, abs=1e-4)
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_accuracy_is_that_of_probabilities(monkeypatch, from_logits):
+    """p > 1/2 from the logit 0 on; logits above 1/2 would be another pixel."""
+    monkeypatch.setattr(registry, "build", _two_outputs)
+    options = {**FROM_LOGITS, "train.loss_options.from_logits": from_logits}
+    network, model = fit.compile_network(small_recipe(options), ("WT",), channels=2)
+    kernel = np.array([1.0, 0.0]).reshape(1, 1, 2, 1)
+    network.set_weights([kernel, np.zeros(1), kernel, np.zeros(1)])
+    x = np.zeros((1, 4, 3, 2), "float32")
+    x[0, 0, :, 0] = [0.3, -0.3, 0.7]  # of twelve pixels two are above 0
+    logs = model.evaluate(x, np.ones((1, 4, 3, 2), "float32"), verbose=0, return_dict=True)
+    assert logs["accuracy"] == pytest.approx(2 / 12)
+
+
+def test_a_network_without_probabilities_is_refused(monkeypatch):
+    def linear(name, input_shape, classes):
+        image = keras.Input(input_shape)
+        return keras.Model(image, keras.layers.Conv2D(classes, 1)(image), name="linear")
+
+    monkeypatch.setattr(registry, "build", linear)
+    one = {**FROM_LOGITS, "model.auxiliary": (), "train.loss_options.output_weights": (1.0,)}
+    with pytest.raises(ValueError, match=r"from_logits: .*ends in linear, expected one of sigmoid"):
+        fit.compile_network(small_recipe(one), ("WT",), channels=2)
+
+
 def test_an_interrupt_that_is_heard_after_the_last_step_is_not_lost():
     with pytest.raises(KeyboardInterrupt), callbacks.interrupted_between_steps():
         signal.raise_signal(signal.SIGINT)
