@@ -1,5 +1,6 @@
 """Learning-rate rules by name. All resume exactly: they depend only on the log of past epochs."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -88,6 +89,18 @@ def step_decay(train: Train, epoch: int) -> float:
     return train.learning_rate * train.schedule_options.get("factor", 0.1) ** passed
 
 
+def cosine(train: Train, epoch: int) -> float:
+    """Learning rate of `epoch` (from 0): half a cosine from the initial rate to `minimum`.
+
+    torch.optim.lr_scheduler.CosineAnnealingLR (Loshchilov and Hutter 2017, without restarts), where
+    `period` is T_max, by default the number of epochs, and `minimum` is eta_min, by default 0. At
+    the end of the period the rate is `minimum`; after it the cosine rises again.
+    """
+    lowest = train.schedule_options.get("minimum", 0.0)
+    period = train.schedule_options.get("period", train.epochs)
+    return lowest + (train.learning_rate - lowest) * (1 + math.cos(math.pi * epoch / period)) / 2
+
+
 def _constant(train: Train, log: Log) -> list[keras.callbacks.Callback]:
     return []
 
@@ -107,6 +120,7 @@ _PLATEAU = ("factor", "patience", "min_delta", "cooldown", "min_lr", "mode")
 
 SCHEDULES: dict[str, Schedule] = {
     "constant": Schedule(_constant),
+    "cosine": Schedule(_by_epoch(cosine), optional=("period", "minimum")),
     "plateau": Schedule(_plateau, needed=("monitor",), optional=_PLATEAU),
     "polynomial": Schedule(_by_epoch(polynomial), needed=("power",)),
     "steps": Schedule(_by_epoch(step_decay), needed=("after",), optional=("factor",)),

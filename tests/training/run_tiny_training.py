@@ -16,6 +16,7 @@ import numpy as np
 from keras_medseg import recipe, registry
 from keras_medseg.data import cases, store
 from keras_medseg.files import write_json
+from keras_medseg.layers.normalization import BatchNorm
 from keras_medseg.runs import steps
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort
@@ -51,7 +52,7 @@ def tiny_dropout(input_shape: tuple[int, int, int] = (16, 16, 4), classes: int =
     """One hidden layer, batch norm and Dropout."""
     inputs = keras.Input(input_shape)
     x = keras.layers.Conv2D(16, 3, padding="same")(inputs)
-    x = keras.layers.BatchNormalization()(x)
+    x = BatchNorm()(x)
     x = keras.layers.ReLU()(x)
     x = keras.layers.Dropout(0.3)(x)
     return keras.Model(inputs, keras.layers.Conv2D(classes, 1, activation="sigmoid")(x))

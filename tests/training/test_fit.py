@@ -100,7 +100,7 @@ SUPERVISED = (
     "model.name=tiny_supervised",
     "model.auxiliary=('ET','ED')",
     "train.loss=cross_entropy_and_dice",
-    "train.loss_options={'output_weights': (1.0, 0.5, 0.5)}",
+    "train.loss_options={'output_weights': (1.0, 0.5, 0.5), 'from_logits': True}",
     "train.schedule=polynomial",
     "train.schedule_options={'power': 0.9}",
 )

@@ -19,6 +19,15 @@ def test_the_polynomial_rule_by_hand():
     assert found == pytest.approx([0.01, 0.01 * 0.75**0.9, 0.01 * 0.5**0.9, 0.01 * 0.25**0.9])
 
 
+def test_the_cosine_by_hand():
+    """Half a cosine over 4 epochs: 1, (1 + sqrt(1/2)) / 2, 1/2, (1 - sqrt(1/2)) / 2 of the rate."""
+    found = [schedules.cosine(train("cosine", {}), epoch) for epoch in range(5)]
+    assert found == pytest.approx([0.01, 0.01 * 0.8535534, 0.005, 0.01 * 0.1464466, 0])
+    longer = train("cosine", {"period": 8, "minimum": 0.002})
+    found = [schedules.cosine(longer, epoch) for epoch in (0, 4, 8)]
+    assert found == pytest.approx([0.01, 0.006, 0.002])
+
+
 def test_the_rule_of_steps_by_hand():
     """Epochs are counted from 0: after=(2, 3) lowers the rate from the third and the fourth on."""
     chosen = train("steps", {"after": (2, 3), "factor": 0.5})
