@@ -174,9 +174,8 @@ def _dataset(arguments: argparse.Namespace) -> "Dataset":
     """The data set named by --dataset, otherwise the kind recognized in the folder."""
     from keras_medseg.data import datasets
 
-    name = arguments.dataset or datasets.recognize(arguments.data)
     classes = {"classes": _classes(arguments.classes)} if arguments.classes else {}
-    return datasets.get(name, **classes)
+    return datasets.of_folder(arguments.data, arguments.dataset or "", **classes)
 
 
 def _classes(assignments: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -223,7 +222,8 @@ def _add_dataset(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--dataset",
         metavar="NAME",
-        help="kind of data, such as brats or image_folders (default: as the folder is recognized)",
+        help="kind of data, such as brats, image_folders or volume_folders, or a release such as "
+        "BraTS2024-GLI (default: as the folder is recognized)",
     )
     sub.add_argument(
         "--classes",
@@ -252,7 +252,8 @@ def _add_data_commands(commands: argparse._SubParsersAction) -> None:
         "--layout",
         default="BraTS2021",
         metavar="NAME",
-        help="BraTS2017 to BraTS2023, Decathlon, CVC-ClinicDB, ISIC2018, knee (default: BraTS2021)",
+        help="BraTS2017 to BraTS2025-MET, Decathlon, nnUNet, cases.csv, CVC-ClinicDB, ISIC2018, "
+        "knee (default: BraTS2021)",
     )
     sub.add_argument(
         "--size",

@@ -149,6 +149,8 @@ def run(experiment: Experiment, request: Request) -> bool:
     of_data = experiment.phantom.changes if experiment.phantom and not request.folder else {}
     base = recipe.override(experiment.recipe, {**profile.changes, **of_data})
     base = recipe.override(base, request.changes)
+    if request.folder:
+        base = steps.complete(base, request.folder)
     recipes = {name: recipe.override(base, changes) for name, changes in profile.variants.items()}
     _refuse_other_data(base, recipes)
     folder = request.folder or make_phantom(experiment, request.work)

@@ -11,12 +11,12 @@ from pathlib import Path
 import keras
 import pandas as pd
 
-from keras_medseg.data import splits, store
+from keras_medseg.data import datasets, splits, store
 from keras_medseg.errors import DataError
 from keras_medseg.inference import complexity
 from keras_medseg.phantoms.folder import is_phantom
 from keras_medseg.progress import progress_bar
-from keras_medseg.recipe import Recipe
+from keras_medseg.recipe import Images, Recipe, override
 from keras_medseg.runs.run_folder import RunFolder, Variant, trained_as
 from keras_medseg.tasks import Task, task_of
 from keras_medseg.training import fit
@@ -61,6 +61,18 @@ class Cohort:
     def channels(self) -> int:
         """Image channels of every case."""
         return next(iter(self.store.cases.values())).image.shape[-1]
+
+
+def complete(chosen: Recipe, folder: Path) -> Recipe:
+    """The recipe with those options of its data set that the files in `folder` determine.
+
+    Raises:
+        DataError: the files leave an option open, or contradict each other.
+    """
+    if isinstance(chosen.data, Images):
+        return chosen
+    options = datasets.complete_options(chosen.data.dataset, chosen.data.options, folder)
+    return override(chosen, {"data.options": options})
 
 
 def load_cohort(folder: Path, store_folder: Path, task: Task) -> Cohort:

@@ -157,11 +157,19 @@ def test_years_may_be_mixed(tmp_path):
         assert np.array_equal(BRATS.read(case).labels, _labels())
 
 
-@pytest.mark.parametrize("task", ["MEN", "MET", "SSA"])
-def test_other_tasks_of_2023_have_its_names_and_codes(task, tmp_path):
-    _write_case(tmp_path, "BraTS2023", f"BraTS-{task}-00001-000")
+@pytest.mark.parametrize(
+    ("home", "dataset"),
+    [
+        ("BraTS-MEN-00001-000", "BraTS2023-MEN"),
+        ("BraTS2023/BraTS-MET-00001-000", "BraTS2023-MET"),
+        ("BraTS-SSA-00001-000", "BraTS2023-SSA"),
+        ("BraTS-GoAT-00001", "BraTS2024-GoAT"),
+    ],
+)
+def test_other_challenges_have_the_names_and_codes_of_2023(home, dataset, tmp_path):
+    _write_case(tmp_path, "BraTS2023", home)
     case = _only(_find(tmp_path))
-    assert case.dataset == "BraTS2023"
+    assert case.dataset == dataset
     assert np.array_equal(BRATS.read(case).labels, _labels())
 
 
@@ -254,12 +262,6 @@ def test_folders_of_2015_that_were_renamed_are_patients_each(tmp_path):
     for name in ("case_01", "case_02"):
         _write_case(tmp_path, "BraTS2015", name)
     assert [case.group for case in _find(tmp_path)] == ["case_01", "case_02"]
-
-
-def test_children_of_2023_are_refused(tmp_path):
-    _write_case(tmp_path, "BraTS2023", "BraTS-PED-00001-000")
-    with pytest.raises(DataError, match="BraTS-PED-00001-000 of BraTS-PED, whose label codes"):
-        _find(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from keras_medseg.phantoms.knee import CLASSES
 from .folders import written
 
 VOLUMES = ["BraTS2017", "BraTS2018", "BraTS2019", "BraTS2020", "BraTS2021", "BraTS2023"]
-VOLUMES += ["Decathlon"]
+VOLUMES += [f"BraTS2023-{name}" for name in ("MEN", "MET", "PED", "SSA")]
+VOLUMES += [f"BraTS2024-{name}" for name in ("GLI", "GoAT", "MEN-RT", "PED")]
+VOLUMES += ["BraTS2025-GLI", "BraTS2025-MET", "Decathlon", "nnUNet", "cases.csv"]
 IMAGES = ["CVC-ClinicDB", "ISIC2018", "knee"]
 
 
@@ -41,13 +43,15 @@ def test_every_layout_is_written_and_found_again(layout, tmp_path):
     )
     assert steps == [(1, 2), (2, 2)]
     options = {"classes": CLASSES} if layout == "knee" else {}
-    kind = datasets.get(datasets.recognize(tmp_path), **options)
+    # Before and after treatment together: no name says so.
+    name = layout if layout == "BraTS2025-GLI" else ""
+    kind = datasets.of_folder(tmp_path, name, **options)
     cases = kind.find(tmp_path).cases
     assert len(cases) == len(paths) == 2
     # What `write` returns holds, or is, the images of one case each.
     for case in cases:
         assert sum(case.images[0].is_relative_to(path) for path in paths) == 1
-    if layout != "knee":  # which has no layout of its own, but that of any images with masks
+    if layout not in ("knee", "nnUNet", "cases.csv"):  # layouts for the data of anybody
         assert [case.dataset for case in cases] == [layout, layout]
     arrays = kind.read(cases[0])
     assert arrays.image.shape[: len(small(layout))] == small(layout)

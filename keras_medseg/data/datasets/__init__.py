@@ -4,6 +4,7 @@ A new kind is a new file here: the kinds are found, not listed, and imported whe
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -39,6 +40,48 @@ def get(name: str, **options: Any) -> Dataset:
     for option in options:
         require_choice(f"option of data set {name}", option, [field.name for field in fields(cls)])
     return cls(**options)
+
+
+def of_folder(folder: Path, name: str = "", **options: Any) -> Dataset:
+    """The data set in `folder`, with the options that its files and names determine.
+
+    Args:
+        folder: of the cases.
+        name: one of `names()` or of their aliases, such as "BraTS2024-GLI"; by default as
+            recognized.
+        **options: take precedence.
+
+    Raises:
+        DataError: as `recognize` and `Dataset.options_of`.
+        ValueError: an unknown name or option.
+    """
+    kind, of_alias = resolve(name) if name else (recognize(folder), {})
+    chosen = {**of_alias, **options}
+    return get(kind, **complete_options(kind, chosen, folder))
+
+
+def resolve(name: str) -> tuple[str, dict[str, Any]]:
+    """The kind and the options that a name or an alias stands for.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    aliases = {alias: kind for kind in names() for alias in _class_of(kind).aliases}
+    if name in aliases:
+        return aliases[name], dict(_class_of(aliases[name]).aliases[name])
+    require_choice("data set", name, [*names(), *aliases])
+    return name, {}
+
+
+def complete_options(name: str, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """`options` of a kind, completed by what the files in `folder` determine.
+
+    Raises:
+        DataError: as `Dataset.options_of`.
+    """
+    cls = _class_of(name)
+    known = cls.options_of(folder, options) if folder.is_dir() else {}
+    return {**known, **options}
 
 
 def recognize(folder: Path) -> str:
