@@ -184,9 +184,10 @@ def _as_in(layout: str, case: CaseArrays, index: int) -> CaseArrays:
         return replace(case, image=image[..., _T1CE : _T1CE + 1], labels=gross)
     treated = layout != "BraTS2025-GLI" or index % 2
     if layout == "BraTS2024-PED" or (layout in _WITH_CAVITY and treated and index % 3 != 2):
-        # The rear half of the necrosis is fluid: a cyst in children, else the cavity of a resection.
+        # The rear half of the necrosis: a cyst in children, else the cavity of a resection.
         fluid = labels == _NECROTIC
-        fluid[:, : int(np.median(np.nonzero(fluid)[1], keepdims=True)[0]) + 1] = False
+        rows = np.nonzero(fluid)[1]
+        fluid[:, : int(np.median(rows)) + 1 if rows.size else 0] = False
         image, labels = image.copy(), labels.copy()
         image[fluid] = np.rint(image[fluid] * _FLUID)
         labels[fluid] = _FOURTH

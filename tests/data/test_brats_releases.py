@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_medseg import phantoms
-from keras_medseg.data import datasets
+from keras_medseg.data import datasets, store
 from keras_medseg.data.datasets import brats
 from keras_medseg.data.datasets.brats import Brats
 from keras_medseg.data.formats import nifti
@@ -213,12 +213,13 @@ LAYOUTS += ["BraTS2025-MET", "BraTS2025-GLI"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_phantoms_pass_check_and_have_every_label(layout, tmp_path):
+def test_phantoms_pass_check_and_prepare_and_have_every_label(layout, tmp_path):
     phantoms.write(tmp_path, layout=layout, cases=3, size=(40, 40, 26))
     kind = datasets.of_folder(tmp_path, layout if layout == "BraTS2025-GLI" else "")
     report = kind.check(tmp_path)
     assert report.ok, report.text
-    found = {code for case in report.cases for code in np.unique(kind.read(case).labels)}
+    stored = store.prepare(report.cases, kind.read, tmp_path / "store", workers=1).cases
+    found = {code for case in stored.values() for code in np.unique(case.full_labels())}
     assert found == {0, *kind.labels}
     if layout == "BraTS2024-GLI":
         assert {kind.read(case).axis_codes for case in report.cases} == {("L", "A", "S")}

@@ -182,7 +182,7 @@ _MEN_RT = Layout(
     "BraTS-MEN-RT-0002-1",
     RADIOTHERAPY,
 )
-_DECIDED = (
+DECIDED = (
     _to_2021("BraTS2017", r"Brats17_(?P<patient>\w+)_\d+", "Brats17_CBICA_AAB_1"),
     _to_2021("BraTS2018", r"Brats18_(?P<patient>\w+)_\d+", "Brats18_CBICA_AAB_1"),
     _to_2021("BraTS2019", r"BraTS19_(?P<patient>\w+)_\d+", "BraTS19_CBICA_AAB_1"),
@@ -204,8 +204,8 @@ _BY_YEAR = (
 _BOTH = _later("BraTS2025-GLI", rf"{_GLI}{_TIME}", "BraTS-GLI-00005-100", _WITH_CAVITY, CAVITY)
 """Before and after treatment together; nobody's names say so, so it is chosen by --dataset."""
 
-LAYOUTS = {layout.dataset: layout for layout in (OF_2015, *_DECIDED, *_BY_YEAR, _BOTH, DECATHLON)}
-_OPEN = (
+LAYOUTS = {layout.dataset: layout for layout in (OF_2015, *DECIDED, *_BY_YEAR, _BOTH, DECATHLON)}
+OPEN = (
     Layout(
         "BraTS-MET",
         _BY_YEAR[0].case,
@@ -236,18 +236,13 @@ def named(folder: Path, stem: str, release: str) -> tuple[Layout, str, str] | No
         release: the one that was chosen, or "".
     """
     chosen = [LAYOUTS[release]] if release in LAYOUTS else []
-    for layout in (*chosen, *_DECIDED):
+    for layout in (*chosen, *DECIDED):
         if known := layout.match(stem):
             return layout, *known
-    for layout in _OPEN:
+    for layout in OPEN:
         if known := layout.match(stem):
             return _of_year(layout, folder), *known
     return None
-
-
-def is_case_id(name: str) -> bool:
-    """Whether a name is that of a case from 2017 on."""
-    return any(re.fullmatch(one.case, name, re.IGNORECASE) for one in (*_DECIDED, *_OPEN))
 
 
 def examples() -> Iterator[str]:

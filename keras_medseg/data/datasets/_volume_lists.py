@@ -93,7 +93,7 @@ def _add_described(scan: Scan, folder: Path, described: Description, *, labelled
         _add_dataset_entries(scan, path, described, content["dataset"])
         return
     listed = _listed(path, content, "training")
-    if any((folder / image).is_file() for image, _ in listed):
+    if any(_is_file(folder / image) for image, _ in listed):
         _add_listed(scan, path, described, listed)
         if not labelled:
             tests = [(image, None) for image, _ in _listed(path, content, "test")]
@@ -161,12 +161,9 @@ def _add_dataset_entries(scan: Scan, path: Path, described: Description, entries
 
 def _case_of_paths(path: Path, id: str, images: Sequence[str], label: str | None) -> Case:
     """The case with these paths, which are relative to the folder of dataset.json."""
-    paths = [path.parent / name for name in images]
-    labels = path.parent / label if label else None
-    for each in (*paths, *([labels] if labels else [])):
-        if not each.is_file():
-            found, remedy = f"no file {each} of case {id}", "Add it, or mend the entry."
-            raise DataError(path, found=found, expected="it", remedy=remedy)
+    where = f"{path}, case {id}"
+    paths = [_file_of(path.parent, name, where) for name in images]
+    labels = _file_of(path.parent, label, where) if label else None
     return Case(id, "", tuple(paths), labels, id)
 
 
@@ -217,7 +214,7 @@ def _case_of_files(
         _require_declared(where, found, channels[number], described)
     images = tuple(files[number][0] for number in sorted(files))
     labels = maps[0] if maps else None
-    return Case(where.name, described.name, images, labels, where.name, missing)
+    return Case(where.name, described.name, images, labels, where.name, missing=missing)
 
 
 def _compare_with_list(
@@ -279,18 +276,15 @@ def _row_case(path: Path, where: str, row: Mapping[str, str], described: Descrip
     if not names:
         raise DataError(where, found="no image", expected="one or more", remedy=_MEND)
     label = row.get("label", "").strip()
-    paths = [path.parent / row[name].strip() for name in names]
-    paths += [path.parent / label] * bool(label)
+    paths = [_file_of(path.parent, row[name].strip(), where) for name in names]
+    paths += [_file_of(path.parent, label, where)] if label else []
     for each in paths:
-        if not each.is_file():
-            expected = f"the file {each}"
-            raise DataError(where, found="no such file", expected=expected, remedy=_MEND)
         if paths.count(each) > 1:
             found = f"{each.name} in two columns"
             raise DataError(where, found=found, expected="a file of its own", remedy=_MEND)
     labels = paths.pop() if label else None
     group = row.get("group", "").strip() or id
-    return Case(id, described.name, tuple(paths), labels, group, missing)
+    return Case(id, described.name, tuple(paths), labels, group, missing=missing)
 
 
 def _add_groups(scan: Scan, path: Path) -> None:
@@ -347,6 +341,28 @@ def _require_sides(scan: Scan, path: Path) -> None:
 
 
 # Names
+
+
+def _file_of(folder: Path, name: str, where: str) -> Path:
+    """The file that an entry names; it must lie below the folder.
+
+    A description comes with data that others made, so it must not name other files of its user.
+    """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        remedy = "Put the description above all its files, and name them from there."
+        expected = "a file below its folder"
+        raise DataError(where, found=f"the path {name!r:.80}", expected=expected, remedy=remedy)
+    if not _is_file(folder / name):
+        expected, remedy = f"the file {folder / name!s:.300}", "Add it, or mend the entry."
+        raise DataError(where, found="no such file", expected=expected, remedy=remedy)
+    return folder / name
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or has a zero byte
+        return False
 
 
 def _volumes_in(scan: Scan, folder: Path) -> list[Path]:

@@ -58,6 +58,7 @@ TARGETS: dict[str, Codes] = {**REGIONS, **releases.USUAL.further}
 MAX_DEPTH = 6
 
 _SEG = releases.SEG
+_BY_NAME = (*releases.DECIDED, *releases.OPEN)
 _LAYOUTS = releases.LAYOUTS
 _DECATHLON = releases.DECATHLON
 _DECATHLON_ROLES = {"imagesTr": "image", "imagesTs": "image", "labelsTr": _SEG}
@@ -435,10 +436,10 @@ def _unread(folder: Path, known: set[str]) -> Iterator[_Unread]:
         stems = [foreign.stem(path.name) for path in files]
         named = [_classify(parent, stem) for stem in stems]
         ids = {found[1] for found in named if found is not None}
-        ids |= {stem for stem in (parent.name, *stems) if releases.is_case_id(stem)}
+        ids |= {stem for stem in (parent.name, *stems) if _is_case_id(stem)}
         lost = {id for id in ids if id.casefold() not in known}
         # An archive that lies beside the cases was unpacked.
-        at_home = releases.is_case_id(parent.name)
+        at_home = _is_case_id(parent.name)
         kept = [
             path
             for path, stem in zip(files, stems)
@@ -446,6 +447,10 @@ def _unread(folder: Path, known: set[str]) -> Iterator[_Unread]:
         ]
         if lost or kept:
             yield _Unread(parent, kept, lost)
+
+
+def _is_case_id(name: str) -> bool:
+    return any(re.fullmatch(layout.case, name, re.IGNORECASE) for layout in _BY_NAME)
 
 
 def _passed_over(scan: _Scan) -> str:

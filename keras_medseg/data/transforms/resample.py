@@ -43,9 +43,9 @@ def new_spacing_mm(
 def resample_image(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """An image on another grid over the same box, by cubic splines.
 
-    As in nnU-Net, what overshoots the range of the image is clipped. What is exactly 0 is background
-    to this package; a voxel of which more than half is background stays 0, because splines ring at
-    its edge.
+    As in nnU-Net, what overshoots the range of the image is clipped. What is exactly 0 is
+    background to this package; a voxel of which more than half is background stays 0, because
+    splines ring at its edge.
 
     Args:
         image: (X, Y, Z, C), integers or floats.
