@@ -39,20 +39,20 @@ class Labels:
         names: code -> name in figures and reports.
         regions: what the challenge scores.
         nesting: as in `Dataset.nesting`.
-        further: targets that are no region.
+        targets: what a network can be trained for.
         channels: names of the modalities.
     """
 
     names: Mapping[int, str]
     regions: Mapping[str, Codes]
     nesting: Mapping[str, int]
-    further: Mapping[str, Codes]
+    targets: Mapping[str, Codes]
     channels: tuple[str, ...] = MODALITIES
 
 
 _NAMES = {EDEMA: "edema", NECROTIC: "necrotic, non-enhancing", ENHANCING: "enhancing"}
 _NESTING = {"WT": EDEMA, "TC": NECROTIC, "ET": ENHANCING}
-_REGIONS: dict[str, Codes] = {
+REGIONS: dict[str, Codes] = {
     "WT": (NECROTIC, EDEMA, ENHANCING),
     "TC": (NECROTIC, ENHANCING),
     "ET": (ENHANCING,),
@@ -66,23 +66,29 @@ _CHILDREN: dict[str, Codes] = {
     "ED": (EDEMA,),
 }
 
-USUAL = Labels(_NAMES, _REGIONS, _NESTING, {"NCR": (NECROTIC,), "ED": (EDEMA,)})
+TARGETS: dict[str, Codes] = {**REGIONS, "NCR": (NECROTIC,), "ED": (EDEMA,)}
+_WITH_CAVITY_REGIONS: dict[str, Codes] = {
+    **REGIONS,
+    "RC": (RESECTION,),
+    "NETC": (NECROTIC,),
+    "SNFH": (EDEMA,),
+}
+_TARGET_VOLUME: dict[str, Codes] = {"GTV": (GROSS_TUMOR,)}
+
+USUAL = Labels(_NAMES, REGIONS, _NESTING, TARGETS)
 """Three labels in nested regions: all releases up to 2022, and most of the later ones."""
 CAVITY = Labels(
-    {**_NAMES, RESECTION: "resection cavity"},
-    {**_REGIONS, "RC": (RESECTION,), "NETC": (NECROTIC,), "SNFH": (EDEMA,)},
-    _NESTING,
-    {},
+    {**_NAMES, RESECTION: "resection cavity"}, _WITH_CAVITY_REGIONS, _NESTING, _WITH_CAVITY_REGIONS
 )
 """With the cavity of a resection, which is part of neither WT nor TC."""
 CHILDREN = Labels(
     {EDEMA: "edema", NECROTIC: "non-enhancing", CYST: "cystic component", ENHANCING: "enhancing"},
     _CHILDREN,
     _NESTING,
-    {},
+    _CHILDREN,
 )
 RADIOTHERAPY = Labels(
-    {GROSS_TUMOR: "gross tumor volume"}, {"GTV": (GROSS_TUMOR,)}, {}, {}, ("t1ce",)
+    {GROSS_TUMOR: "gross tumor volume"}, _TARGET_VOLUME, {}, _TARGET_VOLUME, ("t1ce",)
 )
 
 _TO_2021 = {0: BACKGROUND, 1: NECROTIC, 2: EDEMA, 4: ENHANCING}

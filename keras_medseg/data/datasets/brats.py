@@ -38,7 +38,9 @@ from keras_medseg.data.datasets._brats_releases import (
     GROSS_TUMOR,
     MODALITIES,
     NECROTIC,
+    REGIONS,
     RESECTION,
+    TARGETS,
 )
 from keras_medseg.data.datasets.base import Codes, Dataset, Listing
 from keras_medseg.data.formats import foreign, nifti
@@ -51,10 +53,6 @@ __all__ = (
     "to_dataset_labels",
 )  # fmt: skip
 
-REGIONS: dict[str, Codes] = dict(releases.USUAL.regions)
-"""The nested regions that the challenge scores."""
-TARGETS: dict[str, Codes] = {**REGIONS, **releases.USUAL.further}
-"""What a network can be trained for: the regions, and the labels that are no region."""
 MAX_DEPTH = 6
 
 _SEG = releases.SEG
@@ -124,7 +122,7 @@ class Brats(Dataset):
     @property
     def targets(self) -> Mapping[str, Codes]:
         """The regions, necrosis and edema."""
-        return {**self._labels.regions, **self._labels.further}
+        return self._labels.targets
 
     @classmethod
     def recognizes(cls, folder: Path) -> bool:
