@@ -217,9 +217,9 @@ def test_a_table_may_have_its_own_split(table):
     sides[2] = "validation"
     (table / "cases.csv").write_text("\n".join(f"{a},{b}" for a, b in zip(text, sides)))
     assert errors_of(table) == [
-        f"{table}/cases.csv: found group p on both sides, expected one side. Split by group."
+        f"{table}/cases.csv: found group p on several sides, expected one side. Split by group."
     ]
-    for side, message in (("", "no split for b"), ("test", "split 'test', expected training or")):
+    for side, message in (("", "no split for b"), ("exam", "split 'exam', expected training, v")):
         sides[2] = side
         (table / "cases.csv").write_text("\n".join(f"{a},{b}" for a, b in zip(text, sides)))
         assert message in errors_of(table)[0]

@@ -12,7 +12,7 @@ from keras_medseg.data import checks
 from keras_medseg.data.cases import Case
 from keras_medseg.data.formats import description, foreign
 from keras_medseg.data.formats.description import CASES_CSV, DATASET_JSON, Description
-from keras_medseg.data.formats.manifest import TRAINING, VALIDATION, read_rows
+from keras_medseg.data.formats.manifest import TEST, TRAINING, VALIDATION, read_rows
 from keras_medseg.errors import DataError
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
@@ -318,8 +318,8 @@ def _add_groups(scan: Scan, path: Path) -> None:
 
 
 def _require_split(where: str, row: Mapping[str, str]) -> None:
-    if row.get("split", "") not in ("", TRAINING, VALIDATION):
-        found, expected = f"split {row['split']!r}", f"{TRAINING} or {VALIDATION}"
+    if row.get("split", "") not in ("", TRAINING, VALIDATION, TEST):
+        found, expected = f"split {row['split']!r}", f"{TRAINING}, {VALIDATION} or {TEST}"
         raise DataError(where, found=found, expected=expected, remedy=_MEND)
 
 
@@ -329,14 +329,14 @@ def _require_sides(scan: Scan, path: Path) -> None:
     without = [case.id for case in labelled if case.id not in scan.sides]
     if scan.sides and without:
         found = f"no split for {without[0]}"
-        expected = f"{TRAINING} or {VALIDATION} for every case with labels, or for none"
+        expected = f"{TRAINING}, {VALIDATION} or {TEST} for every case with labels, or for none"
         scan.errors.append(DataError(path, found=found, expected=expected, remedy=_MEND))
     sides: dict[str, set[str]] = defaultdict(set)
     for case in labelled:
         if case.id in scan.sides:
             sides[case.group].add(scan.sides[case.id])
     for group in (group for group, names in sides.items() if len(names) > 1):
-        found, remedy = f"group {group} on both sides", "Split by group."
+        found, remedy = f"group {group} on several sides", "Split by group."
         scan.errors.append(DataError(path, found=found, expected="one side", remedy=remedy))
 
 

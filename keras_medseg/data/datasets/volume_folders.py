@@ -19,7 +19,7 @@ for. A folder that describes itself in another way than the recipe is refused.
 | files of a case on different grids | error |
 | image without any voxel but 0 | error |
 | label code that is not described | error |
-| group on both sides of the split | error |
+| group on several sides of the split | error |
 | files in the folders that belong to no case | warning |
 | label map without any object; other background than 0 | warning |
 """
