@@ -108,6 +108,8 @@ DAMAGED = [
     ({**TWO, "channel_names": {"1": "T1"}}, "numbered from 0"),
     ({**TWO, "channel_names": {"0": "T1", "2": "T2"}}, "numbered from 0"),
     ({**TWO, "channel_names": {"0": ""}}, "channel_names"),
+    ({**TWO, "channel_names": {"0": "T1\nT2"}}, "channel_names"),
+    ({**TWO, "labels": {"background": 0, "tumor\n": 1}}, "labels"),
     ({**TWO, "labels": {"background": 0}}, "a background and at least one label"),
     ({**TWO, "labels": None}, "labels null"),
     ({**TWO, "labels": {"tumor": 1, "cyst": 2}}, "background None among the labels"),

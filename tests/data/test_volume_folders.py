@@ -371,8 +371,10 @@ def test_a_background_other_than_0_is_said_once(tmp_path):
 
 def test_empty_folder_and_no_folder(tmp_path):
     write_json(tmp_path / "dataset.json", DESCRIBED)
-    kind = datasets.of_folder(tmp_path)
-    assert "found no cases" in errors_of(tmp_path)[0]
+    with pytest.raises(DataError, match="found no files with the names of a data set"):
+        datasets.recognize(tmp_path)
+    kind = datasets.of_folder(tmp_path, "volume_folders")
+    assert "found no cases" in errors_of(tmp_path, kind)[0]
     with pytest.raises(DataError, match="found no cases"):
         kind.find(tmp_path)
     with pytest.raises(DataError, match="no such folder"):

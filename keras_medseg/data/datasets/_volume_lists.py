@@ -384,7 +384,8 @@ def _stem(name: str) -> str | None:
 
 
 def _is_id(id: str) -> bool:
-    return bool(id) and not id.startswith(".") and Path(id).name == id and "\\" not in id
+    named = id.isprintable() and Path(id).name == id and "\\" not in id
+    return named and id != "" and not id.startswith(".")
 
 
 def _require_declared(where: Path | str, found: str, channel: str, described: Description) -> None:

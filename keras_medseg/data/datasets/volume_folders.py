@@ -130,10 +130,12 @@ class VolumeFolders(Dataset):
     def recognizes(cls, folder: Path) -> bool:
         """Whether `folder` has a cases.csv, or a dataset.json that is not of BraTS."""
         with checks.readable_folders():
-            if not folder.is_dir() or not description.describes(folder):
-                return False
             images = folder / "imagesTr"
-            names = [path.name for path in checks.entries(images)] if images.is_dir() else []
+            if not description.describes(folder):
+                return False
+            if not images.is_dir():  # many other things have a dataset.json
+                return (folder / description.CASES_CSV).is_file()
+            names = [path.name for path in checks.entries(images)]
             # The brain tumors of the Decathlon are of the kind brats, which knows their codes.
             return not any(re.fullmatch(r"BRATS_\d+\.nii(\.gz)?", name) for name in names)
 

@@ -83,6 +83,9 @@ def read_description(folder: Path) -> Description:
             remedy="Describe the cases; docs/own_data.md shows how.",
         )
     channels = tuple(name for name in _columns(folder / CASES_CSV) if name not in ("id", *COLUMNS))
+    if not all(map(_is_name, channels)):
+        found = f"the columns {_short(channels)}"
+        raise DataError(folder / CASES_CSV, found=found, expected="names", remedy=_MEND)
     bare = Description(folder.resolve().name, channels, {}, {}, {}, (), {})
     return _with_labels_json(bare, folder / LABELS_JSON)
 
@@ -105,9 +108,9 @@ def _of_dataset_json(path: Path) -> Description:
         remedy = "Convert volumes to NIfTI; pictures are read from images/ beside masks/."
         raise DataError(path, found=f"file_ending {ending!r}", expected=expected, remedy=remedy)
     name = content.get("name")
-    named = name if isinstance(name, str) and name.strip() else path.resolve().parent.name
+    named = str(name) if _is_name(name) else path.resolve().parent.name
     labels = content.get("labels")
-    if not isinstance(labels, dict) or len(labels) < 2:
+    if not isinstance(labels, dict) or len(labels) < 2 or not all(map(_is_name, labels)):
         expected = 'a background and at least one label, such as {"background": 0, "tumor": 1}'
         raise DataError(path, found=f"labels {_short(labels)}", expected=expected, remedy=_MEND)
     if all(key.isdecimal() for key in labels) and not any(
@@ -125,7 +128,7 @@ def _channels(path: Path, key: str, names: Any) -> tuple[str, ...]:
         found = "no channel_names" if names is None else f"{key} {_short(names)}"
         raise DataError(path, found=found, expected=expected, remedy=_MEND)
     ordered = [names[number] for number in numbers]
-    if not all(isinstance(name, str) and name.strip() for name in ordered):
+    if not all(map(_is_name, ordered)):
         raise DataError(path, found=f"{key} {_short(names)}", expected=expected, remedy=_MEND)
     counts = Counter(ordered)
     # nnU-Net normalizes by the name of a channel, so several may be called "noNorm".
@@ -138,7 +141,7 @@ def _turned(path: Path, labels: Mapping[str, Any]) -> dict[str, int]:
     """{"edema": 1} of version 1's {"1": "edema"}."""
     turned: dict[str, int] = {}
     for code, name in labels.items():
-        if not isinstance(name, str) or not name.strip() or name in turned:
+        if not _is_name(name) or name in turned:
             found = f"label {code} named {name!r}"
             raise DataError(path, found=found, expected="a name of its own", remedy=_MEND)
         turned["background" if int(code) == 0 else name] = int(code)
@@ -369,10 +372,15 @@ def _no_key_twice(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _mapping(path: Path, key: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict) or not all(name.strip() for name in value):
+    if not isinstance(value, dict) or not all(map(_is_name, value)):
         expected = f"{key} as a JSON object with names"
         raise DataError(path, found=f"{key} {_short(value)}", expected=expected, remedy=_MEND)
     return value
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value is a text that fits into a line of a message, a table or a legend."""
+    return isinstance(value, str) and value.isprintable() and bool(value.strip())
 
 
 def _choice(path: Path, what: str, value: Any, known: Any) -> None:
