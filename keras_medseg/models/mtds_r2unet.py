@@ -8,13 +8,7 @@ The figures of the paper are lost. The text fixes, in this order:
 
 The following points are open; we chose:
 
-* `supervision`: heads on the encoder's first three levels. "The shallow layers of network can
-  better capture the boundary details of the enhancing tumor" with "low-level boundary information",
-  and only the encoder's shallow layers contain nothing else; their gradient is the one that
-  vanishes on the way back through the decoder. Against it: the caption of Figure 1 lists the
-  outputs in another order, and a head in the front "forces the network to change the normal
-  learning process" (said of one task on all branches). "decoder" puts the heads on its three
-  stages, the finest one first.
+* `supervision`: XXX
 * `gate`: one weight per pixel, "to control the importance of features in different spatial
   regions"; the shortcut-only gating that the paper compares it to has one per channel as well.
 * SE: ratio 16 as in Hu et al.; Dropout on the channel weights ("the random change of channel
@@ -33,14 +27,20 @@ from keras import layers
 from keras_medseg import frameworks
 from keras_medseg.errors import require_choice
 from keras_medseg.frameworks import FrameworkDefaults
-from keras_medseg.layers.attention import attention_gate, squeeze_excitation
-from keras_medseg.layers.convolution import bn_relu_conv, conv
+from keras_medseg.layers.attention import (
+    attention_gate,
+    grid_attention_gate,
+    squeeze_excitation,
+)
+from keras_medseg.layers.convolution import bn_relu_conv, conv, conv_bn_relu
 from keras_medseg.layers.resampling import down, require_multiple, up
 from keras_medseg.layers.residual import pre_activation
 from keras_medseg.registry import Card, register
 
 GATES = ("pixel", "element")
-SUPERVISION = ("encoder", "decoder", "none")
+SKIPS = ("concatenate", "add")
+SKIP_GATES = ("none", "oktay", "same_scale")
+SUPERVISION = ("encoder", "decoder", "coarse_to_fine", "branches", "none")
 
 
 def apr(
@@ -111,7 +111,8 @@ def mtds_r2unet(
     classes: int = 1,
     encoder_block: str = "apr",
     gate: str = "pixel",
-    skip_gates: bool = False,
+    skips: str = "concatenate",
+    skip_gates: str = "none",
     se_ratio: int = 16,
     se_dropout: float = 0.2,
     supervision: str = "encoder",
@@ -132,10 +133,16 @@ def mtds_r2unet(
         encoder_block: "apr", or for Table 3 "residual" (without gate) or "plain" (without gate
             and shortcut).
         gate: whether APR weights every "pixel" or every "element" (pixel and channel).
-        skip_gates: whether attention gates weight the skips, as in Attention U-Net (Table 3).
+        skips: "concatenate", or "add" as in LinkNet, after a 1x1 convolution to equal widths.
+        skip_gates: attention gates on the skips (Table 3); "oktay" for those of the authors of
+            Attention U-Net, whose signal is the level below and who leave the finest skip as it
+            is, "same_scale" for the common form at full resolution on all three, or "none".
         se_ratio: of the channels to the hidden units of SE.
         se_dropout: rate of the Dropout on SE's channel weights; 0 for Table 1.
-        supervision: heads on the "encoder", on the "decoder", or "none" (Table 4; inference).
+        supervision: heads on the first three levels of the "encoder", the finest first; on the
+            three stages of the "decoder", the finest first, or "coarse_to_fine", the coarsest
+            first; "branches" for a decoder of its own for every task; or "none" (Table 4;
+            inference).
         filters: channels of the first level; the paper's 32 grow to 256 at the bottom.
         downsampling: "max_pool", "average_pool" or "strided_conv".
         upsampling: "nearest", "bilinear" or "transposed_conv"; None is the framework's default.
@@ -148,22 +155,43 @@ def mtds_r2unet(
     require_multiple(input_shape, 8)
     require_choice("encoder_block", encoder_block, ENCODER_BLOCKS)
     require_choice("gate", gate, GATES)
+    require_choice("skips", skips, SKIPS)
+    require_choice("skip_gates", skip_gates, SKIP_GATES)
     require_choice("supervision", supervision, SUPERVISION)
     framework = frameworks.get(framework)
     upsample = partial(up, method=upsampling or framework.upsampling, framework=framework)
     downsample = partial(down, method=downsampling, framework=framework)
     block = partial(ENCODER_BLOCKS[encoder_block], gate=gate, framework=framework)
     excite = partial(squeeze_excitation, framework=framework, ratio=se_ratio, dropout=se_dropout)
+    join = partial(_join, skips=skips, gates=skip_gates, upsample=upsample, framework=framework)
     head = partial(_output, upsample=upsample, framework=framework)
 
     image = keras.Input(input_shape, name="Input")
     encoded = _encoder(image, filters, block, excite, downsample)
-    decoded = _decoder(encoded, excite, upsample, skip_gates, framework)
-    supervised = {"encoder": encoded[:3], "decoder": decoded, "none": []}[supervision]
+    decode = partial(_decoder, encoded, excite, join, framework)
+    decoded = decode()
     outputs = [head(decoded[0], classes, 0, name="Output")]
-    for number, x in enumerate(supervised, 1):
-        outputs.append(head(x, 1, number - 1, name=f"Output{number}"))
-    return keras.Model(image, outputs if supervised else outputs[0], name="mtds_r2unet")
+    for number, (x, level) in enumerate(_supervised(supervision, encoded, decoded, decode), 1):
+        outputs.append(head(x, 1, level - 1, name=f"Output{number}"))
+    return keras.Model(image, outputs if outputs[1:] else outputs[0], name="mtds_r2unet")
+
+
+def _supervised(
+    supervision: str,
+    encoded: list[keras.KerasTensor],
+    decoded: list[keras.KerasTensor],
+    decode: Callable[..., list[keras.KerasTensor]],
+) -> list[tuple[keras.KerasTensor, int]]:
+    """The maps that get a head, in the order of the tasks, and their levels (1 is the finest)."""
+    if supervision == "encoder":
+        return list(zip(encoded, (1, 2, 3)))
+    if supervision == "decoder":
+        return list(zip(decoded, (1, 2, 3)))
+    if supervision == "coarse_to_fine":
+        return list(zip(reversed(decoded), (3, 2, 1)))
+    if supervision == "branches":
+        return [(decode(prefix=f"Branch{task}_")[0], 1) for task in (1, 2, 3)]
+    return []
 
 
 def _encoder(
@@ -187,25 +215,58 @@ def _encoder(
 def _decoder(
     encoded: list[keras.KerasTensor],
     excite: Callable[..., keras.KerasTensor],
-    upsample: Callable[..., keras.KerasTensor],
-    skip_gates: bool,
+    join: Callable[..., keras.KerasTensor],
     framework: FrameworkDefaults,
+    prefix: str = "",
 ) -> list[keras.KerasTensor]:
-    """From the bottom up: doubled, joined with the skip, block, SE; three maps, finest first."""
+    """From the bottom up: joined with the skip, block, SE; three maps, finest first.
+
+    `prefix` tells the layers of several decoders apart.
+    """
     x = encoded[3]
     levels: list[keras.KerasTensor] = []
     for level in (3, 2, 1):
         skip = encoded[level - 1]
-        width = skip.shape[-1]
-        x = upsample(x, name=f"Up{level}")
-        if skip_gates:
-            gate = f"Gate{level}"
-            skip = attention_gate(skip, x, max(1, width // 2), framework=framework, name=gate)
-        x = layers.Concatenate(name=f"Concat{level}")([skip, x])
-        x = _pre_activation_pair(x, width, framework=framework, name=f"PreActivation{level}")
-        x = excite(x, name=f"SE{8 - level}")
+        x = join(skip, x, level, prefix=prefix)
+        name = f"{prefix}PreActivation{level}"
+        x = _pre_activation_pair(x, skip.shape[-1], framework=framework, name=name)
+        x = excite(x, name=f"{prefix}SE{8 - level}")
         levels.insert(0, x)
     return levels
+
+
+def _join(
+    skip: keras.KerasTensor,
+    x: keras.KerasTensor,
+    level: int,
+    *,
+    skips: str,
+    gates: str,
+    upsample: Callable[..., keras.KerasTensor],
+    framework: FrameworkDefaults,
+    prefix: str,
+) -> keras.KerasTensor:
+    """The skip, gated or not, with the doubled map of the level below.
+
+    (N, H, W, C) and (N, H / 2, W / 2, 2 C) -> (N, H, W, 3 C), or (N, H, W, C) for added skips.
+    """
+    width, gate = skip.shape[-1], f"{prefix}Gate{level}"
+    if gates == "oktay" and level > 1:
+        signal = x
+        if level == 3:  # the bottom, which has not been decoded, passes a convolution of its own
+            signal = conv_bn_relu(x, x.shape[-1], 1, framework=framework, name=f"{prefix}Gating")
+        raise_weights = partial(up, method="bilinear", framework=framework)
+        skip = grid_attention_gate(
+            skip, signal, upsample=raise_weights, framework=framework, name=gate
+        )
+    if skips == "add":
+        x = conv(x, width, 1, framework=framework, name=f"{prefix}Reduce{level}")
+    x = upsample(x, name=f"{prefix}Up{level}")
+    if gates == "same_scale":
+        skip = attention_gate(skip, x, max(1, width // 2), framework=framework, name=gate)
+    if skips == "add":
+        return layers.Add(name=f"{prefix}Sum{level}")([skip, x])
+    return layers.Concatenate(name=f"{prefix}Concat{level}")([skip, x])
 
 
 def _output(

@@ -14,7 +14,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, groupby
 from operator import itemgetter
@@ -29,6 +29,7 @@ from keras_medseg.data.cases import Case, CaseArrays, lps_spacing_mm
 from keras_medseg.data.checks import CheckReport, Inspection, Problem, Progress, Reading
 from keras_medseg.data.datasets.base import Codes, Dataset, Listing
 from keras_medseg.data.formats import foreign, nifti
+from keras_medseg.data.formats.name_mapping import NAME_MAPPING, oldest_ids
 from keras_medseg.data.store import MANIFEST, StoredCase
 from keras_medseg.errors import DataError
 
@@ -204,7 +205,7 @@ class Brats(Dataset):
         scan = _scan(folder)
         checks.raise_first(folder, [*chain.from_iterable(_file_errors(scan, labelled=labelled))])
         _require_cases(scan)
-        cases = [_case(found) for found in scan.cases]
+        cases = [_case(found, scan.oldest) for found in scan.cases]
         if labelled:
             cases = checks.labelled_cases(folder, cases, noun="case", labels="segmentations")
         return Listing(cases)
@@ -214,7 +215,8 @@ class Brats(Dataset):
         scan = _scan(folder)
         _require_cases(scan)
         errors = _file_errors(scan, labelled=False)
-        complete = [_case(found) for found, wrong in zip(scan.cases, errors) if not wrong]
+        sound = [found for found, wrong in zip(scan.cases, errors) if not wrong]
+        complete = [_case(found, scan.oldest) for found in sound]
         return Listing(complete), [*chain.from_iterable(errors)]
 
     def read(self, case: Case) -> CaseArrays:
@@ -254,7 +256,7 @@ class Brats(Dataset):
             problems.append(Problem("-", scan.folder, text, "warning"))
         for found, errors in zip(scan.cases, file_errors):
             problems += [checks.error_of(found.id, error) for error in errors]
-        cases = [_case(found) for found in scan.cases]
+        cases = [_case(found, scan.oldest) for found in scan.cases]
         problems += checks.inspect_all(
             cases, _inspect, elements=self.elements, workers=workers, progress=progress
         )
@@ -414,6 +416,7 @@ class _Scan:
     cases: list[_Found]
     unknown: list[Path]
     unread: list[_Unread]
+    oldest: dict[str, str] = field(default_factory=dict)  # see `oldest_ids`
 
 
 def _scan(folder: Path) -> _Scan:
@@ -436,7 +439,9 @@ def _scan(folder: Path) -> _Scan:
     known_cases = [cases[key] for key in sorted(cases)]
     with checks.readable_folders():
         unread = [*_unread(folder, {found.id.casefold() for found in known_cases})]
-    return _Scan(folder, known_cases, unknown, unread)
+        inside = chain.from_iterable(paths for _, paths in checks.walk(folder, MAX_DEPTH))
+        mappings = sorted(path for path in inside if path.name == NAME_MAPPING)
+    return _Scan(folder, known_cases, unknown, unread, oldest_ids(mappings))
 
 
 def _require_cases(scan: _Scan) -> None:
@@ -539,16 +544,19 @@ def _classify(folder: Path, stem: str) -> tuple[_Layout, str, str, Path] | None:
     return None
 
 
-def _case(found: _Found) -> Case:
-    """The case with the files that are there."""
+def _case(found: _Found, oldest: Mapping[str, str]) -> Case:
+    """The case with the files that are there; `oldest` is of `oldest_ids`."""
     images = tuple(found.files[role][0] for role in found.layout.images if role in found.files)
     labels = found.files.get(_SEG, [None])[0]
-    return Case(found.id, found.layout.dataset, images, labels, _group(found))
+    return Case(found.id, found.layout.dataset, images, labels, _group(found, oldest))
 
 
-def _group(found: _Found) -> str:
-    match = re.fullmatch(found.layout.case, found.id, re.IGNORECASE)
-    patient = match["patient"] if match else found.id
+def _group(found: _Found, oldest: Mapping[str, str]) -> str:
+    """The patient: in 2020 only the organizers' table tells who is known from earlier years."""
+    id = oldest.get(found.id.casefold(), found.id)
+    matches = (re.fullmatch(each.case, id, re.IGNORECASE) for each in (found.layout, *_BY_NAME))
+    match = next(filter(None, matches), None)
+    patient = match["patient"] if match else id
     if found.layout.dataset == "BraTS2021":
         return f"GLI-{patient}"
     # 2018 numbered the collections of 2017: TCIA_101 became TCIA02_101.
