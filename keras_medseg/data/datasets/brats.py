@@ -14,7 +14,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, groupby
 from operator import itemgetter
@@ -28,8 +28,7 @@ from keras_medseg.data.background import background_remark
 from keras_medseg.data.cases import Case, CaseArrays, lps_spacing_mm
 from keras_medseg.data.checks import CheckReport, Inspection, Problem, Progress, Reading
 from keras_medseg.data.datasets.base import Codes, Dataset, Listing
-from keras_medseg.data.formats import foreign, nifti
-from keras_medseg.data.formats.name_mapping import NAME_MAPPING, oldest_ids
+from keras_medseg.data.formats import foreign, nifti, patients
 from keras_medseg.data.store import MANIFEST, StoredCase
 from keras_medseg.errors import DataError
 
@@ -205,19 +204,18 @@ class Brats(Dataset):
         scan = _scan(folder)
         checks.raise_first(folder, [*chain.from_iterable(_file_errors(scan, labelled=labelled))])
         _require_cases(scan)
-        cases = [_case(found, scan.oldest) for found in scan.cases]
+        cases = [_case(found) for found in scan.cases]
         if labelled:
             cases = checks.labelled_cases(folder, cases, noun="case", labels="segmentations")
-        return Listing(cases)
+        return Listing(_by_patient(folder, cases))
 
     def find_complete(self, folder: Path) -> tuple[Listing, list[DataError]]:
         """The cases with all their images, and the errors of the others."""
         scan = _scan(folder)
         _require_cases(scan)
         errors = _file_errors(scan, labelled=False)
-        sound = [found for found, wrong in zip(scan.cases, errors) if not wrong]
-        complete = [_case(found, scan.oldest) for found in sound]
-        return Listing(complete), [*chain.from_iterable(errors)]
+        complete = [_case(found) for found, wrong in zip(scan.cases, errors) if not wrong]
+        return Listing(_by_patient(folder, complete)), [*chain.from_iterable(errors)]
 
     def read(self, case: Case) -> CaseArrays:
         """Read one case: modalities in the order of MODALITIES, labels in canonical codes.
@@ -256,13 +254,14 @@ class Brats(Dataset):
             problems.append(Problem("-", scan.folder, text, "warning"))
         for found, errors in zip(scan.cases, file_errors):
             problems += [checks.error_of(found.id, error) for error in errors]
-        cases = [_case(found, scan.oldest) for found in scan.cases]
+        cases = [_case(found) for found in scan.cases]
         problems += checks.inspect_all(
             cases, _inspect, elements=self.elements, workers=workers, progress=progress
         )
         if not cases:
             problems.append(checks.error_of("-", _nothing_found(scan)))
         complete = [case for case, errors in zip(cases, file_errors) if not errors]
+        complete = _by_patient(scan.folder, complete)
         return CheckReport(scan.folder, complete, problems, _trees(scan, problems))
 
     def read_labels(self, path: Path, case: Case | StoredCase) -> np.ndarray:
@@ -416,7 +415,6 @@ class _Scan:
     cases: list[_Found]
     unknown: list[Path]
     unread: list[_Unread]
-    oldest: dict[str, str] = field(default_factory=dict)  # see `oldest_ids`
 
 
 def _scan(folder: Path) -> _Scan:
@@ -439,9 +437,7 @@ def _scan(folder: Path) -> _Scan:
     known_cases = [cases[key] for key in sorted(cases)]
     with checks.readable_folders():
         unread = [*_unread(folder, {found.id.casefold() for found in known_cases})]
-        inside = chain.from_iterable(paths for _, paths in checks.walk(folder, MAX_DEPTH))
-        mappings = sorted(path for path in inside if path.name == NAME_MAPPING)
-    return _Scan(folder, known_cases, unknown, unread, oldest_ids(mappings))
+    return _Scan(folder, known_cases, unknown, unread)
 
 
 def _require_cases(scan: _Scan) -> None:
@@ -544,23 +540,34 @@ def _classify(folder: Path, stem: str) -> tuple[_Layout, str, str, Path] | None:
     return None
 
 
-def _case(found: _Found, oldest: Mapping[str, str]) -> Case:
-    """The case with the files that are there; `oldest` is of `oldest_ids`."""
+def _case(found: _Found) -> Case:
+    """The case with the files that are there."""
     images = tuple(found.files[role][0] for role in found.layout.images if role in found.files)
     labels = found.files.get(_SEG, [None])[0]
-    return Case(found.id, found.layout.dataset, images, labels, _group(found, oldest))
+    return Case(found.id, found.layout.dataset, images, labels, _group(found))
 
 
-def _group(found: _Found, oldest: Mapping[str, str]) -> str:
-    """The patient: in 2020 only the organizers' table tells who is known from earlier years."""
-    id = oldest.get(found.id.casefold(), found.id)
-    matches = (re.fullmatch(each.case, id, re.IGNORECASE) for each in (found.layout, *_BY_NAME))
-    match = next(filter(None, matches), None)
-    patient = match["patient"] if match else id
+def _group(found: _Found) -> str:
+    match = re.fullmatch(found.layout.case, found.id, re.IGNORECASE)
+    patient = match["patient"] if match else found.id
     if found.layout.dataset == "BraTS2021":
         return f"GLI-{patient}"
     # 2018 numbered the collections of 2017: TCIA_101 became TCIA02_101.
     return re.sub(r"^TCIA\d+_", "TCIA_", patient)
+
+
+def _by_patient(folder: Path, cases: Sequence[Case]) -> list[Case]:
+    """The cases, in one group where the organizers' tables show that they are one patient."""
+    oldest = patients.oldest_ids(patients.tables(folder, MAX_DEPTH))
+    known = [oldest.get(case.id.casefold()) for case in cases]
+    return [replace(c, group=_patient(name)) if name else c for c, name in zip(cases, known)]
+
+
+def _patient(case_id: str) -> str:
+    for layout in _BY_NAME:
+        if re.fullmatch(layout.case, case_id, re.IGNORECASE):
+            return _group(_Found(layout, case_id, Path(), {}))
+    return case_id
 
 
 def _file_errors(scan: _Scan, *, labelled: bool) -> list[list[DataError]]:

@@ -11,13 +11,21 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from keras_medseg.data import checks
 from keras_medseg.errors import DataError
 
-NAME_MAPPING = "name_mapping.csv"
+TABLE = "name_mapping.csv"
 
 _COLUMN = re.compile(r"BraTS_?(\d{4})_subject_ID", re.IGNORECASE)
 _MISSING = ("", "na", "nan")
 _EXAMPLE = "columns such as BraTS_2018_subject_ID and BraTS_2020_subject_ID"
+
+
+def tables(folder: Path, depth: int) -> list[Path]:
+    """The tables at most `depth` levels below a folder."""
+    with checks.readable_folders():
+        walked = checks.walk(Path(folder).absolute(), depth)
+        return sorted(path for _, paths in walked for path in paths if path.name == TABLE)
 
 
 def oldest_ids(paths: Iterable[Path]) -> dict[str, str]:
