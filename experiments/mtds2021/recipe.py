@@ -42,6 +42,7 @@ RECIPE = Recipe(
         options={
             "encoder_block": "apr",
             "gate": "pixel",
+            "shortcut": "raw",
             "skips": "concatenate",
             "skip_gates": "none",
             "se_ratio": 16,

@@ -38,20 +38,27 @@ from keras_medseg.layers.residual import pre_activation
 from keras_medseg.registry import Card, register
 
 GATES = ("pixel", "element")
+SHORTCUTS = ("raw", "activated")
 SKIPS = ("concatenate", "add")
 SKIP_GATES = ("none", "oktay", "same_scale")
 SUPERVISION = ("encoder", "decoder", "coarse_to_fine", "branches", "none")
 
 
 def apr(
-    x: keras.KerasTensor, filters: int, *, gate: str, framework: FrameworkDefaults, name: str
+    x: keras.KerasTensor,
+    filters: int,
+    *,
+    gate: str,
+    framework: FrameworkDefaults,
+    name: str,
+    shortcut: str = "raw",
 ) -> keras.KerasTensor:
     """Attention pre-activation residual module, section 2.3: x1 = x + F(x), then x1 * gate(x1).
 
     The only input of the gate sigmoid(conv1x1(relu(x1))) is the unit's own output.
     (N, H, W, C) -> (N, H, W, filters).
     """
-    x = pre_activation(x, filters, framework=framework, name=name)
+    x = _residual_block(x, filters, framework=framework, name=name, shortcut=shortcut)
     channels = 1 if gate == "pixel" else filters
     logits = layers.ReLU(name=f"{name}_gate_relu")(x)
     logits = conv(logits, channels, 1, framework=framework, name=f"{name}_gate_conv")
@@ -60,16 +67,29 @@ def apr(
 
 
 def _residual_block(
-    x: keras.KerasTensor, filters: int, *, gate: str, framework: FrameworkDefaults, name: str
+    x: keras.KerasTensor,
+    filters: int,
+    *,
+    framework: FrameworkDefaults,
+    name: str,
+    shortcut: str,
+    gate: str = "",
 ) -> keras.KerasTensor:
     """APR without its gate; `gate` has no effect."""
-    return pre_activation(x, filters, framework=framework, name=name)
+    activated = shortcut == "activated"
+    return pre_activation(x, filters, framework=framework, name=name, activated_shortcut=activated)
 
 
 def _plain_block(
-    x: keras.KerasTensor, filters: int, *, gate: str, framework: FrameworkDefaults, name: str
+    x: keras.KerasTensor,
+    filters: int,
+    *,
+    framework: FrameworkDefaults,
+    name: str,
+    shortcut: str,
+    gate: str,
 ) -> keras.KerasTensor:
-    """APR without gate and shortcut; `gate` has no effect."""
+    """APR without gate and shortcut; `gate` and `shortcut` have no effect."""
     return _pre_activation_pair(x, filters, framework=framework, name=name)
 
 
@@ -84,7 +104,11 @@ def _pre_activation_pair(
     return bn_relu_conv(x, filters, 3, framework=framework, name=f"{name}_conv2")
 
 
-ENCODER_BLOCKS = {"apr": apr, "residual": _residual_block, "plain": _plain_block}
+ENCODER_BLOCKS: dict[str, Callable[..., keras.KerasTensor]] = {
+    "apr": apr,
+    "residual": _residual_block,
+    "plain": _plain_block,
+}
 
 
 @register(
@@ -111,6 +135,7 @@ def mtds_r2unet(
     classes: int = 1,
     encoder_block: str = "apr",
     gate: str = "pixel",
+    shortcut: str = "raw",
     skips: str = "concatenate",
     skip_gates: str = "none",
     se_ratio: int = 16,
@@ -133,6 +158,8 @@ def mtds_r2unet(
         encoder_block: "apr", or for Table 3 "residual" (without gate) or "plain" (without gate
             and shortcut).
         gate: whether APR weights every "pixel" or every "element" (pixel and channel).
+        shortcut: whether the 1x1 convolution of a unit's shortcut sees the unit's "raw" input, or
+            the input "activated" by the first norm and ReLU, as in the code of He et al.
         skips: "concatenate", or "add" as in LinkNet, after a 1x1 convolution to equal widths.
         skip_gates: attention gates on the skips (Table 3); "oktay" for those of the authors of
             Attention U-Net, whose signal is the level below and who leave the finest skip as it
@@ -155,13 +182,15 @@ def mtds_r2unet(
     require_multiple(input_shape, 8)
     require_choice("encoder_block", encoder_block, ENCODER_BLOCKS)
     require_choice("gate", gate, GATES)
+    require_choice("shortcut", shortcut, SHORTCUTS)
     require_choice("skips", skips, SKIPS)
     require_choice("skip_gates", skip_gates, SKIP_GATES)
     require_choice("supervision", supervision, SUPERVISION)
     framework = frameworks.get(framework)
     upsample = partial(up, method=upsampling or framework.upsampling, framework=framework)
     downsample = partial(down, method=downsampling, framework=framework)
-    block = partial(ENCODER_BLOCKS[encoder_block], gate=gate, framework=framework)
+    options = dict(gate=gate, shortcut=shortcut)
+    block = partial(ENCODER_BLOCKS[encoder_block], framework=framework, **options)
     excite = partial(squeeze_excitation, framework=framework, ratio=se_ratio, dropout=se_dropout)
     join = partial(_join, skips=skips, gates=skip_gates, upsample=upsample, framework=framework)
     head = partial(_output, upsample=upsample, framework=framework)

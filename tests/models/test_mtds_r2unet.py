@@ -262,6 +262,16 @@ def test_apr_weights_the_sum_of_a_pre_activation_unit(model):
         assert layer("gate").input[1] is layer("gate_sigmoid").output
 
 
+def test_an_activated_shortcut_shares_the_first_norm_and_relu(model):
+    """As in the code of He et al.; the same parameters, and the image passes the ReLU as well."""
+    activated = registry.build(NAME, shortcut="activated")
+    assert activated.count_params() == model.count_params()
+    for level in (1, 2, 3, 4):
+        branches = [activated.get_layer(f"APR{level}_{part}") for part in ("conv1", "shortcut")]
+        relu = activated.get_layer(f"APR{level}_conv1_relu")
+        assert all(branch.input is relu.output for branch in branches)
+
+
 def test_dropout_of_se_is_an_option(model):
     assert model.get_layer("SE7_dropout").rate == 0.2
     without = registry.build(NAME, se_dropout=0.0, filters=4)
@@ -309,6 +319,7 @@ def test_wrong_size_names_the_next_valid_one():
         ({"supervision": "decode"}, "decoder"),
         ({"skip_gates": "oktai"}, "oktay"),
         ({"skips": "added"}, "add"),
+        ({"shortcut": "activate"}, "activated"),
     ],
 )
 def test_unknown_choice_names_the_nearest(option, near):
