@@ -15,7 +15,8 @@ VARIANT, RIVAL = "mtds", "deeplabv3plus"
 NAMES = {VARIANT: "ours", RIVAL: "DeepLabV3+"}
 FIGURE_5 = (
     "As the paper's Figure 5: the whole tumor by this network and by DeepLabV3+, after "
-    "post-processing. Red boxes mark where the two differ by more than an outline."
+    "post-processing, on the slice where they differ most. Red boxes mark where they differ by "
+    "more than an outline."
 )
 CAPTION = (
     "Median case, before post-processing. Above: annotation; below: probabilities of the main "
@@ -31,8 +32,8 @@ def paper_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
 def comparison_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
     """This network beside DeepLabV3+, their differences in red boxes (Figure 5).
 
-    The best, the median and the worst case of this network, on the slice with the largest tumor. No
-    figure if the run lacks one of the two networks.
+    The best, the median and the worst case of this network, on the slice on which the two differ
+    most. No figure if the run lacks one of the two networks.
     """
     scores = run.scores()
     if not {VARIANT, RIVAL} <= set(scores["variant"]):
@@ -40,13 +41,13 @@ def comparison_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
     cases = {}
     for which, name in pick_cases(scores, VARIANT).items():
         case = cohort.store.cases[name]
-        truth = case.full_labels()
-        z = volumes.largest_slice(truth, truth)
+        truth = np.isin(case.full_labels(), brats.REGIONS["WT"])
+        found = {title: _whole_tumor(run, variant, case) for variant, title in NAMES.items()}
+        differing = np.logical_xor(*found.values())
+        z = volumes.largest_slice(differing, truth)
         flair = case.full_image()[:, :, z, brats.MODALITIES.index("flair")]
-        masks = {
-            title: _whole_tumor(run, variant, case)[:, :, z] for variant, title in NAMES.items()
-        }
-        cases[f"{which} case"] = (flair, np.isin(truth[:, :, z], brats.REGIONS["WT"]), masks)
+        masks = {title: mask[:, :, z] for title, mask in found.items()}
+        cases[f"{which} case"] = (flair, truth[:, :, z], masks)
     drawn = volumes.prediction_differences(
         cases, color=style.REGION_COLORS["WT"], spacing_mm=case.spacing_mm
     )

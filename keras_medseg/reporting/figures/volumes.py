@@ -194,7 +194,7 @@ def prediction_differences(
             left, right, bottom, top = _extent(place, spacing_mm)
             for panel in row[2:]:
                 size = (right - left, bottom - top)
-                panel.add_patch(Rectangle((left, top), *size, ec=OUTLINE_COLOR, fill=False))
+                panel.add_patch(Rectangle((left, top), *size, ec=OUTLINE_COLOR, lw=1.5, fill=False))
     _scale_bar(axes[0, 0], length_mm=50)
     return figure
 
@@ -202,11 +202,13 @@ def prediction_differences(
 def difference_boxes(one: np.ndarray, other: np.ndarray) -> list[Box]:
     """The bounding boxes of the places where two (X, Y) masks differ, with a margin of 2 pixels.
 
-    Places narrower than 3 pixels, as along an outline that is drawn a little tighter, do not count.
+    Places narrower than 3 pixels, as along an outline that is drawn a little tighter, do not count;
+    those whose margins touch are one place.
     """
     differing = ndimage.binary_opening(one != other, np.ones((3, 3)))
-    labels, count = ndimage.label(differing, np.ones((3, 3)))
-    return [_bounding_box(labels == number, margin=2) for number in range(1, count + 1)]
+    grown = ndimage.binary_dilation(differing, np.ones((5, 5)))
+    labels, count = ndimage.label(grown, np.ones((3, 3)))
+    return [_bounding_box(labels == number, margin=0) for number in range(1, count + 1)]
 
 
 def _outlined(labels: Mapping[int, str], regions: Mapping[str, Sequence[int]]) -> dict[str, str]:

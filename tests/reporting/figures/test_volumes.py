@@ -152,6 +152,8 @@ def test_boxes_stand_where_two_masks_differ_by_more_than_an_outline():
     other[1:5, 24:30] = True  # an island at the border
     expected = [(slice(0, 7), slice(22, 30)), (slice(22, 32), slice(6, 16))]
     assert volumes.difference_boxes(one, other) == expected == volumes.difference_boxes(other, one)
+    other[24:28, 17:20] = False  # 3 pixels beside the corner: one place with it
+    assert volumes.difference_boxes(one, other)[1:] == [(slice(22, 32), slice(6, 22))]
 
 
 def test_differences_are_boxed_in_both_predictions():
