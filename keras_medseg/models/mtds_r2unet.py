@@ -8,12 +8,22 @@ The figures of the paper are lost. The text fixes, in this order:
 
 The following points are open; we chose:
 
-* `supervision`: XXX
+* `supervision`: heads on the encoder's first three levels. "The shallow layers of network can
+  better capture the boundary details of the enhancing tumor" with "low-level boundary information",
+  and only the encoder's shallow layers contain nothing else. Against it: a head in the front
+  "forces the network to change the normal learning process" (said of one task on all branches).
+  "decoder" puts the heads on its three stages, the finest first; "coarse_to_fine" puts enhancing
+  tumor on the coarsest, as the "progressive relationships" of "each stage" (Figure 1) may mean;
+  "branches" gives each task a decoder of its own ("each branch is used to complete a specific
+  task"), with which the network in training has more parameters than ResUNet++, although it should
+  have the fewest. experiments/mtds2021/README.md compares all four.
 * `gate`: one weight per pixel, "to control the importance of features in different spatial
   regions"; the shortcut-only gating that the paper compares it to has one per channel as well.
 * SE: ratio 16 as in Hu et al.; Dropout on the channel weights ("the random change of channel
   weight"), at the rate of 0.2 of Myronenko, whose learning rate the paper takes.
-* Skips are concatenated, as in Attention U-Net, after SE. Max pooling; nearest neighbor.
+* `skips`: concatenated, as in Attention U-Net, after SE. Max pooling; nearest neighbor.
+* `skip_gates`, for the third structure of Table 3: Oktay's, which its reference names.
+* `shortcut`: a 1x1 convolution of the unit's input itself, as the text adds x and F(x).
 * The first APR module sees the image itself, so its norm and ReLU come before any convolution.
 * No recurrent convolution: the text has none, although the title says R2U-Net.
 """
