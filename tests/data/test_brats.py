@@ -12,7 +12,7 @@ from keras_medseg.data import store
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.datasets import brats
 from keras_medseg.data.formats import nifti
-from keras_medseg.data.formats.patients import oldest_ids
+from keras_medseg.data.patients import oldest_ids
 from keras_medseg.errors import DataError
 
 SHARED = Path(os.environ.get("KERAS_MEDSEG_SHARED", Path(__file__).parents[3] / "shared"))

@@ -23,12 +23,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from keras_medseg.data import checks
+from keras_medseg.data import checks, patients
 from keras_medseg.data.background import background_remark
 from keras_medseg.data.cases import Case, CaseArrays, lps_spacing_mm
 from keras_medseg.data.checks import CheckReport, Inspection, Problem, Progress, Reading
 from keras_medseg.data.datasets.base import Codes, Dataset, Listing
-from keras_medseg.data.formats import foreign, nifti, patients
+from keras_medseg.data.formats import foreign, nifti
 from keras_medseg.data.store import MANIFEST, StoredCase
 from keras_medseg.errors import DataError
 
