@@ -8,10 +8,12 @@ have it.
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from keras_medseg.data import checks
+from keras_medseg.data.cases import Case
 from keras_medseg.errors import DataError
 
 TABLE = "name_mapping.csv"
@@ -45,6 +47,24 @@ def oldest_ids(paths: Iterable[Path]) -> dict[str, str]:
             same = [name for name, id in oldest.items() if id in known]
             oldest |= dict.fromkeys([*names, *same], first)
     return oldest
+
+
+def by_patient(
+    cases: Iterable[Case], tables: Iterable[Path], patient: Callable[[str], str]
+) -> list[Case]:
+    """The cases, with the patient of the oldest id as the group of each that a table names.
+
+    Args:
+        cases: of any years.
+        tables: see `tables`.
+        patient: the group of a case by its id.
+
+    Raises:
+        DataError: as `oldest_ids`.
+    """
+    oldest = oldest_ids(tables)
+    named = [(case, oldest.get(case.id.casefold())) for case in cases]
+    return [replace(case, group=patient(id)) if id else case for case, id in named]
 
 
 def _rows(path: Path) -> list[list[str]]:

@@ -14,7 +14,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby
 from operator import itemgetter
@@ -215,7 +215,8 @@ class Brats(Dataset):
         _require_cases(scan)
         errors = _file_errors(scan, labelled=False)
         complete = [_case(found) for found, wrong in zip(scan.cases, errors) if not wrong]
-        return Listing(_by_patient(folder, complete)), [*chain.from_iterable(errors)]
+        complete = _by_patient(folder, complete)
+        return Listing(complete), [*chain.from_iterable(errors)]
 
     def read(self, case: Case) -> CaseArrays:
         """Read one case: modalities in the order of MODALITIES, labels in canonical codes.
@@ -558,9 +559,7 @@ def _group(found: _Found) -> str:
 
 def _by_patient(folder: Path, cases: Sequence[Case]) -> list[Case]:
     """The cases, in one group where the organizers' tables show that they are one patient."""
-    oldest = patients.oldest_ids(patients.tables(folder, MAX_DEPTH))
-    known = [oldest.get(case.id.casefold()) for case in cases]
-    return [replace(c, group=_patient(name)) if name else c for c, name in zip(cases, known)]
+    return patients.by_patient(cases, patients.tables(folder, MAX_DEPTH), _patient)
 
 
 def _patient(case_id: str) -> str:
