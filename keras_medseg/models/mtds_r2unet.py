@@ -47,11 +47,14 @@ from keras_medseg.layers.resampling import down, require_multiple, up
 from keras_medseg.layers.residual import pre_activation
 from keras_medseg.registry import Card, register
 
-GATES = ("pixel", "element")
-SHORTCUTS = ("raw", "activated")
-SKIPS = ("concatenate", "add")
-SKIP_GATES = ("none", "oktay", "same_scale")
-SUPERVISION = ("encoder", "decoder", "coarse_to_fine", "branches", "none")
+CHOICES = {
+    "encoder_block": ("apr", "residual", "plain"),
+    "gate": ("pixel", "element"),
+    "shortcut": ("raw", "activated"),
+    "skips": ("concatenate", "add"),
+    "skip_gates": ("none", "oktay", "same_scale"),
+    "supervision": ("encoder", "decoder", "coarse_to_fine", "branches", "none"),
+}
 
 
 def apr(
@@ -158,61 +161,53 @@ def mtds_r2unet(
 ) -> keras.Model:
     """Probabilities in float32 from slices (N, H, W, C); mtds2021, sections 2.1 to 2.3.
 
-    The outputs are a list: the whole tumor (N, H, W, classes), then the auxiliary outputs
-    (N, H, W, 1) of the first, second and third head. Without heads the output is the first alone;
-    the other layers have the same names and shapes.
+    The outputs are a list: the whole tumor (N, H, W, classes), then those of three heads
+    (N, H, W, 1). Without heads it is the first alone; other layers keep their names and shapes.
 
     Args:
         input_shape: (H, W, C); H and W divisible by 8, or None for any such size.
         classes: sigmoid channels of the main output.
-        encoder_block: "apr", or for Table 3 "residual" (without gate) or "plain" (without gate
-            and shortcut).
+        encoder_block: "apr"; for Table 3 "residual" (no gate) or "plain" (no gate, no shortcut).
         gate: whether APR weights every "pixel" or every "element" (pixel and channel).
-        shortcut: whether the 1x1 convolution of a unit's shortcut sees the unit's "raw" input, or
-            the input "activated" by the first norm and ReLU, as in the code of He et al.
+        shortcut: of a unit: sees its "raw" input or, as in the code of He et al., "activated".
         skips: "concatenate", or "add" as in LinkNet, after a 1x1 convolution to equal widths.
-        skip_gates: attention gates on the skips (Table 3); "oktay" for those of the authors of
-            Attention U-Net, whose signal is the level below and who leave the finest skip as it
-            is, "same_scale" for the common form at full resolution on all three, or "none".
+        skip_gates: "none"; for Table 3 "oktay", the gates of Attention U-Net's authors (signal
+            from the level below, none on the finest skip), or the common "same_scale" on all.
         se_ratio: of the channels to the hidden units of SE.
         se_dropout: rate of the Dropout on SE's channel weights; 0 for Table 1.
-        supervision: heads on the first three levels of the "encoder", the finest first; on the
-            three stages of the "decoder", the finest first, or "coarse_to_fine", the coarsest
-            first; "branches" for a decoder of its own for every task; or "none" (Table 4;
-            inference).
+        supervision: heads on "encoder" or "decoder", the finest level first, on the decoder
+            "coarse_to_fine", on "branches" (a decoder per task), or "none" (Table 4; inference).
         filters: channels of the first level; the paper's 32 grow to 256 at the bottom.
         downsampling: "max_pool", "average_pool" or "strided_conv".
         upsampling: "nearest", "bilinear" or "transposed_conv"; None is the framework's default.
         framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
-        ValueError: H or W not divisible by 8 (the message gives the next valid shape), or an
-            unknown choice.
+        ValueError: an unknown choice, or H or W not divisible by 8; it gives the next valid shape.
     """
     require_multiple(input_shape, 8)
-    require_choice("encoder_block", encoder_block, ENCODER_BLOCKS)
-    require_choice("gate", gate, GATES)
-    require_choice("shortcut", shortcut, SHORTCUTS)
-    require_choice("skips", skips, SKIPS)
-    require_choice("skip_gates", skip_gates, SKIP_GATES)
-    require_choice("supervision", supervision, SUPERVISION)
+    _check_choices(encoder_block=encoder_block, gate=gate, shortcut=shortcut)
+    _check_choices(skips=skips, skip_gates=skip_gates, supervision=supervision)
     framework = frameworks.get(framework)
     upsample = partial(up, method=upsampling or framework.upsampling, framework=framework)
     downsample = partial(down, method=downsampling, framework=framework)
-    options = dict(gate=gate, shortcut=shortcut)
-    block = partial(ENCODER_BLOCKS[encoder_block], framework=framework, **options)
+    block = partial(ENCODER_BLOCKS[encoder_block], gate=gate, shortcut=shortcut)
     excite = partial(squeeze_excitation, framework=framework, ratio=se_ratio, dropout=se_dropout)
     join = partial(_join, skips=skips, gates=skip_gates, upsample=upsample, framework=framework)
-    head = partial(_output, upsample=upsample, framework=framework)
-
     image = keras.Input(input_shape, name="Input")
-    encoded = _encoder(image, filters, block, excite, downsample)
+    encoded = _encoder(image, filters, partial(block, framework=framework), excite, downsample)
     decode = partial(_decoder, encoded, excite, join, framework)
     decoded = decode()
-    outputs = [head(decoded[0], classes, 0, name="Output")]
-    for number, (x, level) in enumerate(_supervised(supervision, encoded, decoded, decode), 1):
-        outputs.append(head(x, 1, level - 1, name=f"Output{number}"))
-    return keras.Model(image, outputs if outputs[1:] else outputs[0], name="mtds_r2unet")
+    head = partial(_output, upsample=upsample, framework=framework)
+    main = head(decoded[0], classes, 0, name="Output")
+    supervised = _supervised(supervision, encoded, decoded, decode)
+    heads = [head(x, 1, n - 1, name=f"Output{i}") for i, (x, n) in enumerate(supervised, 1)]
+    return keras.Model(image, [main, *heads] if heads else main, name="mtds_r2unet")
+
+
+def _check_choices(**given: str) -> None:
+    for name, choice in given.items():
+        require_choice(name, choice, CHOICES[name])
 
 
 def _supervised(

@@ -138,7 +138,7 @@ def test_profiles_of_the_open_readings_change_these_alone():
     assert heads.changes == EXPERIMENT.profiles["paper-table-1"].changes == {}
     readings = {name: recipe.override(RECIPE, changes) for name, changes in heads.variants.items()}
     assert readings.pop("without_supervision") == VARIANTS["without_supervision"]
-    assert set(readings) == {*mtds_r2unet.SUPERVISION} - {"none"}
+    assert set(readings) == {*mtds_r2unet.CHOICES["supervision"]} - {"none"}
     for name, run in readings.items():
         assert run.model.options["supervision"] == name
         assert recipe.differences(RECIPE, run).keys() <= {f"{NETWORK}.supervision"}
