@@ -91,7 +91,7 @@ class Slices(_Data):
 
     Attributes:
         window: size of the center window of the grid; the network sees its slices (x, y).
-        normalization: see `data.transforms.volumes.scaling`.
+        normalization: see `data.transforms.volumes.slice_scaling`.
         flips: axes, of "x" and "y", along which a training slice is mirrored with probability 1/2.
         validation: fraction of the patients in the validation set.
         slice_step: train on every `slice_step`-th slice of the window.
@@ -117,7 +117,7 @@ class Slices(_Data):
 
     def _check(self) -> None:
         self._check_sizes("window")
-        require_choice("data.normalization", self.normalization, volumes.NORMALIZATIONS)
+        require_choice("data.normalization", self.normalization, volumes.SLICE_NORMALIZATIONS)
         self._require_all("flips", ("x", "y"))
         self._check_sides(self.validation, self.test)
         self._require(self.slice_step >= 1, "slice_step", "1 or more")

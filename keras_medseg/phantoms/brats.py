@@ -129,6 +129,17 @@ def _case_id(layout: str, seed: int, index: int) -> str:
     return _CASE_IDS[layout].format(grade=grade, number=number, index=index, treated=treated)
 
 
+def _earlier_ids(seed: int, index: int) -> list[str]:
+    """The ids of a case of BraTS2020 in 2017, 2018, the TCIA and 2019, NA where it was not used.
+
+    Cases of one seed and index are the same patient in every layout.
+    """
+    first = (2017, 2017, 2018, 2019)[index % 4]
+    ids = {year: Path(_case_id(f"BraTS{year}", seed, index)).name for year in (2017, 2018, 2019)}
+    known = [id if year >= first else "NA" for year, id in ids.items()]
+    return [*known[:2], "NA", known[2]]
+
+
 def _case_files(layout: str, case_id: str) -> tuple[list[Path], Path]:
     """(images in the order of the channels, labels), relative to the data set's folder."""
     if layout == "Decathlon":
@@ -210,7 +221,7 @@ def _write_index(folder: Path, marker: Marker) -> None:
     if layout == "BraTS2020":
         years = ("BraTS_2017", "BraTS_2018", "TCGA_TCIA", "BraTS_2019", "BraTS_2020")
         rows = [["Grade", *(f"{year}_subject_ID" for year in years)]]
-        rows += [[_grade(seed, index), *4 * ["NA"], case_id] for index, case_id in ids.items()]
+        rows += [[_grade(seed, i), *_earlier_ids(seed, i), case_id] for i, case_id in ids.items()]
         write_text(folder / "name_mapping.csv", "".join(",".join(row) + "\n" for row in rows))
     if layout == "Decathlon":
         listed = [

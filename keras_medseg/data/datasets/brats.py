@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_medseg.data import checks
+from keras_medseg.data import checks, patients
 from keras_medseg.data.background import background_remark
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.checks import CheckReport, Inspection, Problem, Progress, Reading
@@ -175,7 +175,7 @@ class Brats(Dataset):
         cases = [_case(found) for found in scan.cases]
         if labelled:
             cases = checks.labelled_cases(folder, cases, noun="case", labels="segmentations")
-        return Listing(cases)
+        return Listing(_by_patient(folder, cases))
 
     def find_complete(self, folder: Path) -> tuple[Listing, list[DataError]]:
         """The cases with all their images, and the errors of the others.
@@ -197,6 +197,7 @@ class Brats(Dataset):
         complete = [_case(found) for found, wrong in zip(scan.cases, errors) if not wrong]
         if self.release:
             complete = [replace(case, dataset=self.release) for case in complete]
+        complete = _by_patient(folder, complete)
         return Listing(complete), [*chain.from_iterable(errors)]
 
     def read(self, case: Case) -> CaseArrays:
@@ -249,6 +250,7 @@ class Brats(Dataset):
         if not cases:
             problems.append(checks.error_of("-", _nothing_found(scan)))
         complete = [case for case, errors in zip(cases, file_errors) if not errors]
+        complete = _by_patient(scan.folder, complete)
         return CheckReport(scan.folder, complete, problems, _trees(scan, problems))
 
     def read_labels(self, path: Path, case: Case | StoredCase) -> np.ndarray:
@@ -524,6 +526,18 @@ def _group(found: _Found) -> str:
         return f"GLI-{patient}"
     # 2018 numbered the collections of 2017: TCIA_101 became TCIA02_101.
     return re.sub(r"^TCIA\d+_", "TCIA_", patient)
+
+
+def _by_patient(folder: Path, cases: Sequence[Case]) -> list[Case]:
+    """The cases, in one group where the organizers' tables show that they are one patient."""
+    return patients.by_patient(cases, patients.tables(folder, MAX_DEPTH), _patient)
+
+
+def _patient(case_id: str) -> str:
+    for layout in _BY_NAME:
+        if re.fullmatch(layout.case, case_id, re.IGNORECASE):
+            return _group(_Found(layout, case_id, Path(), {}))
+    return case_id
 
 
 def _file_errors(scan: _Scan, *, labelled: bool) -> list[list[DataError]]:
