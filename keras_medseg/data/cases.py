@@ -16,6 +16,7 @@ class Case:
         images: one path per channel in channel order, or one path of a file with all channels.
         labels: path of the label map, or None.
         group: cases of one group (patient, video sequence) must stay on one side of a split.
+        grade: of the tumor, "HGG" or "LGG", where the data set tells it, else "".
     """
 
     id: str
@@ -23,6 +24,7 @@ class Case:
     images: tuple[Path, ...]
     labels: Path | None
     group: str
+    grade: str = ""
 
 
 @dataclass(frozen=True)

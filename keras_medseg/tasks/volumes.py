@@ -57,7 +57,10 @@ class VolumeTask(Task):
 
     def predict(self, networks: Networks, case: StoredCase) -> np.ndarray:
         """(X, Y, Z) uint8 label map of a case on its full grid, after postprocessing."""
-        labels = self._predict(networks, case)
+        return self._finished(self._predict(networks, case), case)
+
+    def _finished(self, labels: np.ndarray, case: StoredCase) -> np.ndarray:
+        """The label map after postprocessing."""
         return drop_small_components(labels, self.recipe.predict.smallest_component)
 
     @abstractmethod

@@ -28,7 +28,7 @@ from keras_medseg.data.background import background_remark
 from keras_medseg.data.cases import Case, CaseArrays, lps_spacing_mm
 from keras_medseg.data.checks import CheckReport, Inspection, Problem, Progress, Reading
 from keras_medseg.data.datasets.base import Codes, Dataset, Listing
-from keras_medseg.data.formats import foreign, nifti
+from keras_medseg.data.formats import foreign, name_mapping, nifti
 from keras_medseg.data.store import MANIFEST, StoredCase
 from keras_medseg.errors import DataError
 
@@ -543,7 +543,8 @@ def _case(found: _Found) -> Case:
     """The case with the files that are there."""
     images = tuple(found.files[role][0] for role in found.layout.images if role in found.files)
     labels = found.files.get(_SEG, [None])[0]
-    return Case(found.id, found.layout.dataset, images, labels, _group(found))
+    tumor = name_mapping.grade(found.id, found.folder)
+    return Case(found.id, found.layout.dataset, images, labels, _group(found), tumor)
 
 
 def _group(found: _Found) -> str:
