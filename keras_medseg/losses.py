@@ -707,6 +707,7 @@ class CrossEntropyAndLearnedEdge(_Loss):
         return copy
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        """(N, H, W) from (N, H, W, C) twice, once the edge network has learned."""
         if not self.learned:
             raise ValueError(_UNLEARNED)
         y_true = _fitted(y_true, y_pred, 0)

@@ -174,6 +174,21 @@ def test_sobel_of_one_pixel_by_hand():
     np.testing.assert_array_equal(maps[0, ..., 0, 0], along_w.T)
 
 
+def test_the_gaussian_comes_before_sobel():
+    """The response of the two filters is that of SciPy's to the same pixels, smoothed."""
+    image = np.random.default_rng(3).random((12, 10))
+    for size, sigma in ((5, 1.0), (3, 2.0)):
+        offsets = np.arange(size) - size // 2
+        kernel = np.exp(-np.add.outer(offsets**2, offsets**2) / (2 * sigma**2))
+        smooth = ndimage.correlate(image, kernel / kernel.sum(), mode="constant")
+        maps = _numpy(losses.edge_maps(_maps(image), gaussian_size=size, gaussian_sigma=sigma))
+        for axis in (0, 1):
+            expected = ndimage.sobel(smooth, axis=axis, mode="constant")
+            np.testing.assert_allclose(maps[0, ..., 0, axis], expected, atol=1e-5)
+        sharp = ndimage.sobel(image, axis=0, mode="constant")
+        assert np.abs(maps[0, ..., 0, 0] - sharp).max() > 0.5
+
+
 def test_magnitude_of_one_pixel_by_hand():
     image = np.zeros((5, 5))
     image[2, 2] = 1
@@ -681,7 +696,10 @@ def test_an_edge_network_learns_the_same_from_the_same_labels_and_must_learn_fir
         loss.learn([np.zeros((2, 24, 24, 1)), *(_disks(seed) for seed in range(3))])
     for weight, other in zip(one.network.get_weights(), two.network.get_weights()):
         np.testing.assert_array_equal(weight, other)
-    assert any((a != b).any() for a, b in zip(one.network.get_weights(), losses.edge_network().get_weights()))
+    assert any(
+        (a != b).any()
+        for a, b in zip(one.network.get_weights(), losses.edge_network().get_weights())
+    )
     with pytest.raises(ValueError, match="has learned, expected a new one"):
         one.learn([_disks(0)])
     with pytest.raises(ValueError, match="found 2 batches with an edge, expected 3"):

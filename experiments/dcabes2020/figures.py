@@ -20,8 +20,8 @@ CAPTION = (
 )
 
 FIGURE_3 = (
-    "Case {case}, FLAIR, the annotation on the slice with the largest tumor core, in the panels and "
-    "colors of the paper: A edema, B tumor core, C necrosis and enhancing focus, D the whole."
+    "Case {case}, FLAIR, the annotation on the slice with the largest tumor core, in the panels "
+    "and colors of the paper: A edema, B tumor core, C necrosis and enhancing focus, D the whole."
 )
 
 
@@ -41,7 +41,9 @@ def annotation_figure(run: RunFolder, cohort: Cohort) -> ReportFigure:
     flair = case.full_image()[:, :, z, brats.MODALITIES.index("flair")]
     drawn = volumes.annotation_panels(flair, parts(labels[:, :, z]), spacing_mm=case.spacing_mm)
     path = style.save(drawn, run.figure("annotation"))
-    return ReportFigure("Annotation of the data set (Figure 3)", FIGURE_3.format(case=case.id), path)
+    return ReportFigure(
+        "Annotation of the data set (Figure 3)", FIGURE_3.format(case=case.id), path
+    )
 
 
 def parts(labels: np.ndarray) -> dict[str, dict[str, tuple[str, np.ndarray]]]:

@@ -5,7 +5,7 @@
 
 Published, Dice in % on BraTS 2017 (Tables II and III): WT 90.59, TC 86.64, ET 77.50 or 78.17 (the
 tables contradict each other); without the edge loss 88.44, 86.30, 76.15. Every choice below has
-its entry in ledger.toml. Other readings are changes of fields, such as the edge network that learns:
+its entry in ledger.toml. Other readings are changes of fields, such as a learned edge network:
 
     SET="train.loss=cross_entropy_and_learned_edge train.loss_options={}"
 """

@@ -63,9 +63,7 @@ def separable(
 
     (N, H, W, C) -> (N, H, W, filters). The options are those of `bottleneck`.
     """
-    y = separable_conv(
-        x, filters, 3, framework=framework, name=f"{name}_conv1", use_bias=use_bias
-    )
+    y = separable_conv(x, filters, 3, framework=framework, name=f"{name}_conv1", use_bias=use_bias)
     y = batch_norm(y, framework=framework, name=f"{name}_conv1_bn")
     shortcut = projection(
         x, filters, framework=framework, name=name, norm=shortcut_norm, use_bias=use_bias

@@ -192,6 +192,13 @@ def test_norm_and_relu_follow_the_convolutions(model):
     assert model.get_layer("Output").input is model.get_layer("Conv2_relu").output
 
 
+def test_kernels(model):
+    sizes = {"Conv1": (3, 3), "Conv2": (3, 3), "Output": (1, 1)}
+    for number in range(1, 9):
+        sizes |= {f"ResBlock{number}_conv1": (3, 3), f"ResBlock{number}_shortcut": (1, 1)}
+    assert {name: model.get_layer(name).kernel_size for name in sizes} == sizes
+
+
 def test_the_output_is_a_sigmoid_of_one_channel(model):
     output = model.get_layer("Output")
     assert output.kernel.shape == (1, 1, 32, 1)

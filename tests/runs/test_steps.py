@@ -133,7 +133,9 @@ def test_what_the_networks_cost_names_their_training(finished):
     logs = [pd.read_csv(path) for path in (run.path / "training").glob("*/log.csv")]
     assert costs["networks"].tolist() == [2]
     assert costs["training_epochs"].tolist() == [2]
-    assert costs["training_seconds"].tolist() == pytest.approx([sum(x["seconds"].sum() for x in logs)])
+    assert costs["training_seconds"].tolist() == pytest.approx(
+        [sum(x["seconds"].sum() for x in logs)]
+    )
     sizes = [network.count_params() for network in run.networks("main").values()]
     assert costs["largest_network"].tolist() == [max(sizes)] != [min(sizes)]
     assert costs["parameters"].tolist() == [sum(sizes)]

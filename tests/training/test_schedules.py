@@ -72,7 +72,7 @@ def rate_after(chosen, log):
 
 @pytest.mark.parametrize(("patience", "reductions"), [(10, 1), (9, 2), (5, 3), (2, 9)])
 def test_in_twenty_epochs_only_a_patience_below_ten_acts_again(patience, reductions):
-    """A quantity that stands still: the rate falls after epochs 1 + patience, 1 + 2 patience, ..."""
+    """A quantity stands still: the rate falls after epochs 1 + patience, 1 + 2 patience, ..."""
     options = {"monitor": "val_dice", "factor": 0.5, "patience": patience}
     found = rate_after(train("plateau", options, epochs=20), [{"val_dice": 0.5}] * 20)
     assert found == pytest.approx(0.01 * 0.5**reductions)
