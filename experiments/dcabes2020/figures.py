@@ -20,8 +20,9 @@ CAPTION = (
 )
 
 FIGURE_3 = (
-    "Case {case}, FLAIR, the annotation on the slice with the largest tumor core, in the panels "
-    "and colors of the paper: A edema, B tumor core, C necrosis and enhancing focus, D the whole."
+    "Case {case}, FLAIR, the annotation on the slice with the largest enhancing tumor, in the "
+    "panels and colors of the paper: A edema, B tumor core, C necrosis and enhancing focus, D the "
+    "whole."
 )
 
 
@@ -31,13 +32,11 @@ def paper_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
 
 
 def annotation_figure(run: RunFolder, cohort: Cohort) -> ReportFigure:
-    """Figure 3 of the paper, on the median case of the first variant."""
-    scores = run.scores()
-    picked = pick_cases(scores, scores["variant"].iloc[0])
-    case = cohort.store.cases[picked.get("median") or next(iter(picked.values()))]
+    """Figure 3 of the paper, on the scored case with the most enhancing tumor."""
+    scored = [cohort.store.cases[name] for name in run.scores()["case"].unique()]
+    case = max(scored, key=lambda case: np.count_nonzero(case.labels == brats.ENHANCING))
     labels = case.full_labels()
-    core = np.isin(labels, brats.REGIONS["TC"])
-    z = volumes.largest_slice(core, labels)
+    z = volumes.largest_slice(labels == brats.ENHANCING, labels)
     flair = case.full_image()[:, :, z, brats.MODALITIES.index("flair")]
     drawn = volumes.annotation_panels(flair, parts(labels[:, :, z]), spacing_mm=case.spacing_mm)
     path = style.save(drawn, run.figure("annotation"))

@@ -5,7 +5,7 @@ import pandas as pd
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort, with_groups
 
-ALONE = "Dice, network alone"
+ALONE = "Dice alone"
 HIGH_GRADE = "Dice, high grade"
 NAMES = ["variant", "case", "group", "region"]
 

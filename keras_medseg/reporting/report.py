@@ -43,7 +43,7 @@ ORDER_RULE = (
     "these numbers."
 )
 
-_COSTS = ["parameters", "multiply_adds", "milliseconds"]
+_COSTS = ["sizes", "multiply_adds", "milliseconds"]
 _CASES_LISTED = 20
 
 
@@ -523,7 +523,8 @@ def _cost_view(row: Mapping[Any, Any]) -> dict[str, str]:
     return {
         "variant": spaced(row["variant"]),
         "networks": str(row["networks"]),
-        "parameters": _parameters(row),
+        "parameters": _parameters(row, total=True),
+        "sizes": _parameters(row, total=False),
         "multiply_adds": f"{row['multiply_adds'] / 1e9:,.2f}",
         "milliseconds": f"{row['seconds_per_input'] * 1e3:,.0f}",
         "minutes": f"{seconds / 60:,.1f}",
@@ -531,12 +532,12 @@ def _cost_view(row: Mapping[Any, Any]) -> dict[str, str]:
     }
 
 
-def _parameters(row: Mapping[Any, Any]) -> str:
-    """Of one network, or of several, such as "3 x 570,265 = 1,710,795"."""
-    networks, total, one = row["networks"], row["parameters"], row["largest_network"]
-    if networks == 1:
-        return f"{total:,}"
-    return f"{networks} x {one:,} = {total:,}" if networks * one == total else f"{total:,}"
+def _parameters(row: Mapping[Any, Any], *, total: bool) -> str:
+    """Of one network, or of several such as "3 x 570,265", and = 1,710,795 if `total`."""
+    networks, together, one = row["networks"], row["parameters"], row["largest_network"]
+    if networks == 1 or networks * one != together:
+        return f"{together:,}"
+    return f"{networks} x {one:,}" + (f" = {together:,}" if total else "")
 
 
 def _figure_view(figure: ReportFigure) -> dict[str, str]:

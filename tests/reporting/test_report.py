@@ -55,6 +55,11 @@ def test_costs_of_several_networks_name_one_and_all_and_the_time_of_training(tmp
     line = "| edge | 3 | 3 x 570,265 = 1,710,795 | 2.50 | 31 | 20.5 | 30.8 |"
     assert line in (tmp_path / "table.md").read_text().splitlines()
     assert "edge 3 3 x 570,265 = 1,710,795 2.50 31 20.5 30.8" in Page(page.read_text()).text
+    run, _ = whole_report(tmp_path / "paper", costs=costs)
+    [ours] = [
+        text for text in (run / "table.md").read_text().splitlines() if "| Ours, with |" in text
+    ]
+    assert ours.endswith("| 3 x 570,265 | 2.50 | 31 |")
     write_report(tmp_path, run_data(), Declaration(), costs=costs.assign(largest_network=600_000))
     assert "| edge | 3 | 1,710,795 |" in (tmp_path / "table.md").read_text()
 
