@@ -13,6 +13,7 @@ from experiments.dcabes2020.recipe import EXPERIMENT, RECIPE
 from keras_medseg import recipe, registry
 from keras_medseg.data.datasets import brats
 from keras_medseg.reporting.tables import build_table, read_published
+from keras_medseg.runs.steps import check_recipe
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "dcabes2020"
 
@@ -61,6 +62,19 @@ def test_the_tables_are_those_of_285_cases_of_brats_2017():
     """210 high-grade and 75 low-grade cases."""
     assert EXPERIMENT.reference.data == EXPERIMENT.phantom.layout == "BraTS2017"
     assert EXPERIMENT.reference.cases == 210 + 75
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model.options.residual_block": "bottleneck", "model.options.shortcut_norm": True},
+        {"train.loss": "cross_entropy_and_learned_edge", "train.loss_options": {}},
+        {"train.schedule_options.monitor": "val_accuracy", "train.schedule_options.patience": 10},
+    ],
+)
+def test_the_other_readings_of_the_readme_can_be_run(changes):
+    small = {"data.window": (32, 32, 4), "model.options.filters": 4}
+    check_recipe(recipe.override(RECIPE, small | changes), channels=4)
 
 
 @pytest.mark.parametrize("profile", ["paper-compare", "quick-compare"])
