@@ -14,8 +14,8 @@ def further_scores(run: RunFolder, cohort: Cohort) -> pd.DataFrame:
     """Dice of each network's own map, and of ET over the high-grade cases alone.
 
     Returns:
-        variant, case, group, region, ALONE and HIGH_GRADE. No row has HIGH_GRADE where the data set does
-        not tell the grade, as BraTS 2021.
+        variant, case, group, region, ALONE and HIGH_GRADE. No row has HIGH_GRADE where the data set
+        does not tell the grade, as BraTS 2021.
     """
     alone = run.further_scores().rename(columns={"dice_alone": ALONE})
     scores = with_groups(run.scores(), cohort)

@@ -143,7 +143,7 @@ def test_what_the_networks_cost_names_their_training(finished):
 
 def test_each_networks_own_map_has_its_scores_once(finished):
     """Also where a killed run wrote them, but not yet those of the label map."""
-    run, cohort, scores = finished
+    run, _, scores = finished
     further = run.further_scores()
     assert further[NAMES].equals(scores[NAMES])
     whole = (scores["region"] == "WT").to_numpy()
