@@ -138,13 +138,14 @@ def _cohort(grades):
 
 def _run(tables):
     """A run of one variant with Dice 0.5 for a high-grade and 0.0 for a low-grade case."""
+    named = {"variant": "with_edge_loss"}
     rows = [
-        {"variant": "with_edge_loss", "case": case, "region": region, "dice": dice}
+        {**named, "case": case, "group": case, "region": region, "dice": dice}
         for case, dice in (("a", 0.5), ("b", 0.0))
         for region in ("WT", "ET")
     ]
     alone = [{**row, "dice_alone": row["dice"] + 0.25} for row in rows] if tables else []
-    columns = ["variant", "case", "region", "dice_alone"]
+    columns = ["variant", "case", "group", "region", "dice_alone"]
     further = pd.DataFrame(alone, columns=columns)
     return SimpleNamespace(scores=lambda: pd.DataFrame(rows), further_scores=lambda: further)
 
