@@ -190,7 +190,8 @@ def loss_parts(patch: pytest.MonkeyPatch) -> None:
     """The edge loss takes the place of the cross entropy instead of being added to it."""
 
     def edges_alone(y_true: Any, y_pred: Any, *, edge_weight: float, **options: Any) -> Any:
-        return edge_weight * losses.edge_loss(y_true, y_pred, **options)
+        of_edges = {name: value for name, value in options.items() if name != "from_logits"}
+        return edge_weight * losses.edge_loss(y_true, y_pred, **of_edges)
 
     kept = functools.wraps(losses.cross_entropy_and_edge)(edges_alone)
     patch.setattr(losses.CrossEntropyAndEdge, "function", staticmethod(kept))
