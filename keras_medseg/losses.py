@@ -15,7 +15,7 @@ The k outputs of a network with deep supervision, of R regions each, are concate
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -143,7 +143,10 @@ def edge_maps(
 ) -> keras.KerasTensor:
     """The fixed edge detection network: Gaussian smoothing, then Sobel; dcabes2020, section II.C.
 
-    Both convolutions pad with zeros: pixels outside the window count as background.
+    Both convolutions pad with zeros: pixels outside the window count as background. The Gaussian
+    sums to 1. The Sobel kernels are -1 0 1, -2 0 2, -1 0 1 and its transpose, as printed in
+    textbooks and not divided by 8, so a straight edge of a label has a response of up to 4 before
+    smoothing. Divided by 8, the edge loss would weigh 64 times less.
 
     Args:
         maps: (N, H, W, C).
@@ -175,8 +178,9 @@ def edge_loss(
 ) -> keras.KerasTensor:
     """Mean squared difference of the edge maps of label and prediction; dcabes2020, equation (11).
 
-    (N, H, W, C) twice -> (N, H, W), the mean over channels and responses. The options are those of
-    `edge_maps`.
+    (N, H, W, C) twice -> (N, H, W), the mean over channels and responses: with two responses half
+    of the squared norm that equation (11) sums over the channels of the edge network. The options
+    are those of `edge_maps`.
     """
     edges = partial(
         edge_maps, gaussian_size=gaussian_size, gaussian_sigma=gaussian_sigma, response=response
@@ -188,6 +192,50 @@ def edge_loss(
     else:
         difference = edges(y_true) - edges(y_pred)
     return ops.mean(ops.square(difference), axis=(-2, -1))
+
+
+def edge_network(filters: Sequence[int] = (8, 16)) -> keras.Model:
+    """A small network that is trained to find the edges of label maps.
+
+    The other reading of dcabes2020, equations (6), (8) and (9): "Get the proper network parameters
+    of edge detection through back propagation training". The paper gives no layers; these are 3x3
+    convolutions with ReLU and a 1x1 convolution with sigmoid. The same seeds give the same weights.
+
+    Args:
+        filters: channels of the 3x3 convolutions, from first to last.
+
+    Returns:
+        (N, H, W, 1) -> a list with the map of every layer, (N, H, W, filters), and last the
+        probability of an edge, (N, H, W, 1).
+    """
+
+    def conv(x: keras.KerasTensor, width: int, size: int, activation: str) -> keras.KerasTensor:
+        initializer = keras.initializers.GlorotUniform(seed=len(maps))
+        return keras.layers.Conv2D(
+            width,
+            size,
+            padding="same",
+            activation=activation,
+            kernel_initializer=initializer,
+            dtype="float32",
+        )(x)
+
+    labels = keras.Input((None, None, 1), dtype="float32")
+    maps: list[keras.KerasTensor] = []
+    for width in filters:
+        maps.append(conv(maps[-1] if maps else labels, width, 3, "relu"))
+    maps.append(conv(maps[-1], 1, 1, "sigmoid"))
+    return keras.Model(labels, maps, name="edge_network")
+
+
+def label_edges(labels: keras.KerasTensor) -> keras.KerasTensor:
+    """1 where the 3x3 pixels around hold both 0 and 1, else 0; of (N, H, W, C) masks of 0 and 1.
+
+    Pixels outside the map hold nothing: an object that ends at the border has no edge there.
+    """
+    labels = ops.cast(labels, "float32")
+    widest = partial(ops.max_pool, pool_size=3, strides=1, padding="same")
+    return widest(labels) + widest(-labels)
 
 
 def gaussian_kernel(size: int, sigma: float) -> np.ndarray:
@@ -237,6 +285,34 @@ def cross_entropy_and_edge(
         response=response,
     )
     return cross_entropy(y_true, y_pred, from_logits=from_logits) + edge_weight * edge
+
+
+def learned_edge_loss(
+    y_true: keras.KerasTensor,
+    y_pred: keras.KerasTensor,
+    network: keras.Model,
+    layer_weights: Sequence[float],
+) -> keras.KerasTensor:
+    """Weighted mean squared difference of the maps of an edge network; dcabes2020, equation (11).
+
+    Args:
+        y_true: (N, H, W, C) masks; each channel goes through the network by itself.
+        y_pred: (N, H, W, C) probabilities.
+        network: as `edge_network`.
+        layer_weights: the lambda of every map of the network.
+
+    Returns:
+        (N, H, W), the mean over the channels of a map, summed over the maps, and the mean over C.
+    """
+    channels, shape = y_pred.shape[-1], ops.shape(y_pred)
+
+    def features(maps: keras.KerasTensor) -> list[keras.KerasTensor]:
+        apart = ops.moveaxis(ops.cast(maps, "float32"), -1, 1)
+        return network(ops.reshape(apart, (-1, *shape[1:3], 1)), training=False)
+
+    pairs = zip(layer_weights, features(y_true), features(y_pred))
+    terms = [weight * ops.mean(ops.square(a - b), axis=-1) for weight, a, b in pairs]
+    return ops.mean(ops.reshape(sum(terms), (-1, channels, *shape[1:3])), axis=1)
 
 
 def cross_entropy_and_dice(
@@ -513,6 +589,133 @@ class CrossEntropyAndEdge(_Loss):
     check = staticmethod(_check_edge)
 
 
+def cross_entropy_and_learned_edge(
+    y_true: keras.KerasTensor,
+    y_pred: keras.KerasTensor,
+    *,
+    edge_weight: float = 1.0,
+    filters: Sequence[int] = (8, 16),
+    layer_weights: Sequence[float] = (1.0, 1.0, 1.0),
+    steps: int = 300,
+    learning_rate: float = 0.01,
+) -> keras.KerasTensor:
+    """As `CrossEntropyAndLearnedEdge`, which holds the network; by itself it has none.
+
+    Args:
+        y_true: (N, H, W, C).
+        y_pred: (N, H, W, C) probabilities.
+        edge_weight: of the edge loss beside the cross entropy.
+        filters: see `edge_network`.
+        layer_weights: one for each of `filters`, and one for the map of edges.
+        steps: batches of label maps that the edge network learns from, by Adam.
+        learning_rate: of that Adam.
+
+    Raises:
+        ValueError: always: an edge network must have learned from labels.
+    """
+    raise ValueError(_UNLEARNED)
+
+
+_UNLEARNED = (
+    "loss: found an edge network that has learned nothing, expected one trained on label maps. "
+    "Call loss.learn(batches of label maps) first, as keras_medseg's own training does."
+)
+
+
+def _check_learned_edge(
+    *,
+    edge_weight: float,
+    filters: Sequence[int],
+    layer_weights: Sequence[float],
+    steps: int,
+    learning_rate: float,
+) -> None:
+    if len(layer_weights) != len(filters) + 1:
+        raise ValueError(
+            f"layer_weights: found {tuple(layer_weights)}, expected {len(filters) + 1} weights: "
+            "one for each of the filters and one for the map of edges."
+        )
+    if min(edge_weight, *layer_weights) < 0 or min(steps, learning_rate, *filters) <= 0:
+        raise ValueError(
+            f"edge_weight, layer_weights, filters, steps, learning_rate: found {edge_weight}, "
+            f"{tuple(layer_weights)}, {tuple(filters)}, {steps} and {learning_rate}, expected "
+            "weights of 0 or more, and the others above 0."
+        )
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class CrossEntropyAndLearnedEdge(_Loss):
+    """`cross_entropy` + edge_weight * `learned_edge_loss` with a network trained on label maps.
+
+    The network learns once, before the first step of a training, and is frozen then ("losses that
+    contain fixed pre-trained networks"). Its weights are not saved with a model: they follow from
+    the options and the label maps. The options are those of `cross_entropy_and_learned_edge`.
+
+    Attributes:
+        network: the `edge_network`.
+        learned: whether `learn` was called.
+    """
+
+    function = staticmethod(cross_entropy_and_learned_edge)
+    check = staticmethod(_check_learned_edge)
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.network = edge_network(self.options["filters"])
+        self.learned = False
+
+    def learn(self, batches: Iterable[np.ndarray]) -> float:
+        """Train the edge network to find the edges of label maps, then freeze it.
+
+        Args:
+            batches: (N, H, W, C) masks of 0 and 1; `steps` of those with an edge are used.
+
+        Returns:
+            Dice of the edges in the last batch, where the probability is above 1/2.
+
+        Raises:
+            ValueError: fewer than `steps` batches have an edge.
+        """
+        if self.learned:
+            raise ValueError("loss: found an edge network that has learned, expected a new one.")
+        trained = keras.Model(self.network.input, self.network.outputs[-1])
+        trained.compile(keras.optimizers.Adam(self.options["learning_rate"]), "binary_crossentropy")
+        done = 0
+        for batch in batches:
+            maps = np.moveaxis(np.asarray(batch, np.float32), -1, 1).reshape(-1, *batch.shape[1:3])
+            maps = maps[..., None]
+            edges = ops.convert_to_numpy(label_edges(maps))
+            if not edges.any():
+                continue
+            trained.train_on_batch(maps, edges)
+            done += 1
+            if done == self.options["steps"]:
+                break
+        if done < self.options["steps"]:
+            raise ValueError(
+                f"labels: found {done} batches with an edge, expected {self.options['steps']}. "
+                "Lower train.loss_options.steps, or give more cases with objects."
+            )
+        self.network.trainable, self.learned = False, True
+        found = np.asarray(trained.predict_on_batch(maps)) > 0.5
+        return float(2 * (found * edges).sum() / (found.sum() + edges.sum()))
+
+    def trial(self) -> "CrossEntropyAndLearnedEdge":
+        """A copy that computes with its initial weights, to see whether shapes fit."""
+        copy = type(self)(**self.options)
+        copy.learned = True
+        return copy
+
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        """(N, H, W) from (N, H, W, C) twice, once the edge network has learned."""
+        if not self.learned:
+            raise ValueError(_UNLEARNED)
+        y_true = _fitted(y_true, y_pred, 0)
+        weights = self.options["layer_weights"]
+        edge = learned_edge_loss(y_true, y_pred, self.network, weights)
+        return cross_entropy(y_true, y_pred) + self.options["edge_weight"] * edge
+
+
 @keras.saving.register_keras_serializable("keras_medseg")
 class CrossEntropyAndDice(_Loss):
     """`cross_entropy_and_dice` for model.compile."""
@@ -541,12 +744,17 @@ LOSSES: dict[str, type[_Loss]] = {
     )
 }
 
+LEARNED_LOSSES: dict[str, type[_Loss]] = {
+    "cross_entropy_and_learned_edge": CrossEntropyAndLearnedEdge
+}
+"""Losses that must learn from label maps before they are used."""
+
 
 def get(name: str, **options: Any) -> keras.losses.Loss:
     """A loss for model.compile, e.g. get("cross_entropy_and_edge", edge_weight=0.5).
 
     Args:
-        name: one of LOSSES.
+        name: one of LOSSES, or of LEARNED_LOSSES.
         options: keyword-only parameters of the function of that name.
 
     Returns:
@@ -555,10 +763,11 @@ def get(name: str, **options: Any) -> keras.losses.Loss:
     Raises:
         ValueError: unknown name or option, or an option out of its range.
     """
-    require_choice("loss", name, LOSSES)
+    known = LOSSES | LEARNED_LOSSES
+    require_choice("loss", name, known)
     for option in options:
-        require_choice(f"option of {name}", option, sorted(_defaults(LOSSES[name].function)))
-    return LOSSES[name](**options)
+        require_choice(f"option of {name}", option, sorted(_defaults(known[name].function)))
+    return known[name](**options)
 
 
 def takes_logits(loss: keras.losses.Loss) -> bool:

@@ -25,6 +25,7 @@
 import contextlib
 import inspect
 import io
+import itertools
 import logging
 import os
 import tempfile
@@ -44,6 +45,7 @@ from IPython.display import Image, Markdown
 from scipy import ndimage
 
 import keras_medseg
+from experiments.dcabes2020.figures import parts
 from experiments.dcabes2020.recipe import EXPERIMENTS, RECIPE
 from keras_medseg import losses, recipe
 from keras_medseg.data.datasets import brats
@@ -127,7 +129,9 @@ pd.DataFrame(rows).set_index("stage")
 # The paper does not draw its block. It says that it is "based on the deep residual network
 # proposed by He et al.", that "by improving the residual convolution block, the amount of
 # parameters was greatly reduced", and that the total "is about 570,000". Table I gives everything
-# around the block, so the total number of parameters tells the possible blocks apart.
+# around the block, so the total number of parameters can be compared with each possible block, with
+# or without batch normalization on its shortcut, with or without biases, and for three ratios of
+# CBAM.
 
 # %%
 READINGS = {
@@ -143,16 +147,40 @@ def count(**options):
     return keras_medseg.build("residual_attention_unet", **options).count_params()
 
 
+def off(parameters):
+    return f"{parameters / 570_000 - 1:+.2%}"
+
+
 counts = {block: count(residual_block=block) for block in READINGS}
 table = pd.DataFrame({"reading": READINGS, "parameters": counts})
-table["off 570,000"] = table["parameters"].map(lambda n: f"{n / 570_000 - 1:+.2%}")
+table["off 570,000"] = table["parameters"].map(off)
 table.assign(parameters=table["parameters"].map("{:,}".format))
 
+# %%
+rows = []
+for block, norm, bias, ratio in itertools.product(counts, (False, True), (True, False), (16, 8, 4)):
+    if "plain" in block or (norm and block == "separable_pair"):
+        continue  # four times too many; no convolution on the shortcut
+    options = {"shortcut_norm": norm, "block_bias": bias, "cbam_ratio": ratio}
+    rows.append({"block": block, **options, "parameters": count(residual_block=block, **options)})
+readings = pd.DataFrame(rows)
+near = (readings["parameters"] / 570_000 - 1).abs() <= 0.02
+rounded = readings["parameters"].round(-4) == 570_000
+print(f"{len(readings)} readings: {near.sum()} within 2 %, {rounded.sum()} round to 570,000")
+readings["off 570,000"] = readings["parameters"].map(off)
+readings.assign(parameters=readings["parameters"].map("{:,}".format))
+
 # %% [markdown]
-# Networks of plain blocks have more than four times as many parameters. Three readings lie within
-# 2 % of the paper's number. Only the separable block rounds to 570,000, so it is the default;
-# `residual_block="bottleneck"` builds the most plausible alternative. The total also decides two
-# more points that the paper leaves open: neither down-sampling nor up-sampling can have parameters.
+# Networks of plain blocks have more than four times as many parameters, so they are excluded. The
+# count is compatible with nearly all of the others, among them He's own bottleneck with a norm on
+# its shortcut, and so it does not decide which block the paper has. The default is the separable
+# block, which lies nearest without a further choice; `residual_block="bottleneck"` with
+# `shortcut_norm=True` builds the most plausible alternative. The paper speaks of the parameters
+# "for the entire training process": if these were three networks, one for each region, no reading
+# would fit.
+#
+# The total does decide two more points that the paper leaves open: neither down-sampling nor
+# up-sampling can have parameters.
 
 # %%
 variants = {
@@ -230,11 +258,13 @@ pd.DataFrame(rows).set_index("skip joins")
 #
 # $$L = L_\mathrm{PPCE} + \lambda\, L_\mathrm{edge}$$
 #
-# The filters are fixed; nothing in them is learned. The paper gives neither $\lambda$ nor the size
-# of the Gaussian, and it does not say whether the two responses (along x and along y) are compared
-# or their magnitude. Here, $\lambda = 1$, the Gaussian has 5x5 pixels with $\sigma = 1$, and the
-# two responses are compared. The example below is the slice of a synthetic patient with the
-# largest tumor area (section 4 shows the whole slice).
+# The filters are fixed; nothing in them is learned. (The paper's equations speak of an edge network
+# that learns and is frozen then; `cross_entropy_and_learned_edge` is this other reading.) The paper
+# gives neither $\lambda$ nor the size of the Gaussian nor the scale of the Sobel operator, and it
+# does not say whether the two responses (along x and along y) are compared or their magnitude.
+# Here, $\lambda = 1$, the Gaussian has 5x5 pixels with $\sigma = 1$, Sobel's kernels are not
+# divided by 8, and the two responses are compared. The example below is the slice of a synthetic
+# patient with the largest tumor area (section 4 shows the whole slice).
 
 # %%
 patient = brain.brats_case(seed=0, index=1)
@@ -401,6 +431,13 @@ for code, name in dataset.labels.items():
 _ = figure.legend(loc="outside lower center", ncols=3, frameon=False)
 
 # %% [markdown]
+# The same annotation in the four panels of the paper's Figure 3: edema, tumor core, necrosis with
+# the enhancing focus, and the whole.
+
+# %%
+figures.annotation_panels(patient.image[:, :, z, 0], parts(patient.labels[:, :, z]))
+
+# %% [markdown]
 # Intensities in MRI have no unit, and their scale differs between patients. So each modality of
 # each patient is normalized to zero mean and unit variance over its non-zero voxels; the background
 # stays 0. ("Simple data preprocessing" is all that the paper says.)
@@ -521,8 +558,9 @@ charts.learning_curves(run.logs())
 # validation loss is measured at the end of the epoch; so the first training point looks worse. On
 # the other hand, validation uses the moving averages of batch normalization. With a momentum of
 # 0.99, the default of Keras 2.2.4, these still keep $0.99^{40} = 67\,\%$ of their initial values
-# after the first epoch of 40 steps. Pixel accuracy, which controls the paper's learning rate,
-# starts close to 1, because most pixels are background.
+# after the first epoch of 40 steps. Pixel accuracy starts close to 1, because most pixels are
+# background; so the "accuracy" that controls the learning rate is read as the validation Dice, as
+# everywhere else in the paper.
 #
 # ### What the gates do
 #
@@ -597,7 +635,8 @@ Image(run.figure("edge_maps").read_bytes(), width=800)
 
 # %%
 published = tables.read_published("experiments/dcabes2020/published.csv")
-cells = pd.concat([tables.build_table(spec, published, scores) for spec in PAPER.tables])
+printed_tables = [spec for spec in PAPER.tables if spec.id in set(published["table"])]
+cells = pd.concat([tables.build_table(spec, published, scores) for spec in printed_tables])
 key = ["table", "row", "variant"]
 wide = cells.pivot(index=key, columns="region", values=["published", "measured"])
 order = cells.drop_duplicates(key).set_index(key).index
@@ -642,7 +681,7 @@ temporary.cleanup()
 # `SET` changes any field of the recipe, such as `SET="train.epochs=2"`.
 #
 # Where to go from here: try another reading of the paper
-# (`SET="model.options.residual_block=bottleneck"`, `SET="train.loss_options.response=magnitude"`),
-# or use the parts in your own code:
-# `keras_medseg.build("residual_attention_unet", input_shape=(None, None, 4))` is a Keras model, and
-# `keras_medseg.losses.get("cross_entropy_and_edge", edge_weight=0.5)` is a Keras loss.
+# (`SET="model.options.residual_block=bottleneck model.options.shortcut_norm=True"`,
+# `SET="train.loss=cross_entropy_and_learned_edge train.loss_options={}"`), or use the parts in your
+# own code: `keras_medseg.build("residual_attention_unet", input_shape=(None, None, 4))` is a Keras
+# model, and `keras_medseg.losses.get("cross_entropy_and_edge", edge_weight=0.5)` is a Keras loss.

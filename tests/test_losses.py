@@ -174,6 +174,21 @@ def test_sobel_of_one_pixel_by_hand():
     np.testing.assert_array_equal(maps[0, ..., 0, 0], along_w.T)
 
 
+def test_the_gaussian_comes_before_sobel():
+    """The response of the two filters is that of SciPy's to the same pixels, smoothed."""
+    image = np.random.default_rng(3).random((12, 10))
+    for size, sigma in ((5, 1.0), (3, 2.0)):
+        offsets = np.arange(size) - size // 2
+        kernel = np.exp(-np.add.outer(offsets**2, offsets**2) / (2 * sigma**2))
+        smooth = ndimage.correlate(image, kernel / kernel.sum(), mode="constant")
+        maps = _numpy(losses.edge_maps(_maps(image), gaussian_size=size, gaussian_sigma=sigma))
+        for axis in (0, 1):
+            expected = ndimage.sobel(smooth, axis=axis, mode="constant")
+            np.testing.assert_allclose(maps[0, ..., 0, axis], expected, atol=1e-5)
+        sharp = ndimage.sobel(image, axis=0, mode="constant")
+        assert np.abs(maps[0, ..., 0, 0] - sharp).max() > 0.5
+
+
 def test_magnitude_of_one_pixel_by_hand():
     image = np.zeros((5, 5))
     image[2, 2] = 1
@@ -595,3 +610,108 @@ def test_labels_of_unknown_shape_are_trained_on(name, shape):
     traced = tf.function(lambda y, p: loss(y, p), input_signature=spec)
     labels = y_true[..., 0] if shape is not None and len(shape) == 3 else y_true
     np.testing.assert_allclose(traced(labels, y_pred), loss(y_true, y_pred), rtol=1e-6)
+
+
+LEARNED = "cross_entropy_and_learned_edge"
+
+
+def _disks(seed, count=4, size=24):
+    """(count, size, size, 1) masks of one disk each."""
+    rng = np.random.default_rng(seed)
+    across, down = np.mgrid[:size, :size]
+    masks = []
+    for _ in range(count):
+        (x, y), radius = rng.uniform(7, size - 7, 2), rng.uniform(3, 6)
+        masks.append(np.hypot(across - x, down - y) < radius)
+    return np.array(masks, "float32")[..., None]
+
+
+@pytest.fixture(scope="module")
+def learned():
+    loss = losses.get(LEARNED, steps=150)
+    assert loss.learn(_disks(seed) for seed in range(150)) > 0.95
+    return loss
+
+
+def test_label_edges_by_hand():
+    """A pixel inside a row of three is one of both values only in its 3x3 neighborhood."""
+    label = np.zeros((5, 6))
+    label[2, 1:4] = 1
+    edges = _numpy(losses.label_edges(_maps(label)))[0, ..., 0]
+    expected = np.zeros((5, 6))
+    expected[1:4, 0:5] = 1
+    np.testing.assert_array_equal(edges, expected)
+    # An object that ends at the border has no edge there.
+    assert not _numpy(losses.label_edges(_maps(np.ones((4, 4))))).any()
+
+
+def test_an_edge_network_finds_the_edges_of_label_maps_that_it_has_not_seen(learned):
+    unseen = _disks(1000)
+    found = _numpy(learned.network(unseen)[-1]) > 0.5
+    edges = _numpy(losses.label_edges(unseen)) > 0
+    assert 2 * (found & edges).sum() / (found.sum() + edges.sum()) > 0.95
+
+
+def test_the_learned_edge_loss_is_the_difference_of_all_maps_by_numpy(learned):
+    y_true, y_pred = _disks(1), np.random.default_rng(0).random((4, 24, 24, 1), "float32")
+    weighted = losses.learned_edge_loss(y_true, y_pred, learned.network, (2.0, 0.5, 1.0))
+    expected = sum(
+        weight * ((_numpy(a) - _numpy(b)) ** 2).mean(-1)
+        for weight, a, b in zip((2.0, 0.5, 1.0), learned.network(y_true), learned.network(y_pred))
+    )
+    np.testing.assert_allclose(_numpy(weighted), expected, rtol=1e-5, atol=1e-7)
+    both = [np.concatenate([y, y], axis=-1) for y in (y_true, y_pred)]
+    twice = losses.learned_edge_loss(*both, learned.network, (2.0, 0.5, 1.0))
+    np.testing.assert_allclose(_numpy(twice), expected, rtol=1e-5, atol=1e-7)
+    assert not _numpy(losses.learned_edge_loss(y_true, y_true, learned.network, (1, 1, 1))).any()
+    total = float(learned(y_true, y_pred))
+    edge = losses.learned_edge_loss(y_true, y_pred, learned.network, (1, 1, 1))
+    entropy = losses.cross_entropy(y_true, y_pred)
+    assert total == pytest.approx(float(keras.ops.mean(entropy + edge)), rel=1e-5)
+
+
+def test_an_edge_network_is_frozen_while_a_network_trains_with_it(learned):
+    before = [weight.copy() for weight in learned.network.get_weights()]
+    layer = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")
+    model = keras.Sequential([keras.Input((24, 24, 1)), layer])
+    model.compile(keras.optimizers.SGD(0.5), learned)
+    kernel = layer.get_weights()[0]
+    assert len(model.trainable_variables) == 2
+    x = _disks(2)
+    first = model.train_on_batch(x, x)
+    for _ in range(20):
+        last = model.train_on_batch(x, x)
+    assert last < first
+    assert np.abs(layer.get_weights()[0] - kernel).max() > 0.01
+    for weight, after in zip(before, learned.network.get_weights()):
+        np.testing.assert_array_equal(weight, after)
+
+
+def test_an_edge_network_learns_the_same_from_the_same_labels_and_must_learn_first():
+    one, two = (losses.get(LEARNED, steps=3) for _ in range(2))
+    with pytest.raises(ValueError, match="found an edge network that has learned nothing"):
+        one(_disks(0), _disks(0))
+    assert float(one.trial()(_disks(0), _disks(1))) > 0
+    for loss in (one, two):
+        loss.learn([np.zeros((2, 24, 24, 1)), *(_disks(seed) for seed in range(3))])
+    for weight, other in zip(one.network.get_weights(), two.network.get_weights()):
+        np.testing.assert_array_equal(weight, other)
+    assert any(
+        (a != b).any()
+        for a, b in zip(one.network.get_weights(), losses.edge_network().get_weights())
+    )
+    with pytest.raises(ValueError, match="has learned, expected a new one"):
+        one.learn([_disks(0)])
+    with pytest.raises(ValueError, match="found 2 batches with an edge, expected 3"):
+        losses.get(LEARNED, steps=3).learn([_disks(0), np.zeros((1, 8, 8, 1)), _disks(1)])
+    again = keras.losses.deserialize(keras.losses.serialize(one))
+    assert again.options == one.options
+    assert not again.learned
+
+
+@pytest.mark.parametrize(
+    "options", [{"filters": (4,)}, {"edge_weight": -1}, {"steps": 0}, {"layer_weights": (1, -1, 1)}]
+)
+def test_wrong_options_of_a_learned_edge_loss_are_named(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}|layer_weights"):
+        losses.get(LEARNED, **options)

@@ -1,4 +1,4 @@
-"""The figure of dcabes2020: edge maps with and without the edge loss."""
+"""The figures of dcabes2020: its Figure 3, and edge maps with and without the edge loss."""
 
 import keras
 import numpy as np
@@ -18,6 +18,51 @@ CAPTION = (
     "Whole tumor, case {case}. Above: probabilities of the network; below: magnitude of the "
     "response of the edge loss's filters (Gaussian, then Sobel) to the map above."
 )
+
+FIGURE_3 = (
+    "Case {case}, FLAIR, the annotation on the slice with the largest enhancing tumor, in the "
+    "panels and colors of the paper: A edema, B tumor core, C necrosis and enhancing focus, D the "
+    "whole."
+)
+
+
+def paper_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
+    """The paper's Figure 3 on a case of this run, and its edge maps."""
+    return [annotation_figure(run, cohort), *edge_figures(run, cohort)]
+
+
+def annotation_figure(run: RunFolder, cohort: Cohort) -> ReportFigure:
+    """Figure 3 of the paper, on the scored case with the most enhancing tumor."""
+    scored = [cohort.store.cases[name] for name in run.scores()["case"].unique()]
+    case = max(scored, key=lambda case: np.count_nonzero(case.labels == brats.ENHANCING))
+    labels = case.full_labels()
+    z = volumes.largest_slice(labels == brats.ENHANCING, labels)
+    flair = case.full_image()[:, :, z, brats.MODALITIES.index("flair")]
+    drawn = volumes.annotation_panels(flair, parts(labels[:, :, z]), spacing_mm=case.spacing_mm)
+    path = style.save(drawn, run.figure("annotation"))
+    return ReportFigure(
+        "Annotation of the data set (Figure 3)", FIGURE_3.format(case=case.id), path
+    )
+
+
+def parts(labels: np.ndarray) -> dict[str, dict[str, tuple[str, np.ndarray]]]:
+    """The four panels of Figure 3 for a slice: title -> {part: (color, mask)}.
+
+    Args:
+        labels: (X, Y) codes of the package.
+    """
+    edema = {"edema": (style.LABEL_COLORS["edema"], labels == brats.EDEMA)}
+    core = {"tumor core": (style.OUTLINE_COLOR, np.isin(labels, brats.REGIONS["TC"]))}
+    inner = {
+        "necrosis": (style.LABEL_COLORS["necrotic"], labels == brats.NECROTIC),
+        "enhancing focus": (style.LABEL_COLORS["enhancing"], labels == brats.ENHANCING),
+    }
+    return {
+        "A: edema": edema,
+        "B: tumor core": core,
+        "C: necrosis, focus": inner,
+        "D: whole tumor": edema | inner,
+    }
 
 
 def edge_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:

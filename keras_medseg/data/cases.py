@@ -18,6 +18,7 @@ class Case:
         images: one path per channel in channel order, or one path of a file with all channels.
         labels: path of the label map, or None.
         group: cases of one group (patient, video sequence) must stay on one side of a split.
+        grade: of the tumor, "HGG" or "LGG", where the data set tells it, else "".
         missing: indices of the channels without a file, which the data set declares; they are 0.
     """
 
@@ -26,6 +27,7 @@ class Case:
     images: tuple[Path, ...]
     labels: Path | None
     group: str
+    grade: str = ""
     missing: tuple[int, ...] = ()
 
 

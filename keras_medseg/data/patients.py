@@ -1,4 +1,4 @@
-"""The organizers' table of BraTS case ids: which cases of several years show the same patient.
+"""The organizers' table of BraTS case ids: which cases show the same patient, and tumor grades.
 
 `name_mapping.csv` comes with the training data of 2019 and 2020. It has the columns Grade, one
 BraTS_<year>_subject_ID per year and TCGA_TCIA_subject_ID. A row is a case, NA where a year does not
@@ -17,6 +17,7 @@ from keras_medseg.data.cases import Case
 from keras_medseg.errors import DataError
 
 TABLE = "name_mapping.csv"
+GRADES = ("HGG", "LGG")
 
 _COLUMN = re.compile(r"BraTS_?(\d{4})_subject_ID", re.IGNORECASE)
 _MISSING = ("", "na", "nan")
@@ -40,7 +41,7 @@ def oldest_ids(paths: Iterable[Path]) -> dict[str, str]:
     """
     oldest: dict[str, str] = {}
     for path in paths:
-        for ids in _rows(path):
+        for _, ids in _rows(path):
             names = [id.casefold() for id in ids]
             known = {oldest[name] for name in names if name in oldest}
             first = min(known, default=ids[0])
@@ -49,10 +50,22 @@ def oldest_ids(paths: Iterable[Path]) -> dict[str, str]:
     return oldest
 
 
+def grades(paths: Iterable[Path]) -> dict[str, str]:
+    """Every case id of some tables, in lower case, with its grade, "HGG" or "LGG".
+
+    Raises:
+        DataError: as `oldest_ids`.
+    """
+    rows = [row for path in paths for row in _rows(path)]
+    return {id.casefold(): grade for grade, ids in rows if grade in GRADES for id in ids}
+
+
 def by_patient(
     cases: Iterable[Case], tables: Iterable[Path], patient: Callable[[str], str]
 ) -> list[Case]:
-    """The cases, with the patient of the oldest id as the group of each that a table names.
+    """The cases, each that a table names with the patient of its oldest id as group.
+
+    A case without a grade gets that of its row.
 
     Args:
         cases: of any years.
@@ -62,13 +75,19 @@ def by_patient(
     Raises:
         DataError: as `oldest_ids`.
     """
-    oldest = oldest_ids(tables)
-    named = [(case, oldest.get(case.id.casefold())) for case in cases]
-    return [replace(case, group=patient(id)) if id else case for case, id in named]
+    tables = [*tables]
+    oldest, graded = oldest_ids(tables), grades(tables)
+
+    def completed(case: Case) -> Case:
+        name = case.id.casefold()
+        group = patient(oldest[name]) if name in oldest else case.group
+        return replace(case, group=group, grade=case.grade or graded.get(name, ""))
+
+    return [completed(case) for case in cases]
 
 
-def _rows(path: Path) -> list[list[str]]:
-    """The ids of each row, from the oldest year on; rows without ids are left out."""
+def _rows(path: Path) -> list[tuple[str, list[str]]]:
+    """Grade and ids of each row, from the oldest year on; rows without ids are left out."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         rows = [[field.strip() for field in row] for row in csv.reader(io.StringIO(text))]
@@ -81,7 +100,11 @@ def _rows(path: Path) -> list[list[str]]:
         found = f"the columns {','.join(header) or 'none'}"
         remedy = "Fetch the table again, or remove it."
         raise DataError(path, found=found, expected=_EXAMPLE, remedy=remedy)
+    graded = header.index("Grade") if "Grade" in header else len(header)
     columns = [years[year] for year in sorted(years)]
-    given = [[row[i] for i in columns if i < len(row)] for row in rows[1:]]
-    ids = [[id for id in row if id.casefold() not in _MISSING] for row in given]
-    return [row for row in ids if row]
+    found_rows = []
+    for row in rows[1:]:
+        ids = [row[i] for i in columns if i < len(row) and row[i].casefold() not in _MISSING]
+        if ids:
+            found_rows.append((row[graded] if graded < len(row) else "", ids))
+    return found_rows

@@ -61,9 +61,10 @@ class StoredCase:
 
     Attributes:
         folder: of the store; None for a case in memory.
-        id: from the `Case`, as are `dataset` and `group`.
+        id: from the `Case`, as are `dataset`, `group` and `grade`.
         dataset: name of the data set.
         group: cases of one group stay on one side of a split.
+        grade: of the tumor, "HGG", "LGG", or "" where it is not known.
         full_shape: (X, Y, Z) of the uncropped grid, in LPS, the package's orientation.
         source_shape: (X, Y, Z) of the case on disk; it differs from `full_shape` if the reader
             resized the case.
@@ -84,6 +85,7 @@ class StoredCase:
     id: str
     dataset: str
     group: str
+    grade: str
     full_shape: tuple[int, int, int]
     source_shape: tuple[int, ...]
     origin: tuple[int, int, int]
@@ -457,7 +459,7 @@ def _sha256(path: Path) -> str:
 
 
 def _identity(case: Case) -> dict[str, str]:
-    return {"id": case.id, "dataset": case.dataset, "group": case.group}
+    return {"id": case.id, "dataset": case.dataset, "group": case.group, "grade": case.grade}
 
 
 def _source(case: Case, reader: str) -> dict[str, Any]:
@@ -494,6 +496,7 @@ def _stored_case(folder: Path | None, entry: _Entry) -> StoredCase:
         id=entry["source"]["id"],
         dataset=entry["source"]["dataset"],
         group=entry["source"]["group"],
+        grade=entry["source"]["grade"],
         full_shape=tuple(entry["full_shape"]),
         source_shape=tuple(entry["source_shape"]),
         origin=tuple(entry["origin"]),

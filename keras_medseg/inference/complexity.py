@@ -57,13 +57,15 @@ def costs(networks: Iterable[keras.Model]) -> dict[str, int | float]:
     """Total costs of some networks.
 
     Returns:
-        networks (their number), parameters, multiply_adds, and seconds_per_input: the median over
-        ten inferences on one slice, patch or image, on this machine.
+        networks (their number), parameters, largest_network (the parameters of the largest one),
+        multiply_adds, and seconds_per_input: the median over ten inferences on one slice, patch or
+        image, on this machine.
     """
     found = list(networks)
     return {
         "networks": len(found),
         "parameters": sum(network.count_params() for network in found),
+        "largest_network": max(network.count_params() for network in found),
         "multiply_adds": sum(multiply_adds(network) for network in found),
         "seconds_per_input": sum(_seconds_per_input(network) for network in found),
     }

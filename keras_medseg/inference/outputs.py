@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
+THRESHOLD = 0.5
+"""A voxel belongs to a region where its probability is above this."""
+
 
 def main_output(network: keras.Model) -> keras.Model:
     """A network with its main (first) output alone; `network` itself if it has no other."""
@@ -32,7 +35,7 @@ def merge_regions(
     regions: Mapping[str, Sequence[int]],
     nesting: Mapping[str, int],
     *,
-    threshold: float = 0.5,
+    threshold: float = THRESHOLD,
 ) -> np.ndarray:
     """One label map from independent maps of nested regions, such as ET in TC in WT of BraTS.
 
@@ -42,8 +45,9 @@ def merge_regions(
     The networks find WT most reliably (Table II of the DCABES 2020 paper: Dice 90.6 for WT, 86.6
     for TC, 77.5 for ET); voxels that only the networks of the smaller regions find are mostly
     vessels outside WT, which enhance too. WT stays exactly as predicted. The union, in which the
-    smaller region wins (nnU-Net's order of labels), would keep ET as predicted instead. The paper
-    scores its networks one by one and says nothing about merging.
+    smaller region wins (nnU-Net's order of labels), would keep ET as predicted instead. That paper
+    neither says whether its networks are scored one by one nor how their maps are merged;
+    `tasks.slices` also scores each map alone.
 
     Of regions side by side, outside all others or within one, the most likely one wins: of the
     resection cavity and the whole tumor, or of cyst and enhancing tumor in the tumor core.
@@ -90,7 +94,7 @@ def most_likely(
     probabilities: Mapping[str, np.ndarray],
     regions: Mapping[str, Sequence[int]],
     *,
-    threshold: float = 0.5,
+    threshold: float = THRESHOLD,
 ) -> np.ndarray:
     """One label map from maps of regions that exclude each other: the most likely region wins.
 

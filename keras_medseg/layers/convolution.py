@@ -102,9 +102,11 @@ def separable_conv(
     *,
     framework: FrameworkDefaults,
     name: str,
+    use_bias: bool = True,
 ) -> keras.KerasTensor:
-    """Depthwise, then 1x1 convolution with one bias, nothing in between (Keras' SeparableConv2D).
+    """Depthwise, then 1x1 convolution, nothing in between (Keras' SeparableConv2D).
 
+    The two have one bias together, unless `use_bias` is False.
     (N, H, W, C) -> (N, H, W, filters).
     """
     channels = x.shape[-1]
@@ -112,6 +114,7 @@ def separable_conv(
         filters,
         kernel_size,
         padding="same",
+        use_bias=use_bias,
         depthwise_initializer=framework.kernel(kernel_size**2),
         pointwise_initializer=framework.kernel(channels),
         bias_initializer=framework.bias(channels),
@@ -127,12 +130,13 @@ def conv_bn_relu(
     framework: FrameworkDefaults,
     name: str,
     activation: bool = True,
+    use_bias: bool = True,
 ) -> keras.KerasTensor:
-    """Convolution with bias, batch norm, and ReLU unless `activation` is False.
+    """Convolution, with bias unless `use_bias` is False, batch norm, ReLU unless not `activation`.
 
     (N, H, W, C) -> (N, H, W, filters), likewise (N, X, Y, Z, C).
     """
-    x = conv(x, filters, kernel_size, framework=framework, name=name)
+    x = conv(x, filters, kernel_size, framework=framework, name=name, use_bias=use_bias)
     x = batch_norm(x, framework=framework, name=f"{name}_bn")
     return layers.ReLU(name=f"{name}_relu")(x) if activation else x
 

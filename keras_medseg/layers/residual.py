@@ -4,6 +4,7 @@ In `pre_activation` nothing follows the sum.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import keras
 from keras import layers, ops
@@ -14,43 +15,79 @@ from keras_medseg.layers.normalization import batch_norm
 
 
 def bottleneck(
-    x: keras.KerasTensor, filters: int, *, framework: FrameworkDefaults, name: str
+    x: keras.KerasTensor,
+    filters: int,
+    *,
+    framework: FrameworkDefaults,
+    name: str,
+    shortcut_norm: bool = False,
+    use_bias: bool = True,
 ) -> keras.KerasTensor:
     """1x1 to a quarter of the filters, 3x3, 1x1 back; He et al., figure 5 (right).
 
     The shortcut is always a 1x1 convolution, even where the shapes agree.
-    (N, H, W, C) -> (N, H, W, filters).
+
+    Args:
+        x: (N, H, W, C).
+        filters: channels of the output.
+        framework: gives initializers and the batch norm's constants.
+        name: prefix of the layers.
+        shortcut_norm: whether batch norm follows the shortcut's convolution, as in He et al. 2016,
+            section 3.4, and in Keras' own ResNet50.
+        use_bias: whether the block's convolutions have biases.
+
+    Returns:
+        (N, H, W, filters).
     """
     width = max(1, filters // 4)
-    y = conv_bn_relu(x, width, 1, framework=framework, name=f"{name}_conv1")
-    y = conv_bn_relu(y, width, 3, framework=framework, name=f"{name}_conv2")
-    y = conv_bn_relu(y, filters, 1, framework=framework, name=f"{name}_conv3", activation=False)
-    return _add_relu(y, projection(x, filters, framework=framework, name=name), name)
+    part = partial(conv_bn_relu, framework=framework, use_bias=use_bias)
+    y = part(x, width, 1, name=f"{name}_conv1")
+    y = part(y, width, 3, name=f"{name}_conv2")
+    y = part(y, filters, 1, name=f"{name}_conv3", activation=False)
+    shortcut = projection(
+        x, filters, framework=framework, name=name, norm=shortcut_norm, use_bias=use_bias
+    )
+    return _add_relu(y, shortcut, name)
 
 
 def separable(
-    x: keras.KerasTensor, filters: int, *, framework: FrameworkDefaults, name: str
+    x: keras.KerasTensor,
+    filters: int,
+    *,
+    framework: FrameworkDefaults,
+    name: str,
+    shortcut_norm: bool = False,
+    use_bias: bool = True,
 ) -> keras.KerasTensor:
     """One depthwise-separable 3x3 convolution; the shortcut is always a 1x1 convolution.
 
-    (N, H, W, C) -> (N, H, W, filters).
+    (N, H, W, C) -> (N, H, W, filters). The options are those of `bottleneck`.
     """
-    y = separable_conv(x, filters, 3, framework=framework, name=f"{name}_conv1")
+    y = separable_conv(x, filters, 3, framework=framework, name=f"{name}_conv1", use_bias=use_bias)
     y = batch_norm(y, framework=framework, name=f"{name}_conv1_bn")
-    return _add_relu(y, projection(x, filters, framework=framework, name=name), name)
+    shortcut = projection(
+        x, filters, framework=framework, name=name, norm=shortcut_norm, use_bias=use_bias
+    )
+    return _add_relu(y, shortcut, name)
 
 
 def separable_pair(
-    x: keras.KerasTensor, filters: int, *, framework: FrameworkDefaults, name: str
+    x: keras.KerasTensor,
+    filters: int,
+    *,
+    framework: FrameworkDefaults,
+    name: str,
+    use_bias: bool = True,
 ) -> keras.KerasTensor:
     """Two depthwise-separable 3x3 convolutions and a shortcut without parameters.
 
-    (N, H, W, C) -> (N, H, W, filters).
+    (N, H, W, C) -> (N, H, W, filters). `use_bias` is that of `bottleneck`.
     """
-    y = separable_conv(x, filters, 3, framework=framework, name=f"{name}_conv1")
+    part = partial(separable_conv, framework=framework, use_bias=use_bias)
+    y = part(x, filters, 3, name=f"{name}_conv1")
     y = batch_norm(y, framework=framework, name=f"{name}_conv1_bn")
     y = layers.ReLU(name=f"{name}_conv1_relu")(y)
-    y = separable_conv(y, filters, 3, framework=framework, name=f"{name}_conv2")
+    y = part(y, filters, 3, name=f"{name}_conv2")
     y = batch_norm(y, framework=framework, name=f"{name}_conv2_bn")
     return _add_relu(y, fitted_identity(x, filters), name)
 
@@ -128,10 +165,17 @@ RESIDUAL_BLOCKS: dict[str, Callable[..., keras.KerasTensor]] = {
 
 
 def projection(
-    x: keras.KerasTensor, filters: int, *, framework: FrameworkDefaults, name: str
+    x: keras.KerasTensor,
+    filters: int,
+    *,
+    framework: FrameworkDefaults,
+    name: str,
+    norm: bool = False,
+    use_bias: bool = True,
 ) -> keras.KerasTensor:
-    """Shortcut by a 1x1 convolution with bias and without norm."""
-    return conv(x, filters, 1, framework=framework, name=f"{name}_shortcut")
+    """Shortcut by a 1x1 convolution, without ReLU; batch norm follows it if `norm`."""
+    x = conv(x, filters, 1, framework=framework, name=f"{name}_shortcut", use_bias=use_bias)
+    return batch_norm(x, framework=framework, name=f"{name}_shortcut_bn") if norm else x
 
 
 def projection_if_needed(

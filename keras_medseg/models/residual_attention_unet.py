@@ -3,8 +3,8 @@
 The table fixes nine stages with their sizes and channels. RB7's output is printed as 44x44x64, but
 RB8 takes 160 channels, 128 of them from RB7, so RB7 has 128 here.
 
-"About 570,000 parameters" decides between five readings of the residual block (each with four
-CBAMs):
+"The total number of parameters for the entire training process is about 570,000" leaves many
+readings of the residual block (totals with four CBAMs):
 
     separable       one separable 3x3 convolution, 1x1 convolution on every shortcut      570,265
     separable_pair  two of them, shortcut without parameters                              565,177
@@ -12,24 +12,36 @@ CBAMs):
     plain_single    one 3x3 convolution, 1x1 convolution where the channels change      2,563,609
     plain           two of them                                                         4,716,857
 
-The default is "separable": its count would be printed as "about 570,000" (560,393 would be
-560,000), and "by improving the residual convolution block, the amount of parameters was greatly
-reduced" fits He's block with a separable convolution better than He's own bottleneck. Against it:
-the paper never says "separable", and "based on the deep residual network proposed by He et al." may
-mean the bottleneck. Both need the 1x1 convolution on every shortcut (He et al., option C); with the
-identity where the channels agree they have 503,417 and 493,545 parameters.
+    norm on the shortcuts (separable, bottleneck)                                          +4,736
+    no biases in the blocks: bottleneck -2,960, the others                                 -2,368
+    CBAM's ratio 8 instead of 16: +2,832; ratio 4                                          +8,496
+
+The count is compatible with all three lean blocks and decides between none of them: of their 30
+combinations, 28 lie within 2 % of 570,000 and 17 round to it (in tens of thousands), among them
+He's bottleneck with a norm on its shortcuts, 565,129. Only the plain blocks are excluded. The
+default is "separable": of the readings without a further choice (CBAM's own ratio, biases as Keras
+has them) it lies nearest, and "by improving the residual convolution block, the amount of
+parameters was greatly reduced" fits a changed block better than He's own. Against it: the paper
+never says "separable", and "based on the deep residual network proposed by He et al." may mean the
+bottleneck. If "for the entire training process" means three networks, one for each region, no
+reading fits: three of the default have 1,710,795.
+
+Separable and bottleneck need the 1x1 convolution on every shortcut (He et al., option C); with the
+identity where the channels agree they have 503,417 and 493,545.
 
 The following points are open too; we chose:
 
 * Down: max pooling, as in U-Net. Up: nearest neighbor, the default of Keras 2.2.4. Neither may have
-  parameters, because the count would not fit.
-* CBAM on each of the four skips; ratio 16, 7x7. Its dense layers have biases; its spatial gate has
-  neither bias nor batch norm. The counts above assume this, and the article of CBAM names no norm
-  either. The norm in its authors' code would add four parameters to each CBAM.
+  parameters, because no reading above would fit the count.
+* CBAM on each of the four skips; ratio 16, 7x7. Its dense layers have biases, as in its authors'
+  code and unlike equation (2) of its article; its spatial gate has neither bias nor batch norm, as
+  in equation (3) and unlike its authors' code, whose norm (`cbam_norm`) has four parameters.
 * "BN and ReLU after each convolution": the ReLU of a block's last convolution follows the sum, as
-  in He et al.; shortcuts and the output have no norm.
+  in He et al.; shortcuts (unless `shortcut_norm`) and the output have no norm.
+* Kernels: 3x3 in the first and the last convolution, 1x1 in the output; the paper gives no size.
 """
 
+import inspect
 from functools import partial
 
 import keras
@@ -59,16 +71,20 @@ from keras_medseg.registry import Card, register
         parity="count",
         compared_in=("dcabes2020",),
         notes="One network per region (WT, TC, ET). The residual block is named but not drawn; it "
-        "is a separable 3x3 convolution beside a 1x1 shortcut, the reading whose count is the "
-        'paper\'s "about 570,000". Chosen where the paper is silent: max pooling, nearest '
-        "neighbor, CBAM's ratio of 16.",
+        "is a separable 3x3 convolution beside a 1x1 shortcut, one of several readings that the "
+        'paper\'s "about 570,000" is compatible with. Chosen where the paper is silent: max '
+        "pooling, nearest neighbor, CBAM's ratio of 16.",
     )
 )
 def residual_attention_unet(
     input_shape: tuple[int | None, int | None, int] = (176, 176, 4),
     classes: int = 1,
     residual_block: str = "separable",
+    shortcut_norm: bool = False,
+    block_bias: bool = True,
     attention: bool = True,
+    cbam_ratio: int = 16,
+    cbam_norm: bool = False,
     filters: int = 32,
     downsampling: str = "max_pool",
     upsampling: str | None = None,
@@ -80,7 +96,13 @@ def residual_attention_unet(
         input_shape: (H, W, C); H and W divisible by 16, or None for any such size.
         classes: sigmoid outputs; the paper trains one network per region.
         residual_block: "bottleneck", "separable", "plain", "separable_pair" or "plain_single".
+        shortcut_norm: whether batch norm follows the 1x1 convolution on the shortcut, which
+            "bottleneck" and "separable" have.
+        block_bias: whether the convolutions of the blocks have biases; only "plain" and
+            "plain_single" always have them.
         attention: whether a CBAM weights each skip.
+        cbam_ratio: channels of a skip over hidden units of its CBAM.
+        cbam_norm: whether batch norm follows the convolution of CBAM's spatial gate.
         filters: channels of the first stage; the paper's 32 grow to 256 at the bottom.
         downsampling: "max_pool", "average_pool" or "strided_conv".
         upsampling: "nearest", "bilinear" or "transposed_conv"; None is the framework's default.
@@ -88,13 +110,15 @@ def residual_attention_unet(
 
     Raises:
         ValueError: H or W not divisible by 16 (the message gives the next valid shape), or an
-            unknown choice.
+            unknown choice, or an option that the residual block does not have.
     """
     require_multiple(input_shape, 16)
     require_choice("residual_block", residual_block, RESIDUAL_BLOCKS)
     framework = frameworks.get(framework)
     upsampling = upsampling or framework.upsampling
-    residual = partial(RESIDUAL_BLOCKS[residual_block], framework=framework)
+    options = _block_options(residual_block, shortcut_norm=shortcut_norm, block_bias=block_bias)
+    residual = partial(RESIDUAL_BLOCKS[residual_block], framework=framework, **options)
+    weighted = partial(cbam, framework=framework, ratio=cbam_ratio, use_batch_norm=cbam_norm)
 
     def encode(x: keras.KerasTensor, width: int, number: int) -> keras.KerasTensor:
         x = down(x, downsampling, framework=framework, name=f"Down{number}")
@@ -103,7 +127,7 @@ def residual_attention_unet(
     def join(x: keras.KerasTensor, skip: keras.KerasTensor, number: int) -> keras.KerasTensor:
         x = up(x, upsampling, framework=framework, name=f"Up{number}")
         if attention:
-            skip = cbam(skip, framework=framework, name=f"CBAM{number}")
+            skip = weighted(skip, name=f"CBAM{number}")
         return layers.Concatenate(name=f"Concat{number}")([x, skip])
 
     image = keras.Input(input_shape, name="Input")
@@ -119,3 +143,19 @@ def residual_attention_unet(
     x = conv_bn_relu(join(x, c, 9), filters, 3, framework=framework, name="Conv2")
     x = output_conv(x, classes, "sigmoid", framework=framework)
     return keras.Model(image, x, name="residual_attention_unet")
+
+
+def _block_options(block: str, *, shortcut_norm: bool, block_bias: bool) -> dict[str, bool]:
+    """Arguments of a residual block for what is not its default."""
+    known = inspect.signature(RESIDUAL_BLOCKS[block]).parameters
+    asked = {
+        "shortcut_norm": ("shortcut_norm", shortcut_norm, False),
+        "block_bias": ("use_bias", block_bias, True),
+    }
+    for option, (argument, value, default) in asked.items():
+        if value != default and argument not in known:
+            raise ValueError(
+                f"{option}: found {value}, expected {default} for the residual block {block!r}, "
+                "which has no such option."
+            )
+    return {argument: value for argument, value, default in asked.values() if value != default}

@@ -43,7 +43,7 @@ ORDER_RULE = (
     "these numbers."
 )
 
-_COSTS = ["parameters", "multiply_adds", "milliseconds"]
+_COSTS = ["sizes", "multiply_adds", "milliseconds"]
 _CASES_LISTED = 20
 
 
@@ -145,7 +145,8 @@ def write_report(
         expected: for every expectation {metric, region, variant, minimum, maximum (None: no limit),
             measured (None: not measured), passed}.
         orders: the paper's orders, from `runs.expectations.judge_orders`.
-        costs: the columns variant, networks, parameters, multiply_adds and seconds_per_input.
+        costs: the columns variant, networks, parameters, largest_network, multiply_adds,
+            seconds_per_input, training_epochs and training_seconds.
         further_scores: rows for the tables with scores that do not belong to single cases.
         figures: in the order of the report.
 
@@ -518,13 +519,25 @@ def _order_view(order: Mapping[str, Any], units: Mapping[str, str]) -> dict[str,
 
 
 def _cost_view(row: Mapping[Any, Any]) -> dict[str, str]:
+    epochs, seconds = row["training_epochs"], row["training_seconds"]
     return {
         "variant": spaced(row["variant"]),
         "networks": str(row["networks"]),
-        "parameters": f"{row['parameters']:,}",
+        "parameters": _parameters(row, total=True),
+        "sizes": _parameters(row, total=False),
         "multiply_adds": f"{row['multiply_adds'] / 1e9:,.2f}",
         "milliseconds": f"{row['seconds_per_input'] * 1e3:,.0f}",
+        "minutes": f"{seconds / 60:,.1f}",
+        "epoch": f"{seconds / epochs:,.1f}" if epochs else "–",
     }
+
+
+def _parameters(row: Mapping[Any, Any], *, total: bool) -> str:
+    """Of one network, or of several such as "3 x 570,265", and = 1,710,795 if `total`."""
+    networks, together, one = row["networks"], row["parameters"], row["largest_network"]
+    if networks == 1 or networks * one != together:
+        return f"{together:,}"
+    return f"{networks} x {one:,}" + (f" = {together:,}" if total else "")
 
 
 def _figure_view(figure: ReportFigure) -> dict[str, str]:

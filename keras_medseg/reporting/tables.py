@@ -223,6 +223,8 @@ def build_table(
         rows = scores
         if metric not in scores and further_scores is not None:
             rows = further_scores.dropna(subset=[metric])
+            if rows.empty:
+                continue
         summary = statistics.summarize(rows, metrics=[metric])
         measured |= _by_key(summary, ["variant", *_COLUMN])
     units, printed = {}, {}

@@ -20,6 +20,8 @@ from keras_medseg.tasks import Task, task_of
 
 _NO_RUN = "Name the folder that a training wrote into."
 _RUN_AGAIN = "Run the experiment again, to its end."
+FURTHER = "further_scores"
+"""Table of scores that do not follow from the label maps."""
 _MAY_CHANGE = ("data_folder", "store", "changes")
 """Facts in run.json that do not identify a run: folders may move, fields may be redundant."""
 
@@ -142,6 +144,17 @@ class RunFolder:
         """
         return read_file(self.scores_file, parse_csv, _RUN_AGAIN)
 
+    def further_scores(self) -> pd.DataFrame:
+        """further_scores.csv: variant, case, group, region and scores; empty if there is none.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        path = self.path / f"{FURTHER}.csv"
+        if not path.exists():
+            return pd.DataFrame(columns=["variant", "case", "group", "region"])
+        return read_file(path, parse_csv, _RUN_AGAIN)
+
     def provenance(self) -> dict[str, Any]:
         """provenance.json.
 
@@ -158,6 +171,14 @@ class RunFolder:
         """
         paths = sorted((self.path / "training").glob("*/log.csv"))
         return {path.parent.name: read_file(path, _numbers, _RUN_AGAIN) for path in paths}
+
+    def log(self, variant: str, targets: tuple[str, ...]) -> pd.DataFrame:
+        """log.csv of one network.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+        return read_file(self.training(variant, targets) / "log.csv", _numbers, _RUN_AGAIN)
 
     def network(
         self, variant: str, targets: tuple[str, ...], *, auxiliary: bool = False

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import pandas as pd
@@ -17,7 +18,7 @@ from keras_medseg.inference import complexity
 from keras_medseg.phantoms.folder import is_phantom
 from keras_medseg.progress import progress_bar
 from keras_medseg.recipe import Images, Recipe, override
-from keras_medseg.runs.run_folder import RunFolder, Variant, trained_as
+from keras_medseg.runs.run_folder import FURTHER, RunFolder, Variant, trained_as
 from keras_medseg.tasks import Task, task_of
 from keras_medseg.training import fit
 
@@ -207,7 +208,8 @@ def train_variant(run: RunFolder, name: str, cohort: Cohort) -> None:
 def score_variant(run: RunFolder, name: str, cohort: Cohort) -> pd.DataFrame:
     """Predict the cases of `cohort.scored`, write the label maps and score them, a row per region.
 
-    Rows are added to `scores.csv` case by case; cases in it are not predicted again.
+    Rows are added to `scores.csv` case by case; cases in it are not predicted again. Scores that do
+    not follow from the label maps go to `further_scores.csv`.
     """
     task = run.variant(name).task
     run.predictions(name).mkdir(parents=True, exist_ok=True)
@@ -220,11 +222,12 @@ def score_variant(run: RunFolder, name: str, cohort: Cohort) -> pd.DataFrame:
     with progress_bar(f"predicting {name}") as progress:
         for number, case_id in enumerate(left, 1):
             case = cohort.store.cases[case_id]
-            predicted = task.predict(networks, case)
-            task.write(run.prediction(name, case_id), predicted, case)
-            rows = task.score(predicted, case)
+            scored = task.predict_and_score(networks, case)
+            task.write(run.prediction(name, case_id), scored.prediction, case)
             named = {"variant": name, "case": case_id, "group": case.group}
-            new = pd.DataFrame([{**named, **row} for row in rows])
+            # Before scores.csv, whose rows say that a case is done.
+            _add_further(run, named, scored.further)
+            new = pd.DataFrame([{**named, **row} for row in scored.rows])
             scores = pd.concat([scores, new], ignore_index=True) if len(scores) else new
             run.write_scores(scores)
             progress(number, len(left), case_id)
@@ -241,9 +244,45 @@ def with_groups(scores: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
     return scores
 
 
+def _add_further(
+    run: RunFolder, named: Mapping[str, str], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Add the further scores of a case, in the place of those that a killed run left.
+
+    Args:
+        run: their run folder.
+        named: variant, case and group.
+        rows: region and scores.
+    """
+    if not rows:
+        return
+    earlier = run.further_scores()
+    if len(earlier):
+        same = (earlier["variant"] == named["variant"]) & (earlier["case"] == named["case"])
+        earlier = earlier[~same]
+    new = pd.DataFrame([{**named, **row} for row in rows])
+    table = pd.concat([earlier, new], ignore_index=True) if len(earlier) else new
+    run.write_table(FURTHER, table)
+
+
 def network_costs(run: RunFolder, names: Sequence[str]) -> pd.DataFrame:
-    """The total costs of the networks of each variant (`complexity.costs`), for `networks.csv`."""
-    rows = [{"variant": name, **complexity.costs(run.networks(name).values())} for name in names]
+    """What the networks of each variant cost, for `networks.csv`.
+
+    Beside `complexity.costs`: training_seconds, which all epochs of all its networks took together,
+    validation included, and training_epochs, their number.
+    """
+    rows = []
+    for name in names:
+        targets = run.variant(name).recipe.model.targets
+        logs = [run.log(name, part) for part in targets]
+        rows.append(
+            {
+                "variant": name,
+                **complexity.costs(run.networks(name).values()),
+                "training_epochs": sum(len(log) for log in logs),
+                "training_seconds": float(sum(log["seconds"].sum() for log in logs)),
+            }
+        )
     table = pd.DataFrame(rows)
     run.write_table("networks", table)
     return table

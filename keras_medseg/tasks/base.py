@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from matplotlib.figure import Figure
@@ -22,6 +22,21 @@ Networks = Mapping[tuple[str, ...], keras.Model]
 
 Targets = tuple[tuple[str, Codes], ...]
 """(name, label codes) of each channel of y; a name may occur twice."""
+
+
+class Scored(NamedTuple):
+    """A prediction with its scores.
+
+    Attributes:
+        prediction: as `Task.predict` returns it.
+        rows: as `Task.score` returns them, so they follow from the prediction.
+        further: rows with the column `region` and scores that do not follow from it, such as those
+            of maps before they were merged.
+    """
+
+    prediction: Any
+    rows: list[dict[str, Any]]
+    further: Sequence[dict[str, Any]] = ()
 
 
 class Task(ABC):
@@ -129,6 +144,11 @@ class Task(ABC):
     @abstractmethod
     def score(self, prediction: Any, case: StoredCase) -> list[dict[str, Any]]:
         """One row of scores for each region that the recipe trains for."""
+
+    def predict_and_score(self, networks: Networks, case: StoredCase) -> "Scored":
+        """Predict a case and score it."""
+        predicted = self.predict(networks, case)
+        return Scored(predicted, self.score(predicted, case))
 
     @abstractmethod
     def overlay(

@@ -1,6 +1,6 @@
 """The task for volumes in slices: 2-D networks see axial slices of a center window."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -8,9 +8,11 @@ import numpy as np
 from keras_medseg.data.batches.slices import SliceBatches
 from keras_medseg.data.store import Store, StoredCase
 from keras_medseg.data.transforms import volumes
-from keras_medseg.inference.outputs import by_region, check_slices
+from keras_medseg.data.transforms.resample import resample_labels
+from keras_medseg.evaluation.metrics import dice
+from keras_medseg.inference.outputs import THRESHOLD, by_region, check_slices
 from keras_medseg.recipe import Slices
-from keras_medseg.tasks.base import Networks, Targets
+from keras_medseg.tasks.base import Networks, Scored, Targets
 from keras_medseg.tasks.volumes import VolumeTask
 
 
@@ -45,9 +47,34 @@ class SliceTask(VolumeTask):
         )
 
     def _predict(self, networks: Networks, case: StoredCase) -> np.ndarray:
+        return self._pasted(self._probabilities(networks, case), case)
+
+    def predict_and_score(self, networks: Networks, case: StoredCase) -> Scored:
+        """Predict a case and score it.
+
+        Where regions are nested, the further rows have `dice_alone`: the Dice of the voxels where
+        the region's own network has a probability above 1/2, before the maps are merged and
+        postprocessed.
+        """
+        probabilities = self._probabilities(networks, case)
+        predicted = self._finished(self._pasted(probabilities, case), case)
+        truth, further = case.own_labels(), []
+        for region, found in probabilities.items() if self.dataset.nesting else ():
+            alone = volumes.paste((found > THRESHOLD).astype(np.uint8), case.full_shape)
+            alone = resample_labels(alone, case.source_shape)
+            true = np.isin(truth, list(self.dataset.regions[region]))
+            further.append({"region": region, "dice_alone": dice(alone.astype(bool), true)})
+        return Scored(predicted, self.score(predicted, case), further)
+
+    def _probabilities(self, networks: Networks, case: StoredCase) -> dict[str, np.ndarray]:
+        """Region -> (x, y, z) map of the window."""
         probabilities: dict[str, np.ndarray] = {}
         for regions, network in networks.items():
             probabilities |= by_region(regions, self.predict_window(network, case))
+        return probabilities
+
+    def _pasted(self, probabilities: Mapping[str, np.ndarray], case: StoredCase) -> np.ndarray:
+        """One label map on the full grid."""
         return volumes.paste(self._merge(probabilities), case.full_shape)
 
     def predict_window(self, network: keras.Model, case: StoredCase) -> np.ndarray:

@@ -69,7 +69,10 @@ class VolumeTask(Task):
 
         It has the grid of the case's own files, also if the store has resampled them.
         """
-        labels = self._predict(networks, case)
+        return self._finished(self._predict(networks, case), case)
+
+    def _finished(self, labels: np.ndarray, case: StoredCase) -> np.ndarray:
+        """The label map after postprocessing, on the grid of the case's own files."""
         labels = drop_small_components(labels, self.recipe.predict.smallest_component)
         return resample_labels(labels, case.source_shape)
 

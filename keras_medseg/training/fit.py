@@ -21,6 +21,7 @@ from keras_medseg.data.batches.feeding import py_dataset, tf_dataset
 from keras_medseg.errors import DataError, require_choice
 from keras_medseg.files import write_atomic
 from keras_medseg.optimizers import OPTIMIZERS
+from keras_medseg.progress import StatusLine
 from keras_medseg.training import checkpoint
 from keras_medseg.training.callbacks import (
     Checkpoint,
@@ -82,6 +83,7 @@ def fit(
     if arrays:
         _restore(model, arrays)
     if len(log) < chosen.train.epochs:
+        _teach_loss(model.loss, training)
         saving = Checkpoint(folder, identity, log, best=chosen.train.keep == "best")
         progress = Progress("+".join(targets), chosen.train.epochs)
         _fit_epochs(model, chosen.train, training, validation, saving, progress)
@@ -171,8 +173,10 @@ def compile_network(
         if train.precision == "mixed_float16":
             # Keras would add it by the policy of the model; that of AugmentedModel is float32.
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        accuracy = MainAccuracy(len(targets), activation)
-        model.compile(optimizer=optimizer, loss=loss, metrics=[accuracy])
+        metrics: list[keras.metrics.Metric] = [MainAccuracy(len(targets), activation)]
+        if "dice" in train.schedule_options.get("monitor", ""):
+            metrics.append(MainDice(len(targets), activation))
+        model.compile(optimizer=optimizer, loss=loss, metrics=metrics)
         # Before the first step: TensorFlow traces a step that creates variables twice.
         model.optimizer.build(model.trainable_variables)
     return network, model
@@ -208,8 +212,9 @@ def check_loss(chosen: recipe.Recipe, network: keras.Model, model: keras.Model) 
     outputs = sum(output.shape[-1] for output in network.outputs)
     targets = network.outputs[0].shape[-1] + len(chosen.model.auxiliary)
     y_true, y_pred = (np.zeros((1, *size, channels), np.float32) for channels in (targets, outputs))
+    loss = model.loss.trial() if hasattr(model.loss, "trial") else model.loss
     try:
-        model.loss(y_true, y_pred)
+        loss(y_true, y_pred)
     except Exception as error:  # each backend raises its own errors for shapes that do not fit
         raise ValueError(f"train.loss {chosen.train.loss}: {error}") from error
 
@@ -243,6 +248,62 @@ class MainAccuracy(keras.metrics.BinaryAccuracy):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "channels": self.channels, "activation": self.activation}
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class MainDice(keras.metrics.Metric):
+    """Dice of the first `channels` channels where probabilities are above 1/2.
+
+    2 |P and T| / (|P| + |T|), counted over all pixels of an epoch together; 1 if there are none.
+    Scores are means over cases instead (`evaluation.metrics.dice`). The arguments are those of
+    `MainAccuracy`.
+    """
+
+    def __init__(
+        self, channels: int, activation: str = "linear", name: str = "dice", **options: Any
+    ) -> None:
+        super().__init__(name=name, **options)
+        self.channels = channels
+        self.activation = activation
+        self.common, self.both = (
+            self.add_weight(name=part, shape=(), initializer="zeros") for part in ("common", "both")
+        )
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        main = (..., slice(0, self.channels))
+        truth = keras.ops.cast(y_true[main], "float32")
+        probabilities = keras.activations.get(self.activation)(y_pred[main])
+        found = keras.ops.cast(keras.ops.cast(probabilities, "float32") > 0.5, "float32")
+        self.common.assign_add(keras.ops.sum(truth * found))
+        self.both.assign_add(keras.ops.sum(truth + found))
+
+    def result(self) -> Any:
+        none = self.both == 0
+        return keras.ops.where(none, 1.0, 2 * self.common / keras.ops.where(none, 1.0, self.both))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "channels": self.channels, "activation": self.activation}
+
+
+def _teach_loss(loss: keras.losses.Loss, training: CaseBatches) -> None:
+    """Let a loss learn from the label maps of the training cases, if it is one that learns."""
+    if not isinstance(loss, losses.CrossEntropyAndLearnedEdge):
+        return
+    dice = loss.learn(_label_maps(training, epochs=loss.options["steps"]))
+    text = f"  edge network: learned from label maps, Dice of their edges {dice:.4f}"
+    StatusLine().show(text, last=True)
+
+
+def _label_maps(training: CaseBatches, epochs: int) -> Iterator[np.ndarray]:
+    """The labels of one epoch after the other, until one has no object at all."""
+    for epoch in range(epochs):
+        objects = False
+        for step in range(training.steps_per_epoch):
+            labels = training.batch(epoch, step)[1]
+            objects = objects or bool(labels.any())
+            yield labels
+        if not objects:
+            return
 
 
 @contextmanager

@@ -57,6 +57,9 @@ def check_schedule(train: Train) -> None:
                 f"train.schedule_options: found {train.schedule_options}, expected {option!r} "
                 f"among them for the schedule {train.schedule!r}."
             )
+    if "monitor" in train.schedule_options:
+        monitor = train.schedule_options["monitor"]
+        require_choice("train.schedule_options.monitor", monitor, MONITORS)
 
 
 class ResumedPlateau(keras.callbacks.ReduceLROnPlateau):
@@ -106,7 +109,7 @@ def _constant(train: Train, log: Log) -> list[keras.callbacks.Callback]:
 
 
 def _plateau(train: Train, log: Log) -> list[keras.callbacks.Callback]:
-    mode = "max" if "accuracy" in train.schedule_options["monitor"] else "min"
+    mode = "min" if train.schedule_options["monitor"].endswith("loss") else "max"
     return [ResumedPlateau(log, train.learning_rate, **{"mode": mode, **train.schedule_options})]
 
 
@@ -117,6 +120,9 @@ def _by_epoch(
 
 
 _PLATEAU = ("factor", "patience", "min_delta", "cooldown", "min_lr", "mode")
+
+MONITORS = tuple(side + name for side in ("val_", "") for name in ("loss", "accuracy", "dice"))
+"""Quantities of log.csv that a rule may watch: pixel accuracy, and Dice over all pixels."""
 
 SCHEDULES: dict[str, Schedule] = {
     "constant": Schedule(_constant),

@@ -1,4 +1,6 @@
-"""Table I of dcabes2020 and the parameter counts that decide between its readings."""
+"""Table I of dcabes2020 and the parameter counts of its readings."""
+
+import itertools
 
 import keras
 import numpy as np
@@ -26,6 +28,87 @@ def model():
 )
 def test_parameters_of_every_reading(block, parameters):
     assert registry.build(NAME, residual_block=block).count_params() == parameters
+
+
+# Channels of the eight blocks: 32 + 64 + 128 + 256 + 256 + 256 + 128 + 64.
+WIDTHS = 1184
+# A norm has four numbers a channel.
+SHORTCUT_NORM = {"separable": 4 * WIDTHS, "bottleneck": 4 * WIDTHS}
+# One bias a channel in the shortcut and one in each (last) convolution; the bottleneck has two more
+# of a quarter width each, the pair has two convolutions and no shortcut.
+BIASES = {"separable": 2 * WIDTHS, "separable_pair": 2 * WIDTHS, "bottleneck": 5 * WIDTHS // 2}
+
+
+def _cbam_mlps(ratio):
+    """Skips of 32, 32, 64 and 128 channels: 2 C h weights, h + C biases."""
+    hidden = {channels: channels // ratio for channels in (32, 64, 128)}
+    return sum(2 * c * hidden[c] + hidden[c] + c for c in (32, 32, 64, 128))
+
+
+@pytest.mark.parametrize(
+    ("block", "options", "difference"),
+    [
+        ("separable", {"shortcut_norm": True}, SHORTCUT_NORM["separable"]),
+        ("bottleneck", {"shortcut_norm": True}, SHORTCUT_NORM["bottleneck"]),
+        ("separable", {"block_bias": False}, -BIASES["separable"]),
+        ("separable_pair", {"block_bias": False}, -BIASES["separable_pair"]),
+        ("bottleneck", {"block_bias": False}, -BIASES["bottleneck"]),
+        ("separable", {"cbam_ratio": 8}, _cbam_mlps(8) - _cbam_mlps(16)),
+        ("separable", {"cbam_ratio": 4}, _cbam_mlps(4) - _cbam_mlps(16)),
+        ("separable", {"cbam_norm": True}, 4 * 4),
+    ],
+)
+def test_parameters_of_every_option(block, options, difference):
+    build = {"residual_block": block, "input_shape": (16, 16, 4)}
+    without = registry.build(NAME, **build).count_params()
+    assert registry.build(NAME, **build, **options).count_params() - without == difference
+
+
+def test_the_count_is_compatible_with_many_readings_and_decides_none():
+    """All combinations of a lean block, a norm on its shortcut, biases, and CBAM's ratio."""
+    blocks = {"separable": 570_265, "separable_pair": 565_177, "bottleneck": 560_393}
+    counts = {}
+    for block, norm, bias, ratio in itertools.product(blocks, (0, 1), (0, 1), (16, 8, 4)):
+        if norm and block not in SHORTCUT_NORM:
+            continue
+        count = blocks[block] + norm * SHORTCUT_NORM.get(block, 0)
+        count += _cbam_mlps(ratio) - _cbam_mlps(16) - (not bias) * BIASES[block]
+        counts[block, norm, bias, ratio] = count
+    assert len(counts) == 30
+    assert (min(counts.values()), max(counts.values())) == (557_433, 583_497)
+    assert sum(abs(count - 570_000) <= 0.02 * 570_000 for count in counts.values()) == 28
+    rounded = {reading for reading, count in counts.items() if round(count, -4) == 570_000}
+    assert len(rounded) == 17
+    assert {reading[0] for reading in rounded} == {*blocks}
+    assert counts["bottleneck", 1, 1, 16] == 565_129  # He's own, as Keras' ResNet50 has it
+    assert counts["bottleneck", 1, 1, 8] == 567_961
+    assert counts["bottleneck", 0, 1, 4] == 568_889
+    assert counts["separable", 1, 1, 16] == 575_001
+    assert counts["bottleneck", 1, 0, 16] == 562_169
+
+
+@pytest.mark.parametrize(
+    ("block", "option"),
+    [
+        ("separable_pair", {"shortcut_norm": True}),
+        ("plain", {"shortcut_norm": True}),
+        ("plain_single", {"block_bias": False}),
+    ],
+)
+def test_an_option_that_the_block_lacks_is_refused(block, option):
+    with pytest.raises(ValueError, match=f"{next(iter(option))}: found .*{block}"):
+        registry.build(NAME, input_shape=(16, 16, 4), filters=4, residual_block=block, **option)
+
+
+def test_a_norm_on_the_shortcut_follows_its_convolution_and_no_relu_follows_it():
+    for block in ("bottleneck", "separable"):
+        network = registry.build(
+            NAME, input_shape=(16, 16, 4), filters=4, residual_block=block, shortcut_norm=True
+        )
+        for number in range(1, 9):
+            norm = network.get_layer(f"ResBlock{number}_shortcut_bn")
+            assert norm.input is network.get_layer(f"ResBlock{number}_shortcut").output
+            assert network.get_layer(f"ResBlock{number}_add").input[1] is norm.output
 
 
 @pytest.mark.parametrize(
@@ -70,6 +153,27 @@ def test_cbam_weights_the_skips_and_not_the_way_down(model):
         assert skip is spatial.output
 
 
+def test_cbam_has_biases_in_its_dense_layers_and_no_norm(model):
+    """Its convolution has no bias either; the norms of the options follow it."""
+    normed = registry.build(NAME, input_shape=(16, 16, 4), filters=16, cbam_norm=True)
+    for number, channels in ((9, 32), (8, 32), (7, 64), (6, 128)):
+        own = [layer for layer in model.layers if layer.name.startswith(f"CBAM{number}_")]
+        weighted = {layer.name.removeprefix(f"CBAM{number}_"): layer for layer in own}
+        assert {name for name, layer in weighted.items() if layer.weights} == {
+            *("channel_reduce", "channel_expand", "spatial_conv")
+        }
+        assert weighted["channel_reduce"].bias.shape == (channels // 16,)
+        assert weighted["channel_expand"].bias.shape == (channels,)
+        assert weighted["channel_reduce"].activation is keras.activations.relu
+        convolution = weighted["spatial_conv"]
+        assert convolution.bias is None
+        assert convolution.kernel.shape == (7, 7, 2, 1)
+        assert weighted["spatial_sigmoid"].input is convolution.output
+        norm = normed.get_layer(f"CBAM{number}_spatial_bn")
+        assert norm.input is normed.get_layer(f"CBAM{number}_spatial_conv").output
+        assert normed.get_layer(f"CBAM{number}_spatial_sigmoid").input is norm.output
+
+
 def test_norm_and_relu_follow_the_convolutions(model):
     """All that has weights, in their order, but CBAM; the shortcuts are the exception."""
     for name in ("Conv1", "Conv2"):
@@ -86,6 +190,13 @@ def test_norm_and_relu_follow_the_convolutions(model):
         assert total.input[1] is shortcut.output
         assert model.get_layer(f"{block}_relu").input is total.output
     assert model.get_layer("Output").input is model.get_layer("Conv2_relu").output
+
+
+def test_kernels(model):
+    sizes = {"Conv1": (3, 3), "Conv2": (3, 3), "Output": (1, 1)}
+    for number in range(1, 9):
+        sizes |= {f"ResBlock{number}_conv1": (3, 3), f"ResBlock{number}_shortcut": (1, 1)}
+    assert {name: model.get_layer(name).kernel_size for name in sizes} == sizes
 
 
 def test_the_output_is_a_sigmoid_of_one_channel(model):
@@ -176,6 +287,8 @@ def test_open_size_gives_the_same_as_a_fixed_one():
         {"classes": 3},
         {"framework": "pytorch", "downsampling": "strided_conv"},
         {"residual_block": "separable_pair"},
+        {"residual_block": "bottleneck", "shortcut_norm": True, "block_bias": False},
+        {"cbam_ratio": 8, "cbam_norm": True},
     ],
 )
 def test_options_build_and_reload(option, tmp_path):

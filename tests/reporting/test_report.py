@@ -35,13 +35,41 @@ def declared(tables, published, **options) -> Declaration:
     return Declaration(reference=PAPER, tables=tables, published=published, **options)
 
 
+COST = {
+    "variant": "edge",
+    "networks": 1,
+    "parameters": 1_234_567,
+    "largest_network": 1_234_567,
+    "multiply_adds": 2_500_000_000,
+    "seconds_per_input": 0.0314,
+    "training_epochs": 40,
+    "training_seconds": 1230.0,
+}
+
+
+def test_costs_of_several_networks_name_one_and_all_and_the_time_of_training(tmp_path):
+    """1230 s are 20.5 minutes, and 30.75 s for each of 40 epochs."""
+    several = {"networks": 3, "parameters": 1_710_795, "largest_network": 570_265}
+    costs = pd.DataFrame([COST | several])
+    page = write_report(tmp_path, run_data(), Declaration(), costs=costs)
+    line = "| edge | 3 | 3 x 570,265 = 1,710,795 | 2.50 | 31 | 20.5 | 30.8 |"
+    assert line in (tmp_path / "table.md").read_text().splitlines()
+    assert "edge 3 3 x 570,265 = 1,710,795 2.50 31 20.5 30.8" in Page(page.read_text()).text
+    run, _ = whole_report(tmp_path / "paper", costs=costs)
+    [ours] = [
+        text for text in (run / "table.md").read_text().splitlines() if "| Ours, with |" in text
+    ]
+    assert ours.endswith("| 3 x 570,265 | 2.50 | 31 |")
+    write_report(tmp_path, run_data(), Declaration(), costs=costs.assign(largest_network=600_000))
+    assert "| edge | 3 | 1,710,795 |" in (tmp_path / "table.md").read_text()
+
+
 def test_costs_stand_beside_the_scores_of_their_variant(tmp_path):
     def row(of, start):
         line = next(line for line in of.splitlines() if line.startswith(start))
         return [cell.strip() for cell in line.split("|")][-4:-1]
 
-    cost = {"networks": 1, "parameters": 1234567, "multiply_adds": 2_500_000_000}
-    costs = pd.DataFrame([{"variant": "edge", **cost, "seconds_per_input": 0.0314}])
+    costs = pd.DataFrame([COST])
     run, page = whole_report(tmp_path / "with", costs=costs)
     table = (run / "table.md").read_text()
     assert row(table, "| |") == ["parameters", "multiply-adds (10^9)", "ms per input"]
@@ -318,8 +346,7 @@ def test_a_report_without_a_paper_may_have_notes_tables_and_paired_tests(tmp_pat
 
 
 def test_costs_of_own_data_have_a_table_of_their_own(tmp_path):
-    cost = {"networks": 1, "parameters": 1234567, "multiply_adds": 2_500_000_000}
-    costs = pd.DataFrame([{"variant": "edge", **cost, "seconds_per_input": 0.0314}])
+    costs = pd.DataFrame([COST])
     page = write_report(tmp_path, run_data(), Declaration(), costs=costs)
     assert Page(page.read_text()).text.count("1,234,567") == 1
     assert (tmp_path / "table.md").read_text().count("1,234,567") == 1

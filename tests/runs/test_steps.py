@@ -29,6 +29,7 @@ from ..recipes import small_recipe
 TARGETS = {"model.targets": (("WT", "TC"), ("ET",))}
 RECIPE = small_recipe(TARGETS)
 SHAPE = (60, 60, 39)
+NAMES = ["variant", "case", "group", "region"]
 
 
 def begin(path, cohort, recipes, base=RECIPE):
@@ -124,6 +125,33 @@ def test_run_folders_of_earlier_versions_without_groups_and_test_side_are_read(f
     pd.testing.assert_frame_equal(table, pd.read_csv(run.path / "table.csv"))
     again = steps.score_variant(RunFolder(earlier), "main", cohort)
     pd.testing.assert_frame_equal(again, scores, check_exact=True)
+
+
+def test_what_the_networks_cost_names_their_training(finished):
+    run, _, _ = finished
+    costs = pd.read_csv(run.path / "networks.csv")
+    logs = [pd.read_csv(path) for path in (run.path / "training").glob("*/log.csv")]
+    assert costs["networks"].tolist() == [2]
+    assert costs["training_epochs"].tolist() == [2]
+    assert costs["training_seconds"].tolist() == pytest.approx(
+        [sum(x["seconds"].sum() for x in logs)]
+    )
+    sizes = [network.count_params() for network in run.networks("main").values()]
+    assert costs["largest_network"].tolist() == [max(sizes)] != [min(sizes)]
+    assert costs["parameters"].tolist() == [sum(sizes)]
+
+
+def test_each_networks_own_map_has_its_scores_once(finished):
+    """Also where a killed run wrote them, but not yet those of the label map."""
+    run, _, scores = finished
+    further = run.further_scores()
+    assert further[NAMES].equals(scores[NAMES])
+    whole = (scores["region"] == "WT").to_numpy()
+    # The largest region loses nothing when the maps are merged.
+    assert (further["dice_alone"][whole] == scores["dice"][whole]).all()
+    named = further.iloc[0][["variant", "case", "group"]].to_dict()
+    steps._add_further(run, named, further[["region", "dice_alone"]].to_dict("records"))
+    pd.testing.assert_frame_equal(run.further_scores(), further, check_exact=True)
 
 
 def test_label_maps_overlay_the_input(finished, folder):

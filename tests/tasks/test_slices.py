@@ -152,6 +152,40 @@ def test_one_network_of_several_regions_equals_one_network_each(tmp_path):
         task().predict({("WT",): FirstChannel(outputs=2)}, case)
 
 
+def test_the_map_of_each_network_is_scored_alone_beside_the_merged_one(tmp_path):
+    """The window has 6 x 4 x 4 = 96 voxels; all of its first half are core, and nothing is edema.
+    WT finds the first half, TC everything: merged, TC is the half and its Dice 1; alone it has 48
+    voxels in common with 48 true and 96 found ones."""
+    image = np.zeros((*FULL_SHAPE, 2), np.int16)
+    image[3:6, 3:7, 2:6, 0] = 1
+    labels = np.zeros(FULL_SHAPE, np.uint8)
+    labels[3:6, 3:7, 2:6] = NECROTIC
+    arrays = CaseArrays(image, labels, AFFINES["LPS"], ("L", "P", "S"))
+    case = store.StoredCase.from_arrays(Case("case", "BraTS2021", (), None, "case"), arrays)
+    chosen = task_of(
+        small_recipe(
+            {
+                "data.normalization": "none",
+                "data.window": WINDOW,
+                "data.modalities": MODALITIES[:2],
+                "model.targets": (("WT",), ("TC",)),
+            }
+        )
+    )
+    networks = {("WT",): FirstChannel(), ("TC",): Constant(0.75)}
+    scored = chosen.predict_and_score(networks, case)
+    np.testing.assert_array_equal(scored.prediction, labels)
+    assert [(row["region"], row["dice"]) for row in scored.rows] == [("WT", 1.0), ("TC", 1.0)]
+    assert all("dice_alone" not in row for row in scored.rows)
+    assert list(scored.further) == [
+        {"region": "WT", "dice_alone": 1.0},
+        {"region": "TC", "dice_alone": pytest.approx(2 * 48 / (48 + 96))},
+    ]
+    # A probability of 1/2 is not above it.
+    half = chosen.predict_and_score({**networks, ("TC",): Constant(0.5)}, case)
+    assert half.further[1]["dice_alone"] == 0
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [

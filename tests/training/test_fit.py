@@ -303,6 +303,37 @@ def test_a_network_without_probabilities_is_refused(monkeypatch):
         fit.compile_network(small_recipe(one), ("WT",), channels=2)
 
 
+def test_the_dice_of_an_epoch_is_pooled_over_its_pixels_and_main_channels():
+    """Two batches: 1 of 2 and 2 objects' pixels found, then 3 of 3 and 4: 2 (1 + 3) / (4 + 7)."""
+    dice = fit.MainDice(1)
+    assert float(dice.result()) == 1.0
+    first = np.array([[1, 1, 0, 0]]), np.array([[0.9, 0.5, 0.6, 0.2]])  # 0.5 is not above 1/2
+    second = np.array([[1, 1, 1, 0]]), np.array([[0.9, 0.9, 0.9, 0.9]])
+    for truth, found in (first, second):
+        maps = [np.stack([x, 1 - x], axis=-1)[..., None, :] for x in (truth, found)]
+        dice.update_state(*map(np.float32, maps))
+    assert float(dice.result()) == pytest.approx(8 / 11)
+    of_logits = fit.MainDice(1, "sigmoid")
+    of_logits.update_state(np.ones((1, 1, 4, 1)), np.array([-0.3, 0.3, 0.7, 0]).reshape(1, 1, 4, 1))
+    assert float(of_logits.result()) == pytest.approx(2 * 2 / (4 + 2))
+    again = fit.MainDice.from_config(of_logits.get_config())
+    assert (again.channels, again.activation) == (1, "sigmoid")
+
+
+@pytest.mark.slow
+def test_resume_is_exact_with_a_learned_edge_network_and_a_rule_on_the_dice(tmp_path):
+    rule = "{'monitor': 'val_dice', 'factor': 0.5, 'patience': 1, 'min_delta': 0.5}"
+    fields = (
+        "train.loss=cross_entropy_and_learned_edge",
+        "train.loss_options={'steps': 3}",
+        f"train.schedule_options={rule}",
+    )
+    assert_resume_is_exact(tmp_path, *(part for field in fields for part in ("--set", field)))
+    log = outcome(tmp_path / "whole")[1]
+    np.testing.assert_allclose(log["learning_rate"], [0.01, 0.01, 0.005, 0.0025], rtol=1e-6)
+    assert log["val_dice"].between(0, 1).all()
+
+
 def test_an_interrupt_that_is_heard_after_the_last_step_is_not_lost():
     with pytest.raises(KeyboardInterrupt), callbacks.interrupted_between_steps():
         signal.raise_signal(signal.SIGINT)

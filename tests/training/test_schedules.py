@@ -46,19 +46,36 @@ def test_the_rule_of_steps_by_hand():
         ("val_accuracy", (0.7, 0.8, 0.8), 0.01 * 0.1),
         ("val_loss", (0.8, 0.7, 0.6), 0.01),
         ("val_loss", (0.5, 0.6, 0.7), 0.01 * 0.1 * 0.1),
+        # Up, then down: the other direction would give 0.1^3 of it, and 0.1 of it.
+        ("val_dice", (0.5, 0.7, 0.6, 0.7), 0.01 * 0.1 * 0.1),
+        ("val_dice", (0.7, 0.5, 0.6), 0.01 * 0.1 * 0.1),
+        ("val_accuracy", (0.5, 0.7, 0.6, 0.7), 0.01 * 0.1 * 0.1),
     ],
 )
 def test_a_plateau_of_the_accuracy_is_one_that_does_not_rise(monitor, values, expected):
     options = {"monitor": monitor, "factor": 0.1, "patience": 1, "min_delta": 0.05}
     chosen = train("plateau", options)
-    other = "val_loss" if monitor == "val_accuracy" else "val_accuracy"
-    log = [{monitor: value, other: 0.5} for value in values]
+    others = {"val_loss": 0.5, "val_accuracy": 0.5, "val_dice": 0.5}
+    log = [{**others, monitor: value} for value in values]
+    assert rate_after(chosen, log) == pytest.approx(expected)
+
+
+def rate_after(chosen, log):
+    """The learning rate after the epochs of a log."""
     [callback] = schedules.schedule_callbacks(chosen, log)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(chosen.learning_rate))
     callback.set_model(model)
     callback.on_train_begin()
-    assert float(model.optimizer.learning_rate) == pytest.approx(expected)
+    return float(model.optimizer.learning_rate)
+
+
+@pytest.mark.parametrize(("patience", "reductions"), [(10, 1), (9, 2), (5, 3), (2, 9)])
+def test_in_twenty_epochs_only_a_patience_below_ten_acts_again(patience, reductions):
+    """A quantity stands still: the rate falls after epochs 1 + patience, 1 + 2 patience, ..."""
+    options = {"monitor": "val_dice", "factor": 0.5, "patience": patience}
+    found = rate_after(train("plateau", options, epochs=20), [{"val_dice": 0.5}] * 20)
+    assert found == pytest.approx(0.01 * 0.5**reductions)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +84,7 @@ def test_a_plateau_of_the_accuracy_is_one_that_does_not_rise(monitor, values, ex
         ("plateu", {}, "train.schedule: found 'plateu'.*mean 'plateau'"),
         ("plateau", {}, "expected 'monitor' among them for the schedule 'plateau'"),
         ("plateau", {"monitor": "loss", "power": 1}, "options of plateau: found 'power'"),
+        ("plateau", {"monitor": "val_dise"}, "monitor: found 'val_dise'.*mean 'val_dice'"),
         ("steps", {}, "expected 'after'"),
     ],
 )

@@ -516,7 +516,10 @@ def _case(found: _Found) -> Case:
     """The case with the files that are there."""
     images = tuple(found.files[role][0] for role in found.layout.images if role in found.files)
     labels = found.files.get(_SEG, [None])[0]
-    return Case(found.id, found.layout.dataset, images, labels, _group(found))
+    # The releases until 2019 have a folder for each grade.
+    above = [folder.name.upper() for folder in (found.folder, *found.folder.parents)[:4]]
+    grade = next((name for name in above if name in patients.GRADES), "")
+    return Case(found.id, found.layout.dataset, images, labels, _group(found), grade)
 
 
 def _group(found: _Found) -> str:
@@ -529,7 +532,7 @@ def _group(found: _Found) -> str:
 
 
 def _by_patient(folder: Path, cases: Sequence[Case]) -> list[Case]:
-    """The cases, in one group where the organizers' tables show that they are one patient."""
+    """The cases, with what the organizers' tables say of their patients and grades."""
     return patients.by_patient(cases, patients.tables(folder, MAX_DEPTH), _patient)
 
 

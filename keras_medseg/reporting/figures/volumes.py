@@ -106,6 +106,36 @@ def volume_overlay(
 
 
 @styled
+def annotation_panels(
+    background: np.ndarray,
+    panels: Mapping[str, Mapping[str, tuple[str, np.ndarray]]],
+    *,
+    spacing_mm: Sequence[float] = _CUBES,
+) -> Figure:
+    """Draw parts of an annotation side by side on one slice, each part in its color.
+
+    Args:
+        background: (X, Y) slice of one channel.
+        panels: title -> {name of a part: (color, its mask (X, Y))}, the last one on top; one or
+            more panels, and a part may be in several.
+        spacing_mm: size of a voxel along x and y.
+    """
+    box = _bounding_box(background != 0, margin=4)
+    figure, axes = _panels(1, len(panels), box, spacing_mm, extra=0.7)
+    for panel, (title, parts) in zip(axes[0], panels.items()):
+        _show(panel, background, box, spacing_mm, cmap="gray", vmax=_bright(background))
+        for color, mask in parts.values():
+            _paint_labels(panel, mask.astype(np.uint8), {1: color}, box, spacing_mm)
+        panel.set_title(title)
+        _orientation_marks(panel)
+    _scale_bar(axes[0, 0], length_mm=50)
+    colors = {name: color for parts in panels.values() for name, (color, _) in parts.items()}
+    entries = [Patch(facecolor=c, ec="black", lw=0.4, label=name) for name, c in colors.items()]
+    figure.legend(handles=entries, loc="outside lower center", ncols=len(entries), fontsize=8)
+    return figure
+
+
+@styled
 def edge_maps(
     background: np.ndarray,
     truth: np.ndarray,

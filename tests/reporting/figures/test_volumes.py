@@ -123,6 +123,21 @@ def test_edge_maps_share_one_scale():
     assert limits == [(0, 4.0)] * 3
 
 
+def test_parts_of_an_annotation_have_their_color_in_every_panel():
+    image, labels = case_arrays()
+    truth = labels[:, :, 3] > 0
+    parts = {"tumor": ("#ff0000", truth), "nothing": ("#00ff00", ~truth & truth)}
+    figure = volumes.annotation_panels(image[:, :, 3], {"A": {}, "B": parts, "C": parts})
+    drawn = {panel.get_title(): panel.images[1:] for panel in figure.axes}
+    assert {title: len(painted) for title, painted in drawn.items()} == {"A": 0, "B": 2, "C": 2}
+    tumor, nothing = (shown.get_array() for shown in drawn["B"])
+    assert set(map(tuple, tumor[tumor[..., 3] > 0])) == {(1.0, 0.0, 0.0, 0.7)}
+    assert (tumor[..., 3] > 0).sum() == truth.sum()
+    assert not nothing.any()
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["tumor", "nothing"]
+
+
 def test_edge_maps_of_empty_masks():
     nothing = np.zeros((16, 16))
     figure = volumes.edge_maps(nothing, nothing, nothing, {"with edge": (nothing, nothing)})
