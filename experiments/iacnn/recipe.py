@@ -169,8 +169,8 @@ NOTE_SA = (
     'to 0. The row "SA as printed" is the equation.'
 )
 NOTE_SWIN = (
-    "Swin-UNet starts from random weights here. Its authors start from ImageNet; what the paper did "
-    "is not said, so this row is no measure of the published one."
+    "Swin-UNet starts from random weights here. Its authors start from ImageNet; what the paper "
+    "did is not said, so this row is no measure of the published one."
 )
 NOTES_CVC = (
     "The paper does not publish its split. Here whole video sequences (the original has 29) are "
