@@ -39,6 +39,7 @@ modules. The drawings are lost. The following points are open; we chose:
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import keras
 from keras import layers, ops
@@ -201,11 +202,9 @@ def integrated_attention_cnn(
         input_shape: (H, W, C); H and W divisible by 32. None, for any such size, goes with the
             spatial readings "channels" and "rows", not with the default.
         classes: output channels.
-        sfa_place: SFA at the "bottom" of the encoder, on all its "stages", on the second "skip",
-            or "none".
+        sfa_place: SFA at the "bottom", on all "stages", on the second "skip", or "none".
         attention_place: SA and CA on the three deeper "skips"; "split" for CA after the
-            concatenation, "joined" for both there; "sa" or "ca" for one of them on the skips; or
-            "none".
+            concatenation, "joined" for both there; "sa" or "ca" for one on the skips; "none".
         spatial_reading: of SA's x x^T: "positions", "channels", "rows", or "by_stage".
         spatial_scale: of SA's alpha x: "none" as printed, or "mean" over the summed terms.
         ratio: of the channels to the hidden units of CA.
@@ -224,13 +223,13 @@ def integrated_attention_cnn(
     require_choice("spatial_scale", spatial_scale, SCALES)
     framework = frameworks.get(framework)
 
+    spatial = partial(_spatial_attention_of, reading=spatial_reading, scale=spatial_scale)
+    channel = partial(channel_attention, ratio=ratio, framework=framework)
+
     def attend(x: keras.KerasTensor, place: str, stage: int) -> keras.KerasTensor:
         places = ATTENTION_PLACES[attention_place] if stage in ATTENDED else {}
-        if places.get("SA") == place:
-            reading = BY_STAGE[stage] if spatial_reading == "by_stage" else spatial_reading
-            x = spatial_attention(x, reading=reading, scale=spatial_scale, name=f"SA{stage}")
-        if places.get("CA") == place:
-            x = channel_attention(x, ratio=ratio, framework=framework, name=f"CA{stage}")
+        x = spatial(x, stage) if places.get("SA") == place else x
+        x = channel(x, name=f"CA{stage}") if places.get("CA") == place else x
         if (sfa_place, place, stage) == ("skip", "skip", SFA_SKIP):
             x = scale_features(x, framework=framework, name="SFA")
         return x
@@ -245,6 +244,13 @@ def integrated_attention_cnn(
         x = double_conv(x, skip.shape[-1], framework=framework, name=f"Decode{stage}")
     x = output_conv(x, classes, activation, framework=framework)
     return keras.Model(image, x, name="integrated_attention_cnn")
+
+
+def _spatial_attention_of(
+    x: keras.KerasTensor, stage: int, *, reading: str, scale: str
+) -> keras.KerasTensor:
+    reading = BY_STAGE[stage] if reading == "by_stage" else reading
+    return spatial_attention(x, reading=reading, scale=scale, name=f"SA{stage}")
 
 
 def _encoder(
