@@ -29,7 +29,7 @@ modules. The drawings are lost. The following points are open; we chose:
   alpha is at least 1/2 and soon 1, and the same sum over all pixels is added to every pixel (256
   times the mean of a map of 16x16). The batch norm after the concatenation divides by that sum, and
   what comes up from below is divided with it, once per attended stage. At initialization, 256x256
-  pixels, the gradients of SFA and of the deepest decoder stage are four to five orders below the
+  pixels, the gradients of SFA and of the deconvolution above it are four to five orders below the
   1e-5 w of the paper's L2 term; Adam then moves these weights towards 0 at the full learning rate,
   whatever the images show. So as printed the network cannot use its lowest level under the printed
   optimizer. experiments/iacnn/results/arms has the runs.
