@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from experiments.csam_knee import memorize
 from experiments.csam_knee.recipe import EXPERIMENT, RECIPE, WITH_NORM
 from experiments.gradients import gradients_at_start
 from keras_medseg import recipe, registry
@@ -160,6 +161,21 @@ def test_a_sure_and_wrong_pixel_has_the_gradient_of_pytorch(monkeypatch, logit):
     found = model.train_on_batch(x, y, return_dict=True)["loss"]
     assert found == pytest.approx(100)
     assert model.get_weights()[1] == pytest.approx(logit - np.sign(logit), abs=1e-4)
+
+
+def test_memorize_ends_when_its_images_are_learned(monkeypatch):
+    """Two images that are their own masks, which one weight can learn; a row every 25 steps."""
+    monkeypatch.setattr(registry, "build", _tiny)
+    run = recipe.override(
+        RECIPE, {"model.options": {}, "data.size": (4, 4), "train.learning_rate": 0.1}
+    )
+    y = np.zeros((2, 4, 4, 1), np.float32)
+    y[:, :2] = 1
+    rows = list(memorize.memorize(run, 4 * y - 2, y, 400))
+    assert [row["step"] for row in rows] == list(range(0, 25 * len(rows), 25))
+    assert [row["f1"] > 0.9 for row in rows] == [False] * (len(rows) - 1) + [True]
+    assert rows[-1]["highest_probability"] > 0.5
+    assert [row["step"] for row in memorize.memorize(run, -4 * y + 2, 0 * y + 1, 25)] == [0, 25]
 
 
 def test_one_step_agrees_with_numpy(monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from experiments.gradients import gradients_at_start
-from experiments.iacnn import by_sequence
+from experiments.iacnn import arms, by_sequence
 from experiments.iacnn.recipe import AS_PRINTED, EXPERIMENTS, RECIPE
 from keras_medseg import phantoms, recipe, registry
 from keras_medseg.data import splits
@@ -17,7 +17,8 @@ from keras_medseg.data.datasets import image_folders
 from keras_medseg.phantoms.endoscopy import endoscopy_case
 from keras_medseg.phantoms.images import write_images
 from keras_medseg.reporting.tables import read_published
-from keras_medseg.runs import experiment, steps
+from keras_medseg.runs import experiment, report, steps
+from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.tasks import task_of
 from keras_medseg.training import fit
 
@@ -224,6 +225,21 @@ def test_a_run_draws_attention_and_the_masks_of_all_networks(tmp_path):
     page = (out / "report.html").read_text()
     assert "Masks of all networks" in page
     assert "What the attention modules make of an image" in page
+    run = RunFolder(out)
+    cohort = report.open_cohort(run)
+    found = arms.lowest_level(run, cohort, "iacnn")
+    # The same by hand, frame by frame.
+    network = run.network("iacnn", ("tumour",))
+    lowest = keras.Model(network.input, network.get_layer("SFA").output)
+    batches = run.variant("iacnn").task.batches(
+        cohort.store, cohort.validation, ("tumour",), training=False
+    )
+    frames = [
+        lowest(batches.batch(0, n)[0], training=False) for n in range(batches.steps_per_epoch)
+    ]
+    assert found["lowest_max"] == pytest.approx(max(float(abs(f.numpy()).max()) for f in frames))
+    assert found["lowest_spread"] == 0  # one pixel is left of 32
+    assert found["up5_max"] == float(abs(network.get_layer("Up5").get_weights()[0]).max())
 
 
 def test_recipes_that_decode_alike_share_a_store_and_no_run_takes_that_of_another(tmp_path):
