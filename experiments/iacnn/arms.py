@@ -2,6 +2,7 @@
 
     python -m experiments.iacnn.arms                              synthetic frames
     python -m experiments.iacnn.arms --data CVC-ClinicDB          real ones
+    python -m experiments.iacnn.arms --arm printed                the network and one arm
 
 The profile short-arms of recipe.py, then two tables in the run folder. arms.csv has for every
 network its Dice and what reaches the lowest level's deconvolution: its largest absolute value, and
@@ -12,7 +13,8 @@ the first step at the paper's size, beside the L2 term that competes with them.
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -68,7 +70,7 @@ def arms_table(run: RunFolder, cohort: Cohort) -> pd.DataFrame:
     scores, cases = run.scores(), cohort.store.cases
     scores = scores.assign(sequence=scores["case"].map({n: c.group for n, c in cases.items()}))
     rows = []
-    for arm in ARMS:
+    for arm in run.variants:
         own = scores[scores["variant"] == arm]
         by_sequence = own.groupby("sequence")["dice"].mean()
         row = {"arm": arm, "dice": own["dice"].mean(), "dice_by_sequence": by_sequence.mean()}
@@ -103,16 +105,25 @@ def first_gradients(folder: Path, work: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _with_arms(declared: experiment.Experiment, arms: Iterable[str]) -> experiment.Experiment:
+    profile = declared.profiles["short-arms"]
+    kept = {name: changes for name, changes in ARMS.items() if name in ("iacnn", *arms)}
+    pairs = tuple(pair for pair in profile.comparisons if pair[0] in kept)
+    profile = replace(profile, variants=kept, comparisons=pairs)
+    return replace(declared, profiles={**declared.profiles, "short-arms": profile})
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the arms, or go on with them, and write both tables."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="python -m experiments.iacnn.arms")
     parser.add_argument("--data", type=Path, help="CVC-ClinicDB (default: synthetic frames)")
+    parser.add_argument("--arm", action="append", choices=ARMS, help="default: all")
     parser.add_argument("--out", type=Path, help="run folder (default: WORK/iacnn-arms-DATA)")
     parser.add_argument("--work", type=Path, default=Path("runs"))
     arguments = parser.parse_args(argv)
     name = "cvc" if arguments.data else "phantom"
-    chosen = EXPERIMENTS["cvc"]
+    chosen = _with_arms(EXPERIMENTS["cvc"], arguments.arm or ARMS)
     request = experiment.Request(
         out=arguments.out or arguments.work / f"iacnn-arms-{name}",
         folder=arguments.data,
