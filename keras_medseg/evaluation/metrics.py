@@ -27,8 +27,8 @@ import numpy as np
 from scipy import ndimage
 
 LOWEST, HIGHEST = 1e-37, 1 - 2**-24
-"""Probabilities are clipped to these, as in losses with an epsilon of 1e-37, so that log(0) cannot
-occur: the ends of what a sigmoid in float32 can say."""
+"""Probabilities are clipped to these, so that log(0) cannot occur: about the ends of what a sigmoid
+in float32 can say."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def test_mean_absolute_error_of_the_mask():
     assert _row()["mae_mask"] == pytest.approx(3 / 10)
 
 
-def test_certain_and_wrong_is_clipped_where_training_clips():
+def test_certain_and_wrong_is_clipped_at_the_ends_of_float32():
     row = _row(np.zeros((2, 5), np.float32))
     assert row["cross_entropy"] == pytest.approx(-0.4 * math.log(1e-37), rel=1e-4)
     assert row["mae"] == pytest.approx(0.4)
