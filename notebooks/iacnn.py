@@ -45,11 +45,13 @@ import pandas as pd
 from IPython.display import Image, Markdown, display
 
 import keras_medseg
+from experiments.gradients import gradients_at_start
 from experiments.iacnn.recipe import EXPERIMENTS, RECIPE
 from keras_medseg import frameworks, losses, recipe
 from keras_medseg.data import cases, splits
 from keras_medseg.evaluation.scores import pick_cases
 from keras_medseg.models import integrated_attention_cnn as iacnn
+from keras_medseg.phantoms.endoscopy import endoscopy_case
 from keras_medseg.reporting import tables
 from keras_medseg.reporting.figures import charts
 from keras_medseg.reporting.report import RunData, why_not_comparable
@@ -177,13 +179,14 @@ for stage in (5, 4, 3, 2, 1):
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# So the default compares pixels on the two deepest skips (32x32, 16x16), and channels on the
-# third.
+# So the default compares pixels on the two deepest stages (here 32x32 and 16x16), and channels on
+# the third, whatever the size of the images.
 #
 # As printed, the sums are not divided by the number of terms. This has consequences that no figure
 # of the paper would show. The maps that SA gets come out of a ReLU: no value is negative, so no
 # entry of $x x^T$ is negative, and no $\alpha$ is below 1/2. So at least half the *sum of all
-# pixels* is added to every pixel. For random maps of the sizes of the skips:
+# pixels* is added to every pixel. For random maps of the sizes of the skips, as printed and divided
+# by the number of terms:
 
 # %%
 rng = np.random.default_rng(0)
@@ -191,24 +194,53 @@ rows = {}
 for stage in (3, 4, 5):
     shape = network.get_layer(f"Encode{stage}_conv2_relu").output.shape[1:]
     x = np.maximum(rng.normal(size=(1, *shape)), 0).astype("float32")
-    probe = keras.Input(shape)
-    attended = iacnn.spatial_attention(probe, reading="by_size", name="SA")
-    model = keras.Model(probe, attended)
-    alpha = keras.Model(probe, model.get_layer("SA_sigmoid").output)(x).numpy()
-    added = model(x).numpy() - x
-    rows["*".join(map(str, shape))] = {
-        "smallest alpha": f"{alpha.min():.4f}",
-        "added / x": f"{added.mean() / x.mean():.0f}",
-        "spread over pixels / mean": f"{(added.std((1, 2)) / added.mean((1, 2))).mean():.2e}",
-    }
+    for scale in iacnn.SCALES:
+        probe = keras.Input(shape)
+        options = {"reading": iacnn.BY_STAGE[stage], "scale": scale, "name": "SA"}
+        model = keras.Model(probe, iacnn.spatial_attention(probe, **options))
+        alpha = keras.Model(probe, model.get_layer("SA_sigmoid").output)(x).numpy()
+        added = model(x).numpy() - x
+        rows["*".join(map(str, shape)), scale] = {
+            "smallest alpha": f"{alpha.min():.4f}",
+            "added / x": f"{added.mean() / x.mean():.1f}",
+            "spread over pixels / mean": f"{(added.std((1, 2)) / added.mean((1, 2))).mean():.2e}",
+        }
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# Where pixels are compared, the module adds hundreds of times its input, and to every pixel the
-# same value to within rounding: one number per channel and image. That number has no information
-# about *positions*, and the map itself is small beside it. A trained network can avoid this if its
-# maps are small and sparse enough; section 6 shows what this one does. Non-local networks divide by
-# the number of terms, but that would be another module than the printed one.
+# Where pixels are compared, the printed module adds hundreds of times its input, and to every pixel
+# nearly the same value: one number per channel and image, without information about *positions*,
+# beside which the map itself is small.
+#
+# This has a price elsewhere. What SA gives is concatenated with what comes up from the level below,
+# and the batch norm behind the next convolution divides both by the spread of the larger part. So
+# what comes from below is scaled down at each of the three attended stages, and with it the
+# gradients of everything that lies there. The paper's Adam has an L2 term, $10^{-5} w$, inside the
+# gradient. Where this is the larger part, Adam normalizes it like any other gradient and moves the
+# weight to 0 at the full learning rate. The next cell compares the two before the first step, on
+# two synthetic frames of 128x128 pixels; `experiments/iacnn/results/arms` has the same for 256x256.
+
+# %%
+drawn = [endoscopy_case(0, index, (128, 128)) for index in (0, 40)]
+x = np.stack([image for image, _ in drawn]) / np.float32(255)
+x = (x - x.mean((0, 1, 2))) / x.std((0, 1, 2))
+y = np.float32(np.stack([labels for _, labels in drawn])[..., None] > 0)
+rows = {}
+for scale in iacnn.SCALES:
+    scaled = {"data.size": (128, 128), "model.options.spatial_scale": scale}
+    starts = gradients_at_start(recipe.override(RECIPE, scaled), x, y)
+    for layer in ("SFA_B3_conv1", "Up5", "Decode5_conv1", "Decode1_conv1"):
+        rows[scale, layer] = {
+            "median |gradient|": f"{starts[layer].median:.1e}",
+            "median L2 term": f"{starts[layer].median_decay(1e-5):.1e}",
+        }
+pd.DataFrame(rows).T
+
+# %% [markdown]
+# As printed, the module cannot use the network's lowest level under the printed optimizer; that is
+# a finding about the paper. Non-local networks divide by the number of terms, and so does the
+# recipe here (`spatial_scale="mean"`), which is a departure from equation (6) and listed as one.
+# The printed form is `spatial_scale="none"`.
 #
 # ### CA: channel attention
 #
@@ -236,6 +268,10 @@ SWITCHES = {
     "SA and CA after it": {"attention_place": "joined"},
     "without SA and CA": {"attention_place": "none"},
     "SA compares channels only": {"spatial_reading": "channels"},
+    "SA compares rows": {"spatial_reading": "rows"},
+    "SA as printed": {"spatial_scale": "none"},
+    "SA without CA": {"attention_place": "sa"},
+    "CA without SA": {"attention_place": "ca"},
     "64 to 1024 channels": {"filters": 64},
 }
 rows = {
@@ -459,16 +495,14 @@ for stage in iacnn.ATTENDED:
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# On the two finer levels, SA adds hundreds of times the map, and nearly the same to every pixel:
-# the spread is a few percent. CA's weights range from 0 to 1, so it does choose among channels. Its
-# panel looks like SA's, because scaling channels moves nothing within the image.
+# Divided by the number of terms, SA adds at most as much as a weighted mean of the map has, and CA,
+# whose weights lie between 0 and 1, at most the map once more. CA's panel looks like SA's, because
+# scaling channels moves nothing within the image.
 #
-# The deepest level has died. Its maps are of the order of 1e-5, so every entry of $x x^T$ is 0 to
-# within rounding, every weight is 1/2, and SA adds half the sum of all 36 pixels: 18 times their
-# mean, as the table shows. SFA, below it, has the same output at every pixel. So a third of the
-# network's parameters, those of SFA, contribute nothing here, and the masks are found without them.
-# The quick profile ends in the same way (`experiments/iacnn/README.md`). A switch of section 2,
-# `attention_place="none"`, can test whether the undivided sums are the reason.
+# Earlier versions of this recipe had SA as printed, and the deepest level died in every run: maps
+# of 1e-5 and less, the same at every pixel, and SFA, a third of the parameters, without effect.
+# `python -m experiments.iacnn.arms` trains both forms, the printed one also without the L2 term,
+# and the network without SFA, SA or CA; `experiments/iacnn/results/arms` has what came out.
 #
 # ## 7. Beside the paper
 

@@ -53,11 +53,11 @@ def network_(patch: pytest.MonkeyPatch) -> None:
     """SA and CA as the sentence has them: CA is the spatial one."""
     spatial, channel = network.spatial_attention, network.channel_attention
 
-    def sa(x: Any, *, reading: str, name: str) -> Any:
+    def sa(x: Any, *, reading: str, scale: str, name: str) -> Any:
         return channel(x, ratio=16, framework=frameworks.PYTORCH, name=name)
 
     def ca(x: Any, *, ratio: int, framework: Any, name: str) -> Any:
-        return spatial(x, reading="positions", name=name)
+        return spatial(x, reading="positions", scale="mean", name=name)
 
     substitute(patch, spatial, sa)
     substitute(patch, channel, ca)
@@ -79,8 +79,8 @@ def sa(patch: pytest.MonkeyPatch) -> None:
     """The products are divided by the root of the number of channels, as in transformers."""
     positions = network._positions
 
-    def divided(x: Any, sigmoid: Any) -> Any:
-        return positions(x, lambda products: sigmoid(products / (2 * x.shape[-1]) ** 0.5))
+    def divided(x: Any, weights: Any) -> Any:
+        return positions(x, lambda products: weights(products / (2 * x.shape[-1]) ** 0.5))
 
     substitute(patch, positions, divided)
 

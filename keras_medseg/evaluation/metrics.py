@@ -15,8 +15,8 @@ An element is a voxel or a pixel; the diagonal is that of the whole array.
 
 Equations: csam_knee (section 3.3) defines the loss rate (the mean cross entropy, equations 2 and
 3), the MAE (equation 4) and F1; iacnn (section 2.1, equations 12 to 15) Dice, IoU, precision and
-sensitivity of thresholded masks. F1 of one image is its Dice. Equation 4's y' is read as the
-probability, as in the cross entropy of equation 3.
+sensitivity of thresholded masks. F1 of one image is its Dice. Equation 4's y' may be the
+probability, as in the cross entropy of equation 3, or the mask, as in F1: "mae" and "mae_mask".
 """
 
 from collections.abc import Callable, Sequence
@@ -26,8 +26,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-EPSILON = 1e-7
-"""Probabilities are clipped to [EPSILON, 1 - EPSILON], as in Keras, so that log(0) cannot occur."""
+LOWEST, HIGHEST = 1e-37, 1 - 2**-24
+"""Probabilities are clipped to these, so that log(0) cannot occur: about the ends of what a sigmoid
+in float32 can say."""
 
 
 @dataclass(frozen=True)
@@ -173,10 +174,10 @@ def cross_entropy(probabilities: np.ndarray, truth: np.ndarray) -> float:
     For two classes this is the categorical cross entropy of the pair (1 - p, p).
 
     Args:
-        probabilities: (H, W) from 0 to 1, clipped to EPSILON and 1 - EPSILON.
+        probabilities: (H, W) from 0 to 1, clipped to LOWEST and HIGHEST.
         truth: (H, W) boolean mask.
     """
-    p = np.clip(probabilities.astype(np.float64), EPSILON, 1 - EPSILON)
+    p = np.clip(probabilities.astype(np.float64), LOWEST, HIGHEST)
     return float(-np.log(np.where(truth, p, 1 - p)).mean())
 
 
@@ -190,6 +191,12 @@ def mean_absolute_error(probabilities: np.ndarray, truth: np.ndarray) -> float:
     return float(np.abs(truth - probabilities.astype(np.float64)).mean())
 
 
+def mask_error(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """Share of wrong pixels: the mean absolute error of a mask. Arguments and errors: `dice`."""
+    _check_masks(prediction, truth)
+    return float(np.count_nonzero(prediction ^ truth) / truth.size)
+
+
 METRICS: dict[str, Metric] = {
     "dice": Metric(dice, "Dice"),
     "iou": Metric(iou, "IoU"),
@@ -200,6 +207,7 @@ METRICS: dict[str, Metric] = {
     "hd95_px": Metric(hd95, "HD95", unit="px", bounds=(0.0, None), needs="surfaces"),
     "cross_entropy": Metric(cross_entropy, "loss rate", bounds=(0.0, None), needs="probabilities"),
     "mae": Metric(mean_absolute_error, "MAE", needs="probabilities"),
+    "mae_mask": Metric(mask_error, "MAE of the mask"),
 }
 """Name of a metric's column in scores.csv -> the metric."""
 

@@ -28,7 +28,10 @@ The following points are open; we chose:
   channels.
 * `norm`: none, because the text has a ReLU after every convolution and names no norm. "batch" puts
   batch norm after every convolution, also in CSAM, where CBAM's authors have it. CSAM then has 680
-  parameters at 64 channels and 2,284 at 128, otherwise 678 and 2,282.
+  parameters at 64 channels and 2,284 at 128, otherwise 678 and 2,282. Without a norm PyTorch's
+  initialization shrinks the signal by about the root of 6 per convolution and ReLU, and the lowest
+  levels start with gradients below Adam's epsilon. The network learns all the same, after hundreds
+  of steps in which it finds nothing (experiments/csam_knee/results).
 * `classes`: one, the patellar ligament; its sigmoid is the softmax over ligament and background.
 """
 

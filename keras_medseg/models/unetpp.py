@@ -4,6 +4,10 @@ The network of the authors' Keras code. The inputs of node X(i, j) on level i ar
 through a transposed convolution, and all earlier nodes of its level. No norms; Dropout and an L2
 penalty instead. The article prints 9.04 M parameters, which is the count with one input channel and
 one head.
+
+A comparison under one training method leaves out what belongs to that of the authors:
+
+    build("unetpp", dropout=0.0, l2=0.0, norm="batch", initializer="framework", framework="pytorch")
 """
 
 from collections.abc import Callable
@@ -14,12 +18,16 @@ import keras
 from keras import layers
 
 from keras_medseg import frameworks
+from keras_medseg.errors import require_choice
 from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.layers.convolution import conv
+from keras_medseg.layers.normalization import batch_norm
 from keras_medseg.layers.resampling import require_multiple, transposed_conv
 from keras_medseg.registry import Card, register
 
 LEVELS = 5
+NORMS = ("none", "batch")
+INITIALIZERS = ("he_normal", "framework")
 
 
 @register(
@@ -45,6 +53,8 @@ def unetpp(
     filters: int = 32,
     dropout: float = 0.5,
     l2: float = 1e-4,
+    norm: str = "none",
+    initializer: str = "he_normal",
     activation: str = "sigmoid",
     framework: str | FrameworkDefaults = "keras_2_2",
 ) -> keras.Model:
@@ -56,17 +66,29 @@ def unetpp(
         deep_supervision: whether X(0, 1) to X(0, 4) have a head each; then there are four outputs.
         filters: channels of the first level; 32 grow to 512 at the bottom.
         dropout: share of the values set to zero after every convolution of a node.
-        l2: weight of the penalty on the kernels of nodes and heads.
+        l2: weight of the penalty on the kernels of nodes and heads; 0 for none.
+        norm: "none", or "batch" for a batch norm between each convolution of a node and its ReLU.
+        initializer: of the kernels of nodes and heads: "he_normal" as the authors' code has it, or
+            that of the "framework".
         activation: of the outputs; "sigmoid", "softmax", or "linear" for logits.
         framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
-        ValueError: H or W not divisible by 16; the message gives the next valid shape.
+        ValueError: H or W not divisible by 16 (the message gives the next valid shape), or an
+            unknown choice.
     """
     require_multiple(input_shape, 2 ** (LEVELS - 1))
+    require_choice("norm", norm, NORMS)
+    require_choice("initializer", initializer, INITIALIZERS)
     framework = frameworks.get(framework)
-    regularized = partial(_regularized_conv, l2=l2, framework=framework)
-    node = partial(_node, convolve=regularized, dropout=dropout)
+    kernels: dict[str, Any] = (
+        {} if initializer == "framework" else {"kernel_initializer": initializer}
+    )
+    if l2:
+        kernels["kernel_regularizer"] = keras.regularizers.L2(l2)
+    regularized = partial(conv, framework=framework, **kernels)
+    normed = partial(batch_norm, framework=framework) if norm == "batch" else None
+    node = partial(_node, convolve=regularized, normed=normed, dropout=dropout)
     image = keras.Input(input_shape, name="Input")
     nodes: dict[tuple[int, int], keras.KerasTensor] = {}
     for level in range(LEVELS):
@@ -91,26 +113,16 @@ def _node(
     filters: int,
     *,
     convolve: Callable[..., keras.KerasTensor],
+    normed: Callable[..., keras.KerasTensor] | None,
     dropout: float,
     name: str,
 ) -> keras.KerasTensor:
-    """3x3 convolution, ReLU, Dropout, twice; (N, H, W, C) -> (N, H, W, filters)."""
+    """3x3 convolution, norm if any, ReLU, Dropout, twice; (N, H, W, C) -> (N, H, W, filters)."""
     for part in ("conv1", "conv2"):
-        x = convolve(x, filters, 3, name=f"{name}_{part}", activation="relu")
+        if normed is None:
+            x = convolve(x, filters, 3, name=f"{name}_{part}", activation="relu")
+        else:
+            x = normed(convolve(x, filters, 3, name=f"{name}_{part}"), name=f"{name}_{part}_bn")
+            x = layers.ReLU(name=f"{name}_{part}_relu")(x)
         x = layers.Dropout(dropout, name=f"{name}_{part}_dropout")(x)
     return x
-
-
-def _regularized_conv(
-    x: keras.KerasTensor,
-    filters: int,
-    kernel_size: int,
-    *,
-    l2: float,
-    framework: FrameworkDefaults,
-    name: str,
-    **options: Any,
-) -> keras.KerasTensor:
-    """Convolution with an L2 penalty; (N, H, W, C) -> (N, H, W, filters)."""
-    options |= dict(kernel_initializer="he_normal", kernel_regularizer=keras.regularizers.L2(l2))
-    return conv(x, filters, kernel_size, framework=framework, name=name, **options)

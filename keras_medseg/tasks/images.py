@@ -26,8 +26,8 @@ from keras_medseg.tasks.base import Networks, Targets, Task
 THRESHOLD = 0.5
 """A pixel belongs to a class if its probability is above this value."""
 
-PROBABILITY_METRICS = ("cross_entropy", "mae")
-"""Metrics of probabilities, in addition to the metrics of the data set."""
+FURTHER_METRICS = ("cross_entropy", "mae", "mae_mask")
+"""Metrics in addition to those of the data set: of probabilities, and the last of masks."""
 
 
 class ImageTask(Task):
@@ -141,7 +141,7 @@ class ImageTask(Task):
             np.stack(list(prediction.values()), axis=-1),
             case.mask,
             {name: self.dataset.regions[name] for name in prediction},
-            metrics=(*self.dataset.metrics, *PROBABILITY_METRICS),
+            metrics=(*self.dataset.metrics, *FURTHER_METRICS),
             threshold=THRESHOLD,
         )
 

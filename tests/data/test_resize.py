@@ -42,6 +42,19 @@ def test_crop_keeps_proportions_and_fills():
     assert resize_labels(labels, (10, 10), "crop").all()
 
 
+def test_cut_scales_nothing():
+    pixels = np.random.default_rng(0).integers(1, 256, (6, 9, 3), np.uint8)
+    # Of 9 columns the middle three, before them three; of 6 rows all, in the middle of 8.
+    found = resize(pixels, (8, 3), "cut")
+    np.testing.assert_array_equal(found[1:7], pixels[:, 3:6])
+    assert not found[[0, 7]].any()
+    labels = pixels[..., 0]
+    back = restore(resize_labels(labels, (8, 3), "cut"), (6, 9), "cut")
+    np.testing.assert_array_equal(back[:, 3:6], labels[:, 3:6])
+    assert not back[:, :3].any()
+    assert not back[:, 6:].any()
+
+
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("size", [(16, 16), (15, 22), (40, 31), (7, 50)])
 def test_channels_and_labels_land_in_the_same_place(fit, size):

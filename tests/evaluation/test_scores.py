@@ -13,6 +13,7 @@ REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
 OF_VOLUMES = ("dice", "sensitivity", "specificity", "hd95_mm")
 OF_IMAGES = (
     "dice", "iou", "precision", "sensitivity", "specificity", "hd95_px", "cross_entropy", "mae",
+    "mae_mask",
 )  # fmt: skip
 
 # The truth has 4 pixels, the prediction 3, of which 2 are common, in 10.
@@ -43,16 +44,23 @@ def test_scores_of_masks():
 
 def test_cross_entropy_and_mean_absolute_error():
     row = _row()
-    right = [0.9, 0.8, 0.4, 0.5, 1 - 0.6, 1 - 1e-7, 0.9, 0.8, 0.7, 0.5]
+    right = [0.9, 0.8, 0.4, 0.5, 1 - 0.6, 1 - 1e-37, 0.9, 0.8, 0.7, 0.5]
     assert row["cross_entropy"] == pytest.approx(-sum(map(math.log, right)) / 10)
     wrong = [0.1, 0.2, 0.6, 0.5, 0.6, 0.0, 0.1, 0.2, 0.3, 0.5]
     assert row["mae"] == pytest.approx(sum(wrong) / 10)
 
 
-def test_certain_and_wrong_is_clipped_at_epsilon():
+def test_mean_absolute_error_of_the_mask():
+    # Of 4 true and 3 predicted pixels 2 are common: 2 are missed and 1 is wrong, of 10.
+    assert _row()["mae_mask"] == pytest.approx(3 / 10)
+
+
+def test_certain_and_wrong_is_clipped_at_the_ends_of_float32():
     row = _row(np.zeros((2, 5), np.float32))
-    assert row["cross_entropy"] == pytest.approx(-0.4 * math.log(1e-7), rel=1e-4)
+    assert row["cross_entropy"] == pytest.approx(-0.4 * math.log(1e-37), rel=1e-4)
     assert row["mae"] == pytest.approx(0.4)
+    ones = _row(np.ones((2, 5), np.float32))
+    assert ones["cross_entropy"] == pytest.approx(0.6 * 24 * math.log(2), rel=1e-4)
 
 
 def test_f1_of_the_paper_is_dice():

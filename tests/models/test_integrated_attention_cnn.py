@@ -50,6 +50,10 @@ WITHOUT_SFA = {"sfa_place": "none"}
     [
         ({}, BARE + _sfa(256) + CA),
         ({"spatial_reading": "rows"}, BARE + _sfa(256) + CA),
+        ({"spatial_scale": "none"}, BARE + _sfa(256) + CA),
+        ({"attention_place": "sa"}, BARE + _sfa(256)),
+        ({"attention_place": "ca"}, BARE + _sfa(256) + CA),
+        ({"sfa_place": "skip"}, BARE + _sfa(32) + CA),
         ({"sfa_place": "stages", "attention_place": "none"}, BARE + sum(map(_sfa, WIDTHS))),
         (WITHOUT_SFA | {"attention_place": "none"}, BARE),
         (WITHOUT_SFA | {"attention_place": "skips"}, BARE + CA),
@@ -138,11 +142,17 @@ BY_HAND = {
 }
 
 
+# Four pixels, one channel, two rows.
+TERMS = {"positions": 4, "channels": 1, "rows": 2}
+
+
 @pytest.mark.parametrize("reading", BY_HAND)
 def test_sa_by_hand(reading):
     x = np.array([[1.0, 2.0], [0.0, -1.0]]).reshape(1, 2, 2, 1)
-    found = _run(spatial_attention, x, {}, reading=reading)
-    np.testing.assert_allclose(found[0, ..., 0], x[0, ..., 0] + BY_HAND[reading], rtol=1e-5)
+    for scale, divisor in (("none", 1), ("mean", TERMS[reading])):
+        found = _run(spatial_attention, x, {}, reading=reading, scale=scale)
+        expected = x[0, ..., 0] + np.array(BY_HAND[reading]) / divisor
+        np.testing.assert_allclose(found[0, ..., 0], expected, rtol=1e-5)
 
 
 def _matrices(x: np.ndarray, reading: str) -> np.ndarray:
@@ -155,12 +165,15 @@ def _matrices(x: np.ndarray, reading: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("reading", BY_HAND)
-def test_sa_agrees_with_equations_5_and_6(reading):
+@pytest.mark.parametrize("scale", ["none", "mean"])
+def test_sa_agrees_with_equations_5_and_6(reading, scale):
     x = np.random.default_rng(0).standard_normal((3, 2, 4, 5))
-    found = _run(spatial_attention, x, {}, reading=reading)
+    found = _run(spatial_attention, x, {}, reading=reading, scale=scale)
     for sample, y in zip(x, found):
         rows = _matrices(sample, reading)
         alpha = _sigmoid(rows @ np.swapaxes(rows, -1, -2))
+        if scale == "mean":
+            alpha = alpha / rows.shape[-2]  # 8 pixels, 5 channels or 2 rows
         np.testing.assert_allclose(_matrices(y, reading), rows + alpha @ rows, rtol=1e-4, atol=1e-5)
 
 
@@ -200,6 +213,16 @@ def test_places_of_attention(place, sources, concatenated):
     assert names & {f"CA{n}" for n in range(9)} == {"CA3", "CA4", "CA5"}
 
 
+@pytest.mark.parametrize(("place", "left"), [("sa", "SA"), ("ca", "CA")])
+def test_one_of_the_two_attentions(place, left):
+    model = _built(attention_place=place)
+    modules = {layer.name for layer in model.layers} & {
+        f"{m}{n}" for m in ("SA", "CA") for n in range(9)
+    }
+    assert modules == {f"{left}{n}" for n in (3, 4, 5)}
+    assert model.get_layer(f"{left}3").input[0] is model.get_layer("Encode3_conv2_relu").output
+
+
 def test_places_of_sfa():
     assert _built().get_layer("SFA_B1_conv1").input.shape == (None, 1, 1, 64)
     stages = _built(sfa_place="stages")
@@ -208,6 +231,10 @@ def test_places_of_sfa():
         encoded = stages.get_layer(f"Encode{stage}_conv2_relu").output
         assert stages.get_layer(f"SFA{stage}_B3_conv1").input is encoded
         assert stages.get_layer(f"Down{stage}").input is features.output
+    skip = _built(sfa_place="skip")
+    assert skip.get_layer("SFA_B3_conv1").input is skip.get_layer("Encode2_conv2_relu").output
+    assert skip.get_layer("Concat2").input[0] is skip.get_layer("SFA").output
+    assert skip.get_layer("Up5").input is skip.get_layer("Down5").output
     assert [layer.name for layer in _built(sfa_place="none").layers if "SFA" in layer.name] == []
 
 
@@ -220,25 +247,28 @@ def test_positions_are_compared_on_maps_of_64_by_64_pixels_at_most():
         registry.build(NAME, input_shape=(288, 288, 3), **options)
 
 
-@pytest.mark.parametrize("reading", ["positions", "by_size"])
+@pytest.mark.parametrize("reading", ["positions", "by_stage"])
 def test_positions_need_a_size(reading):
     with pytest.raises(ValueError, match="map of NonexNone pixels"):
         registry.build(NAME, input_shape=(None, None, 3), filters=2, spatial_reading=reading)
 
 
-def test_by_size_compares_positions_up_to_32_by_32():
-    """alpha of 256 pixels: C x C on 64x64, N x N on 32x32 and 16x16."""
-    model = registry.build(NAME)
+@pytest.mark.parametrize("side", [64, 256])
+def test_the_reading_follows_the_stage_and_not_the_size(side):
+    """alpha is C x C on the third stage, N x N on the fourth and fifth, at any size."""
+    model = registry.build(NAME, input_shape=(side, side, 3))
     assert model.get_layer("SA3_sigmoid").output.shape == (None, 1, 64, 64)
-    assert model.get_layer("SA3").output.shape == (None, 64, 64, 64)
-    assert model.get_layer("SA4_sigmoid").output.shape == (None, 1024, 1024)
-    assert model.get_layer("SA5_sigmoid").output.shape == (None, 256, 256)
+    for stage in (4, 5):
+        pixels = (side // 2 ** (stage - 1)) ** 2
+        assert model.get_layer(f"SA{stage}_sigmoid").output.shape == (None, pixels, pixels)
 
 
+@pytest.mark.parametrize("scale", ["none", "mean"])
 @pytest.mark.parametrize("reading", ["channels", "rows"])
-def test_other_readings_take_any_size(reading):
-    model = registry.build(NAME, input_shape=(None, None, 3), filters=2, spatial_reading=reading)
-    fixed = registry.build(NAME, input_shape=(32, 64, 3), filters=2, spatial_reading=reading)
+def test_other_readings_take_any_size(reading, scale):
+    options = dict(filters=2, spatial_reading=reading, spatial_scale=scale)
+    model = registry.build(NAME, input_shape=(None, None, 3), **options)
+    fixed = registry.build(NAME, input_shape=(32, 64, 3), **options)
     fixed.set_weights(model.get_weights())
     x = np.random.default_rng(0).random((2, 32, 64, 3), "float32")
     np.testing.assert_allclose(model(x), fixed(x), rtol=1e-5)
@@ -271,6 +301,7 @@ def test_wrong_size_names_the_next_valid_one():
         ({"sfa_place": "stage"}, "stages"),
         ({"attention_place": "skip"}, "skips"),
         ({"spatial_reading": "position"}, "positions"),
+        ({"spatial_scale": "means"}, "mean"),
     ],
 )
 def test_unknown_choice_names_the_nearest(option, near):

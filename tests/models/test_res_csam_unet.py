@@ -50,9 +50,14 @@ LITERAL = (
 )
 
 
+# Four per channel: twice the widths on both sides and 1024 at the bottom, one in each CSAM.
+NORMED = 4 * (2 * 2 * (64 + 128 + 256 + 512) + 2 * 1024 + 4)
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
+        ({"norm": "batch"}, CONSISTENT + SKIPS + NORMED),
         ({}, CONSISTENT + SKIPS),
         ({"csam_place": "none"}, CONSISTENT),
         ({"csam_place": "decoder"}, CONSISTENT + SKIPS),
@@ -69,7 +74,7 @@ def test_norm_follows_every_convolution_but_the_last():
     # Four per channel: twice the widths on both sides and 1024 at the bottom, one in each CSAM.
     normed = registry.build(NAME, norm="batch", filters=4)
     channels = 2 * 2 * (4 + 8 + 16 + 32) + 2 * 64 + 4
-    plain = registry.build(NAME, filters=4)
+    plain = registry.build(NAME, norm="none", filters=4)
     assert normed.count_params() - plain.count_params() == 4 * channels
     convolutions = {layer.name for layer in plain.layers if "_conv" in layer.name}
     convolutions = {name for name in convolutions if not name.endswith(("relu", "convert"))}

@@ -35,6 +35,30 @@ def test_nodes_take_the_level_below_then_their_own(supervised, node, joined):
     assert sources == joined
 
 
+def test_what_belongs_to_the_authors_training_can_be_left_out():
+    options = dict(l2=0.0, dropout=0.0, norm="batch", initializer="framework", framework="pytorch")
+    model = registry.build("unetpp", input_shape=(16, 16, 1), filters=1, **options)
+    assert model.losses == []
+    dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    assert {layer.rate for layer in dropouts} == {0}
+    # Nodes X(i, 0) to X(i, 4 - i) have 2^i channels, twice a norm of four numbers per channel.
+    channels = sum(2**level * (5 - level) for level in range(5))
+    plain = registry.build("unetpp", input_shape=(16, 16, 1), filters=1)
+    assert model.count_params() - plain.count_params() == 2 * 4 * channels
+    assert model.get_layer("X00_conv1_bn").input is model.get_layer("X00_conv1").output
+    assert model.get_layer("X00_conv1_relu").input is model.get_layer("X00_conv1_bn").output
+    # Within 1 / sqrt(fan-in) of 3x3 pixels and one channel, as PyTorch; He's has no bound.
+    initializer = model.get_layer("X00_conv2").kernel_initializer
+    assert initializer.maxval == pytest.approx(1 / 3)
+    assert isinstance(plain.get_layer("X00_conv2").kernel_initializer, keras.initializers.HeNormal)
+
+
+@pytest.mark.parametrize("option", [{"norm": "bach"}, {"initializer": "frame"}])
+def test_unknown_choice(option):
+    with pytest.raises(ValueError, match=f"{next(iter(option))}: found"):
+        registry.build("unetpp", input_shape=(16, 16, 1), **option)
+
+
 def test_nodes_and_heads_are_penalized():
     model = registry.build("unetpp", input_shape=(16, 16, 1), filters=1, l2=0.5)
     # 15 nodes of two convolutions, one head; not the 10 transposed convolutions.

@@ -1,14 +1,19 @@
 """What only this paper needs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from experiments.csam_knee.recipe import EXPERIMENT, RECIPE
+from experiments.csam_knee import memorize
+from experiments.csam_knee.recipe import EXPERIMENT, RECIPE, WITH_NORM
+from experiments.gradients import gradients_at_start
 from keras_medseg import recipe, registry
+from keras_medseg.phantoms.knee import knee_case
 from keras_medseg.reporting.tables import read_published
+from keras_medseg.runs import experiment
 from keras_medseg.tasks import task_of
 from keras_medseg.training import fit, schedules
 
@@ -27,7 +32,8 @@ TABLE_1 = {
 
 def test_published_table_is_that_of_the_paper():
     published = read_published(FOLDER / "published.csv")
-    columns = [column.metric for column in EXPERIMENT.tables[0].columns]
+    columns = ["cross_entropy", "mae", "dice"]
+    assert {*columns} < {column.metric for column in EXPERIMENT.tables[0].columns}
     found = published.pivot(index="row", columns="metric", values="value")[columns]
     assert {name: tuple(row) for name, row in found.T.items()} == TABLE_1
 
@@ -49,7 +55,8 @@ def test_shares_of_the_ligament_that_the_columns_imply():
 
 
 @pytest.mark.parametrize(
-    ("variant", "field"), [("literal", "variant"), ("without_csam", "csam_place")]
+    ("variant", "field"),
+    [("literal", "variant"), ("without_csam", "csam_place"), ("with_norm", "norm")],
 )
 def test_every_variant_changes_what_its_row_names(variant, field):
     changed = recipe.differences(RECIPE, recipe.override(RECIPE, PAPER.variants[variant]))
@@ -68,6 +75,41 @@ def test_learning_rate_of_the_paper():
     assert found == pytest.approx([2e-5, 2e-5, 2e-6, 2e-6])
 
 
+def test_the_compared_networks_bring_no_training_method_of_their_own():
+    """No penalty in the loss and no initialization but PyTorch's; U-Net++ has both by default."""
+    profile = EXPERIMENT.profiles["quick-compare"]
+    for name, changes in profile.variants.items():
+        run = recipe.override(recipe.override(RECIPE, profile.changes), changes)
+        network = registry.build(
+            run.model.name, input_shape=(32, 32, 1), classes=1, **run.model.options
+        )
+        assert network.losses == [], name
+        assert [w for w in network.non_trainable_weights if "moving" in w.path], name
+    own = recipe.override(RECIPE, EXPERIMENT.profiles["paper-compare"].variants["unetpp"])
+    assert own.model.options["framework"] == RECIPE.model.options["framework"] == "pytorch"
+    assert own.model.options["initializer"] == "framework"
+    assert own.model.options["dropout"] == 0
+
+
+@pytest.mark.parametrize(("changes", "healthy"), [({}, False), (WITH_NORM, True)])
+def test_first_gradients_of_the_lowest_level_exceed_adams_epsilon_with_the_norm_alone(
+    changes, healthy
+):
+    """A step is rate * gradient / (|gradient| + epsilon) at first: far below epsilon it is nearly
+    nothing. The printed network learns nevertheless (results/memorize-printed.csv), with its upper
+    levels first. Two synthetic knees and a quarter of the widths."""
+    smaller = {"data.size": (64, 64), "model.options.filters": 16}
+    run = recipe.override(RECIPE, smaller | changes)
+    drawn = [knee_case(0, index, (64, 64)) for index in range(20)]
+    shown = [(x, labels == 4) for x, labels in drawn if (labels == 4).any()][:2]
+    x, y = (np.stack(part)[..., None].astype(np.float32) for part in zip(*shown))
+    starts = gradients_at_start(run, x / 255, y)
+    epsilon = run.train.optimizer_options["epsilon"]
+    for layer in ("Bottleneck_conv1", "Bottleneck_conv2"):
+        found = starts[layer].rms
+        assert found > 100 * epsilon if healthy else found < epsilon, (layer, found)
+
+
 @pytest.mark.parametrize("name", ["quick", "quick-compare"])
 def test_shortened_runs_lower_the_rate_after_the_same_part_of_the_epochs(name):
     quick = recipe.override(RECIPE, EXPERIMENT.profiles[name].changes).train
@@ -80,6 +122,24 @@ def test_masks_of_several_gray_values_keep_the_name_of_the_class():
     run = recipe.override(RECIPE, recipe.parse_assignments(["data.classes={'ligament':(153,)}"]))
     assert run.data.classes == {"ligament": (153,)}
     assert task_of(run).dataset.targets == {"ligament": (1,)}
+
+
+@pytest.mark.slow
+def test_a_run_draws_the_masks_of_its_networks(tmp_path):
+    out = tmp_path / "run"
+    request = experiment.Request(
+        out=out,
+        folder=None,
+        work=tmp_path,
+        profile="quick",
+        changes={"data.size": (32, 32), "model.options.filters": 2, "train.epochs": 1},
+        command="test",
+    )
+    small = replace(EXPERIMENT, phantom=replace(EXPERIMENT.phantom, cases=12, size=(64, 64)))
+    assert experiment.run(small, request)
+    drawn = {path.name for path in (out / "figures").iterdir()}
+    assert {"attention.png", "networks.png"} <= drawn
+    assert "without CSAM" in (out / "report.html").read_text()
 
 
 def _tiny(name, input_shape, classes):
@@ -101,6 +161,21 @@ def test_a_sure_and_wrong_pixel_has_the_gradient_of_pytorch(monkeypatch, logit):
     found = model.train_on_batch(x, y, return_dict=True)["loss"]
     assert found == pytest.approx(100)
     assert model.get_weights()[1] == pytest.approx(logit - np.sign(logit), abs=1e-4)
+
+
+def test_memorize_ends_when_its_images_are_learned(monkeypatch):
+    """Two images that are their own masks, which one weight can learn; a row every 25 steps."""
+    monkeypatch.setattr(registry, "build", _tiny)
+    run = recipe.override(
+        RECIPE, {"model.options": {}, "data.size": (4, 4), "train.learning_rate": 0.1}
+    )
+    y = np.zeros((2, 4, 4, 1), np.float32)
+    y[:, :2] = 1
+    rows = list(memorize.memorize(run, 4 * y - 2, y, 400))
+    assert [row["step"] for row in rows] == list(range(0, 25 * len(rows), 25))
+    assert [row["f1"] > 0.9 for row in rows] == [False] * (len(rows) - 1) + [True]
+    assert rows[-1]["highest_probability"] > 0.5
+    assert [row["step"] for row in memorize.memorize(run, -4 * y + 2, 0 * y + 1, 25)] == [0, 25]
 
 
 def test_one_step_agrees_with_numpy(monkeypatch):

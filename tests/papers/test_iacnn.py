@@ -8,14 +8,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from experiments.iacnn import by_sequence
-from experiments.iacnn.recipe import EXPERIMENTS, RECIPE
+from experiments.gradients import gradients_at_start
+from experiments.iacnn import arms, by_sequence
+from experiments.iacnn.recipe import AS_PRINTED, EXPERIMENTS, RECIPE
 from keras_medseg import phantoms, recipe, registry
 from keras_medseg.data import splits
 from keras_medseg.data.datasets import image_folders
+from keras_medseg.phantoms.endoscopy import endoscopy_case
 from keras_medseg.phantoms.images import write_images
 from keras_medseg.reporting.tables import read_published
-from keras_medseg.runs import experiment, steps
+from keras_medseg.runs import experiment, report, steps
+from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.tasks import task_of
 from keras_medseg.training import fit
 
@@ -51,13 +54,17 @@ def test_published_tables_are_those_of_the_paper(run, id, expected):
     columns = [column.metric for column in table.columns]
     found = cells.pivot(index="row", columns="metric", values="value")[columns]
     assert {name: tuple(row) for name, row in found.T.items()} == expected
-    assert (table.id, [row.label for row in table.rows]) == (id, list(expected))
+    assert (table.id, [row.label for row in table.rows if not row.variant]) == (id, list(expected))
 
 
-def test_the_gain_of_the_text_does_not_fit_table_2():
-    """Section 2.3 names 2.35 points of Dice over U-Net on CVC-ClinicDB, and 1.80 on ISIC 2018."""
-    assert TABLE_2["Ours"][0] - TABLE_2["U-Net"][0] == pytest.approx(2.25)
-    assert TABLE_1["Ours"][0] - TABLE_1["U-Net"][0] == pytest.approx(1.80)
+def test_seven_of_the_eight_gains_of_the_text_fit_the_tables():
+    """Section 2.3, over U-Net; of Dice on CVC-ClinicDB it names 2.35 points."""
+    for table, expected in (
+        (TABLE_1, [1.80, 2.41, 3.03, 2.46]),
+        (TABLE_2, [2.25, 1.80, 1.27, 3.38]),
+    ):
+        gains = [ours - theirs for ours, theirs in zip(table["Ours"], table["U-Net"])]
+        assert gains == pytest.approx(expected)
 
 
 def test_no_row_of_the_tables_can_be_pooled():
@@ -171,6 +178,35 @@ def test_a_sure_and_wrong_pixel_has_the_gradient_of_pytorch(monkeypatch, logit):
     assert model.get_weights()[1] == pytest.approx(logit - np.sign(logit), abs=1e-4)
 
 
+def test_gradients_at_start_agree_with_numpy(monkeypatch):
+    monkeypatch.setattr(registry, "build", _tiny)
+    run = recipe.override(RECIPE, {"model.options": {}, "data.size": (5, 4)})
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((2, 5, 4, 3)), rng.random((2, 5, 4)) > 0.6
+    [start] = gradients_at_start(run, np.float32(x), np.float32(y[..., None])).values()
+    _, (expected, _) = _loss_and_gradients(x, y, start.weight.ravel(), 0.0)
+    np.testing.assert_allclose(start.gradient.ravel(), expected, rtol=1e-4)
+    assert start.rms == pytest.approx(np.sqrt(np.mean(expected**2)), rel=1e-4)
+    assert start.median_decay(1e-5) == pytest.approx(1e-5 * np.median(np.abs(start.weight)))
+    assert start.share_below(np.abs(expected).max() * 2) == 1
+
+
+@pytest.mark.parametrize(("changes", "healthy"), [({}, True), (AS_PRINTED, False)])
+def test_gradients_of_the_lowest_level_exceed_the_decay_unless_sa_is_as_printed(changes, healthy):
+    """Adam takes l2 w + gradient: where the first is larger, a weight goes to 0 and not to where
+    the loss is lower. Two synthetic frames, the recipe's widths."""
+    run = recipe.override(RECIPE, {"data.size": (64, 64), **changes})
+    drawn = [endoscopy_case(0, index, (64, 64)) for index in (0, 40)]
+    x = np.stack([drawing[0] for drawing in drawn]) / np.float32(255)
+    x = (x - x.mean((0, 1, 2))) / x.std((0, 1, 2))
+    y = np.stack([drawing[1] for drawing in drawn])[..., None] > 0
+    starts = gradients_at_start(run, np.float32(x), np.float32(y))
+    for layer in ("SFA_B3_conv1", "Up5"):
+        start = starts[layer]
+        ratio = start.median / start.median_decay(run.train.optimizer_options["l2"])
+        assert ratio > 1 if healthy else ratio < 0.1, (layer, ratio)
+
+
 @pytest.mark.slow
 def test_a_run_draws_attention_and_the_masks_of_all_networks(tmp_path):
     write_images(tmp_path / "frames", cases=18, size=(64, 80))
@@ -189,6 +225,21 @@ def test_a_run_draws_attention_and_the_masks_of_all_networks(tmp_path):
     page = (out / "report.html").read_text()
     assert "Masks of all networks" in page
     assert "What the attention modules make of an image" in page
+    run = RunFolder(out)
+    cohort = report.open_cohort(run)
+    found = arms.lowest_level(run, cohort, "iacnn")
+    # The same by hand, frame by frame.
+    network = run.network("iacnn", ("tumour",))
+    lowest = keras.Model(network.input, network.get_layer("SFA").output)
+    batches = run.variant("iacnn").task.batches(
+        cohort.store, cohort.validation, ("tumour",), training=False
+    )
+    frames = [
+        lowest(batches.batch(0, n)[0], training=False) for n in range(batches.steps_per_epoch)
+    ]
+    assert found["lowest_max"] == pytest.approx(max(float(abs(f.numpy()).max()) for f in frames))
+    assert found["lowest_spread"] == 0  # one pixel is left of 32
+    assert found["up5_max"] == float(abs(network.get_layer("Up5").get_weights()[0]).max())
 
 
 def test_recipes_that_decode_alike_share_a_store_and_no_run_takes_that_of_another(tmp_path):

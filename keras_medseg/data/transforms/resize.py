@@ -14,10 +14,11 @@ from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.datasets.base import Dataset
 from keras_medseg.errors import require_choice
 
-FITS = ("stretch", "pad", "crop")
+FITS = ("stretch", "pad", "crop", "cut")
 """stretch: rows and columns are scaled independently. pad: scaled in equal proportions until the
 whole image fits, with zeros around it. crop: scaled in equal proportions until the image covers the
-size, then cropped to its center."""
+size, then cropped to its center. cut: the center of the image as it is, not scaled, with zeros
+around it where the image is smaller."""
 
 
 def read_resized(case: Case, *, dataset: Dataset, size: tuple[int, int], fit: str) -> CaseArrays:
@@ -76,7 +77,7 @@ def restore(labels: np.ndarray, full_size: Sequence[int], fit: str = "stretch") 
         fit: as in `resize`.
 
     Returns:
-        (rows, columns) uint8; 0 where `resize` cropped the image.
+        (rows, columns) uint8; 0 where `resize` cropped or cut the image.
 
     Raises:
         ValueError: unknown fit.
@@ -87,6 +88,8 @@ def restore(labels: np.ndarray, full_size: Sequence[int], fit: str = "stretch") 
 
 def _scaled_size(full: Sequence[int], size: Sequence[int], fit: str) -> tuple[int, int]:
     require_choice("fit", fit, FITS)
+    if fit == "cut":
+        return full[0], full[1]
     ratios = [wanted / side for wanted, side in zip(size, full[:2])]
     if fit == "stretch":
         return size[0], size[1]
