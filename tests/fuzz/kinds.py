@@ -277,15 +277,38 @@ def _manifest_trees() -> list[Tree]:
     return [{**files, "manifest.csv": table.encode()} for table in tables]
 
 
+@cache
+def _layout_trees() -> list[Tree]:
+    """Image folders with the tables that are read beside them."""
+    color, _, mask = _drawn()
+    images = [_pillow("PNG", np.roll(color, i, 0)) for i in range(3)]
+    png = _pillow("PNG", mask)
+    frames = {f"Original/{i + 1}.png": image for i, image in enumerate(images)}
+    frames |= {f"Ground Truth/{i + 1}.png": png for i in range(3)}
+    skin = {f"HAM10000_images_part_1/ISIC_002430{i + 6}.png": x for i, x in enumerate(images)}
+    skin |= {f"masks/ISIC_002430{i + 6}_segmentation.png": png for i in range(3)}
+    table = "lesion_id,image_id,dx\n" + "".join(
+        f"HAM_{i % 2},ISIC_002430{i + 6},nv\n" for i in range(3)
+    )
+    classes = {"object": ["#ffffff"], "background": [128, "#00ff00"]}
+    return [
+        {**frames, "README.txt": b"|   1 to   2 | 1 |\n|   3 to   3 |   2 |\n"},
+        {**skin, "HAM10000_metadata.csv": table.encode()},
+        {**_manifest_trees()[1], "classes.json": json.dumps(classes).encode()},
+        {**_manifest_trees()[1], "classes.json": json.dumps({"object": 255}).encode()},
+    ]
+
+
 def _read_images(folder: Path, victim: str) -> Any:
     from keras_medseg.data import datasets, store
     from keras_medseg.data.datasets.image_folders import ImageFolders
 
-    kind = ImageFolders()
-    datasets.recognize(folder)
+    kind = datasets.get(datasets.recognize(folder), **datasets.options_of("image_folders", folder))
+    assert isinstance(kind, ImageFolders)
     kind.check(folder, workers=1)
     listing = kind.find(folder)
     store._check_ids(listing.cases)
+    kind.read(listing.cases[0])
     return listing
 
 
@@ -501,6 +524,9 @@ KINDS = {
     "recipe": Kind(_recipe_trees, _read_recipe, _damage_text, _sound_recipe),
     "manifest": Kind(
         _manifest_trees, _read_images, _damage_text, _sound_listing, _only("manifest.csv", "a.png")
+    ),
+    "folder": Kind(
+        _layout_trees, _read_images, _damage_text, _sound_listing, _only(".csv", ".txt", ".json")
     ),
     "checkpoint": Kind(_checkpoint_trees, _read_checkpoint, _damage_checkpoint, _sound_checkpoint),
     "store": Kind(_store_trees, _read_store, _damage_store, _sound_store),

@@ -41,6 +41,16 @@ def get(name: str, **options: Any) -> Dataset:
     return cls(**options)
 
 
+def options_of(name: str, folder: Path) -> dict[str, Any]:
+    """Options of a kind of data set that a file in the folder declares, see `Dataset.options_of`.
+
+    Raises:
+        ValueError: an unknown name.
+        DataError: the file is damaged.
+    """
+    return _class_of(name).options_of(folder)
+
+
 def recognize(folder: Path) -> str:
     """The kind of the data set in `folder`, recognized by its file names.
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -86,6 +86,15 @@ class Dataset(ABC):
     @abstractmethod
     def layout_examples(cls) -> list[str]:
         """Lines of at most 46 characters that show how the files must be named."""
+
+    @classmethod
+    def options_of(cls, folder: Path) -> dict[str, Any]:
+        """Options that a file in the folder declares, such as its classes; none as written here.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        return {}
 
     @abstractmethod
     def find(self, folder: Path, *, labelled: bool = True) -> Listing:
