@@ -29,6 +29,7 @@ BENCHMARK = "polyp benchmark"
 MANIFEST = "manifest.csv"
 CLASSES = "classes.json"
 MAX_DEPTH = 3
+_MOST_FOLDERS = 6
 
 IN_COLOR = (CVC, ISIC, "ISIC2016", "ISIC2017", PH2, HAM, KVASIR, ETIS, COLON, CVC300)
 """Data sets whose images are all in color."""
@@ -156,6 +157,9 @@ def scan_folder(folder: Path) -> Scan:
             _scan_homes(scan, [*_homes(scan.folder)])
     scan.found.sort(key=lambda found: (found.dataset, natural(found.id)))
     scan.errors += _id_errors(scan)
+    datasets = {found.dataset for found in scan.found}
+    if len(datasets) == 1 and scan.layout in (IMAGES, ISIC):
+        scan.layout = next((name for name in datasets if name in TREES), scan.layout)
     return scan
 
 
@@ -402,7 +406,7 @@ def _scan_isic(scan: Scan, homes: Sequence[_Home]) -> None:
                     scan.remarks.append(_stray(path, "a name of ISIC"))
                 continue
             id = match[1].upper()
-            found = cases.setdefault(id, Found(id, _isic_release(id), lesions.get(id, id)))
+            found = cases.setdefault(id, Found(id, _isic_release(id), lesions.get(id) or id))
             (found.masks if match[2] else found.images).append(path)
             if not match[2] and (year := _ISIC_YEAR.search(home.folder.name)):
                 found.dataset = f"ISIC{year[1]}"
@@ -676,9 +680,9 @@ def trees(scan: Scan) -> str:
     for role in ("images", "masks"):
         folders = Counter(path.parent for found in scan.found for path in getattr(found, role))
         listed = [*folders.items()]
-        for folder, count in listed[:12]:
+        for folder, count in listed[:_MOST_FOLDERS]:
             home = os.path.relpath(folder, scan.folder) if scan.folder.is_dir() else folder
             right.append(f"{home}/: {checks.plural(count, role.removesuffix('s'))}")
-        if len(listed) > 12:
-            right.append(f"... and {len(listed) - 12} more folders of {role}")
+        if len(listed) > _MOST_FOLDERS:
+            right.append(f"and {len(listed) - _MOST_FOLDERS} more folders of {role}")
     return checks.side_by_side(zip_longest(left, right, fillvalue=""))
