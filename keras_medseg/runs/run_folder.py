@@ -302,13 +302,12 @@ def _parse_facts(text: str) -> dict[str, Any]:
     facts = _mapping(text)
     kinds: dict[str, type] = dict.fromkeys(_TEXTS, str) | dict.fromkeys(_LISTS, list)
     kinds |= {"changes": dict, "duplicates": dict, "phantom": bool}
-    for name, kind in kinds.items():
-        _require(isinstance(facts.get(name), kind), name, facts)
-    for name in _LISTS:
+    for name in kinds.keys() & facts.keys():
+        _require(isinstance(facts[name], kinds[name]), name, facts)
+    for name in _LISTS & facts.keys():
         _require(all(isinstance(item, str) for item in facts[name]), name, facts)
-    _require(
-        bool(facts["variants"]) and all(map(is_file_name, facts["variants"])), "variants", facts
-    )
+    variants = facts.get("variants")
+    _require(bool(variants) and all(map(is_file_name, variants or ())), "variants", facts)
     experiment = facts.get("experiment")
     named = isinstance(experiment, list) and len(experiment) == 2 and is_file_name(experiment[0])
     _require(
@@ -339,7 +338,7 @@ def _parse_scores(text: str) -> pd.DataFrame:
     if missing := [name for name in names if name not in table]:
         raise ValueError(f"no column {', '.join(missing)}")
     for name in table.columns.difference(names):
-        if table[name].dtype == object:  # with cells that are empty; text is refused
+        if not pd.api.types.is_numeric_dtype(table[name]):  # empty cells, or text
             pd.to_numeric(table[name].replace("", "nan"))
     return table
 

@@ -17,7 +17,8 @@ from .folders import written
 
 VOLUMES = ["BraTS2017", "BraTS2018", "BraTS2019", "BraTS2020", "BraTS2021", "BraTS2023"]
 VOLUMES += ["Decathlon"]
-IMAGES = ["CVC-ClinicDB", "ISIC2018", "knee"]
+IMAGES = ["CVC-ClinicDB", "ISIC2018", "knee", "knee-colors", "knee-numbers", "Kvasir-SEG"]
+IMAGES += ["ETIS-LaribPolypDB", "CVC-ColonDB", "CVC-300", "polyps", "HAM10000", "PH2"]
 
 
 def small(layout: str) -> tuple[int, ...]:
@@ -40,14 +41,16 @@ def test_every_layout_is_written_and_found_again(layout, tmp_path):
         progress=lambda *step: steps.append(step[:2]),
     )
     assert steps == [(1, 2), (2, 2)]
-    options = {"classes": CLASSES} if layout == "knee" else {}
-    kind = datasets.get(datasets.recognize(tmp_path), **options)
+    name = datasets.recognize(tmp_path)
+    options = {"classes": CLASSES} if layout == "knee" else datasets.options_of(name, tmp_path)
+    kind = datasets.get(name, **options)
     cases = kind.find(tmp_path).cases
     assert len(cases) == len(paths) == 2
     # What `write` returns holds, or is, the images of one case each.
     for case in cases:
         assert sum(case.images[0].is_relative_to(path) for path in paths) == 1
-    if layout != "knee":  # which has no layout of its own, but that of any images with masks
+    # A knee has the layout of any images with masks, and the benchmark is of several data sets.
+    if not layout.startswith(("knee", "polyps")):
         assert [case.dataset for case in cases] == [layout, layout]
     arrays = kind.read(cases[0])
     assert arrays.image.shape[: len(small(layout))] == small(layout)

@@ -17,7 +17,7 @@ The table in image_files.py says which single files are accepted. Beyond that:
 | EXIF orientation | rotated, with a warning; not if only the unrotated image fits its mask |
 | gray image in a data set that is in color; gray beside color images in one folder | error |
 | image with a single value | error |
-| mask that is not binary | see the table in masks.py; no warning for the 138 in CVC-ClinicDB |
+| mask that is not binary | see the table in masks.py; no warning in CVC-ClinicDB and Kvasir-SEG |
 | mask without any object, or of the object alone | warning |
 | mask with codes of other classes only | no warning |
 | other files in the folders | warning; texts, tables and masks of other tasks are ignored |
@@ -456,7 +456,7 @@ def _labels(
     """Codes (H, W, 1) or colors (H, W, 3) of the mask at `path` -> labels (H, W) uint8."""
     if table is not None:
         labels, remark = masks.labels_of_classes(codes, table, path)
-    elif dataset == layouts.CVC:
+    elif dataset in (layouts.CVC, layouts.KVASIR):  # known for gray edges
         labels, remark = masks.labels_of_object(codes[..., 0], path, fewest_grays=3)[0], ""
     else:
         labels, remark = masks.labels_of_object(codes[..., 0], path)
