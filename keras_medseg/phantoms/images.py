@@ -206,8 +206,8 @@ LAYOUTS = {
         draw=endoscopy.endoscopy_case,
         version=endoscopy.VERSION,
         size=(500, 574),
-        image="CVC-ColonDB/{number}.tiff",
-        mask="CVC-ColonDB/p{number}.tiff",
+        image="CVC-ColonDB/{number}.bmp",
+        mask="CVC-ColonDB/p{number}.bmp",
     ),
     "CVC-300": ImageLayout(
         draw=endoscopy.endoscopy_case,

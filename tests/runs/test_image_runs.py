@@ -1,7 +1,5 @@
 """Image data sets from check to report: the polyp benchmark with its split, classes in colors."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -59,13 +57,16 @@ def test_polyp_benchmark(tmp_path):
 @pytest.mark.parametrize("layout", ["knee-colors", "knee-numbers"])
 def test_classes_that_a_file_declares(layout, tmp_path):
     declared = ("tibia", "femur", "patella", "patellar ligament", "cruciate ligament")
-    changes = {"data.classes": {}, "model.targets": (("object",),)}
+    changes = {
+        "data.classes": {},
+        "model.targets": (declared,),
+        "train.loss": "cross_entropy",
+        "train.loss_options": {},
+    }
     data = tmp_path / "data"
-    base = recipe.override(RECIPE, {**TINY, **changes})
-    tree = recipe.to_tree(base)
-    tree["model"]["targets"] = [list(declared)]
     phantoms.write(data, layout=layout, cases=6, size=(48, 64))
-    (tmp_path / "recipe.json").write_text(json.dumps(tree))
+    chosen = recipe.to_json(recipe.override(RECIPE, {**TINY, **changes}))
+    (tmp_path / "recipe.json").write_text(chosen)
     out = tmp_path / "run"
     command = ["train", str(data), "--recipe", str(tmp_path / "recipe.json"), "--out", str(out)]
     assert cli.main(command) == 0

@@ -64,7 +64,7 @@ TREES = {
     IMAGES: ("images/a.png, b.png, ...", "masks/a.png, b.png, ..."),
     KVASIR: ("images/cju0qkwl35piu0993l0dewei2.jpg, ...", "masks/, the same names"),
     ETIS: ("ETIS-LaribPolypDB/1.tif, 2.tif, ...", "Ground Truth/p1.tif, p2.tif, ..."),
-    COLON: ("1.tiff, p1.tiff, 2.tiff, p2.tiff, ...",),
+    COLON: ("1.bmp, p1.bmp, 2.bmp, p2.bmp, ...",),
     CVC300: ("bbdd/1.bmp, 2.bmp, ...", "gtpolyp/1.bmp, 2.bmp, ..."),
     PH2: ("IMD002/IMD002_Dermoscopic_Image/IMD002.bmp", "IMD002/IMD002_lesion/IMD002_lesion.bmp"),
     HAM: (
@@ -489,7 +489,7 @@ def _scan_colon(scan: Scan, home: Path) -> None:
     cases: dict[str, Found] = {}
     for path in _image_files(scan, home):
         stem = path.stem.casefold()
-        if re.fullmatch(r"[cl]\d+", stem):  # the contours and the lumen, other annotations
+        if re.fullmatch(r"[cls]\d+", stem):  # contours, lumen, and regions without information
             continue
         if not _FRAME_OR_MASK.fullmatch(stem):
             scan.remarks.append(_stray(path, "a frame's number, or its mask p1, p2, ..."))
