@@ -33,6 +33,14 @@ def is_file_name(value: object) -> bool:
     )
 
 
+def is_file(path: Path) -> bool:
+    """Whether a path is that of a file; a path that no file can have, too long or odd, is not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def require_file(path: Path, *, expected: str = "a file", remedy: str) -> None:
     """Check that a path is that of a file; it may be missing, a folder, or a pipe that never ends.
 

@@ -30,7 +30,7 @@ from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.cropping import crop
 from keras_medseg.data.decoding import decode_all, refuse_unguarded_script
 from keras_medseg.errors import DataError
-from keras_medseg.files import locked, read_bytes, write_atomic
+from keras_medseg.files import is_file, locked, read_bytes, write_atomic
 
 FORMAT = 4
 MANIFEST = "manifest.json"
@@ -284,7 +284,7 @@ def open_store(folder: Path | str) -> Store:
             (the message names all of them).
     """
     folder = Path(folder)
-    if not (folder / MANIFEST).exists():
+    if not is_file(folder / MANIFEST):
         raise DataError(
             folder,
             found=f"no {MANIFEST}",

@@ -1,6 +1,6 @@
 """Damage files at random and see that the package reads them rightly or refuses them in one line.
 
-    python -m tests.fuzz                          22,000 files, about 20 minutes on one core
+    python -m tests.fuzz                          22,500 files, minutes on one core
     python -m tests.fuzz --kinds png tiff --files 500 --seed 7
     python -m tests.fuzz --kinds tiff --case 123 --seed 7 --keep folder    one of them, to look at
 
