@@ -266,6 +266,16 @@ class TestClasses:
         for folder in (tmp_path, tmp_path / "manifest.csv"):
             assert ImageFolders.options_of(folder) == {"classes": {"disc": (255,)}}
 
+    def test_names_in_upper_case(self, tmp_path):
+        _pairs(tmp_path / "DATA", "a", images="IMAGES", masks="Masks")
+        for path in (tmp_path / "DATA").glob("*/a.png"):
+            path.rename(path.with_name("A.PNG"))
+        (tmp_path / "MANIFEST.CSV").write_text("image,mask\nDATA/IMAGES/A.PNG,DATA/Masks/A.PNG\n")
+        (tmp_path / "Classes.json").write_text(json.dumps({"disc": 255}))
+        assert [case.id for case in IMAGES.find(tmp_path).cases] == ["A"]
+        assert [case.id for case in IMAGES.find(tmp_path / "DATA").cases] == ["A"]
+        assert ImageFolders.options_of(tmp_path) == {"classes": {"disc": (255,)}}
+
     def test_a_jpeg_mask_in_colors_is_refused(self, tmp_path):
         phantoms.write(tmp_path, layout="knee-colors", cases=1, size=(48, 64))
         mask = tmp_path / "masks/1.png"

@@ -181,7 +181,13 @@ def _manifest_of(folder: Path) -> Path | None:
     """The manifest in a folder, or the one given instead of a folder."""
     if folder.is_file() and folder.suffix.lower() == ".csv":
         return folder
-    return folder / MANIFEST if (folder / MANIFEST).exists() else None
+    return file_named(folder, MANIFEST) if folder.is_dir() else None
+
+
+def file_named(folder: Path, name: str) -> Path | None:
+    """The file of this name, in upper or lower case; None if there is none."""
+    inside = (path for path in checks.entries(folder) if path.name.casefold() == name)
+    return next((path for path in inside if not path.is_dir()), None)
 
 
 def _scan_manifest(scan: Scan, path: Path) -> None:
@@ -381,8 +387,8 @@ def _scan_cvc(scan: Scan, home: Path) -> None:
 
 def _sequences(scan: Scan, home: Path) -> dict[int, range]:
     """Sequence -> its frames, from README.txt or from the original data set."""
-    for readme in (home / "README.txt", home.parent / "README.txt"):
-        if readme.is_file():
+    for readme in (file_named(home, "readme.txt"), file_named(home.parent, "readme.txt")):
+        if readme is not None and readme.is_file():
             rows = _README_ROW.findall(readme.read_text("latin-1"))
             if rows:
                 return {int(n): range(int(first), int(last) + 1) for first, last, n in rows}

@@ -137,8 +137,8 @@ class ImageFolders(Dataset):
             DataError: the file is no object of names and codes.
         """
         home = folder if folder.is_dir() else folder.parent
-        path = home / layouts.CLASSES
-        if not path.exists():
+        path = layouts.file_named(home, layouts.CLASSES) if home.is_dir() else None
+        if path is None:
             return {}
         return {"classes": read_file(path, _parse_classes, f"Write it as {_CLASSES_EXAMPLE}.")}
 
