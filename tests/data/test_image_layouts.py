@@ -173,14 +173,21 @@ class TestPolypBenchmark:
 
 
 class TestSides:
-    def test_train_and_val(self, tmp_path):
-        _pairs(tmp_path / "train", "a", "b")
-        _pairs(tmp_path / "val", "a")
+    @pytest.mark.parametrize(
+        ("training", "validation"),
+        [
+            ("train", "val"), ("Training", "Validation"), ("train_images", "valid"),
+            ("TrainDataset", "test"), ("TRAIN SET", "Testing-Data"),
+        ],
+    )  # fmt: skip
+    def test_names_of_both(self, training, validation, tmp_path):
+        _pairs(tmp_path / training, "a", "b")
+        _pairs(tmp_path / validation, "a")
         listing = IMAGES.find(tmp_path)
         assert listing.sides == {
-            "train_a": "training",
-            "train_b": "training",
-            "val_a": "validation",
+            f"{training}_a": "training",
+            f"{training}_b": "training",
+            f"{validation}_a": "validation",
         }
 
     def test_a_test_set_beside_both_is_left_out_with_a_warning(self, tmp_path):

@@ -1,5 +1,7 @@
 """Image data sets from check to report: the polyp benchmark with its split, classes in colors."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,9 @@ from experiments.iacnn.recipe import RECIPE
 from keras_medseg import cli, phantoms, recipe
 from keras_medseg.data.datasets.image_folders import ImageFolders
 from keras_medseg.data.formats import image_files
+from keras_medseg.runs import steps
 from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.tasks import task_of
 
 TINY = {
     "train.epochs": 1,
@@ -96,3 +100,18 @@ def test_targets_that_the_declared_classes_lack_are_named(tmp_path, capsys):
     words = "model.targets: found 'object', expected one of: tibia, femur, patella, patellar"
     assert words in capsys.readouterr().err
     assert not (out / "run.json").exists()
+
+
+def test_of_equal_images_on_both_sides_the_tested_one_stays(tmp_path):
+    phantoms.write(tmp_path / "data", layout="polyps", cases=9, size=(48, 64))
+    (tested,) = (tmp_path / "data/TestDataset/Kvasir/images").iterdir()
+    trained = min((tmp_path / "data/TrainDataset/image").glob("cju*"))
+    shutil.copy(tested, trained)
+    mask = tmp_path / "data/TrainDataset/mask" / trained.name
+    shutil.copy(tmp_path / "data/TestDataset/Kvasir/masks" / tested.name, mask)
+    task = task_of(recipe.override(RECIPE, TINY))
+    cohort = steps.load_cohort(tmp_path / "data", tmp_path / "store", task)
+    left, kept = f"TrainDataset_{trained.stem}", f"TestDataset_Kvasir_{tested.stem}"
+    assert cohort.duplicates == {left: kept}
+    assert left not in (*cohort.training, *cohort.validation)
+    assert kept in cohort.validation

@@ -44,7 +44,9 @@ _PH2_CASE = re.compile(r"IMD\d+", re.IGNORECASE)
 _KVASIR_FILE = re.compile(r"cju[0-9a-z]{22}")
 _FRAME_OR_MASK = re.compile(r"p?\d+")
 _README_ROW = re.compile(r"\|\s*(\d+)\s+to\s+(\d+)\s*\|\s*(\d+)\s*\|")
-_SIDE = re.compile(r"(train|val|test)(ing|idation)?[-_ ]?(data|dataset|set)?", re.IGNORECASE)
+_SIDE = re.compile(
+    r"(train|val|test)(ing|id|idation)?[-_ ]?(data|dataset|set|images)?", re.IGNORECASE
+)
 # First frames of the 29 sequences in CVC-ClinicDB's README.txt, and the frame after the last.
 _CVC_STARTS = (
     1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298, 318, 343, 364, 384, 409,
