@@ -295,7 +295,7 @@ class _Facts(dict):
 
 
 _TEXTS = {"keras_medseg", "profile", "data", "data_folder", "store", "fingerprint"}
-_LISTS = {"training", "validation", "leaking_groups", "datasets", "variants"}
+_LISTS = {"training", "validation", "test", "leaking_groups", "datasets", "variants"}
 
 
 def _parse_facts(text: str) -> dict[str, Any]:
@@ -337,7 +337,7 @@ def _parse_scores(text: str) -> pd.DataFrame:
     names = ["variant", "case", "region"]
     if missing := [name for name in names if name not in table]:
         raise ValueError(f"no column {', '.join(missing)}")
-    for name in table.columns.difference(names):
+    for name in table.columns.difference([*names, "group"]):
         if not pd.api.types.is_numeric_dtype(table[name]):  # empty cells, or text
             pd.to_numeric(table[name].replace("", "nan"))
     return table

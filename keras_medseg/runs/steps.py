@@ -12,7 +12,7 @@ import keras
 import pandas as pd
 
 from keras_medseg.data import splits, store
-from keras_medseg.data.formats.manifest import VALIDATION
+from keras_medseg.data.formats.manifest import TEST, TRAINING, VALIDATION
 from keras_medseg.errors import DataError
 from keras_medseg.inference import complexity
 from keras_medseg.phantoms.folder import is_phantom
@@ -68,8 +68,8 @@ def load_cohort(folder: Path, store_folder: Path, task: Task) -> Cohort:
     """Find the cases of `folder`, decode them into `store_folder` once, and split them.
 
     Cases with identical voxels (one patient in the releases of several years) are used once, so
-    that no case is in both the training and the validation set: the one on the validation side, if
-    the data set has its own split, otherwise the first by name.
+    that no case is on two sides: the one on the test side, then that on the validation side, if the
+    data set has its own split, otherwise the first by name.
 
     Raises:
         DataError: the folder or some files are invalid; the message names them.
@@ -81,7 +81,8 @@ def load_cohort(folder: Path, store_folder: Path, task: Task) -> Cohort:
     check_channels(folder, {name: case.channels for name, case in decoded.cases.items()})
     first: dict[str, str] = {}
     duplicates = {}
-    for name in sorted(decoded.cases, key=lambda id: (listing.sides.get(id) != VALIDATION, id)):
+    order = (TEST, VALIDATION, TRAINING, None)
+    for name in sorted(decoded.cases, key=lambda id: (order.index(listing.sides.get(id)), id)):
         kept = first.setdefault(decoded.cases[name].voxels_sha256, name)
         if kept != name:
             duplicates[name] = kept

@@ -11,7 +11,7 @@ import pytest
 from keras_medseg import phantoms
 from keras_medseg.data import datasets
 from keras_medseg.data.datasets import _polyps
-from keras_medseg.data.datasets.image_folders import ImageFolders, ImageWarning
+from keras_medseg.data.datasets.image_folders import ImageFolders
 from keras_medseg.data.formats import image_files
 from keras_medseg.errors import DataError
 from keras_medseg.phantoms import knee
@@ -169,7 +169,7 @@ class TestPolypBenchmark:
             tmp_path / f"TestDataset/Kvasir/images/{KVASIR_TEST}.png",
         )
         problems = [p.message for p in IMAGES.check(tmp_path).problems]
-        assert any("of the validation side on the training side" in text for text in problems)
+        assert any("which is on the validation side, expected none" in text for text in problems)
 
 
 class TestSides:
@@ -190,16 +190,14 @@ class TestSides:
             f"{validation}_a": "validation",
         }
 
-    def test_a_test_set_beside_both_is_left_out_with_a_warning(self, tmp_path):
+    def test_three_sides(self, tmp_path):
         for side in ("Training_Set", "Validation", "test"):
             _pairs(tmp_path / side, side)
-        with pytest.warns(ImageWarning, match="found a test set beside training and validation"):
-            listing = IMAGES.find(tmp_path)
-        assert [case.id for case in listing.cases] == [
-            "Training_Set_Training_Set",
-            "Validation_Validation",
-        ]
-        assert "left out" in IMAGES.check(tmp_path).text
+        assert IMAGES.find(tmp_path).sides == {
+            "Training_Set_Training_Set": "training",
+            "Validation_Validation": "validation",
+            "test_test": "test",
+        }
 
     def test_other_names_are_two_data_sets(self, tmp_path):
         _pairs(tmp_path / "hospital_1", "a")

@@ -321,7 +321,7 @@ def _sound_listing(result: Any, folder: Path, tree: Tree, victim: str) -> str:
         for path in (*case.images, *([case.labels] if case.labels else [])):
             if not Path(path).resolve().is_relative_to(folder.resolve()):
                 return f"{path}, which lies outside of the folder"
-    wrong = set(result.sides.values()) - {"training", "validation"}
+    wrong = set(result.sides.values()) - {"training", "validation", "test"}
     return f"sides {wrong}" if wrong else ""
 
 

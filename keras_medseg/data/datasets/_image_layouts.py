@@ -19,7 +19,7 @@ from keras_medseg.data import checks
 from keras_medseg.data.cases import Case
 from keras_medseg.data.datasets import _polyps
 from keras_medseg.data.formats import foreign, image_files
-from keras_medseg.data.formats.manifest import TRAINING, VALIDATION, read_manifest
+from keras_medseg.data.formats.manifest import TEST, TRAINING, VALIDATION, read_manifest
 from keras_medseg.errors import DataError
 from keras_medseg.files import read_file
 
@@ -114,9 +114,8 @@ class Scan:
         errors: those that do not belong to a single case.
         remarks: (file, message) of what is unusual.
         unread: files among the images and masks that are no images.
-        sides: case id -> "training" or "validation", if the names of folders, a manifest or the
-            published benchmark say so.
-        left_out: sentences about images that are not used, of which a reader must know.
+        sides: case id -> "training", "validation" or "test", if the names of folders, a manifest or
+            the published benchmark say so.
     """
 
     folder: Path
@@ -126,7 +125,6 @@ class Scan:
     remarks: list[tuple[Path, str]] = field(default_factory=list)
     unread: list[Path] = field(default_factory=list)
     sides: dict[str, str] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -291,21 +289,14 @@ def _side(folder: Path, home: Path) -> str:
 def _scan_sides(scan: Scan, homes: Sequence[_Home], sides: dict[_Home, str]) -> None:
     """Homes named for training, validation or testing; the side is theirs.
 
-    A test set is the validation side if there is no other; otherwise it is left out, because it is
-    for the very end.
+    A run needs a validation side, so a test set is that if there is no other.
     """
     scan.layout = BENCHMARK if any(map(_is_benchmark, homes)) else homes[0].layout
-    has_validation = "val" in sides.values()
+    test = TEST if "val" in sides.values() else VALIDATION
+    names = {"train": TRAINING, "val": VALIDATION, "test": test}
     for home in homes:
-        if sides[home] == "test" and has_validation:
-            text = f"{home.folder}: found a test set beside training and validation, expected two "
-            text += "sides. It is left out; give its folder to score or predict it."
-            scan.remarks.append((home.folder, text))
-            scan.left_out.append(text)
-            continue
         parts = home.folder.relative_to(scan.folder).parts
-        side = TRAINING if sides[home] == "train" else VALIDATION
-        _scan_part(scan, home, "_".join(parts), side)
+        _scan_part(scan, home, "_".join(parts), names[sides[home]])
 
 
 def _is_benchmark(home: _Home) -> bool:

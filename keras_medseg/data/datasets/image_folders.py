@@ -28,8 +28,7 @@ The table in image_files.py says which single files are accepted. Beyond that:
 | manifest row with missing fields or files, or an unknown split | error |
 | one group of a manifest on both sides of its split | error |
 | manifest row that leads out of the manifest's folder | error |
-| equal pixels under two names, or on both sides of a split | warning |
-| test set beside training and validation | left out, with a warning |
+| equal pixels under two names, or on several sides of a split | warning |
 | HAM10000 without its table of lesions | warning |
 | classes.json that is no object of names and codes | error |
 """
@@ -52,6 +51,7 @@ from keras_medseg.data.checks import CheckReport, Inspection, Problem, Progress,
 from keras_medseg.data.datasets import _image_layouts as layouts
 from keras_medseg.data.datasets.base import Codes, Dataset, Listing
 from keras_medseg.data.formats import image_files, masks
+from keras_medseg.data.formats.manifest import TEST, TRAINING, VALIDATION
 from keras_medseg.data.store import StoredCase
 from keras_medseg.errors import DataError
 from keras_medseg.files import read_file
@@ -227,7 +227,7 @@ class ImageFolders(Dataset):
             complete, inspect, elements=self.elements, workers=workers, progress=progress
         )
         problems += _channel_problems(complete, channels)
-        problems += _on_both_sides(pixels, scan.sides)
+        problems += _on_several_sides(pixels, scan.sides)
         if not scan.found and not scan.errors:
             problems.append(checks.error_of("-", layouts.nothing_found(scan)))
         return CheckReport(scan.folder, complete, problems, layouts.trees(scan))
@@ -378,8 +378,6 @@ def _require_images(scan: layouts.Scan) -> None:
         raise checks.with_trees(layouts.nothing_found(scan), layouts.trees(scan))
     if scan.unread:
         warnings.warn(layouts.passed_over(scan), ImageWarning, stacklevel=3)
-    for text in scan.left_out:
-        warnings.warn(text, ImageWarning, stacklevel=3)
 
 
 # What the files hold
@@ -504,14 +502,18 @@ def _channel_problems(cases: Sequence[Case], channels: dict[str, int]) -> Iterat
             yield checks.error_of(case.id, error)
 
 
-def _on_both_sides(
+def _on_several_sides(
     pixels: Mapping[bytes, Sequence[Case]], sides: Mapping[str, str]
 ) -> Iterator[Problem]:
-    """One warning per image of a validation side whose pixels are on the training side, too."""
+    """One warning per image of the training side whose pixels are on another side, too."""
     for cases in pixels.values():
-        by_side = {sides.get(case.id): case for case in cases}
-        if len(by_side) > 1 and None not in by_side:
-            one, other = by_side["training"], by_side["validation"]
-            text = f"{other.images[0]}: found the pixels of {one.images[0]}, expected no image of "
-            text += "the validation side on the training side. A run leaves the training one out."
-            yield Problem(other.id, other.images[0], text, "warning")
+        others = [case for case in cases if sides.get(case.id) in (VALIDATION, TEST)]
+        for case in cases if others else ():
+            if sides.get(case.id) == TRAINING:
+                side = sides[others[0].id]
+                text = f"{case.images[0]}: found the pixels of {others[0].images[0]}, which is on "
+                text += (
+                    f"the {side} side, expected none of them on the training side. A run leaves "
+                )
+                text += "this one out."
+                yield Problem(case.id, case.images[0], text, "warning")
