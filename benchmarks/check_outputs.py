@@ -36,9 +36,7 @@ def output(layout: str) -> str:
         folder = Path(place).resolve() / "DIR"
         cases, size = (3, VOXELS) if volumes else (9, PIXELS)
         phantoms.write(folder, layout=layout, cases=cases, size=size)
-        name = datasets.recognize(folder)
-        kind = datasets.get(name, **datasets.options_of(name, folder))
-        text = kind.check(folder).text.replace(str(folder), "DIR")
+        text = datasets.of_folder(folder).check(folder).text.replace(str(folder), "DIR")
     return f"```text\n{text}\n```"
 
 

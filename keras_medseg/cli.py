@@ -174,10 +174,8 @@ def _dataset(arguments: argparse.Namespace) -> "Dataset":
     """The data set named by --dataset, otherwise the kind recognized in the folder."""
     from keras_medseg.data import datasets
 
-    name = arguments.dataset or datasets.recognize(arguments.data)
-    declared = datasets.options_of(name, arguments.data)
-    given = {"classes": _classes(arguments.classes)} if arguments.classes else {}
-    return datasets.get(name, **(declared | given))
+    classes = {"classes": _classes(arguments.classes)} if arguments.classes else {}
+    return datasets.of_folder(arguments.data, arguments.dataset or "", **classes)
 
 
 def _classes(assignments: Sequence[str]) -> dict[str, tuple[int | str, ...]]:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from keras_medseg import phantoms, recipe
-from keras_medseg.data import datasets, store
+from keras_medseg.data import store
 from keras_medseg.errors import DataError, require_choice
 from keras_medseg.files import locked
 from keras_medseg.progress import progress_bar
@@ -149,7 +149,8 @@ def run(experiment: Experiment, request: Request) -> bool:
     of_data = experiment.phantom.changes if experiment.phantom and not request.folder else {}
     base = recipe.override(experiment.recipe, {**profile.changes, **of_data})
     base = recipe.override(base, request.changes)
-    base = recipe.override(base, _declared(base, request.folder))
+    if request.folder:
+        base = steps.complete(base, request.folder)
     recipes = {name: recipe.override(base, changes) for name, changes in profile.variants.items()}
     _refuse_other_data(base, recipes)
     folder = request.folder or make_phantom(experiment, request.work)
@@ -230,17 +231,6 @@ def _report(
     orders = judge_orders(experiment.orders, scores, binding=binding)
     page = report.make(experiment, outcome, cohort, verdicts, orders)
     return [*verdicts, *orders], page
-
-
-def _declared(base: Recipe, folder: Path | None) -> Changes:
-    """What a file in the folder of the cases declares, where the recipe leaves it open."""
-    changes = {}
-    options = datasets.options_of(base.data.dataset, folder) if folder else {}
-    for name, value in options.items():
-        ours = getattr(base.data, name, None)
-        if ours is not None and not any(ours.values() if isinstance(ours, Mapping) else ours):
-            changes[f"data.{name}"] = value
-    return changes
 
 
 def _facts(request: Request, folder: Path, cohort: Cohort) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from pathlib import Path
 import keras
 import pandas as pd
 
-from keras_medseg.data import splits, store
+from keras_medseg.data import datasets, splits, store
 from keras_medseg.data.formats.manifest import TEST, TRAINING, VALIDATION
 from keras_medseg.errors import DataError
 from keras_medseg.inference import complexity
 from keras_medseg.phantoms.folder import is_phantom
 from keras_medseg.progress import progress_bar
-from keras_medseg.recipe import Recipe
+from keras_medseg.recipe import Images, Recipe, override
 from keras_medseg.runs.run_folder import RunFolder, Variant, trained_as
 from keras_medseg.tasks import Task, task_of
 from keras_medseg.training import fit
@@ -62,6 +62,20 @@ class Cohort:
     def channels(self) -> int:
         """Image channels of every case."""
         return next(iter(self.store.cases.values())).image.shape[-1]
+
+
+def complete(chosen: Recipe, folder: Path) -> Recipe:
+    """The recipe with those options of its data set that the files in `folder` determine.
+
+    Raises:
+        DataError: the files leave an option open, or contradict each other.
+    """
+    if not isinstance(chosen.data, Images):
+        return chosen
+    classes = chosen.data.classes
+    given = {"classes": classes} if any(classes.values()) else {}
+    found = datasets.complete_options(chosen.data.dataset, given, folder)
+    return override(chosen, {f"data.{name}": value for name, value in found.items()})
 
 
 def load_cohort(folder: Path, store_folder: Path, task: Task) -> Cohort:

@@ -56,7 +56,7 @@ def _pairs(root: Path, *names: str, images: str = "images", masks: str = "masks"
 def test_phantom_is_recognized_by_name_and_read(layout, names, tmp_path):
     phantoms.write(tmp_path, layout=layout, cases=9, size=(48, 64))
     assert datasets.recognize(tmp_path) == "image_folders"
-    kind = datasets.get("image_folders", **datasets.options_of("image_folders", tmp_path))
+    kind = datasets.of_folder(tmp_path)
     if layout == "knee":
         kind = ImageFolders(knee.CLASSES)
     cases = kind.find(tmp_path).cases
@@ -79,7 +79,7 @@ def test_phantom_is_recognized_by_name_and_read(layout, names, tmp_path):
 )
 def test_masks_belong_to_their_images(layout, tmp_path):
     phantoms.write(tmp_path, layout=layout, cases=2, size=(48, 64))
-    kind = ImageFolders(**ImageFolders.options_of(tmp_path))
+    kind = datasets.of_folder(tmp_path)
     for index, case in enumerate(kind.find(tmp_path).cases):
         expected = phantoms.images.LAYOUTS[layout].draw(0, index, (48, 64))[1]
         np.testing.assert_array_equal(kind.read(case).labels[..., 0], expected)
@@ -262,14 +262,18 @@ class TestClasses:
     def test_damaged_file(self, text, verdict, tmp_path):
         (tmp_path / "classes.json").write_text(text)
         with pytest.raises(DataError, match=rf"classes\.json: .*{verdict}.*Write it as"):
-            ImageFolders.options_of(tmp_path)
+            ImageFolders.options_of(tmp_path, {})
 
     def test_beside_a_manifest(self, tmp_path):
         _pairs(tmp_path, "a")
         (tmp_path / "manifest.csv").write_text("image,mask\nimages/a.png,masks/a.png\n")
         (tmp_path / "classes.json").write_text(json.dumps({"disc": 255}))
         for folder in (tmp_path, tmp_path / "manifest.csv"):
-            assert ImageFolders.options_of(folder) == {"classes": {"disc": (255,)}}
+            kind = datasets.of_folder(folder)
+            assert isinstance(kind, ImageFolders)
+            assert dict(kind.classes) == {"disc": (255,)}
+        given = datasets.of_folder(tmp_path, classes={"all": (255,)})
+        assert given == ImageFolders({"all": (255,)})
 
     def test_names_in_upper_case(self, tmp_path):
         _pairs(tmp_path / "DATA", "a", images="IMAGES", masks="Masks")
@@ -279,7 +283,7 @@ class TestClasses:
         (tmp_path / "Classes.json").write_text(json.dumps({"disc": 255}))
         assert [case.id for case in IMAGES.find(tmp_path).cases] == ["A"]
         assert [case.id for case in IMAGES.find(tmp_path / "DATA").cases] == ["A"]
-        assert ImageFolders.options_of(tmp_path) == {"classes": {"disc": (255,)}}
+        assert ImageFolders.options_of(tmp_path, {}) == {"classes": {"disc": (255,)}}
 
     def test_a_jpeg_mask_in_colors_is_refused(self, tmp_path):
         phantoms.write(tmp_path, layout="knee-colors", cases=1, size=(48, 64))
@@ -287,7 +291,7 @@ class TestClasses:
         pixels = image_files.read_image(mask).pixels
         mask.unlink()
         image_files.write(mask.with_suffix(".jpg"), pixels)
-        kind = ImageFolders(**ImageFolders.options_of(tmp_path))
+        kind = datasets.of_folder(tmp_path)
         with pytest.raises(DataError, match=r"1\.jpg: found colors #.*Name all classes"):
             kind.read(kind.find(tmp_path).cases[0])
 

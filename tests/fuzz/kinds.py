@@ -304,7 +304,7 @@ def _read_images(folder: Path, victim: str) -> Any:
     from keras_medseg.data import datasets, store
     from keras_medseg.data.datasets.image_folders import ImageFolders
 
-    kind = datasets.get(datasets.recognize(folder), **datasets.options_of("image_folders", folder))
+    kind = datasets.of_folder(folder)
     assert isinstance(kind, ImageFolders)
     kind.check(folder, workers=1)
     listing = kind.find(folder)

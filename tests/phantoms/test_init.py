@@ -41,9 +41,8 @@ def test_every_layout_is_written_and_found_again(layout, tmp_path):
         progress=lambda *step: steps.append(step[:2]),
     )
     assert steps == [(1, 2), (2, 2)]
-    name = datasets.recognize(tmp_path)
-    options = {"classes": CLASSES} if layout == "knee" else datasets.options_of(name, tmp_path)
-    kind = datasets.get(name, **options)
+    options = {"classes": CLASSES} if layout == "knee" else {}
+    kind = datasets.of_folder(tmp_path, **options)
     cases = kind.find(tmp_path).cases
     assert len(cases) == len(paths) == 2
     # What `write` returns holds, or is, the images of one case each.

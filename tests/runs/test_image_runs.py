@@ -7,7 +7,7 @@ import pytest
 
 from experiments.iacnn.recipe import RECIPE
 from keras_medseg import cli, phantoms, recipe
-from keras_medseg.data.datasets.image_folders import ImageFolders
+from keras_medseg.data import datasets
 from keras_medseg.data.formats import image_files
 from keras_medseg.runs import steps
 from keras_medseg.runs.run_folder import RunFolder
@@ -78,7 +78,7 @@ def test_classes_that_a_file_declares(layout, tmp_path):
     assert tuple(run.recipe.data.classes) == declared
     assert set(run.scores()["region"]) == set(declared)
     assert cli.main(["predict", str(out), str(data), str(tmp_path / "predictions")]) == 0
-    kind = ImageFolders(**ImageFolders.options_of(data))
+    kind = datasets.of_folder(data)
     for case in kind.find(data).cases:
         labels = image_files.read_mask(tmp_path / f"predictions/{case.id}.png").pixels
         assert labels.shape == (48, 64, 1)

@@ -4,6 +4,7 @@ A new kind is a new file here: the kinds are found, not listed, and imported whe
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -41,14 +42,31 @@ def get(name: str, **options: Any) -> Dataset:
     return cls(**options)
 
 
-def options_of(name: str, folder: Path) -> dict[str, Any]:
-    """Options of a kind of data set that a file in the folder declares, see `Dataset.options_of`.
+def of_folder(folder: Path, name: str = "", **options: Any) -> Dataset:
+    """The data set in `folder`, with the options that its files and names determine.
+
+    Args:
+        folder: of the cases.
+        name: one of `names()`; by default as recognized.
+        **options: take precedence.
 
     Raises:
-        ValueError: an unknown name.
-        DataError: the file is damaged.
+        DataError: as `recognize` and `Dataset.options_of`.
+        ValueError: an unknown name or option.
     """
-    return _class_of(name).options_of(folder)
+    kind = name or recognize(folder)
+    return get(kind, **complete_options(kind, options, folder))
+
+
+def complete_options(name: str, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """`options` of a kind, completed by what the files in `folder` determine.
+
+    Raises:
+        DataError: as `Dataset.options_of`.
+    """
+    home = folder if folder.is_dir() else folder.parent  # of a manifest
+    known = _class_of(name).options_of(home, options) if home.is_dir() else {}
+    return {**known, **options}
 
 
 def recognize(folder: Path) -> str:

@@ -83,18 +83,22 @@ class Dataset(ABC):
         """Whether the file names in `folder` are those of this kind of data; no file is read."""
 
     @classmethod
+    def options_of(cls, folder: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that the files and names in `folder` determine; by default none.
+
+        Args:
+            folder: of the cases.
+            chosen: the options that are given; they take precedence.
+
+        Raises:
+            DataError: they leave it open, or contradict each other.
+        """
+        return {}
+
+    @classmethod
     @abstractmethod
     def layout_examples(cls) -> list[str]:
         """Lines of at most 46 characters that show how the files must be named."""
-
-    @classmethod
-    def options_of(cls, folder: Path) -> dict[str, Any]:
-        """Options that a file in the folder declares, such as its classes; none as written here.
-
-        Raises:
-            DataError: the file is damaged.
-        """
-        return {}
 
     @abstractmethod
     def find(self, folder: Path, *, labelled: bool = True) -> Listing:

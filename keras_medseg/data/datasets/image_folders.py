@@ -130,15 +130,14 @@ class ImageFolders(Dataset):
         return layouts.examples(layouts.TREES)
 
     @classmethod
-    def options_of(cls, folder: Path) -> dict[str, Any]:
-        """The classes that `classes.json` in the folder, or beside its manifest, declares.
+    def options_of(cls, folder: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """The classes that `classes.json` in the folder declares, unless some are given.
 
         Raises:
             DataError: the file is no object of names and codes.
         """
-        home = folder if folder.is_dir() else folder.parent
-        path = layouts.file_named(home, layouts.CLASSES) if home.is_dir() else None
-        if path is None:
+        path = layouts.file_named(folder, layouts.CLASSES)
+        if path is None or "classes" in chosen:
             return {}
         return {"classes": read_file(path, _parse_classes, f"Write it as {_CLASSES_EXAMPLE}.")}
 
