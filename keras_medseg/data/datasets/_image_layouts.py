@@ -433,10 +433,10 @@ def _lesions(scan: Scan) -> dict[str, str]:
 
 
 def _parse_lesions(text: str) -> dict[str, str]:
-    rows = csv.DictReader(text.removeprefix("\ufeff").splitlines(), strict=True)
-    if not {"image_id", "lesion_id"} <= {*(rows.fieldnames or ())}:
-        raise ValueError(f"the columns {rows.fieldnames}, without lesion_id and image_id")
     try:
+        rows = csv.DictReader(text.removeprefix("\ufeff").splitlines(), strict=True)
+        if not {"image_id", "lesion_id"} <= {*(rows.fieldnames or ())}:
+            raise ValueError(f"the columns {rows.fieldnames}, without lesion_id and image_id")
         return {(row["image_id"] or "").upper(): row["lesion_id"] or "" for row in rows}
     except csv.Error as error:
         raise ValueError(str(error)) from error

@@ -242,6 +242,9 @@ def _check_png(path: Path, content: bytes) -> None:
         if zlib.crc32(body) != checksum:
             found = f"a wrong checksum in chunk {name.decode('ascii', 'replace')}"
             raise DataError(path, found=found, expected=f"{checksum:08x}", remedy=_FETCH)
+        if name == b"IHDR" and len(body) < 14:
+            found = f"a header of {size} bytes"
+            raise DataError(path, found=found, expected="one of 13", remedy=_FETCH)
         if name == b"acTL":
             raise _frames(path, "an animation")
         if name == b"IHDR" and body[12] != 8 and not (body[12] == 1 or body[13] == 3):
