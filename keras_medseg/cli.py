@@ -223,7 +223,8 @@ def _add_dataset(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--dataset",
         metavar="NAME",
-        help="kind of data, such as brats or image_folders (default: as the folder is recognized)",
+        help="kind of data, such as brats, image_folders or volume_folders, or a release such as "
+        "BraTS2024-GLI (default: as the folder is recognized)",
     )
     sub.add_argument(
         "--classes",
@@ -252,8 +253,8 @@ def _add_data_commands(commands: argparse._SubParsersAction) -> None:
         "--layout",
         default="BraTS2021",
         metavar="NAME",
-        help="BraTS2017 to BraTS2023, Decathlon, CVC-ClinicDB, ISIC2018, knee and others; an "
-        "unknown name lists all (default: BraTS2021)",
+        help="BraTS2017 to BraTS2025-MET, Decathlon, nnUNet, cases.csv, CVC-ClinicDB, ISIC2018, "
+        "knee and others; an unknown name lists all (default: BraTS2021)",
     )
     sub.add_argument(
         "--size",

@@ -91,12 +91,14 @@ class Slices(_Data):
 
     Attributes:
         window: size of the center window of the grid; the network sees its slices (x, y).
-        normalization: see `data.transforms.volumes.scaling`.
+        normalization: see `data.transforms.volumes.slice_scaling`.
         flips: axes, of "x" and "y", along which a training slice is mirrored with probability 1/2.
         validation: fraction of the patients in the validation set.
         slice_step: train on every `slice_step`-th slice of the window.
         modalities: input channels of the network, in this order; empty: all of the data set.
         test: as `Images.test`, of the patients.
+        options: of the kind of data set, such as {"spacing_mm": (1, 1, 1)}; what is not given is
+            taken from the folder of the cases when a run starts.
     """
 
     window: tuple[int, int, int]
@@ -106,6 +108,7 @@ class Slices(_Data):
     slice_step: int = 1
     modalities: tuple[str, ...] = ()
     test: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def input_size(self) -> tuple[int, ...]:
@@ -114,7 +117,7 @@ class Slices(_Data):
 
     def _check(self) -> None:
         self._check_sizes("window")
-        require_choice("data.normalization", self.normalization, volumes.NORMALIZATIONS)
+        require_choice("data.normalization", self.normalization, volumes.SLICE_NORMALIZATIONS)
         self._require_all("flips", ("x", "y"))
         self._check_sides(self.validation, self.test)
         self._require(self.slice_step >= 1, "slice_step", "1 or more")
@@ -135,6 +138,8 @@ class Patches(_Data):
         test_time_flips: whether predictions are averaged with those of the mirrored volume.
         modalities: input channels of the network, in this order; empty: all of the data set.
         test: as `Images.test`, of the patients.
+        options: of the kind of data set, such as {"spacing_mm": (1, 1, 1)}; what is not given is
+            taken from the folder of the cases when a run starts.
     """
 
     patch: tuple[int, int, int]
@@ -147,6 +152,7 @@ class Patches(_Data):
     test_time_flips: bool = False
     modalities: tuple[str, ...] = ()
     test: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def input_size(self) -> tuple[int, ...]:

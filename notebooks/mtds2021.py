@@ -53,7 +53,7 @@ from keras_medseg.data.datasets import brats
 from keras_medseg.data.transforms import volumes
 from keras_medseg.evaluation.metrics import metric_label
 from keras_medseg.evaluation.scores import pick_cases
-from keras_medseg.inference import postprocess
+from keras_medseg.inference import complexity, postprocess
 from keras_medseg.models import mtds_r2unet
 from keras_medseg.phantoms import brain
 from keras_medseg.reporting import tables
@@ -121,7 +121,7 @@ modules.replace(0, "")
 #
 # with a 1x1 convolution $W$. The paper compares it with the gate of Attention U-Net, which sits on
 # the skip and depends on the decoder's features as well. This gate depends on the unit's output
-# alone, and has one weight per channel. (The paper prints the sigmoid without its minus sign, which
+# alone, and has one weight per pixel. (The paper prints the sigmoid without its minus sign, which
 # is a misprint.)
 
 
@@ -141,7 +141,8 @@ source(mtds_r2unet.apr)
 # details"; necrosis and edema follow. Only a figure that is lost showed where the heads sit. Here,
 # each of the first three levels of the encoder has one: a 1x1 convolution, nearest-neighbor
 # up-sampling to the full size, and a sigmoid. The convolutions before a head determine its
-# receptive field. (In addition, every SE module gets the mean over the whole slice.)
+# receptive field. (In addition, every SE module gets the mean over the whole slice.) Other places
+# are options; the README of the experiment compares all of them.
 
 # %%
 DATASET = brats.Brats()
@@ -181,9 +182,17 @@ SWITCHES = {
     "Table 3, gates on the skips": {
         "supervision": "none",
         "encoder_block": "residual",
-        "skip_gates": True,
+        "skip_gates": "oktay",
     },
-    "open: heads on the decoder": {"supervision": "decoder"},
+    "open: gates and skips of one scale": {
+        "supervision": "none",
+        "encoder_block": "residual",
+        "skip_gates": "same_scale",
+    },
+    "open: heads on the decoder, the finest first": {"supervision": "decoder"},
+    "open: heads on the decoder, coarse to fine": {"supervision": "coarse_to_fine"},
+    "open: a decoder for each task": {"supervision": "branches"},
+    "open: skips are added": {"skips": "add"},
     "open: a gate for every channel": {"gate": "element"},
 }
 counts = {
@@ -199,18 +208,20 @@ table.assign(parameters=table["parameters"].map("{:,}".format))
 
 # %% [markdown]
 # "Our method has the least number of parameters", says the text beside Table 6, whose numbers are
-# lost. These are the networks that the paper compares itself with, with the same input and output,
-# each with its own published widths:
+# lost. The abstract adds "low computational cost". These are the networks that the paper compares
+# itself with, with the same input and output, each with its own published widths. The heads of the
+# deep supervision, which serve in training alone, are counted too:
 
 # %%
-compared = {}
+compared, operations = {}, {}
 for name, changes in PAPER.profiles["paper-compare"].variants.items():
     baseline = recipe.override(RECIPE, changes)
     shape = (*baseline.data.input_size, len(DATASET.channels))
     built = keras_medseg.build(baseline.model.name, input_shape=shape, **baseline.model.options)
     compared[name] = built.count_params()
-table = pd.DataFrame({"parameters": compared}).sort_values("parameters")
-table["times the paper's"] = table["parameters"] / compared["mtds"]
+    operations[name] = complexity.multiply_adds(built) / 1e9
+columns = {"parameters": compared, "multiply-adds (10^9)": operations}
+table = pd.DataFrame(columns).sort_values("parameters")
 table.assign(parameters=table["parameters"].map("{:,}".format))
 
 # %% [markdown]
@@ -346,18 +357,19 @@ print(f"{cohort.name}: {len(cohort.training)} training, {len(cohort.validation)}
 # %% [markdown]
 # ### Min-max, volume by volume
 #
-# "We calculated the maximum and minimum pixel intensity of the 3D brain data of each brain tumor
-# patient in a single modality", and every modality is scaled to [0, 1]. The figure shows one slice
-# of a patient as the network gets it, and its labels in the colors that all figures of this package
-# use. Each of the three auxiliary outputs learns one label; the main output learns all of them
-# together.
+# "After cropping the image, we use min-max normalization": "we calculated the maximum and minimum
+# pixel intensity of the 3D brain data of each brain tumor patient in a single modality", and every
+# modality is scaled to [0, 1] by the extremes of its window, all slices together. The figure shows
+# one slice of a patient as the network gets it, and its labels in the colors that all figures of
+# this package use. Each of the three auxiliary outputs learns one label; the main output learns all
+# of them together.
 
 # %%
 in_brain = patient.image.any(axis=-1)
 rows, columns = (
     slice(max(edge.min() - 4, 0), edge.max() + 5) for edge in np.nonzero(in_brain[:, :, z])
 )
-scaled = patient.image / patient.image.max(axis=(0, 1, 2))
+scaled = patient.image / patient.image[x_window, y_window].max(axis=(0, 1, 2))
 
 
 def draw(panel, image, title, **options):
@@ -387,13 +399,13 @@ _ = figure.legend(loc="outside lower center", ncols=3, frameon=False)
 
 # %% [markdown]
 # T1ce is dark, because its brightest voxel lies in a vessel, and that one voxel determines the
-# scale of the whole volume. For each of the 24 patients, take the median of the brain's voxels
+# scale of all slices. For each of the 24 patients, take the median of the brain's voxels
 # after min-max scaling. The table gives the smallest, the median and the largest of these:
 
 # %%
 medians = {style.channel_title(name): [] for name in DATASET.channels}
 for case in cohort.store.cases.values():
-    image = case.full_image()
+    image = case.full_image()[volumes.window(case.full_shape, short.data.window)]
     for channel, name in enumerate(medians):
         brain_voxels = image[..., channel][image[..., channel] > 0]
         medians[name].append(np.median(brain_voxels) / brain_voxels.max())

@@ -10,13 +10,16 @@ import keras
 import numpy as np
 import pytest
 
+from experiments.mtds2021.recipe import EXPERIMENT, SE_WITHOUT_DROPOUT, WITHOUT_SUPERVISION
 from experiments.mutations import Mutation, collector, set_field, substitute
 from keras_medseg import frameworks, losses, optimizers
 from keras_medseg.data.transforms import volumes
 from keras_medseg.evaluation import metrics
 from keras_medseg.inference import outputs
-from keras_medseg.layers import convolution
+from keras_medseg.layers import attention, convolution
 from keras_medseg.models import mtds_r2unet as network
+from keras_medseg.reporting.figures import volumes as drawings
+from keras_medseg.runs.experiment import Profile
 from keras_medseg.training import schedules
 
 MUTATIONS: dict[str, Mutation] = {}
@@ -54,6 +57,17 @@ def normalisation(patch: pytest.MonkeyPatch) -> None:
         read(case, z, size, volumes.scaling(statistics, "min_max"), out, **options)
 
     substitute(patch, read, of_the_slice)
+
+
+@_mutation
+def crop_first(patch: pytest.MonkeyPatch) -> None:
+    """Minimum and maximum of the whole volume."""
+
+    def of_the_volume(case: Any, normalization: str, window: Any, channels: Any = None) -> Any:
+        name = normalization.removeprefix("window_")
+        return volumes.scaling(case.statistics, name, channels)
+
+    substitute(patch, volumes.slice_scaling, of_the_volume)
 
 
 @_mutation
@@ -181,3 +195,75 @@ def metrics_(patch: pytest.MonkeyPatch) -> None:
         return float(np.percentile(both, 95)) if both.size else 0.0
 
     substitute(patch, metrics.hd95, pooled)
+
+
+@_mutation
+def orders(patch: pytest.MonkeyPatch) -> None:
+    """Without the second order of Table 3: Attention U-Net before the structures without gates."""
+    profile = EXPERIMENT.profiles["paper"]
+    kept = [pair for pair in profile.comparisons if pair[1] != "gates_on_skips"]
+    _change_profile(patch, "paper", replace(profile, comparisons=tuple(kept)))
+
+
+@_mutation
+def single_model(patch: pytest.MonkeyPatch) -> None:
+    """A network for each of two regions."""
+    set_field(patch, "mtds2021", {"model.targets": (("WT",), ("TC",))})
+
+
+@_mutation
+def low_cost(patch: pytest.MonkeyPatch) -> None:
+    """Twice the filters."""
+    set_field(patch, "mtds2021", {"model.options.filters": 64})
+
+
+@_mutation
+def figure_5(patch: pytest.MonkeyPatch) -> None:
+    """Boxes around every pixel that differs."""
+
+    def everywhere(one: np.ndarray, other: np.ndarray) -> list:
+        return [(slice(x, x + 1), slice(y, y + 1)) for x, y in np.argwhere(one != other)]
+
+    substitute(patch, drawings.difference_boxes, everywhere)
+
+
+@_mutation
+def table_1_structures(patch: pytest.MonkeyPatch) -> None:
+    """Without Dropout and without supervision, which Table 3 alone names."""
+    without = {**WITHOUT_SUPERVISION, **SE_WITHOUT_DROPOUT}
+    _change_variant(patch, "se_without_dropout", without)
+
+
+@_mutation
+def table_3_structures(patch: pytest.MonkeyPatch) -> None:
+    """Gates on the skips of the first structure, without the shortcut."""
+    _change_variant(patch, "gates_on_skips", {"model.options.encoder_block": "plain"})
+
+
+@_mutation
+def table_3_gates(patch: pytest.MonkeyPatch) -> None:
+    """The common form: signal and skip have one resolution."""
+    _change_variant(patch, "gates_on_skips", {"model.options.skip_gates": "same_scale"})
+    gate = attention.grid_attention_gate
+
+    def of_one_scale(skip: Any, signal: Any, *, upsample: Any, **options: Any) -> Any:
+        raised = upsample(signal, name=f"{options['name']}_signal")
+        return attention.attention_gate(skip, raised, skip.shape[-1], **options)
+
+    substitute(patch, gate, of_one_scale)
+
+
+@_mutation
+def table_4_structures(patch: pytest.MonkeyPatch) -> None:
+    """A single task, but not that of the main output."""
+    _change_variant(patch, "single_task", {"model.auxiliary": ("ET", "ET", "ET")})
+
+
+def _change_variant(patch: pytest.MonkeyPatch, name: str, changes: dict[str, Any]) -> None:
+    profile = EXPERIMENT.profiles["paper"]
+    variants = {**profile.variants, name: {**profile.variants[name], **changes}}
+    _change_profile(patch, "paper", replace(profile, variants=variants))
+
+
+def _change_profile(patch: pytest.MonkeyPatch, name: str, profile: Profile) -> None:
+    patch.setitem(EXPERIMENT.profiles, name, profile)

@@ -1,7 +1,9 @@
 """The common form of all data sets: cases, and the arrays that are read from them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,7 @@ class Case:
         images: one path per channel in channel order, or one path of a file with all channels.
         labels: path of the label map, or None.
         group: cases of one group (patient, video sequence) must stay on one side of a split.
+        missing: indices of the channels without a file, which the data set declares; they are 0.
     """
 
     id: str
@@ -23,6 +26,7 @@ class Case:
     images: tuple[Path, ...]
     labels: Path | None
     group: str
+    missing: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,10 @@ class CaseArrays:
         axis_codes: orientation of the file on disk, e.g. ("L", "P", "S"); `image` is always LPS.
         source_shape: (X, Y, Z) of the case on disk if `image` was resized; by default the shape of
             `image`.
+        forms: orientation fields of the header on disk (`nifti.Header.forms`), for the label maps
+            that are written; None if there are none.
+        resampled_mm: voxel size along x, y, z of `image` if a volume was resampled.
+        own_labels: `labels` on the case's own grid if a volume was resampled, in LPS.
     """
 
     image: np.ndarray
@@ -45,11 +53,14 @@ class CaseArrays:
     affine: np.ndarray
     axis_codes: tuple[str, str, str]
     source_shape: tuple[int, ...] | None = None
+    forms: Mapping[str, Any] | None = None
+    resampled_mm: tuple[float, float, float] | None = None
+    own_labels: np.ndarray | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel size along x, y, z of `image` (LPS), whatever the axis order on disk."""
-        return lps_spacing_mm(self.affine, self.axis_codes)
+        return self.resampled_mm or lps_spacing_mm(self.affine, self.axis_codes)
 
 
 def lps_spacing_mm(

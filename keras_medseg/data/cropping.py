@@ -17,11 +17,13 @@ class Cropped(NamedTuple):
     Attributes:
         image: (Z', X', Y', C), slices first, in the dtype of the source.
         labels: (Z', X', Y') uint8, or None.
+        own_labels: (X, Y, Z) uint8 on the grid of the source if the image was resampled, or None.
         numbers: the attributes of `StoredCase` with the same names, in the types of JSON.
     """
 
     image: np.ndarray
     labels: np.ndarray | None
+    own_labels: np.ndarray | None
     numbers: dict[str, Any]
 
 
@@ -51,11 +53,13 @@ def crop(case_id: str, arrays: CaseArrays) -> Cropped:
         "label_boxes": None if labels is None else [_slice_box(codes != 0) for codes in labels],
         "affine": arrays.affine.tolist(),
         "axis_codes": list(arrays.axis_codes),
+        "forms": None if arrays.forms is None else dict(arrays.forms),
         "spacing_mm": list(arrays.spacing_mm),
         "statistics": statistics,
         "voxels_sha256": _voxels_sha256(image),
     }
-    return Cropped(image, labels, numbers)
+    own_labels = None if arrays.own_labels is None else np.array(arrays.own_labels, order="C")
+    return Cropped(image, labels, own_labels, numbers)
 
 
 def _occupied_box(case_id: str, arrays: CaseArrays) -> Box:

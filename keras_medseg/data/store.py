@@ -1,9 +1,10 @@
 """Decode every case once into memory-mapped arrays that are verified before they are used.
 
-A store is a flat folder. For each case it holds `<id>.image.npy`, `<id>.labels.npy` and
-`<id>.json`, which is written after the arrays and contains their sha256; `manifest.json` is written
-last and contains the checksums of all cases. A case that is incomplete, missing, damaged or of
-another version fails this verification and is decoded again.
+A store is a flat folder. For each case it holds `<id>.image.npy`, `<id>.labels.npy` (for a volume
+that was resampled also `<id>.own_labels.npy`) and `<id>.json`, which is written after the arrays
+and contains their sha256; `manifest.json` is written last and contains the checksums of all cases.
+A case that is incomplete, missing, damaged or of another version fails this verification and is
+decoded again.
 """
 
 import dataclasses
@@ -26,13 +27,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from keras_medseg import __version__
-from keras_medseg.data.cases import Case, CaseArrays
+from keras_medseg.data.cases import Case, CaseArrays, lps_spacing_mm
 from keras_medseg.data.cropping import crop
 from keras_medseg.data.decoding import decode_all, refuse_unguarded_script
 from keras_medseg.errors import DataError
 from keras_medseg.files import is_file, locked, read_bytes, write_atomic
 
-FORMAT = 4
+FORMAT = 5
 MANIFEST = "manifest.json"
 
 Reader = Callable[[Case], CaseArrays]
@@ -45,7 +46,7 @@ _Entry = dict[str, Any]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_UNFINISHED = re.compile(r"\..+\.(image\.npy|labels\.npy|json)\.\d+")
+_UNFINISHED = re.compile(r"\..+\.(image\.npy|labels\.npy|own_labels\.npy|json)\.\d+")
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REBUILD = "Prepare the store again: what is sound is kept, the rest is decoded again."
 
@@ -72,10 +73,11 @@ class StoredCase:
         label_boxes: the same for the labels; None for a case without labels.
         affine: (4, 4) voxel -> mm of the file on disk.
         axis_codes: orientation of the file on disk, as in `CaseArrays`.
+        forms: orientation fields of the header on disk, as in `CaseArrays`.
         spacing_mm: voxel size along x, y, z of the stored (LPS) grid.
         statistics: min, max, mean and std of each channel over its non-zero voxels.
         voxels_sha256: equal for two cases whose images have equal voxels (as float32).
-        in_memory: (image, labels) of a case without a folder.
+        in_memory: (image, labels, own_labels) of a case without a folder.
     """
 
     folder: Path | None
@@ -89,10 +91,13 @@ class StoredCase:
     label_boxes: tuple[tuple[int, int, int, int], ...] | None
     affine: np.ndarray
     axis_codes: tuple[str, str, str]
+    forms: dict[str, Any] | None
     spacing_mm: tuple[float, float, float]
     statistics: tuple[dict[str, float], ...]
     voxels_sha256: str
-    in_memory: tuple[np.ndarray, np.ndarray | None] | None = field(default=None, repr=False)
+    in_memory: tuple[np.ndarray, np.ndarray | None, np.ndarray | None] | None = field(
+        default=None, repr=False
+    )
 
     @classmethod
     def from_arrays(cls, case: Case, arrays: CaseArrays) -> "StoredCase":
@@ -106,11 +111,12 @@ class StoredCase:
             DataError: as `cropping.crop`.
         """
         cropped = crop(case.id, arrays)
-        for array in (cropped.image, cropped.labels):
+        arrays_in_memory = (cropped.image, cropped.labels, cropped.own_labels)
+        for array in arrays_in_memory:
             if array is not None:
                 array.flags.writeable = False
         made = _stored_case(None, {"source": _identity(case), **cropped.numbers})
-        return dataclasses.replace(made, in_memory=(cropped.image, cropped.labels))
+        return dataclasses.replace(made, in_memory=arrays_in_memory)
 
     @property
     def labelled(self) -> bool:
@@ -169,6 +175,29 @@ class StoredCase:
         labels = np.zeros(self.full_shape, np.uint8)
         labels[self._box] = np.moveaxis(self.require_labels(), 0, 2)
         return labels
+
+    @property
+    def resampled(self) -> bool:
+        """Whether a volume is stored with other voxel sizes than its files have."""
+        return self.spacing_mm != self.own_spacing_mm
+
+    @property
+    def own_spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size along x, y, z of the case's own files, in LPS."""
+        return lps_spacing_mm(self.affine, self.axis_codes)
+
+    def own_labels(self) -> np.ndarray:
+        """(X, Y, Z) uint8 canonical labels on the grid of the case's own files, LPS.
+
+        Raises:
+            ValueError: the case has no labels.
+        """
+        if not self.resampled:
+            return self.full_labels()
+        self.require_labels()
+        own = self.in_memory[2] if self.in_memory else self._mapped("own_labels")
+        assert own is not None, self.id
+        return own
 
     def require_labels(self) -> np.ndarray:
         """`labels` of a case that must have them.
@@ -436,7 +465,7 @@ def _identity(case: Case) -> dict[str, str]:
 def _source(case: Case, reader: str) -> dict[str, Any]:
     paths = [*case.images, *([case.labels] if case.labels else [])]
     files = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
-    return {**_identity(case), "reader": reader, "files": files}
+    return {**_identity(case), "missing": list(case.missing), "reader": reader, "files": files}
 
 
 def _sound_entry(folder: Path, reader: str, case: Case) -> _Entry | None:
@@ -474,6 +503,7 @@ def _stored_case(folder: Path | None, entry: _Entry) -> StoredCase:
         label_boxes=entry["label_boxes"] and tuple(map(tuple, entry["label_boxes"])),
         affine=np.array(entry["affine"]),
         axis_codes=tuple(entry["axis_codes"]),
+        forms=entry["forms"],
         spacing_mm=tuple(entry["spacing_mm"]),
         statistics=tuple(entry["statistics"]),
         voxels_sha256=entry["voxels_sha256"],
@@ -491,10 +521,9 @@ def _decode(read: Reader, reader: str, folder: Path, case: Case) -> _Entry:
     except FileNotFoundError:
         read(case)  # raises an error that names the file and the remedy
         raise
-    image, labels, numbers = crop(case.id, read(case))
-    files = {f"{case.id}.image.npy": image}
-    if labels is not None:
-        files[f"{case.id}.labels.npy"] = labels
+    image, labels, own_labels, numbers = crop(case.id, read(case))
+    arrays = {"image": image, "labels": labels, "own_labels": own_labels}
+    files = {f"{case.id}.{kind}.npy": a for kind, a in arrays.items() if a is not None}
     written = {name: _write_array(folder / name, array) for name, array in files.items()}
     entry = {"source": source, "files": written, **numbers}
     _write_sealed(folder / f"{case.id}.json", entry)

@@ -51,8 +51,9 @@ def by_region(regions: Sequence[str], predicted: np.ndarray) -> dict[str, np.nda
     return dict(zip(regions, np.moveaxis(predicted, -1, 0)))
 
 
-def merge_nested(
+def merge_regions(
     probabilities: Mapping[str, np.ndarray],
+    regions: Mapping[str, Sequence[int]],
     nesting: Mapping[str, int],
     *,
     threshold: float = 0.5,
@@ -68,11 +69,15 @@ def merge_nested(
     smaller region wins (nnU-Net's order of labels), would keep ET as predicted instead. The paper
     scores its networks one by one and says nothing about merging.
 
+    Of regions side by side, outside all others or within one, the most likely one wins: of the
+    resection cavity and the whole tumor, or of cyst and enhancing tumor in the tumor core.
+
     Args:
         probabilities: region -> map; all maps have the same shape. Regions may be left out: WT
             alone gives edema everywhere. Score only the regions that were given.
-        nesting: the regions from the outermost to the innermost, each with the label code of those
-            of its voxels that lie outside the next region.
+        regions: region -> its label codes.
+        nesting: region -> the label code of those of its voxels that are in no region inside it; a
+            region that is not named gets its first code.
         threshold: a voxel belongs to a region if its probability is above it.
 
     Returns:
@@ -81,13 +86,28 @@ def merge_nested(
     Raises:
         ValueError: no region is given, one is unknown, or the maps have different shapes.
     """
-    shape = _one_shape(probabilities, nesting)
-    labels, inside = np.zeros(shape, np.uint8), np.ones(shape, bool)
-    for region, code in nesting.items():
-        if region in probabilities:
-            inside &= probabilities[region] > threshold
-            labels[inside] = code
+    labels = np.zeros(_one_shape(probabilities, regions), np.uint8)
+    codes = {name: frozenset(regions[name]) for name in probabilities}
+    order = list(codes)
+    inside: dict[str, np.ndarray] = {}
+    for name in sorted(codes, key=lambda name: -len(codes[name])):  # from the outermost inward
+        parent = _parent(name, codes)
+        won = probabilities[name] > threshold
+        for other in order:
+            if other != name and _parent(other, codes) == parent:
+                # Of equals the first one wins, as in `most_likely`.
+                first = order.index(name) < order.index(other)
+                larger = np.greater_equal if first else np.greater
+                won &= larger(probabilities[name], probabilities[other])
+        inside[name] = won if parent is None else won & inside[parent]
+        labels[inside[name]] = nesting.get(name, regions[name][0])
     return labels
+
+
+def _parent(name: str, codes: Mapping[str, frozenset[int]]) -> str | None:
+    """The smallest region around a region."""
+    around = [other for other in codes if codes[name] < codes[other]]
+    return min(around, key=lambda other: len(codes[other]), default=None)
 
 
 def most_likely(

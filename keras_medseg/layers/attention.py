@@ -1,5 +1,8 @@
 """Attention on feature maps: CBAM, squeeze-and-excitation, attention gates on skips."""
 
+from collections.abc import Callable
+from functools import partial
+
 import keras
 from keras import layers, ops
 
@@ -171,3 +174,40 @@ def attention_gate(
     x = pointwise(layers.ReLU(name=f"{name}_relu")(x), 1, "psi")
     weights = layers.Activation("sigmoid", name=f"{name}_sigmoid")(x)
     return layers.Multiply(name=f"{name}_scale")([skip, weights])
+
+
+def grid_attention_gate(
+    skip: keras.KerasTensor,
+    signal: keras.KerasTensor,
+    *,
+    upsample: Callable[..., keras.KerasTensor],
+    framework: FrameworkDefaults,
+    name: str,
+) -> keras.KerasTensor:
+    """W(skip * up(sigmoid(psi(relu(theta(skip) + phi(signal)))))), at half resolution inside.
+
+    Oktay et al. 2018, equations (1) and (2), as in its authors' code (GridAttentionBlock): theta is
+    a 2x2 convolution of stride 2 without bias, phi and psi are 1x1 with bias, and no norm stands in
+    the gate; W, behind the product, is a 1x1 convolution with batch norm. All but psi have as many
+    channels as the skip.
+
+    Args:
+        skip: (N, H, W, C) or (N, X, Y, Z, C).
+        signal: the map one level below, (N, H / 2, W / 2, G), likewise in three dimensions.
+        upsample: called as upsample(x, name=...); doubles the resolution of the weights.
+        framework: gives initializers and the batch norm's constants.
+        name: prefix of the layers.
+
+    Returns:
+        A tensor of the shape of `skip`.
+    """
+    channels = skip.shape[-1]
+    unpadded = partial(conv, framework=framework, padding="valid")
+    theta = unpadded(skip, channels, 2, strides=2, use_bias=False, name=f"{name}_theta")
+    phi = unpadded(signal, channels, 1, name=f"{name}_phi")
+    x = layers.Add(name=f"{name}_add")([theta, phi])
+    x = layers.ReLU(name=f"{name}_relu")(x)
+    x = unpadded(x, 1, 1, activation="sigmoid", name=f"{name}_psi")
+    weights = upsample(x, name=f"{name}_up")
+    x = layers.Multiply(name=f"{name}_scale")([skip, weights])
+    return conv_bn_relu(x, channels, 1, framework=framework, name=f"{name}_W", activation=False)

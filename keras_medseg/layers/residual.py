@@ -85,10 +85,12 @@ def pre_activation(
     strides: int = 1,
     shortcut_size: int = 1,
     shortcut_norm: bool = False,
+    activated_shortcut: bool = False,
 ) -> keras.KerasTensor:
     """Batch norm, ReLU, 3x3 convolution, twice, plus a convolution as the shortcut.
 
-    He et al. 2016 (ECCV), figure 4 (e).
+    He et al. 2016 (ECCV), figure 4 (e). Where the width changes, their code convolves the activated
+    input on both branches (`activated_shortcut`), the one of ResUNet the input itself.
 
     Args:
         x: (N, H, W, C).
@@ -98,11 +100,15 @@ def pre_activation(
         strides: of the first convolution and of the shortcut.
         shortcut_size: kernel size of the shortcut.
         shortcut_norm: whether batch norm follows the shortcut's convolution.
+        activated_shortcut: whether the shortcut, too, comes behind the first batch norm and ReLU.
 
     Returns:
         (N, H / strides, W / strides, filters).
     """
-    y = bn_relu_conv(x, filters, 3, framework=framework, name=f"{name}_conv1", strides=strides)
+    y = batch_norm(x, framework=framework, name=f"{name}_conv1_bn")
+    y = layers.ReLU(name=f"{name}_conv1_relu")(y)
+    x = y if activated_shortcut else x
+    y = conv(y, filters, 3, framework=framework, name=f"{name}_conv1", strides=strides)
     y = bn_relu_conv(y, filters, 3, framework=framework, name=f"{name}_conv2")
     shortcut = f"{name}_shortcut"
     x = conv(x, filters, shortcut_size, framework=framework, name=shortcut, strides=strides)

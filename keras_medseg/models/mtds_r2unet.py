@@ -10,16 +10,20 @@ The following points are open; we chose:
 
 * `supervision`: heads on the encoder's first three levels. "The shallow layers of network can
   better capture the boundary details of the enhancing tumor" with "low-level boundary information",
-  and only the encoder's shallow layers contain nothing else; their gradient is the one that
-  vanishes on the way back through the decoder. Against it: the caption of Figure 1 lists the
-  outputs in another order, and a head in the front "forces the network to change the normal
-  learning process" (said of one task on all branches). "decoder" puts the heads on its three
-  stages, the finest one first.
+  and only the encoder's shallow layers contain nothing else. Against it: a head in the front
+  "forces the network to change the normal learning process" (said of one task on all branches).
+  "decoder" puts the heads on its three stages, the finest first; "coarse_to_fine" puts enhancing
+  tumor on the coarsest, as the "progressive relationships" of "each stage" (Figure 1) may mean;
+  "branches" gives each task a decoder of its own ("each branch is used to complete a specific
+  task"), with which the network in training has more parameters than ResUNet++, although it should
+  have the fewest. experiments/mtds2021/README.md compares all four.
 * `gate`: one weight per pixel, "to control the importance of features in different spatial
   regions"; the shortcut-only gating that the paper compares it to has one per channel as well.
 * SE: ratio 16 as in Hu et al.; Dropout on the channel weights ("the random change of channel
   weight"), at the rate of 0.2 of Myronenko, whose learning rate the paper takes.
-* Skips are concatenated, as in Attention U-Net, after SE. Max pooling; nearest neighbor.
+* `skips`: concatenated, as in Attention U-Net, after SE. Max pooling; nearest neighbor.
+* `skip_gates`, for the third structure of Table 3: Oktay's, which its reference names.
+* `shortcut`: a 1x1 convolution of the unit's input itself, as the text adds x and F(x).
 * The first APR module sees the image itself, so its norm and ReLU come before any convolution.
 * No recurrent convolution: the text has none, although the title says R2U-Net.
 """
@@ -33,25 +37,41 @@ from keras import layers
 from keras_medseg import frameworks
 from keras_medseg.errors import require_choice
 from keras_medseg.frameworks import FrameworkDefaults
-from keras_medseg.layers.attention import attention_gate, squeeze_excitation
-from keras_medseg.layers.convolution import bn_relu_conv, conv
+from keras_medseg.layers.attention import (
+    attention_gate,
+    grid_attention_gate,
+    squeeze_excitation,
+)
+from keras_medseg.layers.convolution import bn_relu_conv, conv, conv_bn_relu
 from keras_medseg.layers.resampling import down, require_multiple, up
 from keras_medseg.layers.residual import pre_activation
 from keras_medseg.registry import Card, register
 
-GATES = ("pixel", "element")
-SUPERVISION = ("encoder", "decoder", "none")
+CHOICES = {
+    "encoder_block": ("apr", "residual", "plain"),
+    "gate": ("pixel", "element"),
+    "shortcut": ("raw", "activated"),
+    "skips": ("concatenate", "add"),
+    "skip_gates": ("none", "oktay", "same_scale"),
+    "supervision": ("encoder", "decoder", "coarse_to_fine", "branches", "none"),
+}
 
 
 def apr(
-    x: keras.KerasTensor, filters: int, *, gate: str, framework: FrameworkDefaults, name: str
+    x: keras.KerasTensor,
+    filters: int,
+    *,
+    gate: str,
+    framework: FrameworkDefaults,
+    name: str,
+    shortcut: str = "raw",
 ) -> keras.KerasTensor:
     """Attention pre-activation residual module, section 2.3: x1 = x + F(x), then x1 * gate(x1).
 
     The only input of the gate sigmoid(conv1x1(relu(x1))) is the unit's own output.
     (N, H, W, C) -> (N, H, W, filters).
     """
-    x = pre_activation(x, filters, framework=framework, name=name)
+    x = _residual_block(x, filters, framework=framework, name=name, shortcut=shortcut)
     channels = 1 if gate == "pixel" else filters
     logits = layers.ReLU(name=f"{name}_gate_relu")(x)
     logits = conv(logits, channels, 1, framework=framework, name=f"{name}_gate_conv")
@@ -60,16 +80,29 @@ def apr(
 
 
 def _residual_block(
-    x: keras.KerasTensor, filters: int, *, gate: str, framework: FrameworkDefaults, name: str
+    x: keras.KerasTensor,
+    filters: int,
+    *,
+    framework: FrameworkDefaults,
+    name: str,
+    shortcut: str,
+    gate: str = "",
 ) -> keras.KerasTensor:
     """APR without its gate; `gate` has no effect."""
-    return pre_activation(x, filters, framework=framework, name=name)
+    activated = shortcut == "activated"
+    return pre_activation(x, filters, framework=framework, name=name, activated_shortcut=activated)
 
 
 def _plain_block(
-    x: keras.KerasTensor, filters: int, *, gate: str, framework: FrameworkDefaults, name: str
+    x: keras.KerasTensor,
+    filters: int,
+    *,
+    framework: FrameworkDefaults,
+    name: str,
+    shortcut: str,
+    gate: str,
 ) -> keras.KerasTensor:
-    """APR without gate and shortcut; `gate` has no effect."""
+    """APR without gate and shortcut; `gate` and `shortcut` have no effect."""
     return _pre_activation_pair(x, filters, framework=framework, name=name)
 
 
@@ -84,7 +117,11 @@ def _pre_activation_pair(
     return bn_relu_conv(x, filters, 3, framework=framework, name=f"{name}_conv2")
 
 
-ENCODER_BLOCKS = {"apr": apr, "residual": _residual_block, "plain": _plain_block}
+ENCODER_BLOCKS: dict[str, Callable[..., keras.KerasTensor]] = {
+    "apr": apr,
+    "residual": _residual_block,
+    "plain": _plain_block,
+}
 
 
 @register(
@@ -111,7 +148,9 @@ def mtds_r2unet(
     classes: int = 1,
     encoder_block: str = "apr",
     gate: str = "pixel",
-    skip_gates: bool = False,
+    shortcut: str = "raw",
+    skips: str = "concatenate",
+    skip_gates: str = "none",
     se_ratio: int = 16,
     se_dropout: float = 0.2,
     supervision: str = "encoder",
@@ -122,48 +161,71 @@ def mtds_r2unet(
 ) -> keras.Model:
     """Probabilities in float32 from slices (N, H, W, C); mtds2021, sections 2.1 to 2.3.
 
-    The outputs are a list: the whole tumor (N, H, W, classes), then the auxiliary outputs
-    (N, H, W, 1) of the first, second and third head. Without heads the output is the first alone;
-    the other layers have the same names and shapes.
+    The outputs are a list: the whole tumor (N, H, W, classes), then those of three heads
+    (N, H, W, 1). Without heads it is the first alone; other layers keep their names and shapes.
 
     Args:
         input_shape: (H, W, C); H and W divisible by 8, or None for any such size.
         classes: sigmoid channels of the main output.
-        encoder_block: "apr", or for Table 3 "residual" (without gate) or "plain" (without gate
-            and shortcut).
+        encoder_block: "apr"; for Table 3 "residual" (no gate) or "plain" (no gate, no shortcut).
         gate: whether APR weights every "pixel" or every "element" (pixel and channel).
-        skip_gates: whether attention gates weight the skips, as in Attention U-Net (Table 3).
+        shortcut: of a unit: sees its "raw" input or, as in the code of He et al., "activated".
+        skips: "concatenate", or "add" as in LinkNet, after a 1x1 convolution to equal widths.
+        skip_gates: "none"; for Table 3 "oktay", the gates of Attention U-Net's authors (signal
+            from the level below, none on the finest skip), or the common "same_scale" on all.
         se_ratio: of the channels to the hidden units of SE.
         se_dropout: rate of the Dropout on SE's channel weights; 0 for Table 1.
-        supervision: heads on the "encoder", on the "decoder", or "none" (Table 4; inference).
+        supervision: heads on "encoder" or "decoder", the finest level first, on the decoder
+            "coarse_to_fine", on "branches" (a decoder per task), or "none" (Table 4; inference).
         filters: channels of the first level; the paper's 32 grow to 256 at the bottom.
         downsampling: "max_pool", "average_pool" or "strided_conv".
         upsampling: "nearest", "bilinear" or "transposed_conv"; None is the framework's default.
         framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
-        ValueError: H or W not divisible by 8 (the message gives the next valid shape), or an
-            unknown choice.
+        ValueError: an unknown choice, or H or W not divisible by 8; it gives the next valid shape.
     """
     require_multiple(input_shape, 8)
-    require_choice("encoder_block", encoder_block, ENCODER_BLOCKS)
-    require_choice("gate", gate, GATES)
-    require_choice("supervision", supervision, SUPERVISION)
+    _check_choices(encoder_block=encoder_block, gate=gate, shortcut=shortcut)
+    _check_choices(skips=skips, skip_gates=skip_gates, supervision=supervision)
     framework = frameworks.get(framework)
     upsample = partial(up, method=upsampling or framework.upsampling, framework=framework)
     downsample = partial(down, method=downsampling, framework=framework)
-    block = partial(ENCODER_BLOCKS[encoder_block], gate=gate, framework=framework)
+    block = partial(ENCODER_BLOCKS[encoder_block], gate=gate, shortcut=shortcut)
     excite = partial(squeeze_excitation, framework=framework, ratio=se_ratio, dropout=se_dropout)
-    head = partial(_output, upsample=upsample, framework=framework)
-
+    join = partial(_join, skips=skips, gates=skip_gates, upsample=upsample, framework=framework)
     image = keras.Input(input_shape, name="Input")
-    encoded = _encoder(image, filters, block, excite, downsample)
-    decoded = _decoder(encoded, excite, upsample, skip_gates, framework)
-    supervised = {"encoder": encoded[:3], "decoder": decoded, "none": []}[supervision]
-    outputs = [head(decoded[0], classes, 0, name="Output")]
-    for number, x in enumerate(supervised, 1):
-        outputs.append(head(x, 1, number - 1, name=f"Output{number}"))
-    return keras.Model(image, outputs if supervised else outputs[0], name="mtds_r2unet")
+    encoded = _encoder(image, filters, partial(block, framework=framework), excite, downsample)
+    decode = partial(_decoder, encoded, excite, join, framework)
+    decoded = decode()
+    head = partial(_output, upsample=upsample, framework=framework)
+    main = head(decoded[0], classes, 0, name="Output")
+    supervised = _supervised(supervision, encoded, decoded, decode)
+    heads = [head(x, 1, n - 1, name=f"Output{i}") for i, (x, n) in enumerate(supervised, 1)]
+    return keras.Model(image, [main, *heads] if heads else main, name="mtds_r2unet")
+
+
+def _check_choices(**given: str) -> None:
+    for name, choice in given.items():
+        require_choice(name, choice, CHOICES[name])
+
+
+def _supervised(
+    supervision: str,
+    encoded: list[keras.KerasTensor],
+    decoded: list[keras.KerasTensor],
+    decode: Callable[..., list[keras.KerasTensor]],
+) -> list[tuple[keras.KerasTensor, int]]:
+    """The maps that get a head, in the order of the tasks, and their levels (1 is the finest)."""
+    if supervision == "encoder":
+        return list(zip(encoded, (1, 2, 3)))
+    if supervision == "decoder":
+        return list(zip(decoded, (1, 2, 3)))
+    if supervision == "coarse_to_fine":
+        return list(zip(reversed(decoded), (3, 2, 1)))
+    if supervision == "branches":
+        return [(decode(prefix=f"Branch{task}_")[0], 1) for task in (1, 2, 3)]
+    return []
 
 
 def _encoder(
@@ -187,25 +249,58 @@ def _encoder(
 def _decoder(
     encoded: list[keras.KerasTensor],
     excite: Callable[..., keras.KerasTensor],
-    upsample: Callable[..., keras.KerasTensor],
-    skip_gates: bool,
+    join: Callable[..., keras.KerasTensor],
     framework: FrameworkDefaults,
+    prefix: str = "",
 ) -> list[keras.KerasTensor]:
-    """From the bottom up: doubled, joined with the skip, block, SE; three maps, finest first."""
+    """From the bottom up: joined with the skip, block, SE; three maps, finest first.
+
+    `prefix` tells the layers of several decoders apart.
+    """
     x = encoded[3]
     levels: list[keras.KerasTensor] = []
     for level in (3, 2, 1):
         skip = encoded[level - 1]
-        width = skip.shape[-1]
-        x = upsample(x, name=f"Up{level}")
-        if skip_gates:
-            gate = f"Gate{level}"
-            skip = attention_gate(skip, x, max(1, width // 2), framework=framework, name=gate)
-        x = layers.Concatenate(name=f"Concat{level}")([skip, x])
-        x = _pre_activation_pair(x, width, framework=framework, name=f"PreActivation{level}")
-        x = excite(x, name=f"SE{8 - level}")
+        x = join(skip, x, level, prefix=prefix)
+        name = f"{prefix}PreActivation{level}"
+        x = _pre_activation_pair(x, skip.shape[-1], framework=framework, name=name)
+        x = excite(x, name=f"{prefix}SE{8 - level}")
         levels.insert(0, x)
     return levels
+
+
+def _join(
+    skip: keras.KerasTensor,
+    x: keras.KerasTensor,
+    level: int,
+    *,
+    skips: str,
+    gates: str,
+    upsample: Callable[..., keras.KerasTensor],
+    framework: FrameworkDefaults,
+    prefix: str,
+) -> keras.KerasTensor:
+    """The skip, gated or not, with the doubled map of the level below.
+
+    (N, H, W, C) and (N, H / 2, W / 2, 2 C) -> (N, H, W, 3 C), or (N, H, W, C) for added skips.
+    """
+    width, gate = skip.shape[-1], f"{prefix}Gate{level}"
+    if gates == "oktay" and level > 1:
+        signal = x
+        if level == 3:  # the bottom, which has not been decoded, passes a convolution of its own
+            signal = conv_bn_relu(x, x.shape[-1], 1, framework=framework, name=f"{prefix}Gating")
+        raise_weights = partial(up, method="bilinear", framework=framework)
+        skip = grid_attention_gate(
+            skip, signal, upsample=raise_weights, framework=framework, name=gate
+        )
+    if skips == "add":
+        x = conv(x, width, 1, framework=framework, name=f"{prefix}Reduce{level}")
+    x = upsample(x, name=f"{prefix}Up{level}")
+    if gates == "same_scale":
+        skip = attention_gate(skip, x, max(1, width // 2), framework=framework, name=gate)
+    if skips == "add":
+        return layers.Add(name=f"{prefix}Sum{level}")([skip, x])
+    return layers.Concatenate(name=f"{prefix}Concat{level}")([skip, x])
 
 
 def _output(

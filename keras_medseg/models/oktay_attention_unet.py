@@ -25,6 +25,7 @@ from keras import layers
 from keras_medseg import frameworks
 from keras_medseg.errors import require_choice
 from keras_medseg.frameworks import FrameworkDefaults
+from keras_medseg.layers.attention import grid_attention_gate
 from keras_medseg.layers.convolution import conv, conv_bn_relu, output_conv
 from keras_medseg.layers.initialization import he_normal
 from keras_medseg.layers.interpolation import Resize
@@ -156,19 +157,9 @@ def _gated(
 
     `signal` has half the resolution, as the output of theta has, so phi needs no resizing.
     """
-    channels = skip.shape[-1]
-    unpadded = partial(conv, framework=framework, padding="valid")
-    normalized = partial(conv_bn_relu, filters=channels, kernel_size=1, framework=framework)
-    gated = []
-    for number in range(1, count + 1):
-        gate = f"{name}_{number}"
-        theta = unpadded(skip, channels, 2, strides=2, use_bias=False, name=f"{gate}_theta")
-        phi = unpadded(signal, channels, 1, name=f"{gate}_phi")
-        x = layers.Add(name=f"{gate}_add")([theta, phi])
-        x = layers.ReLU(name=f"{gate}_relu")(x)
-        x = unpadded(x, 1, 1, activation="sigmoid", name=f"{gate}_psi")
-        weights = upsample(x, 2, name=f"{gate}_up")
-        x = layers.Multiply(name=f"{gate}_scale")([skip, weights])
-        gated.append(normalized(x, name=f"{gate}_W", activation=False))
+    gate = partial(
+        grid_attention_gate, skip, signal, upsample=partial(upsample, factor=2), framework=framework
+    )
+    gated = [gate(name=f"{name}_{number}") for number in range(1, count + 1)]
     x = layers.Concatenate(name=f"{name}_concat")(gated) if count > 1 else gated[0]
-    return normalized(x, name=f"{name}_combine")
+    return conv_bn_relu(x, skip.shape[-1], 1, framework=framework, name=f"{name}_combine")

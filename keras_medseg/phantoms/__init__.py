@@ -33,6 +33,7 @@ class _Writer:
 # Module of this package -> its writer. Modules are imported on demand.
 _WRITERS = {
     "brats": _Writer("write_brats", size="shape", axes=("x", "y", "z"), unit="voxels"),
+    "volumes": _Writer("write_volumes", size="shape", axes=("x", "y", "z"), unit="voxels"),
     "images": _Writer("write_images", size="size", axes=("rows", "columns"), unit="pixels"),
 }
 

@@ -1,6 +1,7 @@
 """Synthetic BraTS data sets in the layouts and file formats of the real ones."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,30 @@ _CASE_IDS = {
     "BraTS2020": "BraTS20_Training_{number}",
     "BraTS2021": "BraTS2021_{index:05d}",
     "BraTS2023": "BraTS-GLI-{index:05d}-000",
+    "BraTS2023-MEN": "BraTS-MEN-{index:05d}-000",
+    "BraTS2023-MET": "ASNR-MICCAI-BraTS2023-MET-Challenge-TrainingData/BraTS-MET-{index:05d}-000",
+    "BraTS2023-PED": "ASNR-MICCAI-BraTS2023-PED-Challenge-TrainingData/BraTS-PED-{index:05d}-000",
+    "BraTS2023-SSA": "BraTS-SSA-{index:05d}-000",
+    "BraTS2024-GLI": "BraTS-GLI-{index:05d}-100",
+    "BraTS2024-GoAT": "BraTS-GoAT-{index:05d}",
+    "BraTS2024-MEN-RT": "BraTS-MEN-RT-{index:04d}-1",
+    "BraTS2024-PED": "BraTS-PEDs2024_Training/BraTS-PED-{index:05d}-000",
+    "BraTS2025-GLI": "BraTS-GLI-{index:05d}-{treated}00",
+    "BraTS2025-MET": "MICCAI-LH-BraTS2025-MET-Challenge-TrainingData/BraTS-MET-{index:05d}-000",
     "Decathlon": "BRATS_{number}",
 }
 
 LAYOUTS = tuple(_CASE_IDS)
+
+_TO_2021 = ("_flair", "_t1", "_t1ce", "_t2", "_seg")
+_FROM_2023 = ("-t2f", "-t1n", "-t1c", "-t2w", "-seg")
+_T1CE = 2
+_NECROTIC, _ENHANCING, _FOURTH = 1, 3, 4
+_WITH_CAVITY = ("BraTS2024-GLI", "BraTS2025-GLI", "BraTS2025-MET")
+_MIRRORED = ("BraTS2024-GLI",)
+"""Layouts whose arrays run to the front (axis codes L, A, S)."""
+# Signal of fluid, as in a resection cavity or a cyst, relative to that of a necrosis.
+_FLUID = np.array([28 / 165, 42 / 62, 44 / 62, 300 / 215])
 
 _INDEX_FILES = ("name_mapping.csv", "dataset.json")
 _DATASET_JSON = {
@@ -104,16 +125,28 @@ def _grade(seed: int, index: int) -> str:
 
 def _case_id(layout: str, seed: int, index: int) -> str:
     grade = _grade(seed, index)
-    return _CASE_IDS[layout].format(grade=grade, number=f"{index + 1:03d}", index=index)
+    number, treated = f"{index + 1:03d}", index % 2
+    return _CASE_IDS[layout].format(grade=grade, number=number, index=index, treated=treated)
+
+
+def _earlier_ids(seed: int, index: int) -> list[str]:
+    """The ids of a case of BraTS2020 in 2017, 2018, the TCIA and 2019, NA where it was not used.
+
+    Cases of one seed and index are the same patient in every layout.
+    """
+    first = (2017, 2017, 2018, 2019)[index % 4]
+    ids = {year: Path(_case_id(f"BraTS{year}", seed, index)).name for year in (2017, 2018, 2019)}
+    known = [id if year >= first else "NA" for year, id in ids.items()]
+    return [*known[:2], "NA", known[2]]
 
 
 def _case_files(layout: str, case_id: str) -> tuple[list[Path], Path]:
     """(images in the order of the channels, labels), relative to the data set's folder."""
     if layout == "Decathlon":
         return [Path("imagesTr", f"{case_id}.nii.gz")], Path("labelsTr", f"{case_id}.nii.gz")
-    suffixes = ["_flair", "_t1", "_t1ce", "_t2", "_seg"]
-    if layout == "BraTS2023":
-        suffixes = ["-t2f", "-t1n", "-t1c", "-t2w", "-seg"]
+    suffixes: tuple[str, ...] = _TO_2021 if layout <= "BraTS2021" else _FROM_2023
+    if layout == "BraTS2024-MEN-RT":
+        suffixes = ("_t1c", "_gtv")
     *images, labels = [Path(case_id, f"{Path(case_id).name}{s}.nii.gz") for s in suffixes]
     return images, labels
 
@@ -128,6 +161,7 @@ def _write_case(folder: Path, layout: str, case_id: str, index: int, case: CaseA
     from keras_medseg.data.datasets.brats import to_dataset_labels
     from keras_medseg.data.formats.nifti import write_volume
 
+    case = _as_in(layout, case, index)
     assert case.labels is not None
     images, labels = _case_files(layout, case_id)
     for path in [*images, labels]:
@@ -139,11 +173,36 @@ def _write_case(folder: Path, layout: str, case_id: str, index: int, case: CaseA
         write_volume(folder / images[0], case.image[::-1, ::-1], affine)
         write_volume(folder / labels, codes[::-1, ::-1], affine)
         return
+    affine = case.affine
+    if layout in _MIRRORED:
+        affine = affine @ np.diag([1.0, -1, 1, 1])
+        affine[1, 3] = 0
+        codes = codes[:, ::-1]
     for channel, path in enumerate(images):
-        write_volume(folder / path, case.image[..., channel], case.affine)
+        scan = case.image[..., channel]
+        write_volume(folder / path, scan[:, ::-1] if layout in _MIRRORED else scan, affine)
     # In the real data sets, the dtype of the segmentations differs from case to case as well.
     dtype = ("uint8", "uint16", "int16", "float32")[index % 4]
-    write_volume(folder / labels, codes, case.affine, dtype=dtype)
+    write_volume(folder / labels, codes, affine, dtype=dtype)
+
+
+def _as_in(layout: str, case: CaseArrays, index: int) -> CaseArrays:
+    """A drawn case with the labels and modalities of a layout."""
+    assert case.labels is not None
+    image, labels = case.image, case.labels
+    if layout == "BraTS2024-MEN-RT":
+        gross = np.isin(labels, (_NECROTIC, _ENHANCING)).astype(np.uint8)
+        return replace(case, image=image[..., _T1CE : _T1CE + 1], labels=gross)
+    treated = layout != "BraTS2025-GLI" or index % 2
+    if layout == "BraTS2024-PED" or (layout in _WITH_CAVITY and treated and index % 3 != 2):
+        # The rear half of the necrosis: a cyst in children, else the cavity of a resection.
+        fluid = labels == _NECROTIC
+        rows = np.nonzero(fluid)[1]
+        fluid[:, : int(np.median(rows)) + 1 if rows.size else 0] = False
+        image, labels = image.copy(), labels.copy()
+        image[fluid] = np.rint(image[fluid] * _FLUID)
+        labels[fluid] = _FOURTH
+    return replace(case, image=image, labels=labels)
 
 
 def _files(marker: Marker) -> Iterator[Path]:
@@ -162,7 +221,7 @@ def _write_index(folder: Path, marker: Marker) -> None:
     if layout == "BraTS2020":
         years = ("BraTS_2017", "BraTS_2018", "TCGA_TCIA", "BraTS_2019", "BraTS_2020")
         rows = [["Grade", *(f"{year}_subject_ID" for year in years)]]
-        rows += [[_grade(seed, index), *4 * ["NA"], case_id] for index, case_id in ids.items()]
+        rows += [[_grade(seed, i), *_earlier_ids(seed, i), case_id] for i, case_id in ids.items()]
         write_text(folder / "name_mapping.csv", "".join(",".join(row) + "\n" for row in rows))
     if layout == "Decathlon":
         listed = [

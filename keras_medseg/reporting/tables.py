@@ -24,6 +24,9 @@ TABLE_COLUMNS = (
     "table", "row", "variant", "region", "metric", "unit", "published", "measured", "ci_low",
     "ci_high", "std", "n", "groups", "group_mean", "status", "comparable", "note",
 )  # fmt: skip
+FILLED_IN = "filled_in.csv"
+"""Beside published.csv: values that a reader took from the paper, where our text lost them."""
+
 MEASURED = "measured"
 NOT_RETRAINED = "not retrained"
 NOT_RUN = "not run in this profile"
@@ -132,16 +135,22 @@ def own_tables(scores: pd.DataFrame) -> tuple[TableSpec, ...]:
 
 
 def read_published(path: Path | str) -> pd.DataFrame:
-    """Read a published.csv.
+    """Read a published.csv, with the values of a FILLED_IN beside it where its own are lost.
 
     Returns:
         The columns PUBLISHED_COLUMNS. A value that is lost in the source text is NaN.
 
     Raises:
-        DataError: the file is missing or has other columns, a value is not a number, or a cell
-            occurs twice.
+        DataError: the file is missing or has other columns, a value is not a number, a cell occurs
+            twice, or a value is filled in for a cell that has one or does not exist.
     """
     path = Path(path)
+    table = _read_cells(path)
+    filled_in = path.with_name(FILLED_IN)
+    return _fill_in(table, filled_in) if filled_in.exists() else table
+
+
+def _read_cells(path: Path) -> pd.DataFrame:
     table = read_file(path, parse_csv, "It belongs in the experiment's folder.")
     if tuple(table.columns) != PUBLISHED_COLUMNS:
         raise DataError(
@@ -167,6 +176,29 @@ def read_published(path: Path | str) -> pd.DataFrame:
                 remedy="Correct this line.",
             )
     return table.assign(value=values)
+
+
+def _fill_in(published: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The cells of `published`, with the values of the file where they are lost."""
+    cells = published.to_dict("records")
+    lost = {_cell(cell): cell for cell in cells if pd.isna(cell["value"])}
+    for row in _read_cells(path).dropna(subset=["value"]).to_dict("records"):
+        if _cell(row) not in lost:
+            raise DataError(
+                path,
+                found=f"a value for {', '.join(filter(None, _cell(row)))}",
+                expected=f"cells (and units) of {path.with_name('published.csv').name} without one",
+                remedy="Copy the lines whose value is lost, and change value, source and note.",
+            )
+        cell = lost[_cell(row)]
+        own_note = row["note"] != cell["note"]
+        note = row["note"] if own_note else "Filled in from the article by the reader."
+        cell.update(value=row["value"], source=row["source"], note=note)
+    return pd.DataFrame(cells, columns=list(PUBLISHED_COLUMNS))
+
+
+def _cell(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    return tuple(row[name] for name in ("table", "row", "variant", *_COLUMN, "unit"))
 
 
 def build_table(

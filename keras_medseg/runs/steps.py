@@ -70,12 +70,13 @@ def complete(chosen: Recipe, folder: Path) -> Recipe:
     Raises:
         DataError: the files leave an option open, or contradict each other.
     """
-    if not isinstance(chosen.data, Images):
-        return chosen
-    classes = chosen.data.classes
-    given = {"classes": classes} if any(classes.values()) else {}
-    found = datasets.complete_options(chosen.data.dataset, given, folder)
-    return override(chosen, {f"data.{name}": value for name, value in found.items()})
+    if isinstance(chosen.data, Images):
+        classes = chosen.data.classes
+        given = {"classes": classes} if any(classes.values()) else {}
+        found = datasets.complete_options(chosen.data.dataset, given, folder)
+        return override(chosen, {f"data.{name}": value for name, value in found.items()})
+    options = datasets.complete_options(chosen.data.dataset, chosen.data.options, folder)
+    return override(chosen, {"data.options": options})
 
 
 def load_cohort(folder: Path, store_folder: Path, task: Task) -> Cohort:

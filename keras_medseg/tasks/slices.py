@@ -103,4 +103,7 @@ class SliceTask(VolumeTask):
         return volumes.paste(maps, case.full_shape[:2])
 
     def _scaling(self, case: StoredCase) -> volumes.Scaling:
-        return volumes.scaling(case.statistics, self.settings.normalization, self.channel_indices)
+        settings = self.settings
+        return volumes.slice_scaling(
+            case, settings.normalization, settings.window, self.channel_indices
+        )

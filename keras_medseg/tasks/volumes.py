@@ -13,10 +13,12 @@ from keras_medseg.data.cases import Case
 from keras_medseg.data.datasets.base import Dataset, Listing
 from keras_medseg.data.splits import Split
 from keras_medseg.data.store import Reader, StoredCase
+from keras_medseg.data.transforms.resample import resample_labels
 from keras_medseg.errors import require_choice
 from keras_medseg.evaluation.scores import score_labels
 from keras_medseg.inference import outputs
 from keras_medseg.inference.postprocess import drop_small_components
+from keras_medseg.recipe import Images
 from keras_medseg.reporting.figures import volumes as figures
 from keras_medseg.tasks.base import Networks, Task
 
@@ -31,13 +33,20 @@ class VolumeTask(Task):
     def __init__(self, recipe: Any, fitted: Mapping[str, Any] | None = None) -> None:
         super().__init__(recipe, fitted)
         self.modalities = recipe.data.modalities or self.dataset.channels
+        if not self.modalities:
+            raise ValueError(
+                "data.options: found no channels, expected those of the data set. Give the folder "
+                "of the cases, whose files name them, or --set data.options.channels=..."
+            )
         for name in self.modalities:
             require_choice("data.modalities", name, self.dataset.channels)
         if len(set(self.modalities)) < len(self.modalities):
             raise ValueError(f"data.modalities: found {self.modalities}, expected each once.")
 
     def _dataset(self) -> Dataset:
-        return datasets.get(self.recipe.data.dataset)
+        data = self.recipe.data
+        assert not isinstance(data, Images)
+        return datasets.get(data.dataset, **data.options)
 
     @property
     def reader(self) -> Reader:
@@ -56,18 +65,22 @@ class VolumeTask(Task):
         return self._split_by_recipe(listing, cases, "group")
 
     def predict(self, networks: Networks, case: StoredCase) -> np.ndarray:
-        """(X, Y, Z) uint8 label map of a case on its full grid, after postprocessing."""
+        """(X, Y, Z) uint8 label map of a case, after postprocessing.
+
+        It has the grid of the case's own files, also if the store has resampled them.
+        """
         labels = self._predict(networks, case)
-        return drop_small_components(labels, self.recipe.predict.smallest_component)
+        labels = drop_small_components(labels, self.recipe.predict.smallest_component)
+        return resample_labels(labels, case.source_shape)
 
     @abstractmethod
     def _predict(self, networks: Networks, case: StoredCase) -> np.ndarray:
-        """The label map before postprocessing."""
+        """The label map on the stored grid, before postprocessing."""
 
     def _merge(self, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
         """One label map from the probability maps of the regions."""
         if self.dataset.nesting:
-            return outputs.merge_nested(probabilities, self.dataset.nesting)
+            return outputs.merge_regions(probabilities, self.dataset.regions, self.dataset.nesting)
         return outputs.most_likely(probabilities, self.dataset.regions)
 
     def write(
@@ -79,10 +92,10 @@ class VolumeTask(Task):
         names = [name for names in self.recipe.model.targets for name in names]
         return score_labels(
             prediction,
-            case.full_labels(),
+            case.own_labels(),
             {name: self.dataset.regions[name] for name in names},
             metrics=self.dataset.metrics,
-            spacing=case.spacing_mm,
+            spacing=case.own_spacing_mm,
             elements=self.dataset.elements,
         )
 
@@ -93,7 +106,7 @@ class VolumeTask(Task):
         drawn = figures.volume_overlay(
             {name: image[..., self.dataset.channels.index(name)] for name in self._backgrounds()},
             case.full_labels(),
-            self.dataset.read_labels(path, case),
+            resample_labels(self.dataset.read_labels(path, case), case.full_shape),
             labels=self.dataset.labels,
             regions=self.dataset.regions,
             title=title,

@@ -12,6 +12,7 @@ from keras_medseg.data import store
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.datasets import brats
 from keras_medseg.data.formats import nifti
+from keras_medseg.data.patients import oldest_ids
 from keras_medseg.errors import DataError
 
 SHARED = Path(os.environ.get("KERAS_MEDSEG_SHARED", Path(__file__).parents[3] / "shared"))
@@ -157,11 +158,19 @@ def test_years_may_be_mixed(tmp_path):
         assert np.array_equal(BRATS.read(case).labels, _labels())
 
 
-@pytest.mark.parametrize("task", ["MEN", "MET", "SSA"])
-def test_other_tasks_of_2023_have_its_names_and_codes(task, tmp_path):
-    _write_case(tmp_path, "BraTS2023", f"BraTS-{task}-00001-000")
+@pytest.mark.parametrize(
+    ("home", "dataset"),
+    [
+        ("BraTS-MEN-00001-000", "BraTS2023-MEN"),
+        ("BraTS2023/BraTS-MET-00001-000", "BraTS2023-MET"),
+        ("BraTS-SSA-00001-000", "BraTS2023-SSA"),
+        ("BraTS-GoAT-00001", "BraTS2024-GoAT"),
+    ],
+)
+def test_other_challenges_have_the_names_and_codes_of_2023(home, dataset, tmp_path):
+    _write_case(tmp_path, "BraTS2023", home)
     case = _only(_find(tmp_path))
-    assert case.dataset == "BraTS2023"
+    assert case.dataset == dataset
     assert np.array_equal(BRATS.read(case).labels, _labels())
 
 
@@ -250,16 +259,56 @@ def test_groups_are_patients(tmp_path):
     assert len(set(group.values())) == 7
 
 
+MAPPING = """Grade,BraTS_2017_subject_ID,BraTS_2018_subject_ID,TCGA_TCIA_subject_ID,\
+BraTS_2019_subject_ID,BraTS_2020_subject_ID
+HGG,Brats17_TCIA_101_1,Brats18_TCIA02_101_1,NA,BraTS19_TCIA02_101_1,BraTS20_Training_001
+LGG,NA,NA,TCGA-XX-0000,BraTS19_CBICA_ZZZ_1,BraTS20_Training_002
+LGG,NA,NA,NA,NA,BraTS20_Training_003
+"""
+
+
+def test_the_organizers_table_tells_who_is_known_from_earlier_years(tmp_path):
+    homes = ["BraTS18/Brats18_TCIA02_101_1", "BraTS19/BraTS19_CBICA_ZZZ_1"]
+    homes += [f"BraTS20/BraTS20_Training_00{number}" for number in (1, 2, 3)]
+    for home in homes:
+        _write_case(tmp_path, f"BraTS20{home[5:7]}", home)
+    # As a spreadsheet saves it, with a mark at its start.
+    (tmp_path / "BraTS20" / "name_mapping.csv").write_text(MAPPING, encoding="utf-8-sig")
+    group = {case.id: case.group for case in _find(tmp_path)}
+    assert group == {
+        "Brats18_TCIA02_101_1": "TCIA_101",
+        "BraTS19_CBICA_ZZZ_1": "CBICA_ZZZ",
+        "BraTS20_Training_001": "TCIA_101",
+        "BraTS20_Training_002": "CBICA_ZZZ",
+        "BraTS20_Training_003": "BraTS20_Training_003",
+    }
+    complete, _ = BRATS.find_complete(tmp_path)
+    assert {case.id: case.group for case in [*complete.cases]} == group
+    assert {case.id: case.group for case in BRATS.check(tmp_path).cases} == group
+
+
+def test_rows_of_two_tables_that_share_an_id_are_one_patient(tmp_path):
+    one, other = tmp_path / "2019.csv", tmp_path / "2020.csv"
+    one.write_text("BraTS_2017_subject_ID,BraTS_2019_subject_ID\nOLD,MIDDLE\n,LONE\n")
+    other.write_text("BraTS_2020_subject_ID,BraTS_2019_subject_ID\nNew,Middle\nX,\n\n")
+    expected = {"old": "OLD", "middle": "OLD", "new": "OLD", "lone": "LONE", "x": "X"}
+    assert oldest_ids([one, other]) == oldest_ids([one, other, one]) == expected
+    # Joined later: the middle one was its own oldest id at first.
+    assert set(oldest_ids([other, one]).values()) == {"Middle", "LONE", "X"}
+
+
+@pytest.mark.parametrize("content", [b"", b"Grade,id\nHGG,BraTS20_Training_001\n", b"\xff\xfe\x00"])
+def test_a_table_without_ids_is_an_error(content, tmp_path):
+    _write_case(tmp_path, "BraTS2020")
+    (tmp_path / "name_mapping.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"name_mapping.csv: found .* Fetch the table again"):
+        _find(tmp_path)
+
+
 def test_folders_of_2015_that_were_renamed_are_patients_each(tmp_path):
     for name in ("case_01", "case_02"):
         _write_case(tmp_path, "BraTS2015", name)
     assert [case.group for case in _find(tmp_path)] == ["case_01", "case_02"]
-
-
-def test_children_of_2023_are_refused(tmp_path):
-    _write_case(tmp_path, "BraTS2023", "BraTS-PED-00001-000")
-    with pytest.raises(DataError, match="BraTS-PED-00001-000 of BraTS-PED, whose label codes"):
-        _find(tmp_path)
 
 
 @pytest.mark.parametrize(

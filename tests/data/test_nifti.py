@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import json
 import os
 import tracemalloc
 from pathlib import Path
@@ -247,6 +248,44 @@ def test_oblique_affine_survives(tmp_path):
     header = nifti.read_header(tmp_path / "a.nii")
     assert np.allclose(header.affine, affine, atol=1e-6)
     assert np.allclose(header.spacing_mm, (0.5, 0.75, 3))
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 2), (4, 1)])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_both_forms_and_their_codes_are_copied(codes, kind, tmp_path):
+    """A viewer may take the sform, the qform or the voxel sizes; the copy fits in all of them."""
+    sform = np.array([[0, -1.5, 0, 3], [2, 0, 0, 5], [0, 0, 3, -9], [0, 0, 0, 1.0]])
+    qform = np.diag([-2.0, 1.5, 3, 1])
+    qform[:3, 3] = 1, 2, 30
+    source = kind(np.ones((4, 3, 2), np.int16), None)
+    source.header.set_qform(qform, codes[1])
+    source.header.set_sform(sform, codes[0])
+    source.header["pixdim"][1:4] = 2, 1.5, 3
+    source.header.set_xyzt_units("mm")
+    nib.save(source, tmp_path / "source.nii")
+    header = nifti.read_header(tmp_path / "source.nii")
+    assert json.loads(json.dumps(header.forms)) == header.forms
+    labels = np.ones((4, 3, 2), np.uint8)
+    nifti.write_volume(tmp_path / "map.nii", labels, header.affine, forms=header.forms)
+    ours, theirs = nib.load(tmp_path / "map.nii"), nib.load(tmp_path / "source.nii")
+    for field in ("sform_code", "qform_code"):
+        assert ours.header[field] == theirs.header[field]
+    for field in ("srow_x", "srow_y", "srow_z", "quatern_b", "qoffset_z"):
+        np.testing.assert_allclose(ours.header[field], theirs.header[field])
+    np.testing.assert_allclose(ours.header["pixdim"][:4], theirs.header["pixdim"][:4])
+    np.testing.assert_allclose(ours.affine, theirs.affine)
+    np.testing.assert_allclose(ours.header.get_qform(), theirs.header.get_qform())
+    nifti.check_grid(tmp_path / "map.nii", header.shape, header.affine, of="source")
+
+
+def test_a_qform_that_cannot_be_used_is_not_copied(tmp_path):
+    source = nib.Nifti1Image(np.ones((4, 3, 2), np.int16), np.eye(4))
+    source.header.set_xyzt_units("mm")
+    source.header["quatern_b"] = np.nan
+    source.header["qform_code"], source.header["vox_offset"] = 1, 352
+    (tmp_path / "a.nii").write_bytes(source.header.binaryblock + bytes(4) + bytes(48))
+    header = nifti.read_header(tmp_path / "a.nii")
+    assert (header.forms["qform_code"], header.forms["quatern_b"]) == (0, 0)
 
 
 def test_sheared_affine_is_kept_without_a_contradicting_qform(tmp_path):

@@ -187,6 +187,44 @@ def test_min_max_is_of_the_volume_and_not_of_the_slice(stored):
     assert np.allclose(second, [1, 0])
 
 
+def _windowed(case, z, window, **options):
+    scaling = volumes.slice_scaling(case, "window_min_max", window, **options)
+    out = np.full((*window[:2], len(scaling.channels)), np.nan, np.float32)
+    volumes.read_slice(case, z, window, scaling, out)
+    return out
+
+
+def test_extremes_of_the_window_are_neither_of_the_volume_nor_of_the_slice(stored):
+    # Along x of two slices; the window is the middle two. The brightest voxel of the volume, 100,
+    # lies outside of it; 10 and 40 are the maxima of its slices, 0 and -10 the minima.
+    image = np.array([[100, 10, 0, -50], [0, 40, -10, 7]], np.int16).T.reshape(4, 1, 2, 1)
+    case = stored(image)
+    first, second = (_windowed(case, z, (2, 1, 2))[:, 0, 0] for z in (0, 1))
+    assert np.allclose(first, [20 / 50, 10 / 50])
+    assert np.allclose(second, [1, 0], atol=1e-6)
+    # A window as large as the volume, or larger, has the extremes of the volume.
+    for window in ((4, 1, 2), (6, 3, 4)):
+        whole = volumes.slice_scaling(case, "window_min_max", window)
+        assert np.array_equal(whole.scale, volumes.scaling(case.statistics, "min_max").scale)
+
+
+def test_extremes_of_the_window_are_those_of_each_channel(stored):
+    image = np.zeros((4, 2, 1, 2), np.int16)
+    image[:, 0, 0, 0] = 9, 2, 4, 9
+    image[:, 1, 0, 1] = 1, 8, 2, 5
+    case = stored(image)
+    found = _windowed(case, 0, (2, 2, 1))
+    assert np.allclose(found[:, 0, 0], [0.5, 1])
+    assert np.allclose(found[:, 1, 1], [1, 0.25])
+    assert np.allclose(_windowed(case, 0, (2, 2, 1), channels=(1, 0)), found[..., ::-1])
+
+
+def test_a_window_beside_the_brain_is_background(stored):
+    image = np.zeros((6, 4, 3, 1), np.int16)
+    image[0] = 5
+    assert not _windowed(stored(image), 1, (2, 2, 1)).any()
+
+
 @pytest.mark.parametrize("normalization", ["z_score", "min_max"])
 def test_a_channel_without_contrast_stays_finite(stored, normalization):
     image = np.zeros((2, 2, 1, 2), np.float32)

@@ -1,5 +1,7 @@
 """CBAM against its authors' implementation; every kind of attention by hand."""
 
+from functools import partial
+
 import keras
 import numpy as np
 
@@ -8,9 +10,11 @@ from keras_medseg.layers.attention import (
     attention_gate,
     cbam,
     channel_gate,
+    grid_attention_gate,
     spatial_gate,
     squeeze_excitation,
 )
+from keras_medseg.layers.resampling import up
 from keras_medseg.porting import load_state_dict
 
 
@@ -110,6 +114,45 @@ def test_attention_gate_by_hand():
     expected = [5 / (1 + np.exp(-3)), 2.5]
     y = model([skips, signals], training=False)
     np.testing.assert_allclose(np.ravel(y), expected, rtol=1e-5)
+
+
+class NumpyGridGate:
+    """Oktay's grid gate in float64 and without Keras, on one image (H, W, C)."""
+
+    def __init__(self, model):
+        self.of = {
+            part: [np.float64(weight) for weight in model.get_layer(f"gate_{part}").get_weights()]
+            for part in ("theta", "phi", "psi", "W", "W_bn")
+        }
+        self.epsilon = model.get_layer("gate_W_bn").epsilon
+
+    def __call__(self, skip, signal):
+        [theta], (phi, phi_bias), (psi, psi_bias) = (self.of[k] for k in ("theta", "phi", "psi"))
+        corners = [(i, j) for i in (0, 1) for j in (0, 1)]
+        x = sum(skip[i::2, j::2] @ theta[i, j] for i, j in corners) + signal @ phi[0, 0] + phi_bias
+        weights = 1 / (1 + np.exp(-(np.maximum(x, 0) @ psi[0, 0] + psi_bias)))[..., 0]
+        weights = self.doubled(self.doubled(weights).T).T
+        x = (skip * weights[..., None]) @ self.of["W"][0][0, 0] + self.of["W"][1]
+        gamma, beta, mean, variance = self.of["W_bn"]
+        return gamma * (x - mean) / np.sqrt(variance + self.epsilon) + beta
+
+    def doubled(self, rows):
+        """Each row gives two, a quarter of a row before and behind it; the edges are repeated."""
+        before, after = np.vstack([rows[:1], rows[:-1]]), np.vstack([rows[1:], rows[-1:]])
+        pairs = [0.75 * rows + 0.25 * before, 0.75 * rows + 0.25 * after]
+        return np.stack(pairs, axis=1).reshape(-1, rows.shape[1])
+
+
+def test_grid_gate_agrees_with_numpy():
+    skip, signal = keras.Input((6, 4, 3)), keras.Input((3, 2, 5))
+    upsample = partial(up, method="bilinear", framework=frameworks.TENSORFLOW_2)
+    options = dict(upsample=upsample, framework=frameworks.TENSORFLOW_2, name="gate")
+    model = keras.Model([skip, signal], grid_attention_gate(skip, signal, **options))
+    generator = np.random.default_rng(0)
+    model.set_weights([0.5 + generator.random(weight.shape) for weight in model.get_weights()])
+    x, g = (generator.standard_normal((1, *size)) for size in ((6, 4, 3), (3, 2, 5)))
+    y = keras.ops.convert_to_numpy(model([np.float32(x), np.float32(g)], training=False))
+    np.testing.assert_allclose(y[0], NumpyGridGate(model)(x[0], g[0]), rtol=1e-5, atol=1e-5)
 
 
 def test_signal_of_half_the_resolution_is_doubled():

@@ -12,6 +12,10 @@ NAME = "mtds_r2unet"
 BASELINES = ("unet", "dresunet", "resunetpp", "deeplabv3plus", "pspnet")
 
 
+# The third structure of Table 3 has the shortcut and no APR.
+GATED = {"supervision": "none", "encoder_block": "residual"}
+
+
 @pytest.fixture(scope="module")
 def model():
     return registry.build(NAME)
@@ -53,20 +57,65 @@ def test_parameters_by_hand(model):
         assert registry.build(NAME, **options).count_params() == expected, overrides
 
 
-def test_gates_on_the_skips_by_hand():
+def test_gates_of_one_scale_by_hand():
     # Per skip of C channels, up of 2C: 1x1 convolutions 2C -> C/2, C -> C/2 and C/2 -> 1, a norm
     # after each.
-    base = {"supervision": "none", "encoder_block": "residual"}
     gates = sum(
         _conv(1, 2 * c, c // 2) + _conv(1, c, c // 2) + 2 * 4 * (c // 2) + _conv(1, c // 2, 1) + 4
         for c in (32, 64, 128)
     )
-    gated = registry.build(NAME, skip_gates=True, **base)
-    assert gated.count_params() - registry.build(NAME, **base).count_params() == gates
+    gated = registry.build(NAME, skip_gates="same_scale", **GATED)
+    assert gated.count_params() - registry.build(NAME, **GATED).count_params() == gates
     # What is gated is the skip, and the gate sees the decoder.
     assert {f"Gate{level}_scale" for level in (1, 2, 3)} <= _names(gated)
     assert gated.get_layer("Gate1_x").input is gated.get_layer("SE1_scale").output
     assert gated.get_layer("Gate1_g").input is gated.get_layer("Up1").output
+
+
+def test_oktays_gates_by_hand():
+    # Per gated skip of C channels: theta 2x2 without bias, phi 2C -> C, psi C -> 1, and W with its
+    # norm; no norm in the gate. Once: the bottom's own 1x1 convolution with its norm.
+    gates = sum(
+        4 * c**2 + _conv(1, 2 * c, c) + _conv(1, c, 1) + _conv(1, c, c) + 4 * c for c in (64, 128)
+    )
+    gates += _conv(1, 256, 256) + 4 * 256
+    gated = registry.build(NAME, skip_gates="oktay", **GATED)
+    assert gated.count_params() - registry.build(NAME, **GATED).count_params() == gates
+
+
+def test_oktays_gates_see_the_level_below_and_spare_the_finest_skip():
+    """The scale difference that section 3.6.1 speaks of: the signal has half the resolution."""
+    gated = registry.build(NAME, skip_gates="oktay", **GATED)
+
+    def layer(name):
+        return gated.get_layer(name)
+
+    assert layer("Gating").input is layer("SE4_scale").output
+    signals = {3: layer("Gating_relu").output, 2: layer("SE5_scale").output}
+    for level, signal in signals.items():
+        skip = layer(f"SE{level}_scale").output
+        assert layer(f"Gate{level}_theta").input is skip
+        assert layer(f"Gate{level}_phi").input is signal
+        assert layer(f"Gate{level}_theta").output.shape[1] == skip.shape[1] // 2 == signal.shape[1]
+        assert layer(f"Gate{level}_scale").input[0] is skip
+        assert layer(f"Gate{level}_scale").input[1] is layer(f"Gate{level}_up").output
+        assert layer(f"Concat{level}").input[0] is layer(f"Gate{level}_W_bn").output
+        # What goes up is the ungated map.
+        assert layer(f"Up{level}").input is layer(f"SE{7 - level}_scale").output
+    norms = [name for name in _names(gated) if name.startswith("Gat") and name.endswith("_bn")]
+    assert sorted(norms) == ["Gate2_W_bn", "Gate3_W_bn", "Gating_bn"]
+    assert not [name for name in _names(gated) if name.startswith("Gate1")]
+    assert layer("Concat1").input[0] is layer("SE1_scale").output
+
+
+def test_added_skips_of_linknet_by_hand():
+    # Joined, a block of level C reads C instead of 3C channels; 2C -> C by a 1x1 convolution.
+    added = registry.build(NAME, supervision="none", skips="add")
+    saved = sum(_unit(3 * c, c) - _unit(c, c) - _conv(1, 2 * c, c) for c in (32, 64, 128))
+    assert registry.build(NAME, supervision="none").count_params() - added.count_params() == saved
+    skip, upper = added.get_layer("Sum2").input
+    assert skip is added.get_layer("SE2_scale").output
+    assert upper is added.get_layer("Up2").output
 
 
 def test_modules_that_the_text_counts(model):
@@ -123,18 +172,42 @@ def test_sizes_of_every_level(model):
     assert model.output_shape == [(None, 144, 176, 1)] * 4
 
 
-@pytest.mark.parametrize(
-    ("where", "source"),
-    [("encoder", "SE{}_scale"), ("decoder", "PreActivation{}_conv2")],
-)
-def test_the_first_head_is_the_shallowest(where, source):
-    model = registry.build(NAME, supervision=where, filters=4)
-    for number in (1, 2, 3):
+# Reading -> what the heads of enhancing tumor, necrosis and edema are put on, and its level.
+HEADS = {
+    "encoder": [("SE1_scale", 1), ("SE2_scale", 2), ("SE3_scale", 3)],
+    "decoder": [("SE7_scale", 1), ("SE6_scale", 2), ("SE5_scale", 3)],
+    "coarse_to_fine": [("SE5_scale", 3), ("SE6_scale", 2), ("SE7_scale", 1)],
+    "branches": [(f"Branch{task}_SE7_scale", 1) for task in (1, 2, 3)],
+}
+
+
+@pytest.mark.parametrize("reading", HEADS)
+def test_what_each_head_sees(reading):
+    model = registry.build(NAME, supervision=reading, filters=4)
+    for number, (source, level) in enumerate(HEADS[reading], 1):
+        convolution = model.get_layer(f"Output{number}_conv")
+        assert convolution.input is model.get_layer(source).output
+        assert convolution.output.shape[1:] == (144 // 2 ** (level - 1), 176 // 2 ** (level - 1), 1)
         head = keras.Model(model.input, model.get_layer(f"Output{number}").output)
-        assert source.format(number) in _names(head)
-        assert model.get_layer(f"Output{number}_conv").input.shape[1] == 144 // 2 ** (number - 1)
-        # A head on the encoder hears nothing from the decoder.
-        assert ("Up3" in _names(head)) == (where == "decoder")
+        # A head on the encoder hears nothing from a decoder.
+        assert any("Up3" in name for name in _names(head)) == (reading != "encoder")
+    assert model.output_shape == [(None, 144, 176, 1)] * 4
+
+
+def test_each_branch_is_a_decoder_of_its_own(model):
+    """Decoders share the encoder and no weight: two thirds more parameters than the other readings,
+    and more than ResUNet++ has."""
+    branched = registry.build(NAME, supervision="branches")
+    decoder = sum(_unit(3 * c, c) + _excite(c) for c in (32, 64, 128))
+    bare = registry.build(NAME, supervision="none").count_params()
+    assert branched.count_params() == bare + 3 * (decoder + _conv(1, 32, 1))
+    assert branched.count_params() > registry.card("resunetpp").parameters > model.count_params()
+    one = keras.Model(branched.input, branched.get_layer("Output2").output)
+    assert not {"Up3", "PreActivation3_conv1", "Branch1_Up3"} & _names(one)
+    for level in (3, 2, 1):
+        skip, raised = branched.get_layer(f"Branch2_Concat{level}").input
+        assert skip is branched.get_layer(f"SE{level}_scale").output
+        assert raised is branched.get_layer(f"Branch2_Up{level}").output
 
 
 def test_the_network_without_heads_gives_the_same_whole_tumor():
@@ -189,6 +262,16 @@ def test_apr_weights_the_sum_of_a_pre_activation_unit(model):
         assert layer("gate").input[1] is layer("gate_sigmoid").output
 
 
+def test_an_activated_shortcut_shares_the_first_norm_and_relu(model):
+    """As in the code of He et al.; the same parameters, and the image passes the ReLU as well."""
+    activated = registry.build(NAME, shortcut="activated")
+    assert activated.count_params() == model.count_params()
+    for level in (1, 2, 3, 4):
+        branches = [activated.get_layer(f"APR{level}_{part}") for part in ("conv1", "shortcut")]
+        relu = activated.get_layer(f"APR{level}_conv1_relu")
+        assert all(branch.input is relu.output for branch in branches)
+
+
 def test_dropout_of_se_is_an_option(model):
     assert model.get_layer("SE7_dropout").rate == 0.2
     without = registry.build(NAME, se_dropout=0.0, filters=4)
@@ -234,6 +317,9 @@ def test_wrong_size_names_the_next_valid_one():
         ({"encoder_block": "arp"}, "apr"),
         ({"gate": "pixels"}, "pixel"),
         ({"supervision": "decode"}, "decoder"),
+        ({"skip_gates": "oktai"}, "oktay"),
+        ({"skips": "added"}, "add"),
+        ({"shortcut": "activate"}, "activated"),
     ],
 )
 def test_unknown_choice_names_the_nearest(option, near):

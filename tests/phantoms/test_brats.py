@@ -18,11 +18,13 @@ from keras_medseg.phantoms.brats import LAYOUTS, write_brats
 
 from .folders import written
 
+OTHER_LABELS = [f"BraTS2024-{name}" for name in ("GLI", "MEN-RT", "PED")]
+OTHER_LABELS += ["BraTS2025-GLI", "BraTS2025-MET"]
 SMALL = (48, 48, 31)
 
 
 class TestLayouts:
-    @pytest.mark.parametrize("layout", LAYOUTS)
+    @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name not in OTHER_LABELS])
     def test_package_reads_back_what_was_drawn(self, tmp_path, layout):
         paths = write_brats(tmp_path / "set", cases=2, seed=1, layout=layout, shape=SMALL)
         assert len(paths) == 2
@@ -36,6 +38,26 @@ class TestLayouts:
             assert sum(equal) == 1
             np.testing.assert_array_equal(read.labels, drawn[equal.index(True)].labels)
         assert Brats().check(tmp_path / "set").ok
+
+    @pytest.mark.parametrize("layout", OTHER_LABELS)
+    def test_a_fourth_label_is_part_of_the_necrosis(self, tmp_path, layout):
+        write_brats(tmp_path, cases=1, seed=1, layout=layout, shape=SMALL)
+        kind = Brats(release=layout)
+        [case] = kind.find(tmp_path).cases
+        read, drawn = kind.read(case), brats_case(1, 0, SMALL)
+        if layout == "BraTS2024-MEN-RT":  # the core as target, in T1ce alone
+            np.testing.assert_array_equal(read.labels, np.isin(drawn.labels, (1, 3)))
+            np.testing.assert_array_equal(read.image[..., 0], drawn.image[..., 2])
+            return
+        fourth = read.labels == 4
+        # Of the gliomas of 2025 every other one is from before the treatment, as is the first.
+        assert fourth.any() == (layout != "BraTS2025-GLI")
+        assert set(drawn.labels[fourth]) <= {1}
+        np.testing.assert_array_equal(np.where(fourth, 1, read.labels), drawn.labels)
+        np.testing.assert_array_equal(read.image[~fourth], drawn.image[~fourth])
+        # Fluid is dark in FLAIR and bright in T2.
+        assert (read.image[fourth][:, 0] < drawn.image[fourth][:, 0]).all()
+        assert (read.image[fourth][:, 3] > drawn.image[fourth][:, 3]).all()
 
     @pytest.mark.parametrize(
         ("layout", "labels", "codes"),

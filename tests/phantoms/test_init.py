@@ -16,7 +16,9 @@ from keras_medseg.phantoms.knee import CLASSES
 from .folders import written
 
 VOLUMES = ["BraTS2017", "BraTS2018", "BraTS2019", "BraTS2020", "BraTS2021", "BraTS2023"]
-VOLUMES += ["Decathlon"]
+VOLUMES += [f"BraTS2023-{name}" for name in ("MEN", "MET", "PED", "SSA")]
+VOLUMES += [f"BraTS2024-{name}" for name in ("GLI", "GoAT", "MEN-RT", "PED")]
+VOLUMES += ["BraTS2025-GLI", "BraTS2025-MET", "Decathlon", "nnUNet", "cases.csv"]
 IMAGES = ["CVC-ClinicDB", "ISIC2018", "knee", "knee-colors", "knee-numbers", "Kvasir-SEG"]
 IMAGES += ["ETIS-LaribPolypDB", "CVC-ColonDB", "CVC-300", "polyps", "HAM10000", "PH2"]
 
@@ -42,14 +44,16 @@ def test_every_layout_is_written_and_found_again(layout, tmp_path):
     )
     assert steps == [(1, 2), (2, 2)]
     options = {"classes": CLASSES} if layout == "knee" else {}
-    kind = datasets.of_folder(tmp_path, **options)
+    # Before and after treatment together: no name says so.
+    name = layout if layout == "BraTS2025-GLI" else ""
+    kind = datasets.of_folder(tmp_path, name, **options)
     cases = kind.find(tmp_path).cases
     assert len(cases) == len(paths) == 2
     # What `write` returns holds, or is, the images of one case each.
     for case in cases:
         assert sum(case.images[0].is_relative_to(path) for path in paths) == 1
-    # A knee has the layout of any images with masks, and the benchmark is of several data sets.
-    if not layout.startswith(("knee", "polyps")):
+    # Layouts for the data of anybody, and the benchmark, which is of several data sets.
+    if not layout.startswith(("knee", "polyps", "nnUNet", "cases.csv")):
         assert [case.dataset for case in cases] == [layout, layout]
     arrays = kind.read(cases[0])
     assert arrays.image.shape[: len(small(layout))] == small(layout)

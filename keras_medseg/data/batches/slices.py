@@ -18,7 +18,7 @@ class SliceBatches(CaseBatches):
 
     Attributes:
         window: (x, y, z) voxels of the center window; it may reach beyond the grid.
-        normalization: one of `volumes.NORMALIZATIONS`, see `volumes.scaling`.
+        normalization: see `volumes.slice_scaling`.
         flips: axes, of "x" and "y", along which a sample is mirrored with probability 1/2.
         slice_step: every `slice_step`-th slice of the window is used.
         channels: indices of the image channels to read, in this order; by default all.
@@ -76,5 +76,5 @@ class SliceBatches(CaseBatches):
 
     @cached_property
     def _scalings(self) -> list[volumes.Scaling]:
-        options = self.normalization, self.channels
-        return [volumes.scaling(case.statistics, *options) for case in self._cases]
+        options = self.normalization, self.window, self.channels
+        return [volumes.slice_scaling(case, *options) for case in self._cases]

@@ -47,15 +47,30 @@ def of_folder(folder: Path, name: str = "", **options: Any) -> Dataset:
 
     Args:
         folder: of the cases.
-        name: one of `names()`; by default as recognized.
+        name: one of `names()` or of their aliases, such as "BraTS2024-GLI"; by default as
+            recognized.
         **options: take precedence.
 
     Raises:
         DataError: as `recognize` and `Dataset.options_of`.
         ValueError: an unknown name or option.
     """
-    kind = name or recognize(folder)
-    return get(kind, **complete_options(kind, options, folder))
+    kind, of_alias = resolve(name) if name else (recognize(folder), {})
+    chosen = {**of_alias, **options}
+    return get(kind, **complete_options(kind, chosen, folder))
+
+
+def resolve(name: str) -> tuple[str, dict[str, Any]]:
+    """The kind and the options that a name or an alias stands for.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    aliases = {alias: kind for kind in names() for alias in _class_of(kind).aliases}
+    if name in aliases:
+        return aliases[name], dict(_class_of(aliases[name]).aliases[name])
+    require_choice("data set", name, [*names(), *aliases])
+    return name, {}
 
 
 def complete_options(name: str, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:

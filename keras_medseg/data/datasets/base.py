@@ -46,21 +46,30 @@ class Dataset(ABC):
     Attributes:
         suffix: of the label maps that are written, ".nii.gz" or ".png".
         elements: what a label map consists of, "voxels" or "pixels".
+        aliases: names that `--dataset` takes beside that of the kind -> the options they stand for.
         channels: names of the image channels, in their order; empty if they have no names.
         labels: canonical label code -> its name in figures and reports, without background (0).
         regions: what is scored: name -> codes. Regions may share codes (nested regions).
         targets: what a network can be trained for: the regions, and possibly single labels.
-        nesting: nested regions from the outermost to the innermost, each with the label code of
-            those of its voxels that lie outside the next region. Empty if regions exclude each
-            other.
+        nesting: nested regions, each before those inside it, with the label code of those of its
+            voxels that are in no region inside it. Empty if regions exclude each other.
         metrics: names in `evaluation.metrics.METRICS` that single cases are scored with.
     """
 
     suffix: ClassVar[str]
     elements: ClassVar[str]
-    channels: ClassVar[tuple[str, ...]] = ()
-    nesting: ClassVar[Mapping[str, int]] = {}
     metrics: ClassVar[tuple[str, ...]]
+    aliases: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the image channels."""
+        return ()
+
+    @property
+    def nesting(self) -> Mapping[str, int]:
+        """Nested regions, each with the label code of what is in no region inside it."""
+        return {}
 
     @property
     @abstractmethod
@@ -204,6 +213,12 @@ class Dataset(ABC):
     @abstractmethod
     def write_labels(self, path: Path, labels: np.ndarray, case: StoredCase) -> None:
         """Write (X, Y, Z) uint8 canonical labels in the data set's own codes; atomically.
+
+        Args:
+            path: ends in `suffix`.
+            labels: on the grid of the case's own files, which is that of the store unless the case
+                was resized.
+            case: the case that was labelled.
 
         Raises:
             ValueError: labels on another grid than the case's.

@@ -1,140 +1,64 @@
-"""BraTS from 2015 to 2023 and the brain tumors of the Decathlon, recognized by their file names.
+"""BraTS from 2015 to 2025 and the brain tumors of the Decathlon, recognized by their file names.
 
 A case is recognized by its file names, up to MAX_DEPTH folders below the given one, which may be a
-case, HGG or LGG, one year, or a mixture of years. The label codes follow from the year and never
-from the labels found: 27 of the 368 cases of 2020 have no enhancing tumor.
+case, HGG or LGG, one year, or a mixture of years. The label codes follow from the release and never
+from the labels found: 27 of the 368 cases of 2020 have no enhancing tumor. _brats_releases.py has
+the releases; a folder with cases of several that differ in their labels, or of one that its names
+leave open, is refused with the choice to make.
 
-BraTS2015 are the files VSD.Brain... after conversion from .mha to NIfTI. BraTS2023 stands for all
-names like BraTS-GLI-00000-000 (also MEN, MET, SSA). Later years have the same names; labels that
-2023 lacks are refused, and so are the cases of BraTS-PED.
+BraTS2015 are the files VSD.Brain... after conversion from .mha to NIfTI. BraTS2023 are the gliomas
+of 2023, and those before treatment of 2025.
 """
 
 import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, groupby
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_medseg.data import checks
+from keras_medseg.data import checks, patients
 from keras_medseg.data.background import background_remark
-from keras_medseg.data.cases import Case, CaseArrays, lps_spacing_mm
+from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.checks import CheckReport, Inspection, Problem, Progress, Reading
+from keras_medseg.data.datasets import _brats_releases as releases
+from keras_medseg.data.datasets import _volumes
+from keras_medseg.data.datasets._brats_releases import (
+    BACKGROUND,
+    CYST,
+    EDEMA,
+    ENHANCING,
+    GROSS_TUMOR,
+    MODALITIES,
+    NECROTIC,
+    REGIONS,
+    RESECTION,
+    TARGETS,
+)
 from keras_medseg.data.datasets.base import Codes, Dataset, Listing
 from keras_medseg.data.formats import foreign, nifti
 from keras_medseg.data.store import MANIFEST, StoredCase
-from keras_medseg.errors import DataError
+from keras_medseg.errors import DataError, require_choice
 
-MODALITIES = ("flair", "t1", "t1ce", "t2")
-BACKGROUND, NECROTIC, EDEMA, ENHANCING = 0, 1, 2, 3
-"""The package's label codes; NECROTIC is necrotic and non-enhancing tumor."""
+__all__ = (
+    "BACKGROUND", "CYST", "EDEMA", "ENHANCING", "GROSS_TUMOR", "MODALITIES", "NECROTIC",
+    "REGIONS", "RESECTION", "TARGETS", "Brats", "BratsWarning", "to_canonical",
+    "to_dataset_labels",
+)  # fmt: skip
 
-REGIONS: dict[str, Codes] = {
-    "WT": (NECROTIC, EDEMA, ENHANCING),
-    "TC": (NECROTIC, ENHANCING),
-    "ET": (ENHANCING,),
-}
-"""The nested regions that the challenge scores."""
-TARGETS: dict[str, Codes] = {**REGIONS, "NCR": (NECROTIC,), "ED": (EDEMA,)}
-"""What a network can be trained for: the regions, and the labels that are no region."""
 MAX_DEPTH = 6
 
-_ROUNDING = 0.02
-"""How far a header with 8 bits for all codes moves them: half of 4 / 255, and a little more."""
-
-_LABEL_NAMES = {EDEMA: "edema", NECROTIC: "necrotic, non-enhancing", ENHANCING: "enhancing"}
-_SEG = "seg"
-_CODES_TO_2021 = {0: BACKGROUND, 1: NECROTIC, 2: EDEMA, 4: ENHANCING}
-_CODES_2023 = {0: BACKGROUND, 1: NECROTIC, 2: EDEMA, 3: ENHANCING}
-_CODES_DECATHLON = {0: BACKGROUND, 1: EDEMA, 2: NECROTIC, 3: ENHANCING}
-_CODES_2015 = {0: BACKGROUND, 1: NECROTIC, 2: EDEMA, 4: ENHANCING, 3: NECROTIC}
-_NAMES_TO_2021 = {role: "{id}_" + role for role in (*MODALITIES, _SEG)}
-_NAMES_2023 = {
-    "flair": "{id}-t2f",
-    "t1": "{id}-t1n",
-    "t1ce": "{id}-t1c",
-    "t2": "{id}-t2w",
-    _SEG: "{id}-seg",
-}
-_NAMES_2015 = {
-    "flair": "VSD.Brain.XX.O.MR_Flair.<n>",
-    "t1": "VSD.Brain.XX.O.MR_T1.<n>",
-    "t1ce": "VSD.Brain.XX.O.MR_T1c.<n>",
-    "t2": "VSD.Brain.XX.O.MR_T2.<n>",
-    _SEG: "VSD.Brain.XX.O.OT.<n>",
-}
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How one year names its files.
-
-    Attributes:
-        dataset: name of the year's data set.
-        case: regular expression of the case ids. Its group `patient` is equal for all examinations
-            of a patient, also across years if the names show it.
-        names: role -> file name without suffix.
-        codes: label on disk -> canonical label.
-        example: id of a case.
-    """
-
-    dataset: str
-    case: str
-    names: dict[str, str]
-    codes: dict[int, int]
-    example: str
-
-    @property
-    def images(self) -> tuple[str, ...]:
-        return tuple(role for role in self.names if role != _SEG)
-
-    def match(self, stem: str) -> tuple[str, str] | None:
-        """Case id and role of a file name without suffix; None if it is not of this year."""
-        for role, name in self.names.items():
-            ending = name.removeprefix("{id}")
-            if stem.casefold().endswith(ending.casefold()):
-                case_id = stem[: len(stem) - len(ending)]
-                if re.fullmatch(self.case, case_id, re.IGNORECASE):
-                    return case_id, role
-        return None
-
-
-def _to_2021(dataset: str, case: str, example: str) -> _Layout:
-    return _Layout(dataset, case, _NAMES_TO_2021, _CODES_TO_2021, example)
-
-
-# The last number of brats_tcia_pat101_0181 is one of several examinations of the patient.
-_CASE_2015 = r"(?P<patient>.*pat\d+(?=_\d+$)|.+)(_\d+)?"
-_2015 = _Layout("BraTS2015", _CASE_2015, _NAMES_2015, _CODES_2015, "brats_2013_pat0001_1")
-_DECATHLON = _Layout(
-    "Decathlon",
-    r"(?P<patient>BRATS_\d+)",
-    {"image": "imagesTr/{id}", _SEG: "labelsTr/{id}"},
-    _CODES_DECATHLON,
-    "BRATS_001",
-)
-_BY_NAME = (
-    _to_2021("BraTS2017", r"Brats17_(?P<patient>\w+)_\d+", "Brats17_CBICA_AAB_1"),
-    _to_2021("BraTS2018", r"Brats18_(?P<patient>\w+)_\d+", "Brats18_CBICA_AAB_1"),
-    _to_2021("BraTS2019", r"BraTS19_(?P<patient>\w+)_\d+", "BraTS19_CBICA_AAB_1"),
-    _to_2021("BraTS2020", r"(?P<patient>BraTS20_[a-z]+_\d+)", "BraTS20_Training_001"),
-    _to_2021("BraTS2021", r"BraTS2021_(?P<patient>\d+)", "BraTS2021_00000"),
-    _Layout(
-        "BraTS2023",
-        r"BraTS-(?P<patient>[a-z]+(-[a-z]+)?-\d+)(-\d+)?",
-        _NAMES_2023,
-        _CODES_2023,
-        "BraTS-GLI-00000-000",
-    ),
-)
-_LAYOUTS = {layout.dataset: layout for layout in (_2015, *_BY_NAME, _DECATHLON)}
+_SEG = releases.SEG
+_BY_NAME = (*releases.DECIDED, *releases.OPEN)
+_LAYOUTS = releases.LAYOUTS
+_DECATHLON = releases.DECATHLON
 _DECATHLON_ROLES = {"imagesTr": "image", "imagesTs": "image", "labelsTr": _SEG}
 _2015_FILE = re.compile(r"VSD\.Brain\w*\.XX\.O\.(MR_Flair|MR_T1c?|MR_T2|OT)\b.*", re.IGNORECASE)
 _2015_ROLES = dict(zip(("mr_flair", "mr_t1", "mr_t1c", "mr_t2", "ot"), (*MODALITIES, _SEG)))
@@ -148,28 +72,57 @@ class BratsWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Brats(Dataset):
-    """BraTS and the Decathlon's brain tumors: four modalities, nested regions, NIfTI."""
+    """BraTS and the Decathlon's brain tumors: nested regions, NIfTI.
+
+    Attributes:
+        release: reads this release alone, one of `aliases`, with its labels and regions. By default
+            all releases with the three usual labels are read.
+        spacing_mm: voxel size along x, y, z to which cases are resampled; () for none.
+    """
 
     suffix: ClassVar[str] = ".nii.gz"
     elements: ClassVar[str] = "voxels"
-    channels: ClassVar[tuple[str, ...]] = MODALITIES
-    nesting: ClassVar[Mapping[str, int]] = {"WT": EDEMA, "TC": NECROTIC, "ET": ENHANCING}
     metrics: ClassVar[tuple[str, ...]] = ("dice", "sensitivity", "specificity", "hd95_mm")
+    aliases: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        name: {"release": name} for name in _LAYOUTS
+    }
+
+    release: str = ""
+    spacing_mm: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.release:
+            require_choice("release", self.release, _LAYOUTS)
+        object.__setattr__(self, "spacing_mm", _volumes.require_spacing(self.spacing_mm))
+
+    @property
+    def _labels(self) -> releases.Labels:
+        return _LAYOUTS[self.release].labels if self.release else releases.USUAL
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The four modalities, or T1ce alone in MEN-RT."""
+        return self._labels.channels
+
+    @property
+    def nesting(self) -> Mapping[str, int]:
+        """WT, TC and ET, one inside the other."""
+        return self._labels.nesting
 
     @property
     def labels(self) -> Mapping[int, str]:
-        """Edema, necrotic (and non-enhancing) and enhancing tumor, from the outermost inward."""
-        return _LABEL_NAMES
+        """Edema, necrotic (and non-enhancing) and enhancing tumor, and what a release has more."""
+        return self._labels.names
 
     @property
     def regions(self) -> Mapping[str, Codes]:
-        """The challenge's nested regions."""
-        return REGIONS
+        """The challenge's regions."""
+        return self._labels.regions
 
     @property
     def targets(self) -> Mapping[str, Codes]:
         """The regions, necrosis and edema."""
-        return TARGETS
+        return self._labels.targets
 
     @classmethod
     def recognizes(cls, folder: Path) -> bool:
@@ -181,9 +134,22 @@ class Brats(Dataset):
             return any(_classify(parent, stem) is not None for parent, stem, _ in files)
 
     @classmethod
+    def options_of(cls, folder: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """The release, if its labels are other than the usual ones."""
+        if "release" in chosen:
+            return {}
+        layouts = {found.layout.dataset: found.layout for found in _scan(folder).cases}
+        unusual = [layout for layout in layouts.values() if layout.labels is not releases.USUAL]
+        if len(layouts) == 1 and unusual and not unusual[0].choices:
+            return {"release": unusual[0].dataset}
+        for error in _release_errors(folder, layouts.values(), ""):
+            raise error
+        return {}
+
+    @classmethod
     def layout_examples(cls) -> list[str]:
         """The files of one case of every year; years with the same names appear once."""
-        return [*_examples()]
+        return [*releases.examples()]
 
     def find(self, folder: Path, *, labelled: bool = True) -> Listing:
         """All cases below `folder`, sorted by data set and id; no voxel is read.
@@ -201,28 +167,46 @@ class Brats(Dataset):
         Warns:
             BratsWarning: cases in a format that is not read.
         """
-        scan = _scan(folder)
+        scan = _scan(folder, self.release)
+        layouts = {found.layout.dataset: found.layout for found in scan.cases}
+        checks.raise_first(folder, _release_errors(folder, layouts.values(), self.release))
         checks.raise_first(folder, [*chain.from_iterable(_file_errors(scan, labelled=labelled))])
         _require_cases(scan)
         cases = [_case(found) for found in scan.cases]
         if labelled:
             cases = checks.labelled_cases(folder, cases, noun="case", labels="segmentations")
-        return Listing(cases)
+        return Listing(_by_patient(folder, cases))
 
     def find_complete(self, folder: Path) -> tuple[Listing, list[DataError]]:
-        """The cases with all their images, and the errors of the others."""
-        scan = _scan(folder)
+        """The cases with all their images, and the errors of the others.
+
+        Any release with the modalities of this one is taken: annotations do not matter here. Label
+        maps of a chosen `release` are written in its codes, other ones in those of the case.
+        """
+        scan = _scan(folder, self.release)
         _require_cases(scan)
         errors = _file_errors(scan, labelled=False)
+        for found, wrong in zip(scan.cases, errors):
+            if found.layout.labels.channels != self.channels:
+                expected = f"the modalities {', '.join(self.channels)}"
+                remedy = "Move the case elsewhere."
+                text = f"case {found.id} of {found.layout.dataset}"
+                wrong.append(DataError(found.folder, found=text, expected=expected, remedy=remedy))
+            elif found.layout.choices and not self.release:
+                wrong += _release_errors(found.folder, [found.layout], "")
         complete = [_case(found) for found, wrong in zip(scan.cases, errors) if not wrong]
+        if self.release:
+            complete = [replace(case, dataset=self.release) for case in complete]
+        complete = _by_patient(folder, complete)
         return Listing(complete), [*chain.from_iterable(errors)]
 
     def read(self, case: Case) -> CaseArrays:
-        """Read one case: modalities in the order of MODALITIES, labels in canonical codes.
+        """Read one case: modalities in the order of `channels`, labels in canonical codes.
 
         Returns:
-            image (X, Y, Z, 4) in LPS, int16 if that loses nothing, otherwise float32; labels
+            image (X, Y, Z, C) in LPS, int16 if that loses nothing, otherwise float32; labels
             (X, Y, Z) uint8 or None. In memory x runs fastest and the channel slowest, as on disk.
+            Both have the voxel size `spacing_mm`, if one is given.
 
         Raises:
             DataError: a file that is damaged, or does not fit the other files of the case; a
@@ -231,7 +215,7 @@ class Brats(Dataset):
         Warns:
             BratsWarning: no tumor in the segmentation, or an unusual file (see nifti.py).
         """
-        return _read(case).result(BratsWarning)
+        return _volumes.resampled(_read(case).result(BratsWarning), self.spacing_mm)
 
     def check(
         self, folder: Path, *, workers: int | None = None, progress: Progress | None = None
@@ -246,21 +230,27 @@ class Brats(Dataset):
         Raises:
             DataError: `folder` does not exist.
         """
-        scan = _scan(folder)
+        scan = _scan(folder, self.release)
         file_errors = _file_errors(scan, labelled=True)
-        problems = [_unknown_file(path) for path in scan.unknown]
+        layouts = {found.layout.dataset: found.layout for found in scan.cases}
+        of_release = _release_errors(scan.folder, layouts.values(), self.release)
+        problems = [checks.error_of("-", error) for error in of_release]
+        problems += [_unknown_file(path) for path in scan.unknown]
         problems += [_unread_problem(unread) for unread in scan.unread]
         if scan.cases and (text := _passed_over(scan)):
             problems.append(Problem("-", scan.folder, text, "warning"))
         for found, errors in zip(scan.cases, file_errors):
             problems += [checks.error_of(found.id, error) for error in errors]
         cases = [_case(found) for found in scan.cases]
+        if of_release:  # what the labels mean is open
+            cases = [replace(case, labels=None) for case in cases]
         problems += checks.inspect_all(
             cases, _inspect, elements=self.elements, workers=workers, progress=progress
         )
         if not cases:
             problems.append(checks.error_of("-", _nothing_found(scan)))
         complete = [case for case, errors in zip(cases, file_errors) if not errors]
+        complete = _by_patient(scan.folder, complete)
         return CheckReport(scan.folder, complete, problems, _trees(scan, problems))
 
     def read_labels(self, path: Path, case: Case | StoredCase) -> np.ndarray:
@@ -273,16 +263,9 @@ class Brats(Dataset):
         Warns:
             BratsWarning: a header that is odd, or labels that were rounded.
         """
-        if isinstance(case, StoredCase):
-            grid = np.broadcast_to(np.uint8(0), case.full_shape)
-            shape = nifti.restore(grid, case.axis_codes).shape
-            nifti.check_grid(path, shape, case.affine, of=case.id)
-        else:
-            reference = case.labels or case.images[0]
-            header = nifti.read_header(reference)
-            nifti.check_grid(path, header.shape, header.affine, of=reference)
+        _volumes.check_grid(path, case)
         volume = nifti.load(path)
-        codes, remark = _whole_numbers(volume)
+        codes, remark = _volumes.whole_numbers(volume)
         for text in (*volume.header.remarks, *([remark] if remark else [])):
             warnings.warn(text, BratsWarning, stacklevel=2)
         try:
@@ -295,33 +278,24 @@ class Brats(Dataset):
     def read_annotation(self, case: Case) -> tuple[np.ndarray, tuple[float, float, float]]:
         """The segmentation alone, and its spacing in mm."""
         assert case.labels is not None, case.id
-        affine = nifti.read_header(case.labels).affine
-        spacing_mm = lps_spacing_mm(affine, nifti.axis_codes(affine))
-        return self.read_labels(case.labels, case), spacing_mm
+        return self.read_labels(case.labels, case), _volumes.spacing_of(case.labels)
 
     def write_labels(self, path: Path, labels: np.ndarray, case: StoredCase) -> None:
         """Write canonical labels as a NIfTI file that overlays the case's own files.
 
-        It has the label codes of the case's year, the axis order and affine of its files, and the
-        type uint8. The file is written completely or not at all.
+        It has the label codes of the case's release; everything else is as in
+        `_volumes.write_codes`.
 
         Args:
             path: a new or existing .nii or .nii.gz.
-            labels: (X, Y, Z) uint8 canonical codes on the case's full grid, LPS.
+            labels: (X, Y, Z) uint8 canonical codes on the grid of the case's own files, LPS.
             case: the case that was labelled.
 
         Raises:
             ValueError: the labels are not on the full grid.
             DataError: the folder cannot be written.
         """
-        if labels.shape != tuple(case.full_shape):
-            raise ValueError(
-                f"labels: found shape {labels.shape}, expected {tuple(case.full_shape)}, "
-                f"the full grid of {case.id}."
-            )
-        codes = to_dataset_labels(labels, case.dataset)
-        on_disk = nifti.restore(codes, case.axis_codes)
-        nifti.write_volume(path, on_disk, case.affine, dtype=np.uint8)
+        _volumes.write_codes(path, to_dataset_labels(labels, case.dataset), case)
 
 
 def to_canonical(labels: np.ndarray, dataset: str, where: Path | str) -> np.ndarray:
@@ -344,11 +318,9 @@ def to_canonical(labels: np.ndarray, dataset: str, where: Path | str) -> np.ndar
     canonical = table[narrow]
     wrong = (canonical == unknown) | (narrow != labels)
     if wrong.any():
-        values, counts = np.unique(labels[wrong], return_counts=True)
-        listed = ", ".join(f"{value} ({n} voxels)" for value, n in zip(values[:5], counts))
         raise DataError(
             where,
-            found=f"label {listed}" + (", ..." if len(values) > 5 else ""),
+            found=f"label {_volumes.listed(*np.unique(labels[wrong], return_counts=True))}",
             expected=f"the labels {', '.join(map(str, sorted(codes)))} of {dataset}",
             remedy="Check that the file is a segmentation of that year (later ones may have other "
             "labels), and fetch it again.",
@@ -360,16 +332,17 @@ def to_dataset_labels(labels: np.ndarray, dataset: str) -> np.ndarray:
     """Convert canonical labels of any shape to uint8 in the codes of a data set, for writing.
 
     Raises:
-        ValueError: an unknown data set, or a label outside 0..3.
+        ValueError: an unknown data set, or a label that it does not have.
     """
     if dataset not in _LAYOUTS:
         raise ValueError(f"dataset: found {dataset!r}, expected one of {', '.join(_LAYOUTS)}.")
-    if labels.size and not (labels.min() >= BACKGROUND and labels.max() <= ENHANCING):
+    highest = max(_LAYOUTS[dataset].codes.values())
+    if labels.size and not (labels.min() >= BACKGROUND and labels.max() <= highest):
         raise ValueError(
             f"labels: found {labels.min()} to {labels.max()}, expected {BACKGROUND} to "
-            f"{ENHANCING}. Pass canonical labels."
+            f"{highest}. Pass canonical labels of {dataset}."
         )
-    table = np.zeros(4, np.uint8)
+    table = np.zeros(highest + 1, np.uint8)
     for code, label in reversed(_LAYOUTS[dataset].codes.items()):
         table[label] = code
     return table[labels.astype(np.uint8)]
@@ -382,7 +355,7 @@ def to_dataset_labels(labels: np.ndarray, dataset: str) -> np.ndarray:
 class _Found:
     """The files of a case: role -> paths; more than one path if a file occurs twice."""
 
-    layout: _Layout
+    layout: releases.Layout
     id: str
     folder: Path
     files: dict[str, list[Path]]
@@ -416,7 +389,7 @@ class _Scan:
     unread: list[_Unread]
 
 
-def _scan(folder: Path) -> _Scan:
+def _scan(folder: Path, release: str = "") -> _Scan:
     folder = Path(os.path.abspath(folder))
     remedy = "Give the folder that holds the cases."
     checks.require_folder(folder, expected="a folder with BraTS cases", remedy=remedy)
@@ -425,7 +398,7 @@ def _scan(folder: Path) -> _Scan:
     with checks.readable_folders():
         files = sorted(_nifti_files(folder), key=itemgetter(2))
     for parent, stem, path in files:
-        known = _classify(parent, stem)
+        known = _classify(parent, stem, release)
         if known is None:
             unknown.append(path)
             continue
@@ -524,19 +497,19 @@ def _stem(name: str) -> str | None:
     return None
 
 
-def _classify(folder: Path, stem: str) -> tuple[_Layout, str, str, Path] | None:
+def _classify(
+    folder: Path, stem: str, release: str = ""
+) -> tuple[releases.Layout, str, str, Path] | None:
     """Layout, case id, role and case folder of a NIfTI file, or None."""
     if folder.name in _DECATHLON_ROLES and re.fullmatch(_DECATHLON.case, stem):
         return _DECATHLON, stem, _DECATHLON_ROLES[folder.name], folder.parent
     if match := _2015_FILE.fullmatch(stem):
         home = folder.parent if folder.name.startswith("VSD.") else folder
-        return _2015, home.name, _2015_ROLES[match[1].casefold()], home
+        return releases.OF_2015, home.name, _2015_ROLES[match[1].casefold()], home
     if (folder.name, stem) == _MISNAMED:
         return _LAYOUTS["BraTS2020"], folder.name, _SEG, folder
-    for layout in _BY_NAME:
-        if known := layout.match(stem):
-            return layout, *known, folder
-    return None
+    known = releases.named(folder, stem, release)
+    return None if known is None else (*known, folder)
 
 
 def _case(found: _Found) -> Case:
@@ -555,6 +528,18 @@ def _group(found: _Found) -> str:
     return re.sub(r"^TCIA\d+_", "TCIA_", patient)
 
 
+def _by_patient(folder: Path, cases: Sequence[Case]) -> list[Case]:
+    """The cases, in one group where the organizers' tables show that they are one patient."""
+    return patients.by_patient(cases, patients.tables(folder, MAX_DEPTH), _patient)
+
+
+def _patient(case_id: str) -> str:
+    for layout in _BY_NAME:
+        if re.fullmatch(layout.case, case_id, re.IGNORECASE):
+            return _group(_Found(layout, case_id, Path(), {}))
+    return case_id
+
+
 def _file_errors(scan: _Scan, *, labelled: bool) -> list[list[DataError]]:
     """For each case, errors for files that are missing or occur twice.
 
@@ -570,7 +555,7 @@ def _file_errors(scan: _Scan, *, labelled: bool) -> list[list[DataError]]:
         wanted = [*found.layout.images]
         if labelled and collection in with_labels:
             wanted.append(_SEG)
-        errors.append([*_case_file_errors(found, wanted), *_unknown_codes(found)])
+        errors.append([*_case_file_errors(found, wanted)])
         home = homes.setdefault((found.layout.dataset, found.id), found.folder)
         if home != found.folder:
             what, remedy = f"case {found.id} also in {home}", "Keep one of the two."
@@ -601,14 +586,52 @@ def _case_file_errors(found: _Found, wanted: Sequence[str]) -> Iterator[DataErro
             yield DataError(found.folder, found=names, expected="each file once", remedy=remedy)
 
 
-def _unknown_codes(found: _Found) -> Iterator[DataError]:
-    if found.id.casefold().startswith("brats-ped-"):
-        yield DataError(
-            found.folder,
-            found=f"case {found.id} of BraTS-PED, whose label codes are not known here",
-            expected=f"cases of {', '.join(_LAYOUTS)}",
-            remedy="Move the cases of BraTS-PED elsewhere.",
+def _release_errors(
+    folder: Path, layouts: Iterable[releases.Layout], release: str
+) -> list[DataError]:
+    """Why the releases in a folder cannot be read together, or with the chosen release's labels."""
+    there = {layout.dataset: layout for layout in layouts}
+    names = sorted(there)
+    others = [there[name] for name in names if name != release]
+    still_open = [layout for layout in others if layout.choices]
+    usual = all(layout.labels is releases.USUAL for layout in others)
+    if not others or (usual and not release and not still_open):
+        return []
+    if still_open and not release:
+        return [_open_error(folder, still_open[0])]
+    found, expected = f"cases of {' and '.join(names)}", "one release with its labels"
+    if release:
+        expected = f"those of {release} alone"
+    elif len(names) == 1:
+        expected = f"its labels to be asked for ({_meaning(names[0])})"
+    remedy = "Give the folder of one of them, or --dataset with its name."
+    if len(names) == 1:
+        remedy = f"Give `--dataset {names[0]}` (in a recipe data.options.release)."
+    elif {"BraTS2023", "BraTS2024-GLI"} >= set(names):
+        remedy = (
+            "Give the folder of one of the two, or `--dataset BraTS2025-GLI` to read both with "
         )
+        remedy += "the cavity as a label (in a recipe data.options.release)."
+    return [DataError(folder, found=found, expected=expected, remedy=remedy)]
+
+
+def _open_error(folder: Path, layout: releases.Layout) -> DataError:
+    first, second = layout.choices
+    return DataError(
+        folder,
+        found=f"cases of {layout.dataset}, whose names do not tell {first} from {second}",
+        expected=f"to know, because labels differ: {_meaning(first)}; {_meaning(second)}",
+        remedy=f"Give `--dataset {first}` or `--dataset {second}` (in a recipe "
+        "data.options.release), or name the folder as it was published.",
+    )
+
+
+def _meaning(release: str) -> str:
+    """The labels of a release in a few words."""
+    layout = _LAYOUTS[release]
+    names = {code: layout.labels.names.get(label) for code, label in layout.codes.items()}
+    listed = ", ".join(f"{code} {name}" for code, name in sorted(names.items()) if name)
+    return f"{release} has {listed}"
 
 
 def _nothing_found(scan: _Scan) -> DataError:
@@ -637,7 +660,7 @@ def _read(case: Case) -> Reading:
     truth = None if case.labels is None else reading.load(nifti.load, case.labels)
     loaded = [volume for volume in (*volumes, truth) if volume is not None]
     for volume in loaded[1:]:
-        reading.errors += _geometry_errors(loaded[0].header, volume.header)
+        reading.errors += _volumes.geometry_errors(loaded[0].header, volume.header)
     images = [volume for volume in volumes if volume is not None]
     for volume in images:
         errors = [*_brain_errors(volume)]
@@ -647,25 +670,12 @@ def _read(case: Case) -> Reading:
     if truth is not None:
         reading.labels = _read_labels(truth, case.dataset, reading)
     if images and not reading.errors:
-        affine = images[0].header.affine
-        image = _stack([volume.array for volume in images], affine)
+        header = images[0].header
+        affine = header.affine
+        image = _volumes.stack([volume.array for volume in images], affine)
         codes = nifti.axis_codes(affine)
-        reading.arrays = CaseArrays(image, reading.labels, affine, codes)
+        reading.arrays = CaseArrays(image, reading.labels, affine, codes, forms=header.forms)
     return reading
-
-
-def _geometry_errors(first: nifti.Header, other: nifti.Header) -> Iterator[DataError]:
-    shape, name = first.shape[:3], first.path.name
-    remedy = "Fetch the case again; all its files lie on one grid."
-    if other.shape[:3] != shape:
-        expected = f"dim {shape} as in {name}"
-        yield DataError(other.path, found=f"dim {other.shape}", expected=expected, remedy=remedy)
-        return
-    apart = nifti.corner_distance_mm(first.affine, other.affine, shape)
-    if not apart <= nifti.TOLERANCE_MM:
-        found = f"an affine {apart:.3g} mm away from that of {name} at a corner"
-        expected = f"{nifti.TOLERANCE_MM} mm at most"
-        yield DataError(other.path, found=found, expected=expected, remedy=remedy)
 
 
 def _brain_errors(volume: nifti.Volume) -> Iterator[DataError]:
@@ -697,25 +707,9 @@ def _image_remarks(volume: nifti.Volume) -> tuple[str, ...]:
     return (*volume.remarks, *filter(None, remarks))
 
 
-def _whole_numbers(volume: nifti.Volume) -> tuple[np.ndarray, str]:
-    """Label codes, rounded where a header's scaling has moved them, and what is to be said of it.
-
-    What lies between two codes, as interpolation leaves it, stays as it is and is refused later.
-    """
-    array = volume.array
-    if array.dtype.kind != "f":
-        return array, ""
-    rounded = np.rint(array)
-    apart = float(np.abs(array - rounded).max())
-    if not 0 < apart <= _ROUNDING:
-        return array, ""
-    found = f"found labels up to {apart:.2g} beside whole numbers, expected whole ones"
-    return rounded, f"{volume.header.path}: {found}. They are rounded; save them as integers."
-
-
 def _read_labels(truth: nifti.Volume, dataset: str, reading: Reading) -> np.ndarray | None:
     path = truth.header.path
-    codes, remark = _whole_numbers(truth)
+    codes, remark = _volumes.whole_numbers(truth)
     try:
         labels = to_canonical(codes, dataset, path)
     except DataError as error:
@@ -730,27 +724,6 @@ def _read_labels(truth: nifti.Volume, dataset: str, reading: Reading) -> np.ndar
         )
     reading.remarks += [(path, text) for text in (*remarks, remark) if text]
     return nifti.reorient(labels, truth.header.affine)
-
-
-def _stack(arrays: Sequence[np.ndarray], affine: np.ndarray) -> np.ndarray:
-    """Modalities (X, Y, Z), or one (X, Y, Z, C), in file order -> (X, Y, Z, C) in LPS."""
-    channels = [*np.moveaxis(arrays[0], 3, 0)] if arrays[0].ndim == 4 else arrays
-    lossless = all(_fits_int16(channel) for channel in channels)
-    views = [nifti.reorient(channel, affine) for channel in channels]
-    shape = (*views[0].shape, len(views))
-    image = np.empty(shape, np.int16 if lossless else np.float32, order="F")
-    for channel, view in enumerate(views):
-        image[..., channel] = view
-    return image
-
-
-def _fits_int16(array: np.ndarray) -> bool:
-    if np.can_cast(array.dtype, np.int16):
-        return True
-    limits = np.iinfo(np.int16)
-    if array.min() < limits.min or array.max() > limits.max:
-        return False
-    return array.dtype.kind in "iu" or np.array_equal(array.astype(np.int16), array)
 
 
 # The report
@@ -782,7 +755,7 @@ def _trees(scan: _Scan, problems: Sequence[Problem]) -> str:
     It shows the cases with errors or, without errors, the first case of each data set.
     """
     if not scan.cases:
-        return checks.beside_listing([*_examples()], scan.folder)
+        return checks.beside_listing([*releases.examples()], scan.folder)
     rows: list[tuple[str, str]] = []
     errors = [problem for problem in problems if problem.severity == "error"]
     ids, paths = {error.case_id for error in errors}, {error.path for error in errors}
@@ -812,13 +785,3 @@ def _case_rows(found: _Found, scan: _Scan, errors: set[Path]) -> Iterator[tuple[
     for path in scan.unknown:
         if path.parent == found.folder:
             yield "", f"  {path.name} (not known)"
-
-
-def _examples() -> Iterator[str]:
-    """The files of an example case of every year; years with the same names appear once."""
-    for _, layouts in groupby(_LAYOUTS.values(), key=lambda layout: layout.names):
-        for layout in layouts:
-            folder = "Task01_BrainTumour" if layout is _DECATHLON else layout.example
-            yield f"{layout.dataset + ':':11}{folder}/"
-        for name in layout.names.values():
-            yield f"{'':12}{name.format(id=layout.example)}.nii.gz"

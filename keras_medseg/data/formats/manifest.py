@@ -44,7 +44,7 @@ class ManifestRow:
 def read_manifest(path: Path) -> tuple[list[ManifestRow], list[DataError]]:
     """The valid rows of a manifest, and an error for each of the others."""
     try:
-        rows = _read_rows(path, ("image", "mask"), ("group", "split"))
+        rows = read_rows(path, ("image", "mask"), ("group", "split"))
     except DataError as error:
         return [], [error]
     errors: list[DataError] = []
@@ -69,10 +69,16 @@ def read_manifest(path: Path) -> tuple[list[ManifestRow], list[DataError]]:
     return read, errors + _leaking_groups(path, read)
 
 
-def _read_rows(
-    path: Path, required: Sequence[str], optional: Sequence[str]
+def read_rows(
+    path: Path, required: Sequence[str], optional: Sequence[str], *, others: str = ""
 ) -> list[tuple[int, dict[str, str]]]:
     """(line, column -> value) of a CSV file in UTF-8 with exactly these columns, in any order.
+
+    Args:
+        path: the file.
+        required: columns that must be there.
+        optional: columns that may be there.
+        others: what further columns hold, at least one; by default there are none.
 
     Raises:
         DataError: another encoding, other columns, no rows, or a row with more or fewer fields.
@@ -85,8 +91,9 @@ def _read_rows(
     except (UnicodeDecodeError, csv.Error) as error:
         found, remedy = f"no CSV ({error})", "Save the table as CSV in UTF-8, with commas."
         raise DataError(path, found=found, expected="CSV in UTF-8", remedy=remedy) from error
-    expected = ",".join([*required, *(f"[{name}]" for name in optional)])
-    wrong = set(columns) - {*required, *optional} or set(required) - set(columns)
+    expected = ",".join([*required, *[others] * bool(others), *(f"[{name}]" for name in optional)])
+    further = set(columns) - {*required, *optional}
+    wrong = bool(further) != bool(others) or set(required) - set(columns) or not all(columns)
     if wrong or len(set(columns)) < len(columns):
         found = f"the columns {','.join(columns) or 'none'}"
         remedy = "Name the columns in the first line, separated by commas."

@@ -12,12 +12,12 @@ import gzip
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -48,6 +48,10 @@ _UNITS = {1: "meters", 3: "micrometers"}
 _TYPES = {2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280}
 _TYPE_NAMES = {0: "unknown", 1: "bits", 32: "complex64", 128: "RGB", 1536: "float128"}
 _TYPE_NAMES |= {1792: "complex128", 2048: "complex256", 2304: "RGBA"}
+_FORM_FIELDS = (
+    "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
+    "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z",
+)  # fmt: skip
 _FETCH = "Fetch the file again from its source."
 _CONVERT = "Convert it to an integer or float image with the tool that wrote it."
 
@@ -71,6 +75,8 @@ class Header:
         slope: factor of the voxels on disk; 1 if the file has no scaling.
         intercept: added after that; 0 if the file has no scaling.
         remarks: what is unusual about the header.
+        forms: what the header says about the position of the voxels, field -> numbers: both forms
+            (sform and qform), their codes and the voxel sizes. `write_volume` writes them again.
     """
 
     path: Path
@@ -83,6 +89,7 @@ class Header:
     slope: float
     intercept: float
     remarks: tuple[str, ...]
+    forms: dict[str, Any]
 
     @property
     def voxel_bytes(self) -> int:
@@ -135,7 +142,12 @@ def load(path: Path | str, *, dimensions: int = 3) -> Volume:
 
 
 def write_volume(
-    path: Path | str, array: np.ndarray, affine: np.ndarray, *, dtype: DTypeLike | None = None
+    path: Path | str,
+    array: np.ndarray,
+    affine: np.ndarray,
+    *,
+    dtype: DTypeLike | None = None,
+    forms: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a NIfTI-1 file atomically; equal arguments give equal bytes.
 
@@ -144,6 +156,9 @@ def write_volume(
         array: (X, Y, Z) or (X, Y, Z, C); booleans become uint8.
         affine: (4, 4) voxel -> mm.
         dtype: type on disk; the conversion must not change integers.
+        forms: of the header of a file with this grid, which then are copied, so that the two files
+            coincide in every program, whether it takes the sform, the qform or neither. By default
+            both forms are the affine, with the code 1.
 
     Raises:
         ValueError: an argument that NIfTI cannot represent.
@@ -151,6 +166,10 @@ def write_volume(
     """
     path = Path(path)
     header = _new_header(array, affine)
+    if forms is not None:
+        header["pixdim"][:4] = forms["pixdim"]
+        for name in _FORM_FIELDS:
+            header[name] = forms[name]
     voxels = _convert(array, dtype)
     header.set_data_dtype(voxels.dtype)
     # Four zero bytes: no header extensions follow.
@@ -385,7 +404,20 @@ def _read_header(stream: _Plain | _Gzip) -> Header:
         slope=slope,
         intercept=intercept,
         remarks=remarks,
+        forms=_forms(raw),
     )
+
+
+def _forms(raw: nib.Nifti1Header) -> dict[str, Any]:
+    """The fields of both forms, as JSON can hold them; a form that is not finite is left out."""
+    forms: dict[str, Any] = {"pixdim": raw["pixdim"][:4].tolist()}
+    forms |= {name: raw[name].tolist() for name in _FORM_FIELDS}
+    quaternion = [forms[name] for name in _FORM_FIELDS[2:8]]
+    if not np.isfinite([*quaternion, *forms["pixdim"]]).all():
+        forms["qform_code"] = 0
+    for name, numbers in forms.items():
+        forms[name] = np.nan_to_num(numbers, nan=0, posinf=0, neginf=0).tolist()
+    return forms
 
 
 def _field(path: Path, name: str, found: object, expected: str, remedy: str = _FETCH) -> NiftiError:

@@ -9,6 +9,7 @@ from keras_medseg.data.store import StoredCase
 from keras_medseg.errors import require_choice
 
 NORMALIZATIONS = ("z_score", "min_max", "none")
+SLICE_NORMALIZATIONS = (*NORMALIZATIONS, "window_min_max")
 
 Index = tuple[int | slice, ...]
 
@@ -91,6 +92,35 @@ def scaling(
     pairs = [_scale_and_shift(statistics[channel], normalization) for channel in channels]
     scale, shift = (np.tile(np.array(values, np.float32), width) for values in zip(*pairs))
     return Scaling(scale, shift, normalization == "z_score", channels)
+
+
+def slice_scaling(
+    case: StoredCase,
+    normalization: str,
+    window: Sequence[int],
+    channels: tuple[int, ...] | None = None,
+) -> Scaling:
+    """How to normalize the slices of a case's center window.
+
+    Args:
+        case: the case to read.
+        normalization: as in `scaling`, or "window_min_max": "min_max" by the extremes of the
+            window instead of the volume, as where images are cropped first.
+        window: (x, y, z) voxels of the window.
+        channels: as in `scaling`.
+
+    Raises:
+        ValueError: as `scaling`.
+    """
+    require_choice("normalization", normalization, SLICE_NORMALIZATIONS)
+    if normalization != "window_min_max":
+        return scaling(case.statistics, normalization, channels)
+    first = [start - at for start, at in zip(window_origin(case.full_shape, window), case.origin)]
+    inside = case.image[_meeting(case.image.shape, first, window)[0]].reshape(-1, case.channels)
+    # Background counts, here as in `scaling`, so that 0 is always among the values.
+    low, high = inside.min(axis=0, initial=0), inside.max(axis=0, initial=0)
+    extremes = [{"min": float(one), "max": float(other)} for one, other in zip(low, high)]
+    return scaling(extremes, "min_max", channels)
 
 
 def _scale_and_shift(channel: dict[str, float], normalization: str) -> tuple[float, float]:

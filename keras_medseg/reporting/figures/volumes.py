@@ -12,8 +12,9 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
+from scipy import ndimage
 
 from keras_medseg.reporting.figures.style import (
     OTHER_COLORS,
@@ -161,6 +162,53 @@ def output_maps(
             shown = _show(panel, values, box, spacing_mm, cmap="gray", vmax=1.0)
     figure.colorbar(shown, ax=axes[1], label="probability", shrink=0.85)
     return figure
+
+
+@styled
+def prediction_differences(
+    cases: Mapping[str, tuple[np.ndarray, np.ndarray, Mapping[str, np.ndarray]]],
+    *,
+    color: str,
+    spacing_mm: Sequence[float] = _CUBES,
+) -> Figure:
+    """Draw one row per slice: input, annotation and two predictions, with boxes where they differ.
+
+    Args:
+        cases: title -> (background (X, Y), annotation (X, Y), {network: mask (X, Y)}), with the
+            same two networks for every case.
+        color: of the masks.
+        spacing_mm: size of a voxel along x and y.
+    """
+    content = [np.any([truth, *masks.values()], axis=0) for _, truth, masks in cases.values()]
+    box = _bounding_box(np.any(content, axis=0), margin=12)
+    figure, axes = _panels(len(cases), 4, box, spacing_mm, extra=0.4)
+    for row, (title, (background, truth, masks)) in zip(axes, cases.items()):
+        columns = {"input": np.zeros_like(truth), "annotation": truth, **masks}
+        for panel, (name, mask) in zip(row, columns.items()):
+            _show(panel, background, box, spacing_mm, cmap="gray", vmax=_bright(background))
+            _paint_labels(panel, mask.astype(np.uint8), {1: color}, box, spacing_mm)
+            panel.set_title(name)
+        _orientation_marks(row[0])
+        row[0].set_ylabel(title)
+        for place in difference_boxes(*masks.values()):
+            left, right, bottom, top = _extent(place, spacing_mm)
+            for panel in row[2:]:
+                size = (right - left, bottom - top)
+                panel.add_patch(Rectangle((left, top), *size, ec=OUTLINE_COLOR, lw=1.5, fill=False))
+    _scale_bar(axes[0, 0], length_mm=50)
+    return figure
+
+
+def difference_boxes(one: np.ndarray, other: np.ndarray) -> list[Box]:
+    """The bounding boxes of the places where two (X, Y) masks differ, with a margin of 2 pixels.
+
+    Places narrower than 3 pixels, as along an outline that is drawn a little tighter, do not count;
+    those whose margins touch are one place.
+    """
+    differing = ndimage.binary_opening(one != other, np.ones((3, 3)))
+    grown = ndimage.binary_dilation(differing, np.ones((5, 5)))
+    labels, count = ndimage.label(grown, np.ones((3, 3)))
+    return [_bounding_box(labels == number, margin=0) for number in range(1, count + 1)]
 
 
 def _outlined(labels: Mapping[int, str], regions: Mapping[str, Sequence[int]]) -> dict[str, str]:

@@ -142,6 +142,36 @@ def test_every_output_has_its_annotation_and_its_probabilities():
         assert drawn[title].get_clim() == (0, 1.0)  # probabilities can be read off
 
 
+def test_boxes_stand_where_two_masks_differ_by_more_than_an_outline():
+    one = np.zeros((40, 30), bool)
+    one[10:30, 8:20] = True
+    other = one.copy()
+    other[10] = False  # a rim of one pixel
+    assert volumes.difference_boxes(one, other) == []
+    other[24:30, 8:14] = False  # a corner that is missing
+    other[1:5, 24:30] = True  # an island at the border
+    expected = [(slice(0, 7), slice(22, 30)), (slice(22, 32), slice(6, 16))]
+    assert volumes.difference_boxes(one, other) == expected == volumes.difference_boxes(other, one)
+    other[24:28, 17:20] = False  # 3 pixels beside the corner: one place with it
+    assert volumes.difference_boxes(one, other)[1:] == [(slice(22, 32), slice(6, 22))]
+
+
+def test_differences_are_boxed_in_both_predictions():
+    image, labels = case_arrays()
+    truth = labels[:, :, 3] > 0
+    grown = truth.copy()
+    grown[:5, :5] = True
+    rows = {
+        name: (image[:, :, 3], truth, {"ours": truth, "theirs": mask})
+        for name, mask in (("a", grown), ("b", truth))
+    }
+    figure = volumes.prediction_differences(rows, color="#E69F00")
+    panels = [(p.get_title(), len(p.patches)) for p in figure.axes]
+    titles = ["input", "annotation", "ours", "theirs"]
+    assert panels == [*zip(titles, (0, 0, 1, 1)), *zip(titles, (0, 0, 0, 0))]
+    assert figure.axes[0].get_ylabel() == "a"
+
+
 def test_a_saved_overlay_is_small_even_for_noise(tmp_path):
     generator = np.random.default_rng(0)
     image = generator.integers(1, 1000, (240, 240, 2)).astype(np.int16)
