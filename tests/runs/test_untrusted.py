@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import zipfile
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from keras_medseg import recipe
 from keras_medseg.data import store
+from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.errors import DataError
 from keras_medseg.inference.export import export
 from keras_medseg.inference.outputs import load_network
@@ -62,10 +64,10 @@ def test_a_pickle_in_a_checkpoint_is_not_opened(tmp_path):
 def test_a_pickle_in_a_store_is_not_opened(tmp_path):
     trace = tmp_path / "trace"
     np.save(tmp_path / "a.image.npy", np.array([_Bomb(trace)], object), allow_pickle=True)
-    case = store.StoredCase(
-        tmp_path, "a", "x", "a", (1, 1, 1), (1, 1, 1), (0, 0, 0), ((0, 0, 0, 0),), None,
-        np.eye(4), ("L", "P", "S"), (1.0, 1.0, 1.0), (), "",
-    )  # fmt: skip
+    array = np.ones((2, 2, 1, 1), np.uint8)
+    arrays = CaseArrays(array, None, np.eye(4), ("L", "P", "S"))
+    in_memory = store.StoredCase.from_arrays(Case("a", "x", (), None, "a"), arrays)
+    case = replace(in_memory, folder=tmp_path, in_memory=None)
     with pytest.raises(ValueError, match="Python objects in dtype"):
         _ = case.image
     assert not trace.exists()
