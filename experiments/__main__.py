@@ -22,9 +22,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides messages about devices
     # Imported after the arguments are parsed, so that --help does not wait for TensorFlow.
-    from keras_medseg import recipe
-    from keras_medseg.runs import experiment
+    from keras_medseg import registry
 
+    try:
+        registry.check_versions()  # in one line what the imports below would say in many
+        from keras_medseg import recipe
+        from keras_medseg.runs import experiment
+    except ImportError as error:
+        print(f"{arguments.paper}: {error}", file=sys.stderr)
+        return 1
     profile = arguments.profile or ("paper" if arguments.data else "quick")
     profile += "-compare" if arguments.compare else ""
     name = experiment.folder_name(arguments.data) if arguments.data else "phantom"

@@ -178,15 +178,16 @@ def _dataset(arguments: argparse.Namespace) -> "Dataset":
     return datasets.of_folder(arguments.data, arguments.dataset or "", **classes)
 
 
-def _classes(assignments: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """{"bone": (51, 102)} of ["bone=51,102"]."""
-    classes = {}
+def _classes(assignments: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
+    """{"bone": (51, 102)} of ["bone=51,102"]; codes may be colors such as #ff0000."""
+    classes: dict[str, tuple[int | str, ...]] = {}
     for assignment in assignments:
         name, _, codes = assignment.partition("=")
         try:
-            classes[name] = tuple(int(code) for code in codes.split(","))
+            listed = codes.split(",")
+            classes[name] = tuple(code if code[:1] == "#" else int(code) for code in listed)
         except ValueError as error:
-            expected = "NAME=CODE,CODE with gray values"
+            expected = "NAME=CODE,CODE with gray values or colors"
             raise ValueError(f"--classes: found {assignment!r}, expected {expected}.") from error
     return classes
 
@@ -229,8 +230,8 @@ def _add_dataset(sub: argparse.ArgumentParser) -> None:
         "--classes",
         nargs="+",
         metavar="NAME=CODE,CODE",
-        help="gray values of each class in masks of several; those that do not matter: "
-        "background=51,102",
+        help="gray values of each class in masks of several, or colors (#ff0000); those that do "
+        "not matter: background=51,102 (default: as classes.json in the folder says)",
     )
 
 
@@ -253,7 +254,7 @@ def _add_data_commands(commands: argparse._SubParsersAction) -> None:
         default="BraTS2021",
         metavar="NAME",
         help="BraTS2017 to BraTS2025-MET, Decathlon, nnUNet, cases.csv, CVC-ClinicDB, ISIC2018, "
-        "knee (default: BraTS2021)",
+        "knee and others; an unknown name lists all (default: BraTS2021)",
     )
     sub.add_argument(
         "--size",

@@ -5,6 +5,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+_LONGEST = 1500
+
 
 class DataError(ValueError):
     """A file, folder or setting is not as it should be.
@@ -17,7 +19,8 @@ class DataError(ValueError):
         self.found = found
         self.expected = expected
         self.remedy = remedy
-        super().__init__(f"{where}: found {found}, expected {expected}. {remedy}")
+        about = (_one_line(str(text)) for text in (where, found, expected))
+        super().__init__("{}: found {}, expected {}. {}".format(*about, remedy))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The default loses keyword-only arguments, and workers send errors to their parent.
@@ -38,6 +41,14 @@ def require_choice(what: str, value: object, known: Iterable[str]) -> None:
     raise ValueError(
         f"{what}: found {value!r}, expected one of: {', '.join(words) or 'none'}.{hint}"
     )
+
+
+def _one_line(text: str) -> str:
+    """The text of a damaged file or an odd name in a message: printable, and not too long."""
+    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    if len(printable) <= _LONGEST:
+        return printable
+    return f"{printable[: _LONGEST - 300]} ... {printable[-300:]}"
 
 
 def _rebuild(cls: type[DataError], where: str, found: str, expected: str, remedy: str) -> DataError:

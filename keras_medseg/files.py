@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,69 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
+def is_file_name(value: object) -> bool:
+    """Whether a value from a file can name a file in a folder, and cannot lead out of it."""
+    return (
+        isinstance(value, str)
+        and value.isprintable()
+        and not value.startswith(".")
+        and value != ""
+        and not {"/", "\\"} & {*value}
+    )
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path is that of a file; a path that no file can have, too long or odd, is not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def require_file(path: Path, *, expected: str = "a file", remedy: str) -> None:
+    """Check that a path is that of a file; it may be missing, a folder, or a pipe that never ends.
+
+    Args:
+        path: of the file.
+        expected: what it should be, for the message.
+        remedy: the last sentence of an error.
+
+    Raises:
+        DataError: it is no regular file.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            return
+        found = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
+    except FileNotFoundError:
+        found = "no file"
+        if path.is_symlink():
+            found = f"a link to {os.readlink(path)}, which does not exist"
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        found = f"the error {getattr(error, 'strerror', None) or str(error)!r}"
+    raise DataError(path, found=found, expected=expected, remedy=remedy)
+
+
+def read_bytes(path: Path, *, expected: str = "a file", remedy: str) -> bytes:
+    """Read a file to its end.
+
+    Args:
+        path: of the file.
+        expected: what it should be, for the message.
+        remedy: the last sentence of an error.
+
+    Raises:
+        DataError: it is no regular file, or cannot be read.
+    """
+    require_file(path, expected=expected, remedy=remedy)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        found = f"the error {error.strerror!r}"
+        raise DataError(path, found=found, expected=expected, remedy=remedy) from error
+
+
 def read_file(path: Path, parse: Callable[[str], T], remedy: str) -> T:
     """Read a text file.
 
@@ -35,11 +99,10 @@ def read_file(path: Path, parse: Callable[[str], T], remedy: str) -> T:
     Raises:
         DataError: the file is missing, or `parse` refuses its text.
     """
+    content = read_bytes(path, remedy=remedy)
     try:
-        return parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(path, found="no file", expected="a file", remedy=remedy) from None
-    except ValueError as error:
+        return parse(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # JSON that is nested too deeply
         raise DataError(path, found=str(error), expected="a whole file", remedy=remedy) from error
 
 

@@ -174,7 +174,8 @@ class Images(_Data):
 
     Attributes:
         size: of the network's input.
-        classes: name -> gray values in the masks; no values: everything that is not background.
+        classes: name -> gray values in the masks, or colors such as "#ff0000"; no values:
+            everything that is not background, or what classes.json beside the images declares.
         normalization, smoothing_px, equalization: see `data.transforms.images.Preparation`.
         validation: fraction of the groups, or of the images (see `split`), in the validation set.
         fit: how an image is resized to `size`, see `data.transforms.resize`.
@@ -188,7 +189,7 @@ class Images(_Data):
     """
 
     size: tuple[int, int]
-    classes: dict[str, tuple[int, ...]]
+    classes: dict[str, tuple[Any, ...]]
     normalization: str
     validation: float
     fit: str = "stretch"
@@ -211,6 +212,9 @@ class Images(_Data):
         require_choice("data.split", self.split, splits.WAYS)
         self._require_all("flips", ("x", "y"))
         self._check_sides(self.validation, self.test)
+        codes = [code for codes in self.classes.values() for code in codes]
+        sound = all(type(code) in (int, str) for code in codes)
+        self._require(sound, "classes", "gray values, or colors such as '#ff0000'")
         self._require(self.smoothing_px >= 0, "smoothing_px", "0 or more")
         self._require(0 <= self.brightness <= 1, "brightness", "0 to 1")
 

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "keras_medseg"
 PAPERS = sorted(path.parent for path in (ROOT / "experiments").glob("*/recipe.py"))
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs").glob("**/*.md"),
     *(paper / "README.md" for paper in PAPERS),
     ROOT / "benchmarks" / "README.md",
 ]

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.mutations import Mutation, collector, set_field, substitute
 from keras_medseg import frameworks, losses, optimizers
-from keras_medseg.data.datasets import image_folders
+from keras_medseg.data.datasets import _image_layouts
 from keras_medseg.data.formats import masks
 from keras_medseg.data.transforms import augment
 from keras_medseg.evaluation import metrics
@@ -23,7 +23,7 @@ _mutation = collector(MUTATIONS)
 @_mutation
 def data(patch: pytest.MonkeyPatch) -> None:
     """Frames are ordered as words: 1, 10, 11, 2."""
-    substitute(patch, image_folders._natural, lambda id: id)
+    substitute(patch, _image_layouts.natural, lambda id: id)
 
 
 @_mutation

@@ -31,7 +31,7 @@ from keras_medseg.data.cases import Case, CaseArrays, lps_spacing_mm
 from keras_medseg.data.cropping import crop
 from keras_medseg.data.decoding import decode_all, refuse_unguarded_script
 from keras_medseg.errors import DataError
-from keras_medseg.files import locked, write_atomic
+from keras_medseg.files import is_file, locked, read_bytes, write_atomic
 
 FORMAT = 5
 MANIFEST = "manifest.json"
@@ -315,7 +315,7 @@ def open_store(folder: Path | str) -> Store:
             (the message names all of them).
     """
     folder = Path(folder)
-    if not (folder / MANIFEST).exists():
+    if not is_file(folder / MANIFEST):
         raise DataError(
             folder,
             found=f"no {MANIFEST}",
@@ -408,10 +408,12 @@ def _write_sealed(path: Path, content: dict[str, Any]) -> None:
 
 def _read_sealed(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_bytes(path, expected="a sealed file", remedy=_REBUILD))
         seal = document.pop("sha256")
         version = {key: document[key] for key in ("format", "keras_medseg")}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except DataError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             path, found="no readable JSON", expected="a sealed file", remedy=_REBUILD
         ) from error

@@ -25,11 +25,12 @@ def export(model: Path, out: Path, format: str = "savedmodel") -> str:
         One line with the largest difference on a batch of noise.
 
     Raises:
+        DataError: the file is missing or damaged.
         ValueError, ImportError: as `export_network`.
     """
-    import keras
+    from keras_medseg.inference.outputs import load_network
 
-    return export_network(keras.saving.load_model(model, compile=False), out, format)
+    return export_network(load_network(model), out, format)
 
 
 def export_network(network: "keras.Model", out: Path, format: str = "savedmodel") -> str:

@@ -1,12 +1,36 @@
-"""Combine the outputs of networks into one label map."""
+"""Open trained networks, and combine their outputs into one label map."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
 
+from keras_medseg.errors import DataError
+from keras_medseg.files import require_file
+
 THRESHOLD = 0.5
 """A voxel belongs to a region where its probability is above this."""
+
+
+def load_network(path: Path) -> keras.Model:
+    """Open a trained network. Keras' safe mode refuses files that contain code, such as a Lambda.
+
+    Raises:
+        DataError: the file is missing or damaged, or Keras does not open it.
+    """
+    remedy = "Train first; the command that started the run goes on with it."
+    require_file(path, expected="a trained network", remedy=remedy)
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises many kinds, and quotes the whole configuration
+        text = " ".join(str(error).split())
+        raise DataError(
+            path,
+            found=f"a file that Keras does not open ({type(error).__name__}: {text[:200]})",
+            expected="the model.keras of a training",
+            remedy="Delete it and give the command that started the run again; it writes it anew.",
+        ) from error
 
 
 def main_output(network: keras.Model) -> keras.Model:

@@ -1,5 +1,7 @@
 """Synthetic image data sets in the layouts and file formats of the real ones."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +12,19 @@ from keras_medseg.data.formats import image_files
 from keras_medseg.data.store import Progress
 from keras_medseg.errors import require_choice
 from keras_medseg.phantoms import dermoscopy, endoscopy, knee
-from keras_medseg.phantoms.folder import Marker, prepare_folder, require_cases, write_cases
+from keras_medseg.phantoms.folder import (
+    Marker,
+    prepare_folder,
+    require_cases,
+    write_cases,
+    write_text,
+)
 from keras_medseg.phantoms.geometry import Drawing
 
+# Red, green, blue, yellow and magenta: one for each class of the knee, after black.
+_COLORS = np.array(
+    [(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255)], np.uint8
+)
 _SMALLEST, _NARROWEST, _WIDEST = 32, 0.75, 2.0
 
 
@@ -32,6 +44,16 @@ def _knee_mask(labels: np.ndarray, index: int) -> np.ndarray:
     table = np.array([0, *(codes[0] for codes in knee.CLASSES.values())], np.uint8)
     codes = _softened(table[labels]) if index % 8 == 3 else table[labels]
     return np.stack([codes, np.full_like(codes, 255)], -1) if index % 7 else codes
+
+
+def _colored_mask(labels: np.ndarray, index: int) -> np.ndarray:
+    """(H, W, 3) mask with a color for each class."""
+    return _COLORS[labels]
+
+
+def _numbered_mask(labels: np.ndarray, index: int) -> np.ndarray:
+    """(H, W) mask with the number of each class."""
+    return labels
 
 
 def _softened(codes: np.ndarray) -> np.ndarray:
@@ -54,6 +76,45 @@ def _sequence_table(frames: int) -> str:
     return "\n".join(rows) + "\n"
 
 
+def _kvasir_name(number: int) -> str:
+    """25 letters and digits, as the images of Kvasir-SEG are called."""
+    digits = int(hashlib.sha256(f"kvasir {number}".encode()).hexdigest(), 16)
+    letters = "0123456789abcdefghijklmnopqrstuvwxyz"
+    return "cju" + "".join(letters[digits // 36**place % 36] for place in range(22))
+
+
+def _benchmark_names(number: int) -> dict[str, str]:
+    """The folders and the name of an image of the polyp benchmark.
+
+    Of nine images four are for training, of two data sets, and one is of each test set.
+    """
+    place = (number - 1) % 9
+    if place < 4:
+        name = _kvasir_name(number) if place < 2 else str(number)
+        return {
+            "home": "TrainDataset",
+            "image_folder": "image",
+            "mask_folder": "mask",
+            "name": name,
+        }
+    test = ("Kvasir", "CVC-ClinicDB", "CVC-ColonDB", "ETIS-LaribPolypDB", "CVC-300")[place - 4]
+    name = _kvasir_name(number) if test == "Kvasir" else str(number)
+    folders = {"home": f"TestDataset/{test}", "image_folder": "images", "mask_folder": "masks"}
+    return {**folders, "name": name}
+
+
+def _lesion_table(cases: int) -> dict[str, str]:
+    """HAM10000_metadata.csv: two images of every lesion."""
+    rows = [f"HAM_{number // 2:07},ISIC_{24306 + number:07},nv\n" for number in range(cases)]
+    return {"HAM10000_metadata.csv": "lesion_id,image_id,dx\n" + "".join(rows)}
+
+
+def _class_file(codes: Sequence[object]) -> Callable[[int], dict[str, str]]:
+    """classes.json with the classes of the knee."""
+    text = json.dumps(dict(zip(knee.CLASSES, ([code] for code in codes))), indent=2) + "\n"
+    return lambda cases: {"classes.json": text}
+
+
 @dataclass(frozen=True)
 class ImageLayout:
     """One image data set: how it is drawn, and its files.
@@ -62,10 +123,14 @@ class ImageLayout:
         draw: (seed, index, (rows, columns)) -> image and labels.
         version: of the drawing.
         size: (rows, columns) of the real images, or a common size among them.
-        image: path of an image below the folder; `number` counts from 1.
+        image: path of an image below the folder, with the fields `number`, which counts from 1,
+            and those of `names`.
         mask: path of its mask.
-        encode: (labels, index) -> pixels of the mask file, (H, W) or with alpha (H, W, 2) uint8.
+        encode: (labels, index) -> pixels of the mask file, (H, W), (H, W, 3), or with alpha
+            (H, W, 2) uint8.
         table: number of cases -> text about them in README.txt.
+        names: number -> further fields of the paths.
+        tables: number of cases -> {name: text} of further files.
     """
 
     draw: Callable[[int, int, tuple[int, int]], Drawing]
@@ -75,6 +140,8 @@ class ImageLayout:
     mask: str
     encode: Callable[[np.ndarray, int], np.ndarray] = _black_and_white
     table: Callable[[int], str] = lambda cases: ""
+    names: Callable[[int], dict[str, str]] = lambda number: {}
+    tables: Callable[[int], dict[str, str]] = lambda cases: {}
 
 
 LAYOUTS = {
@@ -101,6 +168,78 @@ LAYOUTS = {
         image="images/{number}.png",
         mask="masks/{number}.png",
         encode=_knee_mask,
+    ),
+    "knee-colors": ImageLayout(
+        draw=knee.knee_case,
+        version=knee.VERSION,
+        size=(256, 256),
+        image="images/{number}.png",
+        mask="masks/{number}.png",
+        encode=_colored_mask,
+        tables=_class_file([f"#{r:02x}{g:02x}{b:02x}" for r, g, b in _COLORS[1:].tolist()]),
+    ),
+    "knee-numbers": ImageLayout(
+        draw=knee.knee_case,
+        version=knee.VERSION,
+        size=(256, 256),
+        image="images/{number}.png",
+        mask="masks/{number}.png",
+        encode=_numbered_mask,
+        tables=_class_file(range(1, 6)),
+    ),
+    "Kvasir-SEG": ImageLayout(
+        draw=endoscopy.endoscopy_case,
+        version=endoscopy.VERSION,
+        size=(528, 620),
+        image="Kvasir-SEG/images/{name}.jpg",
+        mask="Kvasir-SEG/masks/{name}.jpg",
+        names=lambda number: {"name": _kvasir_name(number)},
+    ),
+    "ETIS-LaribPolypDB": ImageLayout(
+        draw=endoscopy.endoscopy_case,
+        version=endoscopy.VERSION,
+        size=(966, 1225),
+        image="ETIS-LaribPolypDB/{number}.tif",
+        mask="Ground Truth/p{number}.tif",
+    ),
+    "CVC-ColonDB": ImageLayout(
+        draw=endoscopy.endoscopy_case,
+        version=endoscopy.VERSION,
+        size=(500, 574),
+        image="CVC-ColonDB/{number}.bmp",
+        mask="CVC-ColonDB/p{number}.bmp",
+    ),
+    "CVC-300": ImageLayout(
+        draw=endoscopy.endoscopy_case,
+        version=endoscopy.VERSION,
+        size=(500, 574),
+        image="CVC-300/bbdd/{number}.bmp",
+        mask="CVC-300/gtpolyp/{number}.bmp",
+    ),
+    "polyps": ImageLayout(
+        draw=endoscopy.endoscopy_case,
+        version=endoscopy.VERSION,
+        size=(288, 384),
+        image="{home}/{image_folder}/{name}.png",
+        mask="{home}/{mask_folder}/{name}.png",
+        names=_benchmark_names,
+    ),
+    "HAM10000": ImageLayout(
+        draw=dermoscopy.dermoscopy_case,
+        version=dermoscopy.VERSION,
+        size=(450, 600),
+        image="HAM10000_images_part_1/{name}.jpg",
+        mask="HAM10000_segmentations_lesion_tschandl/{name}_segmentation.png",
+        names=lambda number: {"name": f"ISIC_{24305 + number:07}"},
+        tables=_lesion_table,
+    ),
+    "PH2": ImageLayout(
+        draw=dermoscopy.dermoscopy_case,
+        version=dermoscopy.VERSION,
+        size=(560, 768),
+        image="PH2 Dataset images/{name}/{name}_Dermoscopic_Image/{name}.bmp",
+        mask="PH2 Dataset images/{name}/{name}_lesion/{name}_lesion.bmp",
+        names=lambda number: {"name": f"IMD{number:03}"},
     ),
 }
 
@@ -150,6 +289,8 @@ def write_images(
         files=_files,
         appendix=lambda marker: known.table(marker.cases),
     )
+    for name, text in known.tables(cases).items():
+        write_text(folder / name, text)
     paths = [[folder / path for path in _case_files(layout, index)] for index in range(cases)]
 
     def write(index: int) -> str:
@@ -174,11 +315,14 @@ def _check_size(size: Sequence[int]) -> None:
 
 def _case_files(layout: str, index: int) -> tuple[Path, Path]:
     """(image, mask), relative to the data set's folder."""
-    known = LAYOUTS[layout]
-    return Path(known.image.format(number=index + 1)), Path(known.mask.format(number=index + 1))
+    known, number = LAYOUTS[layout], index + 1
+    names = known.names(number)
+    image, mask = (path.format(number=number, **names) for path in (known.image, known.mask))
+    return Path(image), Path(mask)
 
 
 def _files(marker: Marker) -> Iterator[Path]:
     """Every file of the cases of a marker."""
     for index in range(marker.cases):
         yield from _case_files(marker.layout, index)
+    yield from map(Path, LAYOUTS[marker.layout].tables(marker.cases))

@@ -10,7 +10,7 @@ from typing import Any
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.store import StoredCase
 from keras_medseg.errors import DataError
-from keras_medseg.files import read_file, write_json
+from keras_medseg.files import is_file_name, read_bytes, read_file, write_json
 from keras_medseg.progress import progress_bar
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.tasks.base import Networks, Task
@@ -106,7 +106,8 @@ def _identity(run: RunFolder, variant: str) -> dict[str, Any]:
     weights = {}
     for targets in chosen.recipe.model.targets:
         path = run.training(chosen.trained_as, targets) / "model.keras"
-        weights["+".join(targets)] = hashlib.sha256(path.read_bytes()).hexdigest()
+        content = read_bytes(path, expected="a trained network", remedy="Train first.")
+        weights["+".join(targets)] = hashlib.sha256(content).hexdigest()
     options = {"data": asdict(chosen.recipe.data), "predict": asdict(chosen.recipe.predict)}
     identity = {
         "run": str(run.path.resolve()),
@@ -127,7 +128,7 @@ def _claim(out: Path, identity: dict[str, Any], names: Sequence[str], overwrite:
     record = out / RECORD
     known: list[str] = []
     if record.exists():
-        earlier = read_file(record, json.loads, "Delete it with the label maps beside it.")
+        earlier = read_file(record, _parse_record, "Delete it with the label maps beside it.")
         known = earlier.get("cases", [])
         for field, asked in identity.items():
             if not overwrite and field not in _MAY_CHANGE and earlier.get(field) != asked:
@@ -142,3 +143,14 @@ def _claim(out: Path, identity: dict[str, Any], names: Sequence[str], overwrite:
             (out / name).unlink(missing_ok=True)
         known = []
     write_json(record, {**identity, "cases": sorted({*known, *names})})
+
+
+def _parse_record(text: str) -> dict[str, Any]:
+    """The record; its names are those of files that may be deleted, so they must stay inside."""
+    record = json.loads(text)
+    if not isinstance(record, dict):
+        raise ValueError(f"{type(record).__name__}, not an object")
+    names = record.get("cases", [])
+    if not isinstance(names, list) or not all(map(is_file_name, names)):
+        raise ValueError(f"cases = {names!r}")
+    return record

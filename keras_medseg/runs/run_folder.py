@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,8 +14,8 @@ import pandas as pd
 
 from keras_medseg import __version__, recipe
 from keras_medseg.errors import DataError, require_choice
-from keras_medseg.files import parse_csv, read_file, write_atomic, write_json
-from keras_medseg.inference.outputs import main_output
+from keras_medseg.files import is_file_name, parse_csv, read_file, write_atomic, write_json
+from keras_medseg.inference.outputs import load_network, main_output
 from keras_medseg.recipe import Recipe
 from keras_medseg.tasks import Task, task_of
 
@@ -108,7 +109,7 @@ class RunFolder:
         Raises:
             DataError: the folder has no run.
         """
-        return read_file(self._run_file, json.loads, _NO_RUN)
+        return _Facts(self._run_file, read_file(self._run_file, _parse_facts, _NO_RUN))
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -133,7 +134,7 @@ class RunFolder:
         """
         require_choice(f"{self.path}: variant", name, self.run["variants"])
         path = self._variant_file(name)
-        tree = read_file(path, json.loads, _RUN_AGAIN)
+        tree = read_file(path, _parse_variant, _RUN_AGAIN)
         return Variant(read_recipe(path), tree["trained_as"], tree["fitted"])
 
     def scores(self) -> pd.DataFrame:
@@ -142,7 +143,7 @@ class RunFolder:
         Raises:
             DataError: the file is missing or damaged.
         """
-        return read_file(self.scores_file, parse_csv, _RUN_AGAIN)
+        return read_file(self.scores_file, _parse_scores, _RUN_AGAIN)
 
     def further_scores(self) -> pd.DataFrame:
         """further_scores.csv: variant, case, group, region and scores; empty if there is none.
@@ -161,7 +162,7 @@ class RunFolder:
         Raises:
             DataError: the file is missing or damaged.
         """
-        return read_file(self.provenance_file, json.loads, _RUN_AGAIN)
+        return read_file(self.provenance_file, _parse_provenance, _RUN_AGAIN)
 
     def logs(self) -> dict[str, pd.DataFrame]:
         """{"<variant>-<targets>": its log.csv} of all trainings.
@@ -188,15 +189,7 @@ class RunFolder:
         Raises:
             DataError: the network is not completely trained.
         """
-        path = self.training(variant, targets) / "model.keras"
-        if not path.exists():
-            raise DataError(
-                path,
-                found="no file",
-                expected="a trained network",
-                remedy="Train first; the command that started the run goes on with it.",
-            )
-        network = keras.saving.load_model(path, compile=False)
+        network = load_network(self.training(variant, targets) / "model.keras")
         return network if auxiliary else main_output(network)
 
     def networks(self, variant: str) -> dict[tuple[str, ...], keras.Model]:
@@ -301,4 +294,89 @@ def trained_as(variants: Mapping[str, Recipe]) -> dict[str, str]:
 
 
 def _numbers(text: str) -> pd.DataFrame:
-    return pd.read_csv(io.StringIO(text))
+    table = pd.read_csv(io.StringIO(text))
+    odd = [name for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
+    if odd or "epoch" not in table or table["epoch"].isna().any():
+        raise ValueError(f"the columns {list(table)}, of which {odd or 'epoch'} are no numbers")
+    return table
+
+
+# The structure of the files, checked when they are read
+
+
+class _Facts(dict):
+    """What run.json says; an entry that an older version did not write is missed by name."""
+
+    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
+        super().__init__(facts)
+        self._path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise DataError(self._path, found=f"no {name!r}", expected="one", remedy=_RUN_AGAIN)
+
+
+_TEXTS = {"keras_medseg", "profile", "data", "data_folder", "store", "fingerprint"}
+_LISTS = {"training", "validation", "test", "leaking_groups", "datasets", "variants"}
+
+
+def _parse_facts(text: str) -> dict[str, Any]:
+    facts = _mapping(text)
+    kinds: dict[str, type] = dict.fromkeys(_TEXTS, str) | dict.fromkeys(_LISTS, list)
+    kinds |= {"changes": dict, "duplicates": dict, "phantom": bool}
+    for name in kinds.keys() & facts.keys():
+        _require(isinstance(facts[name], kinds[name]), name, facts)
+    for name in _LISTS & facts.keys():
+        _require(all(isinstance(item, str) for item in facts[name]), name, facts)
+    variants = facts.get("variants")
+    _require(bool(variants) and all(map(is_file_name, variants or ())), "variants", facts)
+    experiment = facts.get("experiment")
+    named = isinstance(experiment, list) and len(experiment) == 2 and is_file_name(experiment[0])
+    _require(
+        experiment is None or (named and isinstance(experiment[1], str | None)), "experiment", facts
+    )
+    return facts
+
+
+def _parse_variant(text: str) -> dict[str, Any]:
+    tree = _mapping(text)
+    _require(is_file_name(tree.get("trained_as")), "trained_as", tree)
+    fitted = tree.get("fitted")
+    _require(isinstance(fitted, dict) and all(map(_are_numbers, fitted.values())), "fitted", tree)
+    return tree
+
+
+def _parse_provenance(text: str) -> dict[str, Any]:
+    content = _mapping(text)
+    commands = content.get("commands", [])
+    sound = isinstance(commands, list) and all(isinstance(item, dict) for item in commands)
+    _require(sound, "commands", content)
+    return content
+
+
+def _parse_scores(text: str) -> pd.DataFrame:
+    table = parse_csv(text)
+    names = ["variant", "case", "region"]
+    if missing := [name for name in names if name not in table]:
+        raise ValueError(f"no column {', '.join(missing)}")
+    for name in table.columns.difference([*names, "group"]):
+        if not pd.api.types.is_numeric_dtype(table[name]):  # empty cells, or text
+            pd.to_numeric(table[name].replace("", "nan"))
+    return table
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError(f"{type(content).__name__}, not an object")
+    return content
+
+
+def _require(sound: bool, name: str, content: Mapping[str, Any]) -> None:
+    if not sound:
+        raise ValueError(f"{name} = {content.get(name)!r}")
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(value, int | float) and math.isfinite(value) for value in values
+    )

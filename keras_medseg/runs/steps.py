@@ -13,6 +13,7 @@ import keras
 import pandas as pd
 
 from keras_medseg.data import datasets, splits, store
+from keras_medseg.data.formats.manifest import TEST, TRAINING, VALIDATION
 from keras_medseg.errors import DataError
 from keras_medseg.inference import complexity
 from keras_medseg.phantoms.folder import is_phantom
@@ -71,7 +72,10 @@ def complete(chosen: Recipe, folder: Path) -> Recipe:
         DataError: the files leave an option open, or contradict each other.
     """
     if isinstance(chosen.data, Images):
-        return chosen
+        classes = chosen.data.classes
+        given = {"classes": classes} if any(classes.values()) else {}
+        found = datasets.complete_options(chosen.data.dataset, given, folder)
+        return override(chosen, {f"data.{name}": value for name, value in found.items()})
     options = datasets.complete_options(chosen.data.dataset, chosen.data.options, folder)
     return override(chosen, {"data.options": options})
 
@@ -79,8 +83,9 @@ def complete(chosen: Recipe, folder: Path) -> Recipe:
 def load_cohort(folder: Path, store_folder: Path, task: Task) -> Cohort:
     """Find the cases of `folder`, decode them into `store_folder` once, and split them.
 
-    Cases with identical voxels (one patient in the releases of several years) are used once, the
-    first by name, so that no case is in both the training and the validation set.
+    Cases with identical voxels (one patient in the releases of several years) are used once, so
+    that no case is on two sides: the one on the test side, then that on the validation side, if the
+    data set has its own split, otherwise the first by name.
 
     Raises:
         DataError: the folder or some files are invalid; the message names them.
@@ -92,7 +97,8 @@ def load_cohort(folder: Path, store_folder: Path, task: Task) -> Cohort:
     check_channels(folder, {name: case.channels for name, case in decoded.cases.items()})
     first: dict[str, str] = {}
     duplicates = {}
-    for name in sorted(decoded.cases):
+    order = (TEST, VALIDATION, TRAINING, None)
+    for name in sorted(decoded.cases, key=lambda id: (order.index(listing.sides.get(id)), id)):
         kept = first.setdefault(decoded.cases[name].voxels_sha256, name)
         if kept != name:
             duplicates[name] = kept

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from keras_medseg.errors import DataError
-from keras_medseg.files import write_atomic
+from keras_medseg.files import read_bytes, write_atomic
 
 KEEP = 2
+
+_DAMAGED = "The file was damaged after it was written; delete it."
 
 
 def save(folder: Path, epoch: int, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> Path:
@@ -86,16 +88,28 @@ def _archives(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    content = path.read_bytes()
-    stated = path.with_name(path.name + ".sha256").read_text().split(" ")[0]
+    content = read_bytes(path, remedy=_DAMAGED)
+    seal = read_bytes(path.with_name(path.name + ".sha256"), remedy=_DAMAGED)
+    stated = seal.decode("utf-8", "replace").split(" ")[0]
     found = hashlib.sha256(content).hexdigest()
     if found != stated:
         raise DataError(
             path,
             found=f"sha256 {found[:12]}...",
             expected=f"{stated[:12]}...",
-            remedy="The file was damaged after it was written; delete it.",
+            remedy=_DAMAGED,
         )
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files if name != "record"}
-        return arrays, json.loads(archive["record"].tobytes())
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files if name != "record"}
+            record = json.loads(archive["record"].tobytes())
+    # zipfile and NumPy raise many kinds of errors on an archive that is none of ours.
+    except Exception as error:
+        found, expected = f"{type(error).__name__}: {error}", "an archive of arrays"
+        raise DataError(path, found=found, expected=expected, remedy=_DAMAGED) from error
+    sound = isinstance(record, dict) and isinstance(record.get("log", []), list)
+    if not sound or not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise DataError(
+            path, found="another record", expected="that of a training", remedy=_DAMAGED
+        )
+    return arrays, record

@@ -75,14 +75,37 @@ def test_message_counts_the_commonest_values():
 
 def test_first_class_is_label_1():
     table = masks.code_table({"background": (10,), "femur": (102, 103), "patella": (153,)})
-    assert table[[0, 10, 102, 103, 153]].tolist() == [0, 0, 1, 1, 2]
+    assert table.codes == (0, 10, 102, 103, 153)
+    assert table.labels.tolist() == [0, 0, 1, 1, 2]
     labels, remark = masks.labels_of_classes(_mask(v10=3, v103=4, v153=5), table, PATH)
     assert np.bincount(labels.ravel()).tolist() == [1991, 4, 5]
     assert remark == ""
 
 
 def test_zero_may_be_a_class():
-    assert masks.code_table({"all": (0,), "rest": (255,)})[[0, 255]].tolist() == [1, 2]
+    table = masks.code_table({"all": (0,), "rest": (255,)})
+    assert (table.codes, table.labels.tolist()) == ((0, 255), [1, 2])
+
+
+def test_colors_and_gray_values_beside_them():
+    table = masks.code_table({"polyp": ("#ff0000",), "tool": ("#00FF01",), "background": (128,)})
+    # Red is 255 * 65536, (0, 255, 1) is 255 * 256 + 1, and gray 128 is (128, 128, 128).
+    assert table.codes == (0, 65281, 8421504, 16711680)
+    assert table.labels.tolist() == [0, 2, 0, 1]
+    codes = np.zeros((4, 5, 3), np.uint8)
+    codes[:2] = (255, 0, 0)
+    codes[2] = (0, 255, 1)
+    codes[3] = 128
+    labels, remark = masks.labels_of_classes(codes, table, PATH)
+    assert labels.tolist() == [[1] * 5, [1] * 5, [2] * 5, [0] * 5]
+    assert remark == ""
+    codes[0, 0] = (254, 0, 0)  # 1 of 20 pixels, 5 %
+    labels, remark = masks.labels_of_classes(codes, table, PATH)
+    assert labels[0].tolist() == [1] * 5
+    assert "found colors #fe0000 (1 pixels), expected #000000, #00ff01, #808080, #ff0000" in remark
+    codes[0, 1] = (254, 0, 0)
+    with pytest.raises(DataError, match=r"found colors #fe0000 \(2 pixels\).*Name all classes"):
+        masks.labels_of_classes(codes, table, PATH)
 
 
 def test_code_between_two_classes_takes_the_nearest_pixels():
@@ -114,7 +137,19 @@ def test_off_grid_codes_are_limited(count, accepted):
 
 @pytest.mark.parametrize(
     "classes",
-    [{}, {"background": (1,)}, {"a": ()}, {"a": (256,)}, {"a": (-1,)}, {"a": (1,), "b": (1, 2)}],
+    [
+        {},
+        {"background": (1,)},
+        {"a": ()},
+        {"a": (256,)},
+        {"a": (-1,)},
+        {"a": (1,), "b": (1, 2)},
+        {"a": ("red",)},
+        {"a": ("#f00",)},
+        {"a": (1.0,)},
+        {"a": (True,)},
+        {"a": ("#ffffff", 255)},
+    ],
 )
 def test_classes_that_make_no_sense(classes):
     with pytest.raises(ValueError, match="classes: found"):

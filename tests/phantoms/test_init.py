@@ -19,7 +19,8 @@ VOLUMES = ["BraTS2017", "BraTS2018", "BraTS2019", "BraTS2020", "BraTS2021", "Bra
 VOLUMES += [f"BraTS2023-{name}" for name in ("MEN", "MET", "PED", "SSA")]
 VOLUMES += [f"BraTS2024-{name}" for name in ("GLI", "GoAT", "MEN-RT", "PED")]
 VOLUMES += ["BraTS2025-GLI", "BraTS2025-MET", "Decathlon", "nnUNet", "cases.csv"]
-IMAGES = ["CVC-ClinicDB", "ISIC2018", "knee"]
+IMAGES = ["CVC-ClinicDB", "ISIC2018", "knee", "knee-colors", "knee-numbers", "Kvasir-SEG"]
+IMAGES += ["ETIS-LaribPolypDB", "CVC-ColonDB", "CVC-300", "polyps", "HAM10000", "PH2"]
 
 
 def small(layout: str) -> tuple[int, ...]:
@@ -51,7 +52,8 @@ def test_every_layout_is_written_and_found_again(layout, tmp_path):
     # What `write` returns holds, or is, the images of one case each.
     for case in cases:
         assert sum(case.images[0].is_relative_to(path) for path in paths) == 1
-    if layout not in ("knee", "nnUNet", "cases.csv"):  # layouts for the data of anybody
+    # Layouts for the data of anybody, and the benchmark, which is of several data sets.
+    if not layout.startswith(("knee", "polyps", "nnUNet", "cases.csv")):
         assert [case.dataset for case in cases] == [layout, layout]
     arrays = kind.read(cases[0])
     assert arrays.image.shape[: len(small(layout))] == small(layout)

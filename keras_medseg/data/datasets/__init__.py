@@ -79,8 +79,8 @@ def complete_options(name: str, options: Mapping[str, Any], folder: Path) -> dic
     Raises:
         DataError: as `Dataset.options_of`.
     """
-    cls = _class_of(name)
-    known = cls.options_of(folder, options) if folder.is_dir() else {}
+    home = folder if folder.is_dir() else folder.parent  # of a manifest
+    known = _class_of(name).options_of(home, options) if home.is_dir() else {}
     return {**known, **options}
 
 

@@ -1,10 +1,11 @@
 """Image data sets, recognized from their folders and names; strict reading of their cases.
 
-CVC-ClinicDB (`Original/1.tif`, `Ground Truth/1.tif`, README.txt with the table of sequences), ISIC
-2016 to 2018 Task 1 (`ISIC_0000000.jpg`, `ISIC_0000000_segmentation.png`), any `images/` beside
-`masks/` with equal names (the mask's may end in _mask or _segmentation), and any images listed in
-a `manifest.csv` with the columns image, mask and, optionally, group and split; its paths are
-relative to its own folder.
+CVC-ClinicDB, Kvasir-SEG, ETIS-LaribPolypDB, CVC-ColonDB, CVC-300, the published polyp benchmark of
+these five, ISIC 2016 to 2018 Task 1, HAM10000, PH2, any `images/` beside `masks/` with equal names
+(the mask's may end in _mask or _segmentation), in one folder or in folders named train, val and
+test, and any images listed in a `manifest.csv` with the columns image, mask and, optionally, group
+and split; its paths are relative to its own folder and stay below it. _image_layouts.py has the
+layouts. A `classes.json` beside them declares classes and their codes or colors.
 
 The table in image_files.py says which single files are accepted. Beyond that:
 
@@ -14,9 +15,9 @@ The table in image_files.py says which single files are accepted. Beyond that:
 | two files for one case, or names that differ only in upper and lower case | error |
 | image and mask of different sizes | error |
 | EXIF orientation | rotated, with a warning; not if only the unrotated image fits its mask |
-| gray image in CVC-ClinicDB or ISIC; gray beside color images in one folder | error |
+| gray image in a data set that is in color; gray beside color images in one folder | error |
 | image with a single value | error |
-| mask that is not binary | see the table in masks.py; no warning for the 138 in CVC-ClinicDB |
+| mask that is not binary | see the table in masks.py; no warning in CVC-ClinicDB and Kvasir-SEG |
 | mask without any object, or of the object alone | warning |
 | mask with codes of other classes only | no warning |
 | other files in the folders | warning; texts, tables and masks of other tasks are ignored |
@@ -26,59 +27,34 @@ The table in image_files.py says which single files are accepted. Beyond that:
 | manifest with other columns, separators or encoding, or without rows | error |
 | manifest row with missing fields or files, or an unknown split | error |
 | one group of a manifest on both sides of its split | error |
-| equal pixels under two names | warning |
+| manifest row that leads out of the manifest's folder | error |
+| equal pixels under two names, or on several sides of a split | warning |
+| HAM10000 without its table of lesions | warning |
+| classes.json that is no object of names and codes | error |
 """
 
-import os
-import re
-import unicodedata
+import json
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, pairwise, zip_longest
+from itertools import chain
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from keras_medseg.data import checks
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.checks import CheckReport, Inspection, Problem, Progress, Reading
+from keras_medseg.data.datasets import _image_layouts as layouts
 from keras_medseg.data.datasets.base import Codes, Dataset, Listing
-from keras_medseg.data.formats import foreign, image_files, masks
-from keras_medseg.data.formats.manifest import read_manifest
+from keras_medseg.data.formats import image_files, masks
+from keras_medseg.data.formats.manifest import TEST, TRAINING, VALIDATION
 from keras_medseg.data.store import StoredCase
 from keras_medseg.errors import DataError
-
-CVC, ISIC, IMAGES = "CVC-ClinicDB", "ISIC2018", "images"
-MANIFEST = "manifest.csv"
-MAX_DEPTH = 3
-
-_ISIC_FILE = re.compile(r"(ISIC_\d{7})(_segmentation)?", re.IGNORECASE)
-_ISIC_YEAR = re.compile(r"(?:ISIC|ISBI)-?(201[678])", re.IGNORECASE)
-_ISIC_COMPANIONS = re.compile(r"ISIC_\d{7}_(superpixels|attribute_\w+)", re.IGNORECASE)
-_TEXTS = (".txt", ".md", ".csv", ".json", ".pdf", ".ini", ".db", ".xml", ".html", ".zip")
-_MASK_ENDING = re.compile(r"_(mask|segmentation)$", re.IGNORECASE)
-_CVC_FOLDERS = {"original", "ground truth"}
-_README_ROW = re.compile(r"\|\s*(\d+)\s+to\s+(\d+)\s*\|\s*(\d+)\s*\|")
-# First frames of the 29 sequences in CVC-ClinicDB's README.txt, and the frame after the last.
-_CVC_STARTS = (
-    1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298, 318, 343, 364, 384, 409,
-    429, 448, 467, 479, 504, 529, 547, 572, 592, 613,
-)  # fmt: skip
-_TREES = {
-    CVC: ("README.txt", "Original/1.tif, 2.tif, ...", "Ground Truth/1.tif, 2.tif, ..."),
-    ISIC: (
-        "ISIC2018_Task1-2_Training_Input/",
-        "  ISIC_0000000.jpg, ...",
-        "ISIC2018_Task1_Training_GroundTruth/",
-        "  ISIC_0000000_segmentation.png, ...",
-    ),
-    IMAGES: ("images/a.png, b.png, ...", "masks/a.png, b.png, ..."),
-    MANIFEST: ("manifest.csv: image,mask[,group][,split]", "  the files that it lists"),
-}
+from keras_medseg.files import read_file
 
 
 class ImageWarning(UserWarning):
@@ -87,12 +63,13 @@ class ImageWarning(UserWarning):
 
 @dataclass(frozen=True, eq=False)
 class ImageFolders(Dataset):
-    """Two-dimensional images with masks: CVC-ClinicDB, ISIC, images beside masks, or a manifest.
+    """Two-dimensional images with masks: polyps, skin, images beside masks, or a manifest.
 
     Attributes:
-        classes: name -> gray codes in the masks. The first class becomes label 1, and so on; the
-            codes of "background" become 0, as code 0 always does. A class without codes (only if
-            it is the single one) is everything that is not background.
+        classes: name -> gray codes of 0 to 255 in the masks, or colors such as "#ff0000". The first
+            class becomes label 1, and so on; the codes of "background" become 0, as black always
+            does. A class without codes (only if it is the single one) is everything that is not
+            background.
     """
 
     suffix: ClassVar[str] = ".png"
@@ -106,7 +83,7 @@ class ImageFolders(Dataset):
         "hd95_px",
     )
 
-    classes: Mapping[str, Codes] = field(default_factory=dict)
+    classes: Mapping[str, masks.Codes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         classes = {name: tuple(codes) for name, codes in self.classes.items()}
@@ -123,12 +100,12 @@ class ImageFolders(Dataset):
         return hash(self._key)
 
     @property
-    def _key(self) -> tuple[tuple[str, Codes], ...]:
+    def _key(self) -> tuple[tuple[str, masks.Codes], ...]:
         return tuple(self.classes.items())
 
     @property
-    def _table(self) -> np.ndarray | None:
-        """(256,) uint8: label of every gray code; None if the classes have no codes."""
+    def _table(self) -> masks.CodeTable | None:
+        """The label of every code or color; None if the classes have no codes."""
         return masks.code_table(self.classes) if any(self.classes.values()) else None
 
     @property
@@ -145,15 +122,24 @@ class ImageFolders(Dataset):
     @classmethod
     def recognizes(cls, folder: Path) -> bool:
         """Whether `folder` is or contains a manifest, or contains images in a known layout."""
-        with checks.readable_folders():
-            if _manifest_of(folder) is not None:
-                return True
-            return folder.is_dir() and any(map(_holds_images, _homes(folder)))
+        return layouts.recognizes(folder)
 
     @classmethod
     def layout_examples(cls) -> list[str]:
         """The files of each layout."""
-        return _examples(_TREES)
+        return layouts.examples(layouts.TREES)
+
+    @classmethod
+    def options_of(cls, folder: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """The classes that `classes.json` in the folder declares, unless some are given.
+
+        Raises:
+            DataError: the file is no object of names and codes.
+        """
+        path = layouts.file_named(folder, layouts.CLASSES)
+        if path is None or "classes" in chosen:
+            return {}
+        return {"classes": read_file(path, _parse_classes, f"Write it as {_CLASSES_EXAMPLE}.")}
 
     def find(self, folder: Path, *, labelled: bool = True) -> Listing:
         """All cases below `folder`, sorted by data set and id; numbers in ids sort as numbers.
@@ -176,24 +162,24 @@ class ImageFolders(Dataset):
         Warns:
             ImageWarning: files among the images that are not read.
         """
-        scan = _scan(folder)
-        errors = [*scan.errors, *chain.from_iterable(map(_file_errors, scan.found))]
+        scan = layouts.scan_folder(folder)
+        errors = [*scan.errors, *chain.from_iterable(map(layouts.file_errors, scan.found))]
         checks.raise_first(folder, errors)
         _require_images(scan)
         cases = [found.case for found in scan.found]
         if labelled:
-            cases = checks.labelled_cases(folder, cases, noun="image", labels="masks")
+            cases = _labelled(folder, cases)
         sides = {case.id: scan.sides[case.id] for case in cases if case.id in scan.sides}
         return Listing(cases, sides)
 
     def find_complete(self, folder: Path) -> tuple[Listing, list[DataError]]:
         """The images, with or without masks, and the errors of the cases without one image."""
-        scan = _scan(folder)
+        scan = layouts.scan_folder(folder)
         checks.raise_first(folder, scan.errors)
         _require_images(scan)
         for found in scan.found:
             found.mask_expected = False
-        errors = [_file_errors(found) for found in scan.found]
+        errors = [layouts.file_errors(found) for found in scan.found]
         complete = [found.case for found, wrong in zip(scan.found, errors) if not wrong]
         return Listing(complete), [*chain.from_iterable(errors)]
 
@@ -224,24 +210,26 @@ class ImageFolders(Dataset):
         Raises:
             DataError: `folder` does not exist.
         """
-        scan = _scan(folder)
+        scan = layouts.scan_folder(folder)
         problems = [checks.error_of("-", error) for error in scan.errors]
         problems += [Problem("-", path, text, "warning") for path, text in scan.remarks]
         complete = []
         for found in scan.found:
-            errors = _file_errors(found)
+            errors = layouts.file_errors(found)
             problems += [checks.error_of(found.id, error) for error in errors]
             if not errors:
                 complete.append(found.case)
         channels: dict[str, int] = {}
-        inspect = partial(_inspect, table=self._table, channels=channels)
+        pixels: dict[bytes, list[Case]] = defaultdict(list)
+        inspect = partial(_inspect, table=self._table, channels=channels, pixels=pixels)
         problems += checks.inspect_all(
             complete, inspect, elements=self.elements, workers=workers, progress=progress
         )
         problems += _channel_problems(complete, channels)
+        problems += _on_several_sides(pixels, scan.sides)
         if not scan.found and not scan.errors:
-            problems.append(checks.error_of("-", _nothing_found(scan)))
-        return CheckReport(scan.folder, complete, problems, _trees(scan))
+            problems.append(checks.error_of("-", layouts.nothing_found(scan)))
+        return CheckReport(scan.folder, complete, problems, layouts.trees(scan))
 
     def read_labels(self, path: Path, case: Case | StoredCase) -> np.ndarray:
         """A mask as `write_labels` writes it -> (H, W, 1) uint8 labels.
@@ -352,313 +340,53 @@ class ImageFolders(Dataset):
 
 # What lies on disk
 
-
-@dataclass
-class _Found:
-    """The files of a case: more than one image or mask if a file occurs twice."""
-
-    id: str
-    dataset: str
-    group: str
-    images: list[Path] = field(default_factory=list)
-    masks: list[Path] = field(default_factory=list)
-    mask_expected: bool = True
-
-    @property
-    def case(self) -> Case:
-        mask = self.masks[0] if self.masks else None
-        return Case(self.id, self.dataset, tuple(self.images[:1]), mask, self.group)
+_CLASSES_EXAMPLE = '{"polyp": [255], "background": [128]} or {"polyp": ["#ff0000"]}'
 
 
-@dataclass
-class _Scan:
-    """The contents of a folder.
+def _parse_classes(text: str) -> dict[str, masks.Codes]:
+    content = json.loads(text)
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{content!r}")
+    listed = {
+        name: tuple(codes) if isinstance(codes, list) else (codes,)
+        for name, codes in content.items()
+    }
+    masks.code_table(listed)
+    return listed
 
-    Attributes:
-        folder: the folder, or the path of a manifest.
-        layout: a key of _TREES; None if no layout was recognized.
-        found: the cases.
-        errors: those that do not belong to a single case.
-        remarks: (file, message) of what is unusual.
-        unread: files among the images and masks that are no images.
-        sides: case id -> "training", "validation" or "test", if a manifest says so.
+
+def _labelled(folder: Path, cases: Sequence[Case]) -> list[Case]:
+    """The cases with masks.
+
+    Raises:
+        DataError: there are none; of HAM10000 with the name of the file that has them.
     """
-
-    folder: Path
-    layout: str | None = None
-    found: list[_Found] = field(default_factory=list)
-    errors: list[DataError] = field(default_factory=list)
-    remarks: list[tuple[Path, str]] = field(default_factory=list)
-    unread: list[Path] = field(default_factory=list)
-    sides: dict[str, str] = field(default_factory=dict)
-
-
-def _scan(folder: Path) -> _Scan:
-    scan = _Scan(Path(os.path.abspath(folder)))
-    with checks.readable_folders():
-        manifest = _manifest_of(scan.folder)
-        if manifest is not None:
-            _scan_manifest(scan, manifest)
-        else:
-            remedy = "Give the folder that holds the images, or a manifest."
-            checks.require_folder(scan.folder, expected="a folder with images", remedy=remedy)
-            _scan_homes(scan, [*_homes(scan.folder)])
-    scan.found.sort(key=lambda found: (found.dataset, _natural(found.id)))
-    scan.errors += _id_errors(scan)
-    return scan
+    try:
+        return checks.labelled_cases(folder, cases, noun="image", labels="masks")
+    except DataError as error:
+        if {case.dataset for case in cases} != {layouts.HAM}:
+            raise
+        name = "HAM10000_segmentations_lesion_tschandl.zip"
+        remedy = f"The masks of {layouts.HAM} are a file of their own: fetch and unpack {name}."
+        raise checks.with_remedy(error, remedy) from error
 
 
-def _manifest_of(folder: Path) -> Path | None:
-    """The manifest in a folder, or the one given instead of a folder."""
-    if folder.is_file() and folder.suffix.lower() == ".csv":
-        return folder
-    return folder / MANIFEST if (folder / MANIFEST).exists() else None
-
-
-def _scan_manifest(scan: _Scan, path: Path) -> None:
-    scan.layout = MANIFEST
-    rows, scan.errors = read_manifest(path)
-    for row in rows:
-        listed = [row.mask] if row.mask else []
-        found = _Found(row.id, IMAGES, row.group, [row.image], listed, mask_expected=False)
-        scan.found.append(found)
-        if row.side:
-            scan.sides[row.id] = row.side
-
-
-def _natural(id: str) -> list[tuple[bool, int, str]]:
-    """Sort key that treats numbers inside names as numbers: 2 before 10."""
-    parts = [part for part in re.split(r"([0-9]+)", id) if part]
-    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
-
-
-def _homes(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(layout, folder) of the data sets at most MAX_DEPTH folders below."""
-    for home, inside in checks.walk(folder, MAX_DEPTH):
-        names = {path.name.casefold() for path in inside if path.is_dir()}
-        if names >= _CVC_FOLDERS:
-            yield CVC, home
-            inside.clear()
-        elif "images" in names:
-            yield IMAGES, home
-            inside.clear()
-        elif any(_is_image(path) and _ISIC_FILE.fullmatch(path.stem) for path in inside):
-            yield ISIC, home
-
-
-def _holds_images(home: tuple[str, Path]) -> bool:
-    """Whether there is an image where the layout expects images."""
-    layout, folder = home
-    names = {CVC: _CVC_FOLDERS, IMAGES: {"images"}}.get(layout, set())
-    inside = [path for path in checks.entries(folder) if path.is_dir()]
-    files = (checks.entries(path) for path in inside if path.name.casefold() in names)
-    return layout == ISIC or any(map(_is_image, chain.from_iterable(files)))
-
-
-def _scan_homes(scan: _Scan, homes: Sequence[tuple[str, Path]]) -> None:
-    kinds = {kind for kind, _ in homes}
-    if len(kinds) > 1 or (len(homes) > 1 and kinds != {ISIC}):
-        places = ", ".join(f"{kind} in {folder}" for kind, folder in homes[:3])
-        remedy = "Give the folder of one of them."
-        scan.errors.append(
-            DataError(scan.folder, found=places, expected="one data set", remedy=remedy)
-        )
-    elif kinds == {ISIC}:
-        scan.layout = ISIC
-        _scan_isic(scan, [folder for _, folder in homes])
-    elif homes:
-        scan.layout = homes[0][0]
-        scan.remarks += [
-            _stray(path, "files in the folders of the layout alone")
-            for path in checks.entries(homes[0][1])
-            if not (path.is_dir() or foreign.is_text(path) or foreign.is_archive(path))
-        ]
-        (_scan_cvc if scan.layout == CVC else _scan_pairs)(scan, homes[0][1])
-
-
-def _scan_cvc(scan: _Scan, home: Path) -> None:
-    sequences = _sequences(scan, home)
-    cases: dict[str, _Found] = {}
-    for role, name in (("images", "original"), ("masks", "ground truth")):
-        for path in _images_in(scan, home, name):
-            if not path.stem.isdecimal():
-                scan.remarks.append(_stray(path, "a frame's number"))
-                continue
-            frame = int(path.stem)
-            found = cases.setdefault(str(frame), _Found(str(frame), CVC, ""))
-            getattr(found, role).append(path)
-            owners = [number for number, frames in sequences.items() if frame in frames]
-            if len(owners) == 1:
-                found.group = f"sequence_{owners[0]:02d}"
-            elif role == "images":
-                what = f"frame {frame} in {len(owners)} sequences"
-                remedy = "Mend README.txt; a split without sequences leaks."
-                error = DataError(path, found=what, expected="one of README.txt", remedy=remedy)
-                scan.errors.append(error)
-    scan.found = [*cases.values()]
-    listed = {str(frame) for frames in sequences.values() for frame in frames}
-    if missing := listed - set(cases):
-        first = min(missing, key=int)
-        text = f"{home}: found {len(cases)} frames, expected {len(listed)} (frame {first} is "
-        scan.remarks.append((home, f"{text}missing). Fetch the rest if you want all."))
-
-
-def _sequences(scan: _Scan, home: Path) -> dict[int, range]:
-    """Sequence -> its frames, from README.txt or from the original data set."""
-    for readme in (home / "README.txt", home.parent / "README.txt"):
-        if readme.exists():
-            rows = _README_ROW.findall(readme.read_text("latin-1"))
-            if rows:
-                return {int(n): range(int(first), int(last) + 1) for first, last, n in rows}
-            text = f"{readme}: found no table of sequences, expected rows '1 to 25 | 1'. "
-            scan.remarks.append((readme, f"{text}The table of the original is used."))
-    return {n: range(*ends) for n, ends in enumerate(pairwise(_CVC_STARTS), 1)}
-
-
-def _scan_isic(scan: _Scan, homes: Sequence[Path]) -> None:
-    cases: dict[str, _Found] = {}
-    for home in homes:
-        for path in _image_files(scan, home):
-            match = _ISIC_FILE.fullmatch(path.stem)
-            if not match:
-                if not _ISIC_COMPANIONS.fullmatch(path.stem):
-                    scan.remarks.append(_stray(path, "a name of ISIC"))
-                continue
-            id = match[1].upper()
-            found = cases.setdefault(id, _Found(id, ISIC, id))
-            (found.masks if match[2] else found.images).append(path)
-            if not match[2] and (year := _ISIC_YEAR.search(home.name)):
-                found.dataset = f"ISIC{year[1]}"
-    with_masks = {path.parent for found in cases.values() if found.masks for path in found.images}
-    for found in cases.values():
-        found.mask_expected = any(path.parent in with_masks for path in found.images)
-    scan.found = [*cases.values()]
-
-
-def _scan_pairs(scan: _Scan, home: Path) -> None:
-    cases: dict[str, _Found] = {}
-    for path in _images_in(scan, home, "images"):
-        id = _composed(path.stem)
-        cases.setdefault(id, _Found(id, IMAGES, id)).images.append(path)
-    folded: dict[str, list[str]] = defaultdict(list)
-    for id in cases:
-        folded[id.casefold()].append(id)
-    masks_in_folder = [*_images_in(scan, home, "masks")]
-    for path in masks_in_folder:
-        stem = _composed(path.stem)
-        id = stem if stem.casefold() in folded else _MASK_ENDING.sub("", stem)
-        alike = folded.get(id.casefold(), [])
-        id = alike[0] if len(alike) == 1 else id  # IMG0.png has the mask img0.png
-        cases.setdefault(id, _Found(id, IMAGES, id)).masks.append(path)
-    for found in cases.values():
-        found.mask_expected = bool(masks_in_folder)
-    scan.found = [*cases.values()]
-
-
-def _composed(name: str) -> str:
-    """A name with its accents in one form: a Mac's archives have them apart from their letters."""
-    return unicodedata.normalize("NFC", name)
-
-
-def _images_in(scan: _Scan, home: Path, name: str) -> Iterator[Path]:
-    for folder in home.iterdir():
-        if folder.name.casefold() == name:
-            yield from _image_files(scan, folder)
-            inside = [path for path in checks.entries(folder) if path.is_dir()]
-            scan.remarks += [_stray(path, "files only") for path in inside]
-
-
-def _image_files(scan: _Scan, folder: Path) -> Iterator[Path]:
-    """The files with the suffix of an image; the others become remarks."""
-    for path in checks.entries(folder):
-        if path.is_dir():
-            continue
-        if _is_image(path):
-            yield path
-        elif path.suffix.lower() not in _TEXTS:
-            scan.unread.append(path)
-            scan.remarks.append(_stray(path, f"a name ending in {', '.join(image_files.SUFFIXES)}"))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in image_files.SUFFIXES and not path.is_dir()
-
-
-def _require_images(scan: _Scan) -> None:
+def _require_images(scan: layouts.Scan) -> None:
     """Refuse a folder without images, and warn of files among them that are not read."""
     if not scan.found:
-        raise checks.with_trees(_nothing_found(scan), _trees(scan))
+        raise checks.with_trees(layouts.nothing_found(scan), layouts.trees(scan))
     if scan.unread:
-        warnings.warn(_passed_over(scan), ImageWarning, stacklevel=3)
-
-
-def _passed_over(scan: _Scan) -> str:
-    """One line on the files among the images that are not read."""
-    found = f"{foreign.counted(scan.unread)} among the images, such as {scan.unread[0].name}"
-    expected = f"names ending in {', '.join(image_files.SUFFIXES)}"
-    cost = f"up to {checks.plural(len(scan.unread), 'case')} may be missing"
-    listed = f"`keras-medseg check {scan.folder}` names them."
-    return f"{scan.folder}: found {found}, expected {expected}; {cost}. {listed}"
-
-
-def _stray(path: Path, expected: str) -> tuple[Path, str]:
-    what = "a folder" if path.is_dir() else "another file"
-    return path, f"{path}: found {what}, expected {expected}. It is ignored; move it away."
-
-
-# Errors among the names
-
-
-def _id_errors(scan: _Scan) -> Iterator[DataError]:
-    same = defaultdict(list)
-    for found in scan.found:
-        same[found.id.casefold()].append(found)
-    for group in same.values():
-        if len(group) > 1:
-            paths = [path for found in group for path in (found.images + found.masks)[:1]]
-            what, expected = f"the names {' and '.join(map(str, paths))}", "different names"
-            remedy = "Rename one of them."
-            if len(set(paths)) == 1:
-                what, expected = f"{len(paths)} rows for {paths[0]}", "one"
-                remedy = "Delete the others."
-            yield DataError(scan.folder, found=what, expected=expected, remedy=remedy)
-
-
-def _file_errors(found: _Found) -> list[DataError]:
-    """Errors for a missing image or mask, or for a file that occurs twice."""
-    errors = []
-    for what, paths, other in (
-        ("image", found.images, found.masks),
-        ("mask", found.masks, found.images),
-    ):
-        if len(paths) > 1:
-            two, remedy = f"also {paths[1]}", "Keep one of the two."
-            expected = f"one {what} for case {found.id}"
-            errors.append(DataError(paths[0], found=two, expected=expected, remedy=remedy))
-        if not paths and (what == "image" or found.mask_expected):
-            remedy = "Fetch the missing file, or move this one away."
-            expected = f"one for case {found.id}"
-            errors.append(DataError(other[0], found=f"no {what}", expected=expected, remedy=remedy))
-    return errors
-
-
-def _nothing_found(scan: _Scan) -> DataError:
-    return DataError(
-        scan.folder,
-        found="no images in a layout that is known",
-        expected=f"CVC-ClinicDB, ISIC, images/ with masks/, or {MANIFEST}, at most {MAX_DEPTH} "
-        "folders below",
-        remedy="Give the folder of the images, named as they were published, or list them.",
-    )
+        warnings.warn(layouts.passed_over(scan), ImageWarning, stacklevel=3)
 
 
 # What the files hold
 
 
-def _read(case: Case, table: np.ndarray | None) -> Reading:
+def _read(case: Case, table: masks.CodeTable | None) -> Reading:
     reading = Reading()
     image = _load(image_files.read_image, case.images[0], reading)
-    mask = None if case.labels is None else _load(image_files.read_mask, case.labels, reading)
+    read_mask = image_files.read_image if table and table.colored else image_files.read_mask
+    mask = None if case.labels is None else _load(read_mask, case.labels, reading)
     if image is None or (mask is None and case.labels is not None):
         return reading
     try:
@@ -667,7 +395,7 @@ def _read(case: Case, table: np.ndarray | None) -> Reading:
         if remark:
             reading.remarks.append((image.path, remark))
         if mask is not None and codes is not None:
-            labels = _labels(codes[..., 0], mask.path, case.dataset, table, reading)
+            labels = _labels(codes, mask.path, case.dataset, table, reading)
             reading.labels = np.ascontiguousarray(labels)[..., None]
     except DataError as error:
         reading.errors.append(error)
@@ -688,7 +416,7 @@ def _load(
 
 def _check_image(image: image_files.Raster, dataset: str) -> None:
     pixels = image.pixels
-    if dataset != IMAGES and pixels.shape[2] != 3:
+    if dataset in layouts.IN_COLOR and pixels.shape[2] != 3:
         remedy = "Fetch the file again."
         raise DataError(image.path, found="gray", expected="color", remedy=remedy)
     if (pixels == pixels[0, 0]).all():
@@ -720,15 +448,15 @@ def _turned(
 
 
 def _labels(
-    codes: np.ndarray, path: Path, dataset: str, table: np.ndarray | None, reading: Reading
+    codes: np.ndarray, path: Path, dataset: str, table: masks.CodeTable | None, reading: Reading
 ) -> np.ndarray:
-    """Gray codes (H, W) of the mask at `path` -> labels (H, W) uint8."""
+    """Codes (H, W, 1) or colors (H, W, 3) of the mask at `path` -> labels (H, W) uint8."""
     if table is not None:
         labels, remark = masks.labels_of_classes(codes, table, path)
-    elif dataset == CVC:
-        labels, remark = masks.labels_of_object(codes, path, fewest_grays=3)[0], ""
+    elif dataset in (layouts.CVC, layouts.KVASIR):  # known for gray edges
+        labels, remark = masks.labels_of_object(codes[..., 0], path, fewest_grays=3)[0], ""
     else:
-        labels, remark = masks.labels_of_object(codes, path)
+        labels, remark = masks.labels_of_object(codes[..., 0], path)
     if remark:
         reading.remarks.append((path, remark))
     empty = not (labels if table is None else codes).any()
@@ -742,13 +470,19 @@ def _labels(
 # The report
 
 
-def _inspect(case: Case, table: np.ndarray | None, channels: dict[str, int]) -> Inspection:
+def _inspect(
+    case: Case,
+    table: masks.CodeTable | None,
+    channels: dict[str, int],
+    pixels: dict[bytes, list[Case]],
+) -> Inspection:
     reading = _read(case, table)
     digests = []
     if reading.arrays is not None:
         image = reading.arrays.image
         channels[case.id] = image.shape[-1]
         digests = [(case.images[0], checks.digest(image))]
+        pixels[digests[0][1]].append(case)
     return reading.inspection(case.id, digests)
 
 
@@ -767,19 +501,18 @@ def _channel_problems(cases: Sequence[Case], channels: dict[str, int]) -> Iterat
             yield checks.error_of(case.id, error)
 
 
-def _examples(layouts: Iterable[str]) -> list[str]:
-    return [line for name in layouts for line in (f"{name}:", *(f"  {x}" for x in _TREES[name]))]
-
-
-def _trees(scan: _Scan) -> str:
-    """The expected tree beside the folders found and how many files each has."""
-    left = _examples([scan.layout] if scan.layout else _TREES)
-    if not scan.found:
-        return checks.beside_listing(left, scan.folder)
-    right = []
-    for role in ("images", "masks"):
-        folders = Counter(path.parent for found in scan.found for path in getattr(found, role))
-        for folder, count in folders.items():
-            home = os.path.relpath(folder, scan.folder) if scan.folder.is_dir() else folder
-            right.append(f"{home}/: {checks.plural(count, role.removesuffix('s'))}")
-    return checks.side_by_side(zip_longest(left, right, fillvalue=""))
+def _on_several_sides(
+    pixels: Mapping[bytes, Sequence[Case]], sides: Mapping[str, str]
+) -> Iterator[Problem]:
+    """One warning per image of the training side whose pixels are on another side, too."""
+    for cases in pixels.values():
+        others = [case for case in cases if sides.get(case.id) in (VALIDATION, TEST)]
+        for case in cases if others else ():
+            if sides.get(case.id) == TRAINING:
+                side = sides[others[0].id]
+                text = f"{case.images[0]}: found the pixels of {others[0].images[0]}, which is on "
+                text += (
+                    f"the {side} side, expected none of them on the training side. A run leaves "
+                )
+                text += "this one out."
+                yield Problem(case.id, case.images[0], text, "warning")

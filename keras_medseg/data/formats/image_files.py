@@ -7,7 +7,7 @@ header what is accepted, not by what a reader returns:
 
 | file | verdict |
 |---|---|
-| empty, unreadable, a folder, a broken link | error |
+| empty, unreadable, a folder, a pipe, a broken link | error |
 | text, HTML, a Git LFS pointer, GIF, WebP and anything else outside the four formats | error |
 | a suffix that belongs to another of the four formats | the content decides, with a warning |
 | cut short, whatever the format | error |
@@ -15,6 +15,7 @@ header what is accepted, not by what a reader returns:
 | JPEG with bytes changed in its middle | error if the decoder notices; JPEG has no checksum |
 | more than one frame or page (APNG, TIFF); the first of a camera's MPO is the image | error |
 | 16-bit, 2-bit, 4-bit, float or signed samples; CMYK, Lab and other color spaces | error |
+| no pixels | error |
 | more than 80 million pixels by its header: possibly a decompression bomb | error, not decoded |
 | alpha that is 255 everywhere | dropped |
 | any other alpha, or a transparent color | error |
@@ -28,7 +29,6 @@ header what is accepted, not by what a reader returns:
 """
 
 import io
-import os
 import struct
 import zlib
 from dataclasses import dataclass, replace
@@ -39,7 +39,7 @@ import tifffile
 from PIL import Image
 
 from keras_medseg.errors import DataError
-from keras_medseg.files import write_atomic
+from keras_medseg.files import read_bytes, write_atomic
 
 SUFFIXES = {
     ".png": "PNG",
@@ -111,6 +111,8 @@ def load(path: Path | str) -> Raster:
     # Decoders may raise any exception on damaged bytes.
     except Exception as error:
         raise _undecodable(path, kind, error) from error
+    if 0 in pixels.shape:
+        raise _undecodable(path, kind, ValueError(f"{pixels.shape[0]} x {pixels.shape[1]} pixels"))
     return Raster(path, mode, pixels, orientation, remarks, lossy=kind == "JPEG")
 
 
@@ -195,14 +197,8 @@ def _encode(pixels: np.ndarray, kind: str) -> bytes:
 
 
 def _read_bytes(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        found = f"the error {error.strerror!r}"
-        if path.is_symlink() and not path.exists():
-            found = f"a link to {os.readlink(path)}, which does not exist"
-        remedy = "Mend the path or the right to read it."
-        raise DataError(path, found=found, expected="a file to read", remedy=remedy) from error
+    remedy = "Mend the path or the right to read it."
+    content = read_bytes(path, expected="a file to read", remedy=remedy)
     if not content:
         raise DataError(path, found="an empty file", expected="an image", remedy=_FETCH)
     return content
@@ -246,6 +242,9 @@ def _check_png(path: Path, content: bytes) -> None:
         if zlib.crc32(body) != checksum:
             found = f"a wrong checksum in chunk {name.decode('ascii', 'replace')}"
             raise DataError(path, found=found, expected=f"{checksum:08x}", remedy=_FETCH)
+        if name == b"IHDR" and len(body) < 14:
+            found = f"a header of {size} bytes"
+            raise DataError(path, found=found, expected="one of 13", remedy=_FETCH)
         if name == b"acTL":
             raise _frames(path, "an animation")
         if name == b"IHDR" and body[12] != 8 and not (body[12] == 1 or body[13] == 3):

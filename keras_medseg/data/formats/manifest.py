@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_medseg.errors import DataError
+from keras_medseg.files import read_bytes
 
 TRAINING, VALIDATION, TEST = "training", "validation", "test"
 """The values of the column split."""
@@ -82,11 +83,12 @@ def read_rows(
     Raises:
         DataError: another encoding, other columns, no rows, or a row with more or fewer fields.
     """
+    content = read_bytes(path, expected="CSV in UTF-8", remedy="Mend the path.")
     try:
-        reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig")), strict=True)
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig")), strict=True)
         columns = list(reader.fieldnames or ())
         rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         found, remedy = f"no CSV ({error})", "Save the table as CSV in UTF-8, with commas."
         raise DataError(path, found=found, expected="CSV in UTF-8", remedy=remedy) from error
     expected = ",".join([*required, *[others] * bool(others), *(f"[{name}]" for name in optional)])
@@ -111,15 +113,33 @@ def _check_row(path: Path, line: int, row: dict[str, str]) -> None:
     if not row["image"]:
         raise DataError(where, found="no image", expected="a path", remedy=_MEND)
     for column in ("image", "mask"):
-        target = path.parent / row[column]
-        if row[column] and not target.is_file():
-            expected = f"the {column} {target}"
-            raise DataError(where, found="no such file", expected=expected, remedy=_MEND)
+        if row[column]:
+            _check_target(path, where, column, row[column])
     if row["image"] == row["mask"]:
         raise DataError(where, found="one file as both", expected="two files", remedy=_MEND)
     if _side(row.get("split", TRAINING)) not in (TRAINING, VALIDATION, TEST):
         found, expected = f"split {row['split']!r}", f"{TRAINING}, {VALIDATION} or {TEST}"
         raise DataError(where, found=found, expected=expected, remedy=_MEND)
+
+
+def _check_target(path: Path, where: str, column: str, name: str) -> None:
+    """Check that a file of a row exists, below the manifest's folder, with links followed.
+
+    A manifest comes with a data set that others made, so it must not name other files of its user.
+    """
+    target = path.parent / name
+    try:
+        exists = target.is_file()
+        inside = target.resolve().is_relative_to(path.parent.resolve())
+    except (OSError, ValueError, RuntimeError):  # too long, with a zero byte, links in a circle
+        exists, inside = False, True
+    if os.path.isabs(name) or ".." in Path(name).parts or not inside:
+        found = f"{name!r}, which leads out of the manifest's folder"
+        remedy = "Put the manifest above all its files, and name them from there."
+        raise DataError(where, found=found, expected="a file below it", remedy=remedy)
+    if not exists:
+        expected = f"the {column} {target}"
+        raise DataError(where, found="no such file", expected=expected, remedy=_MEND)
 
 
 def _side(name: str) -> str:

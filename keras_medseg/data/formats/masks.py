@@ -1,4 +1,4 @@
-"""Gray codes of a mask -> label codes.
+"""Gray codes or colors of a mask -> label codes.
 
 | mask | verdict |
 |---|---|
@@ -15,7 +15,9 @@ through the codes of a third class that is not there. So a pixel with an unknown
 class of the nearest pixel with a known code, not the class with the nearest code.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,58 +28,118 @@ from keras_medseg.errors import DataError
 BACKGROUND = "background"
 """The class whose codes become label 0."""
 
+Codes = tuple[int | str, ...]
+"""Gray values of 0 to 255, or colors such as "#ff0000"."""
+
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _GRAY_EDGES, _FEWEST_GRAYS = 0.03, 5
 _NOISE = 5
 _OFF_GRID = 0.05
-_UNKNOWN = 255
 
 
-def code_table(classes: Mapping[str, Sequence[int]]) -> np.ndarray:
-    """(256,) uint8: label of every gray code; the first class is 1, and so on, 0 background.
+@dataclass(frozen=True)
+class CodeTable:
+    """The label of every code of a mask.
+
+    Attributes:
+        codes: sorted; gray values of 0 to 255, or colors as 65536 red + 256 green + blue.
+        labels: (N,) uint8 of each of them.
+        colored: whether the codes are colors.
+    """
+
+    codes: tuple[int, ...]
+    labels: np.ndarray
+    colored: bool
+
+    def listed(self) -> str:
+        """The codes in words."""
+        return ", ".join(self.word(code) for code in self.codes)
+
+    def word(self, code: int) -> str:
+        """A code as it is declared."""
+        return f"#{code:06x}" if self.colored else str(code)
+
+
+def code_table(classes: Mapping[str, Codes]) -> CodeTable:
+    """The label of every code: the first class is 1, and so on, 0 background, as black always is.
+
+    With one color among them all codes are colors, and a gray value g is the color (g, g, g).
 
     Raises:
-        ValueError: a class without codes, a code that occurs twice, or one that is not 0 to 255.
+        ValueError: a class without codes, one that occurs twice, or one that is neither 0 to 255
+            nor a color such as "#ff0000".
     """
     names = [name for name in classes if name != BACKGROUND]
-    codes = [code for name in classes for code in classes[name]]
-    wrong = [code for code in codes if code not in range(256)]
-    if wrong or not names or not all(classes.values()) or len(set(codes)) < len(codes):
-        raise ValueError(
-            f"classes: found {dict(classes)}, expected name -> codes of 0 to 255, none twice."
-        )
-    table = np.full(256, _UNKNOWN, np.uint8)
-    table[0] = 0
-    for label, name in enumerate(names, 1):
-        table[list(classes[name])] = label
-    table[list(classes.get(BACKGROUND, ()))] = 0
-    return table
+    given = [code for codes in classes.values() for code in codes]
+    colored = any(isinstance(code, str) for code in given)
+    if not all(map(_is_code, given)) or not names or not all(classes.values()):
+        raise _wrong_classes(classes)
+    numbers = [_number(code, colored) for code in given]
+    if len({*numbers}) < len(numbers):
+        raise _wrong_classes(classes)
+    owners = [name for name, codes in classes.items() for _ in codes]
+    labels = {0: 0}
+    for number, name in zip(numbers, owners):
+        labels[number] = 0 if name == BACKGROUND else 1 + names.index(name)
+    ordered = tuple(sorted(labels))
+    return CodeTable(ordered, np.array([labels[code] for code in ordered], np.uint8), colored)
 
 
-def labels_of_classes(codes: np.ndarray, table: np.ndarray, path: Path) -> tuple[np.ndarray, str]:
-    """(H, W) uint8 codes -> (H, W) uint8 labels, and a remark if the mask is unusual.
+def _is_code(code: object) -> bool:
+    if isinstance(code, str):
+        return _COLOR.fullmatch(code) is not None
+    return type(code) is int and code in range(256)
+
+
+def _number(code: int | str, colored: bool) -> int:
+    if isinstance(code, str):
+        return int(code[1:], 16)
+    return code * 0x010101 if colored else code
+
+
+def _wrong_classes(classes: Mapping[str, Codes]) -> ValueError:
+    return ValueError(
+        f"classes: found {dict(classes)}, expected name -> codes of 0 to 255, or colors such as "
+        "'#ff0000', none twice."
+    )
+
+
+def labels_of_classes(codes: np.ndarray, table: CodeTable, path: Path) -> tuple[np.ndarray, str]:
+    """Codes -> (H, W) uint8 labels, and a remark if the mask is unusual.
 
     Args:
-        codes: pixels of the mask.
+        codes: pixels of the mask, gray values (H, W) or (H, W, 1), or colors (H, W, 3).
         table: from `code_table`.
         path: of the mask, for the messages.
 
     Raises:
         DataError: too many pixels have a code of no class.
     """
-    labels = table[codes]
-    unknown = labels == _UNKNOWN
+    numbers = _numbers(codes, table.colored)
+    places = np.searchsorted(table.codes, numbers).clip(max=len(table.codes) - 1)
+    unknown = np.take(table.codes, places) != numbers
+    labels = table.labels[places]
     if not unknown.any():
         return labels, ""
-    found = f"gray codes {_listed(codes[unknown])}"
-    known = ", ".join(map(str, np.flatnonzero(table != _UNKNOWN)))
+    what = "colors" if table.colored else "gray codes"
+    found = f"{what} {_listed(numbers[unknown], table.word)}"
     if unknown.mean() > _OFF_GRID:
         remedy = f"Name all classes; those that do not matter as {BACKGROUND!r}."
-        raise DataError(path, found=found, expected=f"{known}", remedy=remedy)
+        raise DataError(path, found=found, expected=table.listed(), remedy=remedy)
     rows, columns = ndimage.distance_transform_edt(
         unknown, return_distances=False, return_indices=True
     )
-    remark = f"{path}: found {found}, expected {known}. Such pixels take the nearest one's class."
-    return labels[rows, columns], remark
+    remark = f"{path}: found {found}, expected {table.listed()}. Such pixels take the nearest one's"
+    return labels[rows, columns], f"{remark} class."
+
+
+def _numbers(codes: np.ndarray, colored: bool) -> np.ndarray:
+    """(H, W) int32 of gray values or colors."""
+    wide = codes.astype(np.int32).reshape(*codes.shape[:2], -1)
+    if not colored:
+        return wide[..., 0]
+    red, green, blue = (wide[..., min(channel, wide.shape[2] - 1)] for channel in range(3))
+    return (red << 16) + (green << 8) + blue
 
 
 def labels_of_object(
@@ -115,8 +177,8 @@ def labels_of_object(
     return (codes > 127).astype(np.uint8), f"{remark}Those over 127 count as object."
 
 
-def _listed(values: np.ndarray) -> str:
+def _listed(values: np.ndarray, word: Callable[[int], str] = str) -> str:
     values, counts = np.unique(values, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:4]
-    listed = ", ".join(f"{values[i]} ({counts[i]} pixels)" for i in order)
+    listed = ", ".join(f"{word(int(values[i]))} ({counts[i]} pixels)" for i in order)
     return listed + (", ..." if len(values) > 4 else "")
