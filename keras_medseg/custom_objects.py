@@ -25,6 +25,7 @@ CLASSES = {
     "DiceAndFocal": "losses",
     "MainAccuracy": "training.fit",
     "NadamPyTorch": "optimizers",
+    "RegionDice": "training.fit",
     "Rematerialized": "layers.rematerialization",
     "Resize": "layers.interpolation",
     "WindowAttention": "layers.transformer",

@@ -21,7 +21,9 @@ slope of 0.02) with a bottleneck, gates on the skips and supervised decoder stag
 
 In the code, the decoder therefore sees the lower levels only through the weights of the gates: if
 the last gate is constant, the deeper levels do not influence the output. Its second head reads the
-same features as the main output. Without gates it concatenates [skip, up].
+same features as the main output. Without gates it concatenates [skip, up]. variant="code_with_up"
+is not in the paper: the code's network with as many parameters, but [gated skip, up], which shows
+what this does.
 
 Text and figure contradict each other in four points:
 
@@ -145,8 +147,9 @@ class _Variant:
         bottleneck_is_last_level: whether the bottleneck takes the place of the last level's block.
         bottleneck_convs: convolutions of one bottleneck block.
         up: doubles the resolution.
-        coarse_gate: whether the gating signal is the input of `up` rather than its output. The
-            gated skip then takes the place of the skip, otherwise that of the up-sampled map.
+        coarse_gate: whether the gating signal is the input of `up` rather than its output.
+        joins_up: whether the gated skip takes the place of the skip, beside the up-sampled map,
+            rather than that of the up-sampled map, beside the skip.
         narrow_decoder: whether a stage is half as wide as the level that it mirrors, but not
             narrower than the first.
         last_convs: convolutions of the last decoder stage.
@@ -161,6 +164,7 @@ class _Variant:
     bottleneck_convs: int
     up: Callable[..., keras.KerasTensor]
     coarse_gate: bool
+    joins_up: bool
     narrow_decoder: bool
     last_convs: int
     head_size: int
@@ -175,6 +179,7 @@ _TEXT = _Variant(
     bottleneck_convs=1,
     up=_up_transposed,
     coarse_gate=True,
+    joins_up=True,
     narrow_decoder=False,
     last_convs=2,
     head_size=3,
@@ -182,20 +187,24 @@ _TEXT = _Variant(
     heads_end=1,
 )
 
+_CODE = _Variant(
+    norms="all",
+    pool=(2, 2, 2),
+    bottleneck_is_last_level=False,
+    bottleneck_convs=2,
+    up=_up_conv,
+    coarse_gate=False,
+    joins_up=False,
+    narrow_decoder=False,
+    last_convs=2,
+    head_size=1,
+    head_leaky=False,
+    heads_end=0,
+)
+
 VARIANTS = {
-    "code": _Variant(
-        norms="all",
-        pool=(2, 2, 2),
-        bottleneck_is_last_level=False,
-        bottleneck_convs=2,
-        up=_up_conv,
-        coarse_gate=False,
-        narrow_decoder=False,
-        last_convs=2,
-        head_size=1,
-        head_leaky=False,
-        heads_end=0,
-    ),
+    "code": _CODE,
+    "code_with_up": replace(_CODE, joins_up=True),
     "paper": _TEXT,
     "figure": replace(
         _TEXT,
@@ -261,8 +270,33 @@ def _join(
             name=f"Gate{stage}",
             coarse=variant.coarse_gate,
         )
-        pair = [gated, upsampled] if variant.coarse_gate else [skip, gated]
+        pair = [gated, upsampled] if variant.joins_up else [skip, gated]
     return layers.Concatenate(name=f"Concat{stage}")(pair)
+
+
+def _decode(
+    x: keras.KerasTensor,
+    skips: list[keras.KerasTensor],
+    filters: int,
+    variant: _Variant,
+    join: Callable[..., keras.KerasTensor],
+    block: Callable[..., keras.KerasTensor],
+) -> list[keras.KerasTensor]:
+    """The maps of all decoder stages, the coarsest first.
+
+    (N, X, Y, Z, C) and the skips from the first level on -> (N, 2X, 2Y, 2Z, D) and so on.
+    """
+    stages = []
+    last = len(skips)
+    for stage, skip in enumerate(reversed(skips), 1):
+        width = 2 ** (last - stage) * filters
+        if variant.narrow_decoder:
+            width = max(width // 2, filters)
+        x = join(x, skip, stage)
+        count = variant.last_convs if stage == last else 2
+        x = block(x, width, count=count, name=f"Decode{stage}")
+        stages.append(x)
+    return stages
 
 
 def _output(
@@ -326,19 +360,16 @@ def fmnet(
     coarsest first. Without heads the output is the main one alone; the other layers are the same.
 
     Args:
-        input_shape: (X, Y, Z, C) or (H, W, C), sizes divisible by 16; without heads a size may be
-            None for any such size. By default 128 along every axis and four channels.
+        input_shape: (X, Y, Z, C) or (H, W, C), sizes divisible by 2^(levels - 1), which is 16;
+            without heads None for any such size. By default 128 along every axis, four channels.
         classes: output channels; the paper's three are the regions WT, TC, ET.
-        variant: "code", which gave the paper's numbers, "paper", as its text says, or "figure", as
-            its Figure 6 shows.
+        variant: "code", "paper" (the text), "figure" (Figure 6), or "code_with_up".
         dimensions: 3 for patches, 2 for slices.
         attention: whether gates weight the skips.
         bottleneck_blocks: 0 to 4, below the encoder's last level; of variant "figure" in its place.
         supervision_heads: 0 to 3.
         filters: channels of the first level; the paper's 32 grow to 512 at the bottom.
-        levels: 2 to 7, each with twice the channels of the one above; the paper's kernel numbers
-            of section V-D are (32, 2 levels), (8, 4), (32, 5) and (32, 7). Sizes must be divisible
-            by 2^(levels - 1).
+        levels: 2 to 7, each with twice the channels of the one above.
         activation: of the outputs; "linear" for the original's logits.
         checkpointing: whether a training step computes each block twice to save memory.
         framework: name or FrameworkDefaults; used for everything that the source leaves open.
@@ -362,19 +393,11 @@ def fmnet(
 
     image = keras.Input(shape, name="Input")
     *skips, x = _encode(image, filters, levels, bottleneck_blocks, chosen, block)
-    stages = []
-    for stage in range(1, levels):
-        width = 2 ** (levels - 1 - stage) * filters
-        if chosen.narrow_decoder:
-            width = max(width // 2, filters)
-        count = chosen.last_convs if stage == levels - 1 else 2
-        x = join(x, skips.pop(), stage)
-        x = block(x, width, count=count, name=f"Decode{stage}")
-        stages.append(x)
-    outputs = [output(x, kernel_size=1, name="Output")]
+    stages = _decode(x, skips, filters, chosen, join, block)
+    outputs = [output(stages[-1], kernel_size=1, name="Output")]
     last = len(stages) - chosen.heads_end
-    for number, source in enumerate(stages[last - supervision_heads : last], 1):
-        outputs.append(head(source, name=f"Supervision{number}"))
+    for number, x in enumerate(stages[last - supervision_heads : last], 1):
+        outputs.append(head(x, name=f"Supervision{number}"))
     return keras.Model(image, outputs if supervision_heads else outputs[0], name="fmnet")
 
 

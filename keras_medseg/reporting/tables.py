@@ -190,7 +190,9 @@ def build_table(
     for metric in distinct(column.metric for column in spec.columns):
         rows = scores
         if metric not in scores and further_scores is not None:
-            rows = further_scores.dropna(subset=[metric])
+            rows = further_scores.reindex(columns=["variant", "case", "region", metric]).dropna()
+            if rows.empty:  # such as the loss at an epoch to which no training came
+                continue
         summary = statistics.summarize(rows, metrics=[metric])
         measured |= _by_key(summary, ["variant", *_COLUMN])
     units, printed = {}, {}

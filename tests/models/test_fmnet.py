@@ -197,11 +197,22 @@ def test_decoder_sees_what_comes_up_through_the_gate_alone():
 
 def test_the_paper_and_a_plain_unet_see_it_directly():
     plain = registry.build(NAME, attention=False, **SMALL)
-    text, figure = (registry.build(NAME, variant=name, **SMALL) for name in ("paper", "figure"))
-    for gated in (text, figure):
-        close(gated.get_layer("Gate4_psi"))
-    for model in (text, figure, plain):
+    names = ("paper", "figure", "code_with_up")
+    gated = [registry.build(NAME, variant=name, **SMALL) for name in names]
+    for model in gated:
+        close(model.get_layer("Gate4_psi"))
+    for model in (*gated, plain):
         assert change_below(model, seed=1) > 1e-3
+
+
+def test_the_code_with_up_differs_in_what_is_joined_alone():
+    code, with_up = (registry.build(NAME, variant=v, **SMALL) for v in ("code", "code_with_up"))
+    assert [w.shape for w in with_up.weights] == [w.shape for w in code.weights]
+    assert [layer.name for layer in with_up.layers] == [layer.name for layer in code.layers]
+    gated, raised = with_up.get_layer("Concat4").input
+    assert gated is with_up.get_layer("Gate4_scale").output
+    assert raised is with_up.get_layer("Up4_conv_leaky").output
+    assert with_up.get_layer("Gate4_g").input is raised
 
 
 def test_heads_of_the_code_are_on_stages_3_and_4():
