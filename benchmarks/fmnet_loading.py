@@ -1,6 +1,6 @@
 """Table I of fmnet2023: what half precision and loading on the accelerator save.
 
-    python benchmarks/fmnet_loading.py [--data STORE] [--patch 128] [--filters 32] [--batch 4]
+    python -m benchmarks.fmnet_loading [--data STORE] [--patch 128] [--filters 32] [--batch 4]
 
 Seconds per epoch of the paper's sample U-Net (four modalities, three dimensions) four times: with
 neither, with mixed precision ("AMP"), with the augmentation inside the training step ("DALI", whose
@@ -17,6 +17,12 @@ from pathlib import Path
 
 SIZES = {"gpu": (128, 32), "cpu": (32, 4)}  # patch along every axis, filters of the first level
 PAPER = {"none": 1051, "AMP": 640, "DALI": 148, "DALI and AMP": 95}  # Table I, seconds
+CONFIGURATIONS = {  # precision, and whether the training step does the augmentation
+    "none": ("float32", False),
+    "AMP": ("mixed_float16", False),
+    "DALI": ("float32", True),
+    "DALI and AMP": ("mixed_float16", True),
+}
 
 
 def main() -> None:
@@ -50,13 +56,8 @@ def main() -> None:
 
 def measure(decoded, arguments: argparse.Namespace) -> dict[str, float]:
     """Seconds per epoch of each configuration: the least of some epochs after a first one."""
-    configurations = {
-        "none": ("float32", False),
-        "AMP": ("mixed_float16", False),
-        "DALI": ("float32", True),
-        "DALI and AMP": ("mixed_float16", True),
-    }
-    epochs = {name: one_epoch(decoded, arguments, *c) for name, c in configurations.items()}
+    size = {"patch": arguments.patch, "filters": arguments.filters, "batch": arguments.batch}
+    epochs = {name: one_epoch(decoded, configuration(name, **size)) for name in CONFIGURATIONS}
     for run in epochs.values():
         run()  # compiles
     seconds = {name: [] for name in epochs}
@@ -68,44 +69,43 @@ def measure(decoded, arguments: argparse.Namespace) -> dict[str, float]:
     return {name: min(values) for name, values in seconds.items()}
 
 
-def one_epoch(
-    decoded, arguments: argparse.Namespace, precision: str, on_device: bool
-) -> Callable[[], None]:
-    """A function that trains one epoch of one configuration."""
+def configuration(name: str, *, patch: int, filters: int, batch: int):
+    """The recipe of one of CONFIGURATIONS: the sample U-Net with FM-Net's data and optimizer.
+
+    Args:
+        name: of the configuration, as in Table I.
+        patch: voxels of a crop along every axis.
+        filters: of the first level.
+        batch: crops in a batch.
+    """
+    from experiments.fmnet2023.recipe import RECIPE, UNET
+    from keras_medseg import recipe
+
+    precision, on_device = CONFIGURATIONS[name]
+    return recipe.override(
+        RECIPE,
+        {
+            **UNET,
+            "model.options.filters": filters,
+            "data.patch": (patch,) * 3,
+            "data.augment_on_device": on_device,
+            "train.batch_size": batch,
+            "train.precision": precision,
+        },
+    )
+
+
+def one_epoch(decoded, chosen) -> Callable[[], None]:
+    """A function that trains one epoch of a recipe on all cases."""
     import keras
 
-    from keras_medseg import losses, optimizers, registry
-    from keras_medseg.data.batches import feeding, patches
-    from keras_medseg.data.transforms import augment_volumes
-    from keras_medseg.training import augmented_model
+    from keras_medseg.data.batches import feeding
+    from keras_medseg.tasks import task_of
+    from keras_medseg.training import fit
 
-    feed = patches.PatchBatches(
-        decoded,
-        sorted(decoded.cases),
-        targets=(("WT", (1, 2, 3)), ("TC", (1, 3)), ("ET", (3,))),
-        patch=(arguments.patch,) * 3,
-        batch_size=arguments.batch,
-        normalization="z_score",
-        foreground_probability=0.4,
-        augmentation={name: {} for name in augment_volumes.DEFAULTS},
-        augment=not on_device,
-    )
-    keras.config.set_dtype_policy(precision)
-    model = registry.build(
-        "fmnet",
-        input_shape=(*(arguments.patch,) * 3, 4),
-        attention=False,
-        supervision_heads=0,
-        bottleneck_blocks=0,
-        filters=arguments.filters,
-    )
-    keras.config.set_dtype_policy("float32")
-    if on_device:
-        model = augmented_model.AugmentedModel(model, feed.augmentation)
-    optimizer = optimizers.OPTIMIZERS["nadam_pytorch"](3e-4)
-    if precision == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    model.compile(optimizer, losses.get("dice_and_focal", output_weights=(1.0,)))
+    task, (targets,) = task_of(chosen), chosen.model.targets
+    feed = task.batches(decoded, sorted(decoded.cases), targets, training=True)
+    _, model = fit.compile_network(chosen, targets, channels=4, wrap=task.wrap)
     if keras.backend.backend() == "tensorflow":
         data = feeding.tf_dataset(feed)
         return lambda: model.fit(data, epochs=1, shuffle=False, verbose=0)

@@ -28,6 +28,7 @@ CLASSES = {
     "MainAccuracy": "training.fit",
     "MainDice": "training.fit",
     "NadamPyTorch": "optimizers",
+    "RegionDice": "training.fit",
     "Rematerialized": "layers.rematerialization",
     "Resize": "layers.interpolation",
     "WindowAttention": "layers.transformer",

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from keras_medseg.data import splits
+from keras_medseg.data.batches.patches import CROPS
 from keras_medseg.data.transforms import images, resize, volumes
 from keras_medseg.errors import require_choice
 
@@ -138,6 +139,10 @@ class Patches(_Data):
         test_time_flips: whether predictions are averaged with those of the mirrored volume.
         modalities: input channels of the network, in this order; empty: all of the data set.
         test: as `Images.test`, of the patients.
+        crops: where training crops lie: "random", a new place in every epoch, or "center" of the
+            box of the case. Validation crops lie in the center.
+        slices: whether a 2-D network learns from the axial slices of the crops, which come one
+            after the other, and a volume is predicted slice by slice.
         options: of the kind of data set, such as {"spacing_mm": (1, 1, 1)}; what is not given is
             taken from the folder of the cases when a run starts.
     """
@@ -152,12 +157,14 @@ class Patches(_Data):
     test_time_flips: bool = False
     modalities: tuple[str, ...] = ()
     test: float = 0.0
+    crops: str = "random"
+    slices: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def input_size(self) -> tuple[int, ...]:
-        """The patch."""
-        return self.patch
+        """The patch, or (x, y) of it where the network sees slices."""
+        return self.patch[:2] if self.slices else self.patch
 
     def _check(self) -> None:
         self._check_sizes("patch")
@@ -166,6 +173,9 @@ class Patches(_Data):
         self._require(0 <= probability <= 1, "foreground_probability", "0 to 1")
         self._check_sides(self.validation, self.test)
         self._require(0 <= self.overlap < 1, "overlap", "0 or more and less than 1")
+        require_choice("data.crops", self.crops, CROPS)
+        possible = not (self.slices and self.augment_on_device)
+        self._require(possible, "augment_on_device", "False, because data.slices is True")
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,21 @@
 # ---
 
 # %% [markdown]
-# # FM-Net: an attention U-Net in three dimensions, and two readings of it
+# # FM-Net: an attention U-Net in three dimensions, and three readings of it
 #
 # Brain tumors in MRI, segmented volume by volume, after a report of 2023 by Yilmaz and Arslan
 # (Bilkent University). The network is a U-Net with gates on its skips, a bottleneck, and deeply
 # supervised decoder stages. The authors' PyTorch code is public, and it differs from what the text
-# describes. Both networks can be built here: `variant="code"` gave the paper's numbers, and
-# `variant="paper"` is what the text and Figure 6 describe.
+# describes; Figure 6 contradicts both. All three networks can be built here: `variant="code"`,
+# whose loss fits the paper's numbers, `variant="paper"` for the text, and `variant="figure"` for
+# Figure 6.
 #
-# This notebook measures on the networks themselves how the two differ. It then shows how crops are
-# placed and augmented, a short training, and the prediction of whole volumes by overlapping
-# windows. It ends with two scores: one can stand beside the paper's table, the other can be
-# compared with other papers. It calls the public interface of `keras_medseg` and trains in the same
-# way as the command line does. It needs neither data nor an internet connection: the patients are
-# synthetic.
+# This notebook measures on the networks themselves how the first two differ. It then shows how
+# crops are placed and augmented, a short training, and the prediction of whole volumes by
+# overlapping windows. It ends with two scores: one can stand beside the paper's table, the other
+# can be compared with other papers. It calls the public interface of `keras_medseg` and trains in
+# the same way as the command line does. It needs neither data nor an internet connection: the
+# patients are synthetic.
 #
 # `experiments/fmnet2023/ledger.toml` lists the open points and how each of them was decided, with
 # one entry per statement of the paper or of its code.
@@ -88,7 +89,8 @@ STEPS = {
     "Attention U-Net": {"supervision_heads": 0, "bottleneck_blocks": 0},
     "with deep supervision": {"bottleneck_blocks": 0},
     "FM-Net, the code": {},
-    "FM-Net, the paper": {"variant": "paper"},
+    "FM-Net, the text": {"variant": "paper"},
+    "FM-Net, Figure 6": {"variant": "figure"},
     "U-Net in two dimensions": {
         "dimensions": 2,
         "attention": False,
@@ -255,7 +257,7 @@ for column, kind in zip(panels.T, ("code", "paper")):
 # %% [markdown]
 # Above: in the code, the features from below influence the stage only through the gate (blue).
 # Below: the stages that the outputs are computed from. The code's second head uses the same feature
-# maps as the main output; the paper's heads (Figure 6) sit one level deeper.
+# maps as the main output; the heads of text and Figure 6 sit one level deeper.
 #
 # The next figure shows the same change map by map. Each panel is one of the 16 feature maps of the
 # stage's input, on the middle slice: the absolute difference when the features from below are set
@@ -471,8 +473,12 @@ panel.spines[["top", "right"]].set_visible(False)
 # %% [markdown]
 # ### Main output and heads
 #
-# The report's figure shows them on a crop around the center of a validation case. The first head
-# works at half the resolution, the second one on the same feature maps as the main output.
+# The report's figure shows them on a crop around the center of a validation case, in the order of
+# the paper's Figure 11. By the authors' script its "first" output is the head at full resolution,
+# which reads the same features as the main output, and its "second" the coarser one: the
+# progression "from the first to the second" in which "the non-segmented parts are further masked
+# out" runs against the decoder. The share of the probability that lies outside of the annotation
+# stands above each panel.
 
 # %%
 Image(run.figure("supervision").read_bytes(), width=850)
@@ -655,6 +661,30 @@ pd.DataFrame(rows).T.map(lambda value: "" if np.isnan(value) else f"{value:.3f}"
 # these are synthetic patients and a minute of training. The right column is another quantity, which
 # the paper does not give. So no number of Table II can be compared with other papers' numbers.
 #
+# A third question is on which scale a loss is. The code scores 2-D networks slice by slice, and a
+# batch of slices without a region costs about 1 for it, whatever is predicted. On the same crops
+# and the same probabilities of this run's network:
+
+# %%
+losses_of_crops = crops[["loss", "loss_by_slice", "main_loss"]].dropna().iloc[0]
+losses_of_crops.rename(
+    {
+        "loss": "pooled over batches of crops, weighted mean of three outputs",
+        "loss_by_slice": "pooled over batches of slices, the same outputs",
+        "main_loss": "pooled over batches of crops, the main output alone",
+    }
+).to_frame("loss")
+
+# %% [markdown]
+# "The model's capability to detect the absence of tumors" (Figure 7) is a number, too: of the
+# slices of the brain without a region, the share that is left empty, and the voxels that are
+# predicted in one.
+
+# %%
+absence = pd.read_csv(run.path / "absence.csv")
+absence.groupby("region", sort=False)[["left_empty", "false_voxels"]].mean()
+
+# %% [markdown]
 # The scores of the whole tumor for every validation case:
 
 # %% tags=["scores"]
@@ -665,8 +695,9 @@ whole[columns_of_table].map("{:.3f}".format)
 # %% [markdown]
 # ## 8. The paper's experiments
 #
-# A variant is nothing but a set of changes to the recipe. The variants in two dimensions replace
-# the recipe's data section: they see slices, and some of them slices of a single modality.
+# A variant is nothing but a set of changes to the recipe. The variants in two dimensions see the
+# slices of the same crops, and some of them those of a single modality. The ablations train for the
+# 30 epochs that the curves of Figure 4 have.
 
 # %%
 answers = {}
@@ -695,7 +726,7 @@ for name in every_variant:
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# `python benchmarks/fmnet_loading.py` measures Table I: the seconds per epoch with half precision
+# `python -m benchmarks.fmnet_loading` measures Table I: the seconds per epoch with half precision
 # and with augmentation on the accelerator. The numbers above cannot be compared with the paper's.
 # The report of every run says why, in these words:
 

@@ -247,3 +247,13 @@ def test_images_of_version_0_1_lose_the_numbers_that_a_run_had_measured():
     tree = {**r.to_tree(small_recipe()), "data": old}
     expected = r.Images("image_folders", (8, 8), {"polyp": ()}, "mean_std", 0.5)
     assert r.from_tree(tree).data == expected
+
+
+def test_slices_of_crops_are_augmented_before_the_training_step():
+    options = {"normalization": "none", "foreground_probability": 0.0, "validation": 0.25}
+    data = r.Patches("brats", (8, 6, 4), slices=True, **options)
+    assert data.input_size == (8, 6)
+    with pytest.raises(ValueError, match=r"augment_on_device: found True.*data.slices is True"):
+        r.Patches("brats", (8, 6, 4), slices=True, augment_on_device=True, **options)
+    with pytest.raises(ValueError, match=r"data.crops"):
+        r.Patches("brats", (8, 6, 4), crops="middle", **options)

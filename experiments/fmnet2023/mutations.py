@@ -11,9 +11,9 @@ import pytest
 from experiments.mutations import Mutation, collector, set_field, substitute
 from keras_medseg import frameworks, losses, optimizers
 from keras_medseg.data import cropping
-from keras_medseg.data.batches import patches
-from keras_medseg.data.datasets import brats
+from keras_medseg.data.batches import crop_slices, patches
 from keras_medseg.data.transforms import augment_volumes as augment
+from keras_medseg.data.transforms import volumes
 from keras_medseg.layers import interpolation
 from keras_medseg.models import fmnet
 from keras_medseg.training import fit
@@ -24,9 +24,13 @@ _mutation = collector(MUTATIONS)
 
 @_mutation
 def regions(patch: pytest.MonkeyPatch) -> None:
-    """The core is the necrosis alone, and the enhancing tumor is around it."""
-    for table in (brats.REGIONS, brats.TARGETS):
-        patch.setitem(table, "TC", (brats.NECROTIC,))
+    """The channels in the order in which they are painted over each other, the smallest first."""
+    read = volumes.read_box_targets
+
+    def reversed_order(case: Any, start: Any, codes: Any, out: np.ndarray) -> None:
+        read(case, start, list(codes)[::-1], out)
+
+    substitute(patch, read, reversed_order)
 
 
 @_mutation
@@ -137,6 +141,17 @@ def dimensions(patch: pytest.MonkeyPatch) -> None:
 
 
 @_mutation
+def two_dimensions(patch: pytest.MonkeyPatch) -> None:
+    """Slices across x, the first axis of a crop here, as D is the first one in the code."""
+
+    def sagittal(self: Any, epoch: int, step: int) -> Any:
+        number, x = divmod(step, self.patch[2])
+        return tuple(np.ascontiguousarray(part[:, x]) for part in self._crops(epoch, number))
+
+    patch.setattr(crop_slices.CropSliceBatches, "batch", sagittal)
+
+
+@_mutation
 def slope(patch: pytest.MonkeyPatch) -> None:
     """The default of the code's modules."""
     patch.setattr(fmnet, "SLOPE", 0.2)
@@ -145,7 +160,7 @@ def slope(patch: pytest.MonkeyPatch) -> None:
 @_mutation
 def supervision(patch: pytest.MonkeyPatch) -> None:
     """Stages count from 0."""
-    chosen = replace(fmnet.VARIANTS["code"], head_stages=(1, 2, 3))
+    chosen = replace(fmnet.VARIANTS["code"], heads_end=1)
     patch.setitem(fmnet.VARIANTS, "code", chosen)
 
 

@@ -222,7 +222,9 @@ def build_table(
     for metric in distinct(column.metric for column in spec.columns):
         rows = scores
         if metric not in scores and further_scores is not None:
-            rows = further_scores.dropna(subset=[metric])
+            # None has a loss at an epoch to which no training came.
+            rows = further_scores.reindex(columns=distinct([*further_scores, metric]))
+            rows = rows.dropna(subset=[metric])
             if rows.empty:
                 continue
         summary = statistics.summarize(rows, metrics=[metric])

@@ -1,10 +1,12 @@
 """The task for volumes in patches: 3-D crops in training, a sliding window in prediction."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import keras
 import numpy as np
 
+from keras_medseg.data.batches.crop_slices import CropSliceBatches
 from keras_medseg.data.batches.patches import PatchBatches
 from keras_medseg.data.store import Store, StoredCase
 from keras_medseg.data.transforms import volumes
@@ -17,7 +19,10 @@ from keras_medseg.training.augmented_model import AugmentedModel
 
 
 class PatchTask(VolumeTask):
-    """Batches of crops, one per case and epoch; a volume is predicted by overlapping windows."""
+    """Batches of crops, one per case and epoch; a volume is predicted by overlapping windows.
+
+    With `data.slices` the network is 2-D, and crops and windows are its slices one by one.
+    """
 
     @property
     def settings(self) -> Patches:
@@ -29,7 +34,8 @@ class PatchTask(VolumeTask):
     def _batches(
         self, store: Store, case_ids: Sequence[str], targets: Targets, *, training: bool
     ) -> PatchBatches:
-        return PatchBatches(
+        kind = CropSliceBatches if self.settings.slices else PatchBatches
+        return kind(
             store,
             case_ids,
             targets,
@@ -39,7 +45,7 @@ class PatchTask(VolumeTask):
             seed=self.recipe.train.seed,
             foreground_probability=self.settings.foreground_probability,
             augmentation=self.settings.augmentation if training else {},
-            crops="random" if training else "center",
+            crops=self.settings.crops if training else "center",
             augment=not self.settings.augment_on_device,
             channels=self.channel_indices,
             shuffle=training,
@@ -54,13 +60,25 @@ class PatchTask(VolumeTask):
     def _predict(self, networks: Networks, case: StoredCase) -> np.ndarray:
         volume = volumes.read_volume(case, self.settings.normalization, self.channel_indices)
         probabilities: dict[str, np.ndarray] = {}
+        x, y, z = self.settings.patch
         for regions, network in networks.items():
             predicted = predict_volume(
-                network,
+                cast(keras.Model, _OfSlices(network)) if self.settings.slices else network,
                 volume,
-                patch=self.settings.patch,
+                patch=(x, y, 1 if self.settings.slices else z),
                 overlap=self.settings.overlap,
                 test_time_flips=self.settings.test_time_flips,
             )
             probabilities |= by_region(regions, predicted)
         return volumes.uncrop(self._merge(probabilities), case)
+
+
+class _OfSlices:
+    """A 2-D network as one for patches of a single axial slice."""
+
+    def __init__(self, network: keras.Model) -> None:
+        self.network = network
+
+    def predict_on_batch(self, patches: np.ndarray) -> np.ndarray:
+        """(N, X, Y, 1, C) -> (N, X, Y, 1, R)."""
+        return np.asarray(self.network.predict_on_batch(patches[:, :, :, 0]))[:, :, :, None]

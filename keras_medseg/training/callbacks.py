@@ -155,7 +155,8 @@ class Progress(keras.callbacks.Callback):
         steps = self.params["steps"]
         left = (self.epochs - self.epoch) * steps - step
         remaining = left * (time.monotonic() - self.started) / max(self.done, 1)
-        shown = [f"{k} {v:.4g}" for k, v in logs.items() if k not in ("learning_rate", "seconds")]
+        hidden = ("learning_rate", "seconds", "dice", "val_dice")  # Dice has a column a region
+        shown = [f"{k} {v:.4g}" for k, v in logs.items() if not k.startswith(hidden)]
         where = f"epoch {self.epoch + 1}/{self.epochs}  step {step}/{steps}"
         ending = f"{progress.duration(remaining)} left"
         self.line.show("  ".join([f"  {self.name}", where, *shown, ending]), last=last)

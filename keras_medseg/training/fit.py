@@ -176,6 +176,8 @@ def compile_network(
         metrics: list[keras.metrics.Metric] = [MainAccuracy(len(targets), activation)]
         if "dice" in train.schedule_options.get("monitor", ""):
             metrics.append(MainDice(len(targets), activation))
+        for channel, name in enumerate(targets):
+            metrics.append(RegionDice(channel, len(targets), activation, name=f"dice_{name}"))
         model.compile(optimizer=optimizer, loss=loss, metrics=metrics)
         # Before the first step: TensorFlow traces a step that creates variables twice.
         model.optimizer.build(model.trainable_variables)
@@ -304,6 +306,46 @@ def _label_maps(training: CaseBatches, epochs: int) -> Iterator[np.ndarray]:
             yield labels
         if not objects:
             return
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class RegionDice(keras.metrics.Mean):
+    """Soft Dice of one channel of the main output: of each batch as a whole, weighted by samples.
+
+    Nothing is thresholded: (2 sum p q + 1e-5) / (sum p + sum q + 1e-5), the validation Dice of the
+    code of fmnet2023. It shows how training goes; cases are scored by `evaluation.scores`.
+
+    Args:
+        channel: of the main output.
+        channels: of the main output.
+        activation: as that of MainAccuracy.
+        name: of the metric.
+        options: those of keras.metrics.Mean.
+    """
+
+    def __init__(
+        self,
+        channel: int,
+        channels: int,
+        activation: str = "linear",
+        name: str = "dice",
+        **options: Any,
+    ) -> None:
+        super().__init__(name=name, **options)
+        self.channel = channel
+        self.channels = channels
+        self.activation = activation
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        part = (..., slice(self.channel, self.channel + 1))
+        main = y_pred[..., : self.channels]
+        truth, found = y_true[part], keras.activations.get(self.activation)(main)[part]
+        loss = losses.dice_loss(truth, found, squared=False, smooth=1e-5, smooth_numerator=1e-5)
+        super().update_state(1 - loss[0], keras.ops.cast(keras.ops.shape(y_pred)[0], "float32"))
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"channel": self.channel, "channels": self.channels, "activation": self.activation}
+        return {**super().get_config(), **own}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keras_medseg.data.batches.crop_slices import CropSliceBatches
 from keras_medseg.data.batches.patches import PatchBatches, find_objects, place_crop
 from keras_medseg.data.store import prepare
 from keras_medseg.data.transforms import augment_volumes, volumes
@@ -281,3 +282,36 @@ def test_cases_without_labels_have_images_but_no_targets(made, tmp_path):
 def test_there_are_no_other_steps(made, step):
     with pytest.raises(IndexError, match="expected 0 to 2"):
         made.batch(0, step)
+
+
+# Slices of crops
+
+
+def _sliced(made, **changes):
+    options = {"patch": (4, 3, 4), "batch_size": 2, "seed": 11, "augmentation": AUGMENTATION}
+    return CropSliceBatches(made.store, made.case_ids, TARGETS, **(options | OPTIONS | changes))
+
+
+def test_a_step_has_the_same_slice_of_every_crop_of_a_batch(made):
+    """Three batches of crops of four slices: step 5 is slice 1 of batch 1."""
+    crops, slices = replace(made, augmentation=AUGMENTATION), _sliced(made)
+    assert slices.steps_per_epoch == 3 * 4
+    for step, number, z in ((0, 0, 0), (5, 1, 1), (3, 0, 3), (11, 2, 3)):
+        (x, y), (whole, truth) = slices.batch(2, step), crops.batch(2, number)
+        np.testing.assert_array_equal(x, whole[:, :, :, z])
+        np.testing.assert_array_equal(y, truth[:, :, :, z])
+        assert x.flags.c_contiguous
+
+
+def test_slices_of_crops_are_the_same_in_any_order(made):
+    first, again = _sliced(made), _sliced(made)
+    found = [_digest(first, 1, step) for step in range(12)]
+    assert [_digest(again, 1, step) for step in range(11, -1, -1)] == found[::-1]
+    assert _digest(again, 0, 0) != found[0]
+
+
+def test_slices_of_crops_refuse_what_they_do_not_have(made):
+    with pytest.raises(IndexError, match="found 12, expected 0 to 11"):
+        _sliced(made).batch(0, 12)
+    with pytest.raises(ValueError, match="augment: found False"):
+        _sliced(made, augment=False)

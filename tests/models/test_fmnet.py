@@ -78,24 +78,92 @@ def test_each_bottleneck_block_of_the_code_is_two_convolutions():
     assert {count(n + 1) - count(n) for n in range(4)} == {2 * (27 * 32 * 32 + 32)}
 
 
-def test_parameters_of_the_paper_by_hand():
-    def conv(inputs, filters, size=3):
-        return size**3 * inputs * filters + filters
+def conv(inputs: int, filters: int, size: int = 3) -> int:
+    """Weights of a 3-D convolution with bias."""
+    return size**3 * inputs * filters + filters
 
-    channels = (4, *WIDTHS)
-    encoder = sum(conv(i, o) + conv(o, o) for i, o in zip(channels, WIDTHS))
-    bottleneck = 2 * conv(512, 512)
-    decoder = heads = gates = 0
-    below = 512
-    for skip, width in zip((256, 128, 64, 32), (128, 64, 32, 32)):
-        decoder += conv(below, skip) + conv(2 * skip, width) + conv(width, width)
+
+def rising(decoder: tuple[int, ...]) -> int:
+    """Weights on the way up: transposed convolutions, gates, and the first convolution of each
+    stage, which sees the gated skip and as many up-sampled maps."""
+    total, below = 0, 512
+    for skip, width in zip((256, 128, 64, 32), decoder):
         inner = skip // 2
+        total += conv(below, skip) + conv(2 * skip, width)
         # 1x1x1 convolutions of signal and skip, and psi; scale and shift of the norm after each.
-        gates += conv(below, inner, 1) + conv(skip, inner, 1) + 4 * inner + conv(inner, 1, 1) + 2
+        total += conv(below, inner, 1) + conv(skip, inner, 1) + 4 * inner + conv(inner, 1, 1) + 2
         below = width
-    heads = conv(64, 3) + conv(32, 3) + conv(32, 3, 1)
+    return total
+
+
+def test_parameters_of_the_text_by_hand():
+    """V-E: five blocks, a "two-layered bottleneck", a decoder that mirrors the encoder."""
+    encoder = sum(conv(i, o) + conv(o, o) for i, o in zip((4, *WIDTHS), WIDTHS))
+    bottleneck = 2 * conv(512, 512)
+    second = sum(conv(width, width) for width in (256, 128, 64, 32))
+    heads = conv(128, 3) + conv(64, 3) + conv(32, 3, 1)
+    expected = encoder + bottleneck + rising((256, 128, 64, 32)) + second + heads
+    assert expected == 40_190_117
     model = registry.build(NAME, variant="paper", input_shape=(32, 32, 32, 4))
-    assert trainable(model) == encoder + bottleneck + decoder + gates + heads
+    assert trainable(model) == expected
+
+
+def test_parameters_of_the_figure_by_hand():
+    """Figure 6: the fifth level is the bottleneck, the last stage has one convolution, the decoder
+    is half as wide."""
+    widths = WIDTHS[:4]
+    encoder = sum(conv(i, o) + conv(o, o) for i, o in zip((4, *widths), widths))
+    bottleneck = conv(256, 512) + conv(512, 512)
+    second = sum(conv(width, width) for width in (128, 64, 32))
+    heads = conv(64, 3) + conv(32, 3) + conv(32, 3, 1)
+    expected = encoder + bottleneck + rising((128, 64, 32, 32)) + second + heads
+    assert expected == 21_341_797
+    model = registry.build(NAME, variant="figure", input_shape=(32, 32, 32, 4))
+    assert trainable(model) == expected
+
+
+def test_the_figure_has_no_norm_but_those_of_the_gates():
+    model = registry.build(NAME, variant="figure", **SMALL)
+    assert not [x for x in model.layers if isinstance(x, layers.GroupNormalization)]
+    assert not [x for x in model.layers if x.name.startswith("Encode5")]
+    bottom = [f"Bottleneck{number}_conv1" for number in (1, 2)]
+    assert [model.get_layer(name).filters for name in bottom] == [32, 32]
+    assert model.get_layer(bottom[0]).output.shape[1:4] == (2, 2, 2)
+    last = [x.name for x in model.layers if x.name.startswith("Decode4_conv")]
+    assert last == ["Decode4_conv1", "Decode4_conv1_leaky"]
+    assert model.get_layer("Output_conv").input is model.get_layer(last[1]).output
+
+
+def test_heads_of_the_figure_hardly_say_no():
+    """Convolution, leaky ReLU, sigmoid: a response of -50 becomes -1, which is 0.27."""
+    model = registry.build(NAME, variant="figure", **SMALL)
+    for number in (1, 2):
+        head = model.get_layer(f"Supervision{number}_conv")
+        head.set_weights([np.zeros_like(head.get_weights()[0]), np.full(3, -50, "float32")])
+    _, *heads = outputs(model, noise((1, 32, 32, 32, 4)))
+    for head in heads:
+        np.testing.assert_allclose(head, 1 / (1 + np.exp(1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("filters", "levels"), [(32, 2), (8, 4)])
+def test_fewer_levels_by_hand(filters, levels):
+    """V-D: kernel numbers of [32, 64] and [8, 16, 32, 64], here of the plain U-Net of the code."""
+    widths = [filters * 2**level for level in range(levels)]
+    expected = sum(conv(i, o) + conv(o, o) for i, o in zip([4, *widths], widths))
+    for below, width in zip(widths[::-1], widths[-2::-1]):
+        expected += conv(below, width) + conv(2 * width, width) + conv(width, width)
+    expected += conv(filters, 3, 1)
+    options = {"input_shape": (32, 32, 32, 4), "filters": filters, "levels": levels}
+    assert trainable(registry.build(NAME, **BARE, **options)) == expected
+
+
+def test_seven_levels_halve_six_times():
+    """V-D: [32, 64, 128, 256, 512, 1024, 2048], of a 64th here."""
+    options = {"input_shape": (128, 64, 64, 4), "levels": 7, "filters": 1}
+    model = registry.build(NAME, **options, supervision_heads=0)
+    bottom = model.get_layer("Encode7_conv2").output
+    assert bottom.shape[1:] == (2, 1, 1, 64)
+    assert model.get_layer("Decode6_conv2").filters == 1
 
 
 def close(gate: layers.Layer) -> None:
@@ -128,10 +196,23 @@ def test_decoder_sees_what_comes_up_through_the_gate_alone():
 
 
 def test_the_paper_and_a_plain_unet_see_it_directly():
-    paper = registry.build(NAME, variant="paper", **SMALL)
-    close(paper.get_layer("Gate4_psi"))
-    for model in (paper, registry.build(NAME, attention=False, **SMALL)):
+    plain = registry.build(NAME, attention=False, **SMALL)
+    names = ("paper", "figure", "code_with_up")
+    gated = [registry.build(NAME, variant=name, **SMALL) for name in names]
+    for model in gated:
+        close(model.get_layer("Gate4_psi"))
+    for model in (*gated, plain):
         assert change_below(model, seed=1) > 1e-3
+
+
+def test_the_code_with_up_differs_in_what_is_joined_alone():
+    code, with_up = (registry.build(NAME, variant=v, **SMALL) for v in ("code", "code_with_up"))
+    assert [w.shape for w in with_up.weights] == [w.shape for w in code.weights]
+    assert [layer.name for layer in with_up.layers] == [layer.name for layer in code.layers]
+    gated, raised = with_up.get_layer("Concat4").input
+    assert gated is with_up.get_layer("Gate4_scale").output
+    assert raised is with_up.get_layer("Up4_conv_leaky").output
+    assert with_up.get_layer("Gate4_g").input is raised
 
 
 def test_heads_of_the_code_are_on_stages_3_and_4():
@@ -147,9 +228,10 @@ def test_heads_of_the_code_are_on_stages_3_and_4():
     assert model.output_names == ["Output", "Supervision1", "Supervision2"]
 
 
-def test_heads_of_the_paper_are_at_a_quarter_and_half_of_the_size():
+@pytest.mark.parametrize("variant", ["paper", "figure"])
+def test_heads_of_the_paper_are_at_a_quarter_and_half_of_the_size(variant):
     """Figure 6: 3x3x3 convolutions at 32^3 and 64^3, where the network takes 128^3."""
-    model = registry.build(NAME, variant="paper", **SMALL)
+    model = registry.build(NAME, variant=variant, **SMALL)
     heads = [model.get_layer(f"Supervision{number}_conv") for number in (1, 2)]
     assert [head.input.shape[1:4] for head in heads] == [(8, 8, 8), (16, 16, 16)]
     assert [head.kernel_size for head in heads] == [(3, 3, 3)] * 2
@@ -158,19 +240,23 @@ def test_heads_of_the_paper_are_at_a_quarter_and_half_of_the_size():
 
 @pytest.mark.parametrize(
     ("variant", "stages"),
-    [("code", {1: [4], 2: [3, 4], 3: [2, 3, 4]}), ("paper", {1: [3], 2: [2, 3], 3: [1, 2, 3]})],
+    [
+        ("code", {1: [4], 2: [3, 4], 3: [2, 3, 4]}),
+        ("paper", {1: [3], 2: [2, 3], 3: [1, 2, 3]}),
+        ("figure", {1: [3], 2: [2, 3], 3: [1, 2, 3]}),
+    ],
 )
 def test_fewer_and_more_heads(variant, stages):
     for heads, expected in stages.items():
         model = registry.build(NAME, variant=variant, supervision_heads=heads, **SMALL)
         deepest = [
-            max(stage for stage in range(1, 5) if f"Decode{stage}_conv2" in names)
+            max(stage for stage in range(1, 5) if f"Decode{stage}_conv1" in names)
             for names in (sources(model, f"Supervision{n}") for n in range(1, heads + 1))
         ]
         assert deepest == expected
 
 
-@pytest.mark.parametrize("variant", ["code", "paper"])
+@pytest.mark.parametrize("variant", ["code", "paper", "figure"])
 def test_network_without_heads_gives_the_same_main_output(variant):
     trained = registry.build(NAME, variant=variant, **SMALL)
     bare = registry.build(NAME, variant=variant, supervision_heads=0, **SMALL)
@@ -189,13 +275,14 @@ def test_code_has_two_norms_in_a_block_and_the_paper_one():
 
 
 def test_paper_halves_by_a_pool_of_2x2x3():
+    """Of its axes D, H, W the last one runs along x."""
     model = registry.build(NAME, variant="paper", **BARE, **SMALL)
     pools = [layer for layer in model.layers if isinstance(layer, layers.MaxPooling3D)]
-    assert {(pool.pool_size, pool.strides) for pool in pools} == {((2, 2, 3), (2, 2, 2))}
+    assert {(pool.pool_size, pool.strides) for pool in pools} == {((3, 2, 2), (2, 2, 2))}
     assert model.get_layer("Encode5_conv1").output.shape[1:4] == (2, 2, 2)
-    # Along z one voxel of the next pair takes part: of 0 1 2 3 the maxima are 2 and 3.
-    column = np.arange(4, dtype="float32").reshape(1, 1, 1, 4, 1) * np.ones((1, 2, 2, 1, 1), "f4")
-    assert np.ravel(pools[0](column)).tolist() == [2, 3]
+    # Along x one voxel of the next pair takes part: of 0 1 2 3 the maxima are 2 and 3.
+    row = np.arange(4, dtype="float32").reshape(1, 4, 1, 1, 1) * np.ones((1, 1, 2, 2, 1), "f4")
+    assert np.ravel(pools[0](row)).tolist() == [2, 3]
 
 
 def test_paper_goes_up_by_transposed_convolutions():
@@ -272,6 +359,9 @@ def test_any_size_without_heads():
         ({"dimensions": 4}, "dimensions: found 4, expected 2 to 3"),
         ({"bottleneck_blocks": 5}, "bottleneck_blocks: found 5, expected 0 to 4"),
         ({"supervision_heads": -1}, "supervision_heads: found -1, expected 0 to 3"),
+        ({"levels": 8}, "levels: found 8, expected 2 to 7"),
+        ({"levels": 2}, "supervision_heads: found 2, expected 0 to 1"),
+        ({"levels": 7, "input_shape": (96, 128, 128, 4)}, r"divisible by 64.*\(128, 128, 128, 4\)"),
         ({"variant": "papers"}, "Did you mean 'paper'"),
     ],
 )

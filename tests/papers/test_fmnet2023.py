@@ -7,13 +7,19 @@ import keras
 import numpy as np
 import pytest
 
-from experiments.fmnet2023.crop_scores import crop_scores
-from experiments.fmnet2023.figures import head_figures
-from experiments.fmnet2023.recipe import EXPERIMENT, RECIPE, heads
-from keras_medseg import recipe
+from experiments.fmnet2023.figures import absence_figures, curve_figures, paper_figures
+from experiments.fmnet2023.further_scores import (
+    absence,
+    absence_scores,
+    curve_scores,
+    further_scores,
+)
+from experiments.fmnet2023.recipe import EXPERIMENT, RECIPE, UNET, heads
+from keras_medseg import losses, recipe
 from keras_medseg.data import splits, store
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.datasets.brats import MODALITIES, Brats
+from keras_medseg.data.transforms import augment_volumes
 from keras_medseg.phantoms.brats import write_brats
 from keras_medseg.reporting.tables import read_published
 from keras_medseg.runs import steps
@@ -68,30 +74,67 @@ def test_the_recipe_is_that_of_the_code():
     assert VARIANTS["fmnet"] == RECIPE
 
 
+def changed(variant, base="fmnet"):
+    """Names of the fields in which two variants differ, without their sections."""
+    found = recipe.differences(VARIANTS[variant], VARIANTS[base])
+    return {field.rpartition(".")[2] for field in found}
+
+
 def test_variants_differ_from_the_recipe_in_what_they_name():
-    fields = {
-        name: {field.rsplit(".", 1)[1] for field in recipe.differences(variant, RECIPE)}
-        for name, variant in VARIANTS.items()
-    }
-    assert fields["fmnet"] == set()
-    assert fields["attention_unet"] == {"supervision_heads", "output_weights", "bottleneck_blocks"}
-    assert fields["unet"] == fields["attention_unet"] | {"attention"}
-    assert fields["with_supervision"] == fields["bottleneck_4"] == {"bottleneck_blocks"}
-    assert fields["heads_1"] == {"supervision_heads", "output_weights"}
-    assert {"variant", "learning_rate", "loss"} <= fields["as_the_text_says"]
-    assert fields["three_dimensions"] == fields["unet"] | {"epochs"}
-    everything = recipe.fields(VARIANTS["two_dimensions"])
-    in_slices = {name.rsplit(".", 1)[1] for name in everything if name.startswith("data.")}
-    of_patches = {field for field in fields["two_dimensions"] if hasattr(RECIPE.data, field)}
-    extra = {"probability", "scale", "sigma", "sigma_voxels", "factor"}  # of the augmentation
-    assert fields["two_dimensions"] - of_patches - extra - in_slices == (
-        fields["three_dimensions"] | {"dimensions"}
-    )
+    heads = {"supervision_heads", "output_weights"}
+    unet = heads | {"attention", "bottleneck_blocks", "epochs"}
+    slices = {"slices", "augment_on_device", "dimensions"}
+    assert changed("float32") == {"precision"}
+    assert changed("gated_skip_and_up") == {"variant"}
+    assert changed("with_bottleneck") == {"epochs"}
+    assert changed("with_supervision", "with_bottleneck") == {"bottleneck_blocks"}
+    assert changed("attention_unet", "with_supervision") == heads
+    assert changed("unet", "attention_unet") == {"attention"}
+    assert changed("three_dimensions") == changed("unet") == unet
+    assert changed("three_dimensions", "unet") == {"epochs"}
+    assert changed("two_dimensions", "three_dimensions") == slices
+    assert changed("kernels_32_64", "attention_unet") == {"levels"}
+    assert changed("kernels_8_to_64", "attention_unet") == {"levels", "filters"}
+    assert {VARIANTS[name].train.epochs for name in ("two_dimensions", "three_dimensions")} == {40}
+
+
+def test_heads_are_counted_before_there_is_a_bottleneck():
+    """Section V-D: heads on the attention U-Net, blocks below the network with two heads; 30
+    epochs, as many as the curves of Figure 4 have."""
+    names = ("attention_unet", "heads_1", "with_supervision", "heads_3")
+    options = [VARIANTS[name].model.options for name in names]
+    assert [option["supervision_heads"] for option in options] == [0, 1, 2, 3]
+    assert {option["bottleneck_blocks"] for option in options} == {0}
+    blocks = ("with_supervision", "bottleneck_1", "with_bottleneck", "bottleneck_3", "bottleneck_4")
+    options = [VARIANTS[name].model.options for name in blocks]
+    assert [option["bottleneck_blocks"] for option in options] == [0, 1, 2, 3, 4]
+    assert {option["supervision_heads"] for option in options} == {2}
+    assert {VARIANTS[name].train.epochs for name in (*names, *blocks, "unet")} == {30}
+
+
+def test_every_experiment_of_section_v_d_has_a_row():
+    shown = {row.measured for table in EXPERIMENT.tables for row in table.rows}
+    assert PAPER.variants.keys() - shown == set()
+    compared = {name for pair in PAPER.comparisons for name in pair}
+    assert PAPER.variants.keys() - compared == set()
+
+
+def test_the_text_has_what_the_text_says():
+    """Sections III, V-C, V-E: one crop for good, no contrast, 0.003, three outputs summed."""
+    text = VARIANTS["as_the_text_says"]
+    assert changed("as_figure_6_shows", "as_the_text_says") == {"variant"}
+    assert text.data.crops == "center"
+    names = ["zoom", "flips", "noise", "blur", "brightness"]
+    assert list(text.data.augmentation) == names
+    assert {name: RECIPE.data.augmentation[name] for name in names} == text.data.augmentation
+    assert text.train.learning_rate == 0.003
+    assert text.train.loss_options["output_weights"] == (1.0, 1.0, 1.0)
+    assert text.model.options["variant"] == "paper"
 
 
 def test_single_modalities_differ_in_nothing_else():
+    assert changed("binary_all_four", "two_dimensions") == {"targets"}
     base = VARIANTS["binary_all_four"]
-    assert recipe.differences(base, VARIANTS["two_dimensions"]).keys() == {"model.targets"}
     for name in MODALITIES:
         found = recipe.differences(VARIANTS[f"binary_{name}"], base)
         assert found == {"data.modalities": ((name,), MODALITIES)}
@@ -138,9 +181,27 @@ def test_half_precision_has_a_loss_scale(on_device):
     assert type(model.optimizer.inner_optimizer).__name__ == "NadamPyTorch"
 
 
+@pytest.mark.slow
+def test_half_precision_learns_what_float32_learns(data):
+    """Section V-B: no noticeable impact. Three steps on one crop: each loss to 1 %."""
+    found = {}
+    for name in ("float32", "fmnet"):
+        changes = {**PATCH, **TINY, **PLAIN, "data.augment_on_device": False}
+        run = recipe.override(VARIANTS[name], {**changes, "train.learning_rate": 0.05})
+        (targets,) = run.model.targets
+        feed = task_of(run).batches(data.store, data.training, targets, training=False)
+        _, model = fit.compile_network(run, targets, channels=4)
+        batch = feed.batch(0, 0)
+        found[run.train.precision] = [
+            float(model.train_on_batch(*batch, return_dict=True)["loss"]) for _ in range(3)
+        ]
+    assert found["float32"][2] < found["float32"][0]
+    np.testing.assert_allclose(found["mixed_float16"], found["float32"], rtol=0.01)
+
+
 @pytest.mark.parametrize("on_device", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_run_goes_from_crops_to_scores(data, tmp_path, on_device):
-    """Training, a whole volume by windows, the authors' score and the figure. On the device with
+    """Training, a whole volume by windows, the authors' scores and the figures. On the device with
     the recipe's own optimizer and precision."""
     plain = {} if on_device else FLOAT32 | PLAIN
     settings = {**PATCH, **TINY, **plain, "train.epochs": 1, "data.augment_on_device": on_device}
@@ -150,11 +211,86 @@ def test_a_run_goes_from_crops_to_scores(data, tmp_path, on_device):
     steps.train_variant(run, "fmnet", data)
     scores = steps.score_variant(run, "fmnet", data)
     assert len(scores) == 2 * 3
-    crops = crop_scores(run, data)
-    assert list(crops["region"]) == ["WT", "TC", "ET", ""]
-    assert crops["crop_dice"].dropna().between(0, 1).all()
-    (figure,) = head_figures(run, data)
+    found = further_scores(run, data)
+    crops = found[found["case"] == "augmented crops"].set_index("region")
+    assert list(crops.index) == ["WT", "TC", "ET", ""]
+    outputs = [f"outside_{name}" for name in ("first_ds", "second_ds", "prediction")]
+    shares = crops.loc[["WT", "TC", "ET"], ["crop_dice", "crop_dice_by_slice", *outputs]]
+    assert shares.to_numpy(float).min() >= 0
+    assert shares.to_numpy(float).max() <= 1
+    assert crops.loc["", ["loss", "loss_by_slice", "main_loss"]].astype(float).min() > 0
+    assert (tmp_path / "absence.csv").exists()
+    for figure in paper_figures(run, data):
+        assert figure.path.stat().st_size > 10_000
+
+
+@pytest.fixture
+def small_run(data, tmp_path):
+    """A run of FM-Net with a log of three epochs and label maps; no network was trained."""
+    chosen = recipe.override(RECIPE, PATCH | TINY)
+    run = begin(tmp_path, "fmnet", chosen)
+    folder = run.training("fmnet", ("WT", "TC", "ET"))
+    folder.mkdir(parents=True)
+    lines = ["epoch,loss,val_loss,val_dice_WT,val_dice_TC,val_dice_ET"]
+    lines += ["1,2.0,1.5,0.1,0.2,0.3", "5,1.0,0.9,0.6,0.5,0.4", "30,0.9,1.2,0.7,0.6,0.5"]
+    (folder / "log.csv").write_text("\n".join(lines))
+    run.predictions("fmnet").mkdir(parents=True)
+    for number, case_id in enumerate(data.validation):
+        case = data.store.cases[case_id]
+        labels = np.zeros(case.full_shape, np.uint8)
+        if number:  # One voxel of edema in every slice.
+            labels[0, 0, :] = 2
+        chosen_task = run.variant("fmnet").task
+        chosen_task.write(run.prediction("fmnet", case_id), labels, case)
+    return run
+
+
+def test_what_the_curves_show_comes_from_the_log(small_run):
+    """The lowest loss is that of epoch 5; there was no epoch 40."""
+    table = curve_scores(small_run).set_index("region")
+    row = table.loc[""]
+    assert (row["val_loss_at_5"], row["val_loss_at_30"]) == (0.9, 1.2)
+    assert np.isnan(row["val_loss_at_40"])
+    assert (row["val_loss_lowest"], row["lowest_epoch"]) == (0.9, 5)
+    assert table.loc[["WT", "TC", "ET"], "val_dice"].tolist() == [0.6, 0.5, 0.4]
+    (figure,) = curve_figures(small_run)
+    assert figure.title == "Figures 3, 4 and 5"
+
+
+def test_slices_without_tumor_are_shown(small_run, data):
+    (figure,) = absence_figures(small_run, data)
     assert figure.path.stat().st_size > 10_000
+
+
+def test_only_slices_of_the_brain_count_as_empty(small_run, data):
+    """In the first case nothing is predicted, in the second one voxel of edema in every slice."""
+    table = absence_scores(small_run, data).set_index(["case", "region"])
+    first, second = data.validation
+    assert table.loc[first, "false_voxels"].max() == 0
+    assert table.loc[first, "left_empty"].min() == 1
+    assert table.loc[(second, "WT"), ["left_empty", "false_voxels"]].tolist() == [0, 1]
+    assert table.loc[(second, "ET"), ["left_empty", "false_voxels"]].tolist() == [1, 0]
+    # A voxel in a slice above the brain, which is empty, does not count.
+    case = data.store.cases[first]
+    outside = [z for z in range(case.full_shape[2]) if not case.full_image()[:, :, z].any()]
+    assert outside, "the phantom has slices without brain"
+    labels = np.zeros(case.full_shape, np.uint8)
+    labels[0, 0, outside] = 3
+    small_run.variant("fmnet").task.write(small_run.prediction("fmnet", first), labels, case)
+    again = absence_scores(small_run, data).set_index(["case", "region"])
+    assert again.loc[first, "false_voxels"].max() == 0
+
+
+def test_absence_by_hand():
+    """Four slices of 2x2: annotated, left empty, one voxel too many, three too many."""
+    truth, found = np.zeros((2, 2, 4), int), np.zeros((2, 2, 4), int)
+    truth[0, 0, 0] = 3
+    found[0, 0, 2] = 1
+    found[:, :, 3] = [[3, 3], [3, 2]]
+    assert absence(truth, found, (1, 2, 3)) == {"left_empty": 1 / 3, "false_voxels": 5 / 3}
+    assert absence(truth, found, (3,)) == {"left_empty": 2 / 3, "false_voxels": 3 / 3}
+    full = np.ones((2, 2, 4), int)
+    assert np.isnan(list(absence(full, found, (1, 2, 3)).values())).all()
 
 
 # One of each kind; the single modalities differ in nothing else, as tested above.
@@ -166,8 +302,8 @@ def test_a_run_goes_from_crops_to_scores(data, tmp_path, on_device):
     ],
 )
 def test_a_variant_in_slices_goes_from_slices_to_scores(data, tmp_path, name):
-    """One step; cases are predicted from the chosen modalities and scored both ways."""
-    small = {"data.window": (32, 32, 4), **TINY, **FLOAT32, **PLAIN, "train.epochs": 1}
+    """Two steps; cases are predicted from the chosen modalities and scored both ways."""
+    small = {"data.patch": (32, 32, 2), **TINY, **FLOAT32, **PLAIN, "train.epochs": 1}
     chosen = recipe.override(VARIANTS[name], small)
     run = begin(tmp_path, name, chosen)
     steps.train_variant(run, name, data)
@@ -176,9 +312,44 @@ def test_a_variant_in_slices_goes_from_slices_to_scores(data, tmp_path, name):
     assert list(scores["region"]) == list(targets) * 2
     network = run.network(name, targets)
     assert network.input_shape == (None, 32, 32, len(chosen.data.modalities))
-    crops = crop_scores(run, data).set_index("region")
-    dice, loss = crops.loc["WT", ["crop_dice", "dice_loss"]]
+    found = further_scores(run, data)
+    crops = found[found["case"] == "augmented crops"].set_index("region")
+    dice, loss = crops.loc["WT", ["crop_dice_by_slice", "dice_loss_by_slice"]]
     assert 0 <= dice == pytest.approx(1 - loss)
+    assert crops.loc["", "loss_by_slice"] > 0
+
+
+def test_a_volume_is_predicted_slice_by_slice_at_its_place(data):
+    """A network that sees each pixel for itself: tumor where FLAIR is above its mean."""
+
+    class Bright:
+        def predict_on_batch(self, x):
+            assert x.shape[1:] == (32, 16, 4)
+            return 1 / (1 + np.exp(-x[..., :1]))
+
+    small = {"data.patch": (32, 16, 2), "model.targets": (("WT",),)}
+    task = task_of(recipe.override(VARIANTS["two_dimensions"], small))
+    case = data.store.cases[data.validation[0]]
+    found = task.predict({("WT",): Bright()}, case)
+    channel = case.full_image()[..., 0].astype(float)
+    mean = channel[channel != 0].mean()
+    np.testing.assert_array_equal(found > 0, channel > mean)
+
+
+def test_slices_and_crops_are_learned_from_the_same_crops(data):
+    """Section V-A: the same places and augmentation; a step for each slice."""
+    batches = []
+    for name in ("two_dimensions", "three_dimensions"):
+        small = {"data.patch": (32, 32, 4), "data.augment_on_device": False}
+        task = task_of(recipe.override(VARIANTS[name], small))
+        batches.append(task.batches(data.store, data.validation, ("WT", "TC", "ET"), training=True))
+    slices, crops = batches
+    assert slices.steps_per_epoch == 4 * crops.steps_per_epoch
+    x, y = crops.batch(3, 0)
+    for z in range(4):
+        found, truth = slices.batch(3, z)
+        np.testing.assert_array_equal(found, x[:, :, :, z])
+        np.testing.assert_array_equal(truth, y[:, :, :, z])
 
 
 def test_the_background_is_flair_where_the_network_saw_it(data):
@@ -212,10 +383,105 @@ def test_the_loss_of_the_recipe_weighs_the_three_outputs(data):
     assert three == pytest.approx(float(single.loss(y, p)), rel=1e-6)
 
 
+BENCHMARK = runpy.run_path(str(ROOT / "benchmarks" / "fmnet_loading.py"))
+PUBLISHED = read_published(ROOT / "experiments" / "fmnet2023" / "published.csv")
+
+
 def test_the_benchmark_has_the_papers_seconds():
-    printed = runpy.run_path(str(ROOT / "benchmarks" / "fmnet_loading.py"))["PAPER"]
-    published = read_published(ROOT / "experiments" / "fmnet2023" / "published.csv")
-    rows = published[published["table"] == "Table I"]
-    assert {name.lower(): float(value) for name, value in printed.items()} == {
+    rows = PUBLISHED[PUBLISHED["table"] == "Table I"]
+    assert {name.lower(): float(value) for name, value in BENCHMARK["PAPER"].items()} == {
         name.lower(): value for name, value in zip(rows["row"], rows["value"])
     }
+
+
+def test_table_one_compares_precision_and_place_of_the_augmentation_alone():
+    """Table I: the same U-Net, crops and augmentation four times."""
+    none, amp, dali, both = (
+        BENCHMARK["configuration"](name, patch=32, filters=2, batch=1)
+        for name in ("none", "AMP", "DALI", "DALI and AMP")
+    )
+    precision = {"train.precision": ("mixed_float16", "float32")}
+    place = {"data.augment_on_device": (True, False)}
+    assert recipe.differences(amp, none) == precision
+    assert recipe.differences(dali, none) == place
+    assert recipe.differences(both, none) == precision | place
+    of_the_text = recipe.override(RECIPE, UNET).model.options | {"filters": 2}
+    assert both.model.options == of_the_text
+    assert both.data.augmentation == RECIPE.data.augmentation
+
+
+def value(table, row, metric, region=""):
+    chosen = PUBLISHED[(PUBLISHED["table"] == table) & (PUBLISHED["row"] == row)]
+    (found,) = chosen[(chosen["metric"] == metric) & (chosen["region"] == region)]["value"]
+    return found
+
+
+def test_table_two_fits_the_loss_of_the_code_and_not_that_of_the_text():
+    """Loss 0.325, Dice 0.925, 0.914, 0.893. The Dice part of one output is 0.075 + 0.086 + 0.107
+    = 0.268. A weighted mean over the outputs leaves 0.057 for focal loss and heads; the text's sum
+    over three outputs as good as this one would have 0.804 of Dice alone."""
+    dice = [value("Table II", "FM-Net", "crop_dice", region) for region in ("WT", "TC", "ET")]
+    of_one_output = sum(1 - each for each in dice)
+    assert of_one_output == pytest.approx(0.268)
+    loss = value("Table II", "FM-Net", "loss")
+    assert loss - of_one_output == pytest.approx(0.057)
+    assert 3 * of_one_output == pytest.approx(0.804)
+    assert 3 * of_one_output > loss
+    # The recipe's loss is such a mean: of three equal outputs it is that of one.
+    y = np.ones((1, 2, 2, 2, 3), "float32")
+    p = np.full((1, 2, 2, 2, 3), 0.9, "float32")
+    together = losses.get(RECIPE.train.loss, **RECIPE.train.loss_options)
+    alone = losses.get(RECIPE.train.loss, output_weights=(1.0,))
+    joined = np.concatenate([p, p, p], axis=-1)
+    assert float(together(y, joined)) == pytest.approx(float(alone(y, p)), rel=1e-6)
+
+
+def test_what_was_read_off_the_figures():
+    """The reading of audit 2 (A8), to within 0.03."""
+    metrics = ("val_loss_at_5", "val_loss_at_30", "val_loss_lowest")
+    for row, expected in {
+        "U-Net": (1.18, 0.66, 0.59),
+        "Attention U-Net": (1.78, 0.50, 0.45),
+        "With deep supervision": (0.98, 0.41, 0.39),
+        "With bottleneck": (0.66, 0.41, 0.36),
+    }.items():
+        assert tuple(value("Figure 4", row, metric) for metric in metrics) == expected
+    assert value("Figure 3", "3-D", "val_loss_at_30") == 0.47
+    assert value("Figure 3", "3-D", "val_loss_at_40") == 0.40
+    assert value("Figure 3", "2-D", "val_loss_at_40") == 0.81
+    assert value("Figure 5", "FM-Net", "val_loss_lowest") == 0.324
+    assert value("Figure 5", "FM-Net", "lowest_epoch") == 54
+
+
+def test_figures_three_and_four_contradict_each_other():
+    """The basic 3-D U-Net at epoch 30 of both: 0.19 apart, where the ablation gains 0.25."""
+    in_figure_3, in_figure_4 = (
+        value(*where, "val_loss_at_30") for where in (("Figure 3", "3-D"), ("Figure 4", "U-Net"))
+    )
+    assert changed("three_dimensions", "unet") == {"epochs"}  # the same network
+    assert in_figure_4 - in_figure_3 == pytest.approx(0.19)
+    last = value("Figure 4", "With bottleneck", "val_loss_at_30")
+    assert in_figure_4 - last == pytest.approx(0.25)
+
+
+def test_noise_is_blurred_with_the_image():
+    """A crop of zeros, with a noise that is known: noise, then blur gives the blurred noise, of
+    which far less is left; in the other order the whole noise would be left."""
+    x = np.zeros((1, 8, 8, 8, 1), np.float32)
+    options = {name: RECIPE.data.augmentation[name] for name in ("noise", "blur")}
+    row = np.zeros((1, len(augment_volumes.COLUMNS)), np.float32)
+    still = augment_volumes.draw_parameters(0, 0, 1, {}, (8, 8, 8))
+    row[:] = still
+    for name, number in {"noise_sigma": 0.3, "noise_key_a": 5, "noise_key_b": 7}.items():
+        row[0, augment_volumes.COLUMNS.index(name)] = number
+    noise = augment_volumes.augment_image(np, x, row, {"noise": options["noise"]})
+    row[0, augment_volumes.COLUMNS.index("blur_sigma")] = 1.0
+    found = augment_volumes.augment_image(np, x, row, options)
+    line = np.exp(-(np.arange(-3.0, 4) ** 2) / 2)
+    expected = noise[0, ..., 0]
+    for axis in range(3):
+        padded = np.pad(expected, [(3, 3) if a == axis else (0, 0) for a in range(3)], "reflect")
+        moved = [np.take(padded, range(i, i + 8), axis) for i in range(7)]
+        expected = np.tensordot(line / line.sum(), moved, 1)
+    np.testing.assert_allclose(found[0, ..., 0], expected, atol=1e-5)
+    assert found.std() < 0.5 * noise.std()

@@ -71,6 +71,17 @@ def test_scores_that_are_no_cases_fill_the_cells_of_their_own_metric(tmp_path):
     assert row["n"].tolist() == [3, 1]
 
 
+@pytest.mark.parametrize("given", [{}, {"val_loss_at_40": float("nan")}])
+def test_a_further_metric_that_no_row_has_is_not_run(tmp_path, given):
+    """Such as the loss at an epoch to which no training came."""
+    spec = replace(TABLE, columns=(Column("WT"), Column("", "val_loss_at_40")))
+    published = read_published(write_published(tmp_path))
+    further = pd.DataFrame([{"variant": "edge", "case": "log", "region": "", "loss": 1.0, **given}])
+    table = build_table(spec, published, score_table(), further)
+    row = table[(table["row"] == "Ours") & (table["variant"] == "with")]
+    assert row["status"].tolist() == ["measured", "not run in this profile"]
+
+
 def test_a_row_may_say_why_it_is_not_measured(tmp_path):
     rows = (Row("Rival", otherwise="not described"), *TABLE.rows[1:])
     published = read_published(write_published(tmp_path))

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from keras_medseg.evaluation.metrics import METRICS
 from keras_medseg.reporting.figures.style import REGION_COLORS, region_colors, styled
 
+_VARIANTS_IN_A_ROW = 5
 # The quartiles of fewer points would be interpolated between two cases.
 _FEWEST_FOR_A_BOX = 5
 _QUANTITIES = {"loss": "loss", "accuracy": "pixel accuracy", "learning_rate": "learning rate"}
@@ -21,6 +22,8 @@ _QUANTITIES = {"loss": "loss", "accuracy": "pixel accuracy", "learning_rate": "l
 @styled
 def learning_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw loss, accuracy and learning rate over the epochs, one column of panels per variant.
+
+    More than five variants go into several blocks, one below the other, with the same axes.
 
     Args:
         logs: "<variant>-<network>" -> log with the columns epoch, learning_rate, loss, val_loss,
@@ -36,18 +39,19 @@ def learning_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
     networks = {network for _, network in names.values()}
     known = [region for region in REGION_COLORS if region in networks]
     colors = region_colors([*known, *sorted(networks - set(known))])
-    figure, axes = _panels(3, len(variants), width=4.4, height=2.0, share="row")
+    figure, columns = _columns(len(variants))
     for name, log in logs.items():
         variant, network = names[name]
-        column = axes[:, variants.index(variant)]
-        for panel, quantity in zip(column, _QUANTITIES):
+        for panel, quantity in zip(columns[variants.index(variant)], _QUANTITIES):
             _curve(panel, log, quantity, colors[network])
-    for row, label in zip(axes, _QUANTITIES.values()):
-        row[0].set_ylabel(label)
+    for panel, label in zip(columns[0], _QUANTITIES.values()):
         if label != "pixel accuracy":
-            _logarithmic(row[0])
+            _logarithmic(panel)
     last = max(log["epoch"].max() for log in logs.values())
-    for variant, column in zip(variants, axes.T):
+    for number, (variant, column) in enumerate(zip(variants, columns)):
+        if number % _VARIANTS_IN_A_ROW == 0:
+            for panel, label in zip(column, _QUANTITIES.values()):
+                panel.set_ylabel(label)
         column[0].set_title(variant.replace("_", " "), fontweight="bold")
         column[-1].set_xlabel("epoch")
         _epoch_ticks(column, last)
@@ -74,8 +78,10 @@ def score_boxes(scores: pd.DataFrame, metric: str = "dice") -> Figure:
     variants = list(dict.fromkeys(scores["variant"]))
     colors = region_colors(regions)
     width = max(4.2 / len(regions), 0.4 + 1.0 * len(variants))
-    figure, axes = _panels(1, len(regions), width=width, height=3.6, share="all")
-    for panel, region in zip(axes[0], regions):
+    below = len(variants) > 2 * _VARIANTS_IN_A_ROW  # side by side they would be unreadable
+    shape = (len(regions), 1) if below else (1, len(regions))
+    figure, axes = _panels(*shape, width=width, height=3.6, share="all")
+    for panel, region in zip(axes.flat, regions):
         panel.set_title(region, fontweight="bold")
         labels = []
         for position, variant in enumerate(variants):
@@ -103,13 +109,32 @@ def _score_axis(panel: Axes, metric: str) -> None:
 
 
 def _panels(
-    rows: int, columns: int, *, width: float, height: float, share: Literal["row", "all"]
+    rows: int, columns: int, *, width: float, height: float, share: Literal["none", "all"]
 ) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(width * columns + 0.6, height * rows + 0.6))
     axes = figure.subplots(rows, columns, squeeze=False, sharey=share)
     for panel in axes.flat:
         panel.grid(True, axis="y")
     return figure, axes
+
+
+def _columns(count: int) -> tuple[Figure, np.ndarray]:
+    """(count, 3) panels for the quantities of each variant, side by side and in blocks.
+
+    The panels of a quantity share their axis.
+    """
+    quantities, wide = len(_QUANTITIES), min(count, _VARIANTS_IN_A_ROW)
+    blocks = -(-count // wide)
+    figure, axes = _panels(quantities * blocks, wide, width=4.4, height=2.0, share="none")
+    columns = axes.reshape(blocks, quantities, wide).transpose(0, 2, 1).reshape(-1, quantities)
+    for number, column in enumerate(columns):
+        for panel, first in zip(column, columns[0]):
+            if number:
+                panel.sharey(first)
+            panel.tick_params(labelleft=number % wide == 0)
+    for panel in columns[count:].flat:
+        panel.set_axis_off()
+    return figure, columns[:count]
 
 
 def _variant_and_network(name: str) -> tuple[str, str]:

@@ -47,6 +47,23 @@ def test_learning_curves_have_a_column_per_variant_and_whole_epochs(epochs):
     assert (ticks == np.round(ticks)).all()
 
 
+def test_many_variants_go_into_blocks_with_the_same_axes():
+    """Twelve variants: five columns, three blocks of three rows, the last with three empty ones."""
+    logs = {f"v{number:02d}-WT": training_log(3 + number) for number in range(12)}
+    figure = charts.learning_curves(logs)
+    assert figure.get_size_inches()[0] < 25
+    panels = np.array(figure.axes).reshape(9, 5)
+    titles = [panel.get_title() for row in panels[::3] for panel in row]
+    assert titles == [f"v{number:02d}" for number in range(12)] + [""] * 3
+    assert [len(panel.lines) for panel in panels[6]] == [2, 2, 0, 0, 0]
+    for row in range(3):
+        shown = [panel for panel in panels[row::3].flat if panel.lines]
+        assert {panel.get_ylim() for panel in shown} == {panels[row, 0].get_ylim()}
+        assert {panel.get_yscale() for panel in shown} == {panels[row, 0].get_yscale()}
+    labelled = [panel.get_ylabel() for panel in panels[:, 0]]
+    assert labelled == ["loss", "pixel accuracy", "learning rate"] * 3
+
+
 def test_learning_curves_of_a_log_without_validation():
     log = training_log(2).drop(columns=["val_loss", "val_accuracy"])
     figure = charts.learning_curves({"main-WT": log})
