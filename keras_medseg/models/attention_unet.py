@@ -26,7 +26,10 @@ ORIGINAL_NAMES = LEEJUNHYUN_NAMES
         output="logits",
         source="LeeJunHyun/Image_Segmentation, AttU_Net",
         parity="golden",
-        compared_in=("iacnn",),
+        compared_in=(
+            "dcabes2020",
+            "iacnn",
+        ),
         notes="Follows LeeJunHyun's code where it differs from the article: the gating signal is "
         "the decoder's own map at the skip's resolution; the article's is one level below. The "
         "article's network is oktay_attention_unet.",

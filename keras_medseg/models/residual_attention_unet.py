@@ -42,6 +42,7 @@ The following points are open too; we chose:
 """
 
 import inspect
+from collections.abc import Callable
 from functools import partial
 
 import keras
@@ -96,10 +97,8 @@ def residual_attention_unet(
         input_shape: (H, W, C); H and W divisible by 16, or None for any such size.
         classes: sigmoid outputs; the paper trains one network per region.
         residual_block: "bottleneck", "separable", "plain", "separable_pair" or "plain_single".
-        shortcut_norm: whether batch norm follows the 1x1 convolution on the shortcut, which
-            "bottleneck" and "separable" have.
-        block_bias: whether the convolutions of the blocks have biases; only "plain" and
-            "plain_single" always have them.
+        shortcut_norm: whether batch norm follows the convolution on a shortcut, where one is.
+        block_bias: whether convolutions in blocks have biases; those of the plain ones always do.
         attention: whether a CBAM weights each skip.
         cbam_ratio: channels of a skip over hidden units of its CBAM.
         cbam_norm: whether batch norm follows the convolution of CBAM's spatial gate.
@@ -109,20 +108,15 @@ def residual_attention_unet(
         framework: name or FrameworkDefaults; used for everything that the source leaves open.
 
     Raises:
-        ValueError: H or W not divisible by 16 (the message gives the next valid shape), or an
-            unknown choice, or an option that the residual block does not have.
+        ValueError: H or W not divisible by 16 (the message gives the next valid shape), an unknown
+            choice, or an option that the residual block does not have.
     """
     require_multiple(input_shape, 16)
-    require_choice("residual_block", residual_block, RESIDUAL_BLOCKS)
     framework = frameworks.get(framework)
     upsampling = upsampling or framework.upsampling
-    options = _block_options(residual_block, shortcut_norm=shortcut_norm, block_bias=block_bias)
-    residual = partial(RESIDUAL_BLOCKS[residual_block], framework=framework, **options)
+    residual = _residual(residual_block, shortcut_norm, block_bias, framework)
     weighted = partial(cbam, framework=framework, ratio=cbam_ratio, use_batch_norm=cbam_norm)
-
-    def encode(x: keras.KerasTensor, width: int, number: int) -> keras.KerasTensor:
-        x = down(x, downsampling, framework=framework, name=f"Down{number}")
-        return residual(x, width, name=f"ResBlock{number}")
+    half = partial(down, method=downsampling, framework=framework)
 
     def join(x: keras.KerasTensor, skip: keras.KerasTensor, number: int) -> keras.KerasTensor:
         x = up(x, upsampling, framework=framework, name=f"Up{number}")
@@ -132,10 +126,10 @@ def residual_attention_unet(
 
     image = keras.Input(input_shape, name="Input")
     c = conv_bn_relu(image, filters, 3, framework=framework, name="Conv1")
-    r1 = encode(c, filters, 1)
-    r2 = encode(r1, 2 * filters, 2)
-    r3 = encode(r2, 4 * filters, 3)
-    r4 = encode(r3, 8 * filters, 4)
+    r1 = residual(half(c, name="Down1"), filters, name="ResBlock1")
+    r2 = residual(half(r1, name="Down2"), 2 * filters, name="ResBlock2")
+    r3 = residual(half(r2, name="Down3"), 4 * filters, name="ResBlock3")
+    r4 = residual(half(r3, name="Down4"), 8 * filters, name="ResBlock4")
     x = residual(r4, 8 * filters, name="ResBlock5")
     x = residual(join(x, r3, 6), 8 * filters, name="ResBlock6")
     x = residual(join(x, r2, 7), 4 * filters, name="ResBlock7")
@@ -145,8 +139,11 @@ def residual_attention_unet(
     return keras.Model(image, x, name="residual_attention_unet")
 
 
-def _block_options(block: str, *, shortcut_norm: bool, block_bias: bool) -> dict[str, bool]:
-    """Arguments of a residual block for what is not its default."""
+def _residual(
+    block: str, shortcut_norm: bool, block_bias: bool, framework: FrameworkDefaults
+) -> Callable[..., keras.KerasTensor]:
+    """The residual block of a name, with its options."""
+    require_choice("residual_block", block, RESIDUAL_BLOCKS)
     known = inspect.signature(RESIDUAL_BLOCKS[block]).parameters
     asked = {
         "shortcut_norm": ("shortcut_norm", shortcut_norm, False),
@@ -158,4 +155,5 @@ def _block_options(block: str, *, shortcut_norm: bool, block_bias: bool) -> dict
                 f"{option}: found {value}, expected {default} for the residual block {block!r}, "
                 "which has no such option."
             )
-    return {argument: value for argument, value, default in asked.values() if value != default}
+    changed = {argument: value for argument, value, default in asked.values() if value != default}
+    return partial(RESIDUAL_BLOCKS[block], framework=framework, **changed)

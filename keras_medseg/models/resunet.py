@@ -58,7 +58,7 @@ ORIGINAL_NAMES = {
         output="sigmoid",
         source="arXiv 1711.10684, figure 2 and table I; no public code of the authors",
         parity="rebuilt",
-        compared_in=("csam_knee", "iacnn"),
+        compared_in=("dcabes2020", "csam_knee", "iacnn"),
         notes="Chosen where the article is silent: a 1x1 convolution as every shortcut, the "
         "up-sampling of Keras (nearest neighbor), concatenation [up, skip]. There is a golden, "
         "but of an unofficial implementation, rishikksh20/ResUnet: shortcut='3x3', "

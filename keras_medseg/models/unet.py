@@ -34,7 +34,7 @@ ORIGINAL_NAMES = LEEJUNHYUN_NAMES
         output="logits",
         source="LeeJunHyun/Image_Segmentation, U_Net; form='valid': arXiv 1505.04597, figure 1",
         parity="golden",
-        compared_in=("mtds2021", "csam_knee", "iacnn"),
+        compared_in=("dcabes2020", "mtds2021", "csam_knee", "iacnn"),
         notes="The default follows LeeJunHyun's code, not the article: zero-padded, batch norm, up "
         "by nearest neighbor and a 3x3 convolution. form='valid' is the article's figure 1.",
     )

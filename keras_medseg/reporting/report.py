@@ -167,8 +167,7 @@ def write_report(
     units = dict(zip(cells["metric"], cells["unit"]))
     metrics = [name for name in units if name in run.scores]
     tests = {pair: _paired_tests(run.scores, metrics, *pair) for pair in declared.comparisons}
-    costly = [] if costs is None else costs.to_dict("records")
-    prices: dict[str | None, dict[str, str]] = {row["variant"]: _cost_view(row) for row in costly}
+    prices = _cost_views(costs)
     view = _declared_view(run, declared) | {
         "tables": [
             _table_view(spec, table, prices if declared.published else {})
@@ -516,6 +515,12 @@ def _order_view(order: Mapping[str, Any], units: Mapping[str, str]) -> dict[str,
         "measure": f"{metric}, {order['region']}",
         "difference": _number(SCALES[unit] * order["difference"], unit, "+"),
     }
+
+
+def _cost_views(costs: pd.DataFrame | None) -> dict[str | None, dict[str, str]]:
+    """Variant -> what the templates say of its costs."""
+    rows = [] if costs is None else costs.to_dict("records")
+    return {row["variant"]: _cost_view(row) for row in rows}
 
 
 def _cost_view(row: Mapping[Any, Any]) -> dict[str, str]:

@@ -112,7 +112,8 @@ def test_tables_and_published_file_have_the_same_rows(experiment, published):
     """No row that is neither printed nor measured; no printed row or column is left out."""
     for table in experiment.tables:
         printed = published[published["table"] == table.id]
-        assert len(printed), f"{table.id} is not in published.csv"
+        ours_alone = all(row.measured for row in table.rows)
+        assert len(printed) or ours_alone, f"{table.id} is not in published.csv"
         rows = {(row.label, row.variant): row.measured for row in table.rows}
         in_file = set(zip(printed["row"], printed["variant"]))
         assert in_file <= rows.keys()

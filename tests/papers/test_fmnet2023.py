@@ -429,9 +429,9 @@ def test_table_two_fits_the_loss_of_the_code_and_not_that_of_the_text():
     assert 3 * of_one_output > loss
     # The recipe's loss is such a mean: of three equal outputs it is that of one.
     y = np.ones((1, 2, 2, 2, 3), "float32")
-    p = np.full((1, 2, 2, 2, 3), 0.9, "float32")
+    p = np.full((1, 2, 2, 2, 3), 0.9, "float32")  # logits
     together = losses.get(RECIPE.train.loss, **RECIPE.train.loss_options)
-    alone = losses.get(RECIPE.train.loss, output_weights=(1.0,))
+    alone = losses.get(RECIPE.train.loss, output_weights=(1.0,), from_logits=True)
     joined = np.concatenate([p, p, p], axis=-1)
     assert float(together(y, joined)) == pytest.approx(float(alone(y, p)), rel=1e-6)
 

@@ -80,8 +80,8 @@ def test_the_two_experiments_differ_in_their_data_alone():
     assert CVC.recipe == ISIC.recipe == RECIPE
     assert CVC.profiles == ISIC.profiles
     assert [run.reference.data for run in EXPERIMENTS.values()] == [
-        image_folders.CVC,
-        image_folders.ISIC,
+        "CVC-ClinicDB",
+        "ISIC2018",
     ]
     assert {run.phantom.layout for run in EXPERIMENTS.values()} <= {*phantoms.layouts()}
 
