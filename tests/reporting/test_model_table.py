@@ -17,7 +17,7 @@ def test_table_has_a_row_per_network():
     assert header == ["network", "paper", "input", *counts, "parity", "compared in"]
     assert [row[0] for row in rows] == registry.list_models()
     row = rows[registry.list_models().index("unet")]
-    papers = "mtds2021, csam_knee, iacnn"
+    papers = "dcabes2020, mtds2021, csam_knee, iacnn"
     counts = ["34,527,041", "34,540,737"]
     assert row[1:] == ["ronneberger2015", "224x224x3 (2-D)", *counts, "golden", papers]
 
