@@ -1,18 +1,41 @@
 """Training as the original stack does it, step by step, against runs of original implementations.
 
 `tests/goldens/trajectories/NAME.json` says what ran, `NAME.npz` what came out; the README beside
-them has the rules by which weights and batches follow from names and seeds. Each case here names
-the package's network, optimizer, loss and learning-rate rule for it, and goes through
-`fit.compile_network` as every training does. Compared are the loss before each step, the rates, the
-first gradient and the whole update of every weight, the moving statistics, and the output
-afterwards.
+them has the rules by which weights and batches follow from names and seeds, and what the comparison
+gave. Each case here names the package's network, optimizer, loss and learning-rate rule for it, and
+goes through `fit.compile_network` as every training does. Compared are the loss before each step,
+the rates, the first gradient and the whole update of every weight, the listed weights and moving
+statistics, and the output afterwards.
+
+Which bounds are whose:
+
+* Losses and outputs: the tolerances given with the trajectories, in `loss_tolerance` and
+  `output_tolerance`.
+* Gradients, updates and final weights: ours. Ten times the deviation stored beside each
+  (`_float64`, `_float32`), plus SLACK times its norm. In float64 the slack of 1e-5 is far below any
+  change of a rule. In float32 it is 3e-4, for the rounding of another order of sums; that number
+  was chosen after ljh_unet_sgd was seen, the float32 updates use up to 0.7 of these bounds, and for
+  UNSHARP they are not applied to the first gradient.
+* In float32 the trajectories of PyTorch are repeated without TensorFlow's fused kernel of batch
+  norm. On a CPU it adds the values of a channel one after another: of 8,192 values its mean is off
+  by 1e-6, that of keras.ops by 2e-7. With it unext_sgd deviates by 2.0 of the loss tolerance,
+  without it by 0.06. Keras 2 had that kernel, and its trajectories are repeated with it.
+* Only precisions in which a trajectory agrees are listed. In float32, fmnet_unet_3d had 1.4 of the
+  loss tolerance and frunet, with the kernel, 19 of our bound for the first gradient; in float64
+  they have 0.008 and 0.004. The other float32 runs under Adam and NAdam were not made.
 """
 
 import json
+import os
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -25,12 +48,14 @@ from keras_medseg.training.schedules import schedule_callbacks
 
 from ..recipes import small_recipe
 
-FOLDER = Path(__file__).parents[1] / "goldens" / "trajectories"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "tests" / "goldens" / "trajectories"
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="takes gradients by TensorFlow's tape"
 )
 
+NADAM = {"optimizer": "nadam_pytorch", "learning_rate": 3e-4, "optimizer_options": {}}
 SGD = {"optimizer": "sgd", "learning_rate": 0.01, "optimizer_options": {"momentum": 0.9}}
 CONSTANT = {"schedule": "constant", "schedule_options": {}}
 
@@ -60,6 +85,15 @@ UNEXT = {
         "from_logits": True,
     },
 }
+MTDS = {
+    "loss": "cross_entropy_and_dice",
+    "loss_options": {
+        "output_weights": (1.0, 1.0, 1.0, 1.0),
+        "squared": True,
+        "smooth": 1e-7,
+        "from_logits": True,
+    },
+}
 RESUNET = {
     "loss": "cross_entropy_and_dice",
     "loss_options": {
@@ -83,6 +117,11 @@ RAISED = 3.0  # see the README beside the files
 # Name -> network, its options, and how it is trained.
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "ljh_unet": ("unet", {"activation": "sigmoid"}, {**LJH, **adam(1e-4, 1e-5), **CONSTANT}),
+    "ljh_attunet": (
+        "attention_unet",
+        {"activation": "sigmoid"},
+        {**LJH, **adam(1e-4, 1e-5), **CONSTANT},
+    ),
     "ljh_unet_sgd": (
         "unet",
         {"activation": "sigmoid"},
@@ -112,7 +151,18 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
     "resunet_3x3_shortcut": ("resunet", RESUNET_MODEL, {**RESUNET, **adam(1e-3), **CONSTANT}),
     "resunet_3x3_shortcut_sgd": ("resunet", RESUNET_MODEL, {**RESUNET, **SGD, **CONSTANT}),
+    "fmnet_attunet_3d": ("fmnet", ATTENTION_MODEL, {**FMNET, **NADAM, **CONSTANT}),
     "fmnet_attunet_3d_sgd": ("fmnet", ATTENTION_MODEL, {**FMNET, **SGD, **CONSTANT}),
+    "fmnet_unet_3d": (
+        "fmnet",
+        {**FMNET_MODEL, "attention": False, "bottleneck_blocks": 0, "supervision_heads": 0},
+        {
+            **FMNET,
+            "loss_options": {**FMNET["loss_options"], "output_weights": (1.0,)},
+            **NADAM,
+            **CONSTANT,
+        },
+    ),
     "dcabes_tf_keras": (
         "residual_attention_unet",
         {"filters": 8, "residual_block": "separable", "framework": "tensorflow_2"},
@@ -129,13 +179,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         "mtds_r2unet",
         {"filters": 8, "supervision": "encoder", "se_dropout": 0.0},
         {
-            "loss": "cross_entropy_and_dice",
-            "loss_options": {
-                "output_weights": (1.0, 1.0, 1.0, 1.0),
-                "squared": True,
-                "smooth": 1e-7,
-                "from_logits": True,
-            },
+            **MTDS,
             "optimizer": "adam",
             "learning_rate": 1e-4,
             "optimizer_options": {"epsilon": 1e-7},
@@ -180,10 +224,9 @@ class Trajectory:
         """What gradient and update of this weight are multiplied with."""
         return self._normal(f"direction/{key}", dict(self.facts["keys"])[key])
 
-    def outputs(self) -> list[np.ndarray]:
-        """The output afterwards, in evaluation mode, channels last."""
-        stored = [self.stored[f"output{i}"] for i in range(len(self.facts["output_max_abs"]))]
-        return stored if self.channels_last else [self._last(output) for output in stored]
+    def output(self, name: str) -> np.ndarray:
+        """An output afterwards, in evaluation mode, channels last."""
+        return self.stored[name] if self.channels_last else self._last(self.stored[name])
 
     def _last(self, x: np.ndarray) -> np.ndarray:
         return np.moveaxis(x, 1, -1)
@@ -301,7 +344,7 @@ class Training:
         return {key: turn(_array(weight)) for key, (weight, turn) in self._weights.items()}
 
     def run(self, steps: int | None = None) -> "Training":
-        """All steps, or the first ones."""
+        """All steps, or the first ones: then `updates`, `final` and `outputs` are not filled."""
         before, steps = self.values(), steps or self.original.steps
         self.gradients = self._gradients(*self.original.batch(0))
         rules = schedule_callbacks(self.chosen.train, [])
@@ -314,28 +357,16 @@ class Training:
             self.model.reset_metrics()
             x, y = self.original.batch(step)
             self.losses.append(float(self.model.train_on_batch(x, y, return_dict=True)["loss"]))
-        self.final = self.values()
-        self.updates = {key: value - before[key] for key, value in self.final.items()}
-        self.outputs = self._outputs()
+        if steps == self.original.steps:
+            self.final = self.values()
+            self.updates = {key: value - before[key] for key, value in self.final.items()}
+            self.outputs = self._outputs()
         return self
 
     def _gradients(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-        import tensorflow as tf
-
-        moving = [(w, _array(w)) for w in self.network.non_trainable_weights]
-        variables = [w.value for w in self.model.trainable_variables]
-
-        @tf.function
-        def step(x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
-            with tf.GradientTape() as tape:
-                loss = self.model.loss(y, self.model(x, training=True))
-            return tape.gradient(loss, variables)
-
-        dtype = self.model.trainable_variables[0].dtype
-        found = step(tf.constant(x, dtype), tf.constant(y, dtype))
+        backend = keras.backend.backend()
+        found = {"tensorflow": _by_tape, "jax": _by_jax}[backend](self.model, x, y)
         by_weight = {id(w): _array(g) for w, g in zip(self.model.trainable_variables, found)}
-        for weight, value in moving:
-            weight.assign(value)
         return {
             key: turn(by_weight[id(weight)])
             for key, (weight, turn) in self._weights.items()
@@ -354,67 +385,131 @@ class Training:
         return [_array(output)[thin] for output in found]
 
 
+def _by_tape(model: keras.Model, x: np.ndarray, y: np.ndarray) -> list[Any]:
+    """The gradients of the loss by the trained weights; moving statistics stay as they are."""
+    import tensorflow as tf
+
+    moving = [(w, _array(w)) for w in model.non_trainable_weights]
+    dtype = model.trainable_variables[0].dtype
+    with tf.GradientTape() as tape:
+        loss = model.loss(tf.constant(y, dtype), model(tf.constant(x, dtype), training=True))
+    found = tape.gradient(loss, [w.value for w in model.trainable_variables])
+    for weight, value in moving:
+        weight.assign(value)
+    return found
+
+
+def _by_jax(model: keras.Model, x: np.ndarray, y: np.ndarray) -> list[Any]:
+    """As `_by_tape`."""
+    import jax
+
+    fixed = [w.value for w in model.non_trainable_variables]
+
+    def loss(weights: list[Any]) -> Any:
+        return model.loss(y, model.stateless_call(weights, fixed, x, training=True)[0])
+
+    return jax.grad(loss)([w.value for w in model.trainable_variables])
+
+
 def _array(x: Any) -> np.ndarray:
     return keras.ops.convert_to_numpy(x)
 
 
-@pytest.fixture
-def double(monkeypatch) -> Iterator[str]:
-    """The policy "float64", under which the layers that insist on float32 are double as well."""
+@contextmanager
+def _double() -> Iterator[None]:
+    """The policy "float64", under which what insists on float32 is double as well.
+
+    Some layers are float32 under every policy; and beside TensorFlow, Keras gives what is computed
+    of float64 and float32 in float32: so group normalization, and our losses and norms.
+    """
     from keras.src import dtype_policies
+    from keras.src.backend.common import dtypes
 
     get = dtype_policies.get
-    monkeypatch.setattr(
-        dtype_policies, "get", lambda policy: get("float64" if policy == "float32" else policy)
-    )
-    keras.config.set_floatx("float64")
-    yield "float64"
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
+    with (
+        mock.patch.object(dtype_policies, "get", lambda p: get("float64" if p == "float32" else p)),
+        mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, float64="float64"),
+    ):
+        keras.config.set_floatx("float64")
+        try:
+            yield
+        finally:
+            keras.config.set_floatx("float32")
+            keras.config.set_dtype_policy("float32")
 
 
-# Beside ten times what one rounding of the first weights changes: of the float64 runs this is far
-# below any change of a rule, of the float32 runs it is the sum of their roundings.
+# Of the norm: what gradients, updates and final weights may deviate by, see above.
 SLACK = {"float64": 1e-5, "float32": 3e-4}
 
 
+# Whose first gradients are compared in float64 alone: in the original's own float32 run some of
+# them are off by 2.9 % and by 0.9 %, others by far less, so that one run of it gives no bound.
+UNSHARP = {("fmnet_attunet_3d_sgd", "float32"), ("ljh_unet_sgd", "float32")}
+
+
 def deviations(training: Training, precision: str) -> dict[str, float]:
-    """The largest deviation of each kind, in parts of what is allowed."""
-    original, facts = training.original, training.original.facts
-    stored, slack = original.stored, SLACK[precision]
-    expected = stored[f"loss{precision[-2:]}"]
+    """The largest deviation of each kind, in parts of what is allowed.
+
+    Of a training that stopped early: losses, rates and gradients.
+    """
+    facts, stored = training.original.facts, training.original.stored
+    done = len(training.losses)
+    tolerance = np.array(facts["loss_tolerance"][precision])[:done]
+    rates = stored["learning_rate"][:done]
     found = {
-        "loss": _part(training.losses, expected, facts["loss_tolerance"][precision]),
-        "rate": _part(training.rates, stored["learning_rate"], 1e-6 * stored["learning_rate"]),
+        "loss": _part(training.losses, stored[f"loss{precision[-2:]}"][:done], tolerance),
+        "rate": _part(training.rates, rates, 1e-6 * rates),
     }
-    for number, (ours, theirs) in enumerate(zip(training.outputs, original.outputs())):
-        assert ours.shape == theirs.shape
-        allowed = facts["output_tolerance"][precision][number]
-        found["output"] = max(found.get("output", 0), _part(ours, theirs, allowed))
-    kinds = {"gradient": training.gradients, "update": training.updates}
-    if precision == "float32" and facts["name"].startswith("fmnet"):
-        # The first gradient of some of its weights is off by up to 0.5 % there; the updates of all
-        # steps are compared.
-        del kinds["gradient"]
-    for what, values in kinds.items():
-        compared = [(i, k) for i, k in enumerate(original.keys) if stored[f"{what}_norm"][i]]
-        assert {key for _, key in compared} <= set(values)
-        for i, key in compared:
-            norm = stored[f"{what}_norm"][i]
-            pair = np.linalg.norm(values[key]), np.sum(values[key] * original.direction(key))
-            for measure, value in zip(("norm", "dot"), pair):
-                name = f"{what}_{measure}"
-                allowed = 10 * stored[f"{name}_{precision}"][i] + slack * norm
-                part = _part(value, stored[name][i], allowed)
-                found[name] = max(found.get(name, 0), part)
-    for key in facts["listed"]:
-        i, theirs = original.keys.index(key), stored[f"final/{key}"]
-        rounding = 2**-23 * np.abs(theirs).max()
-        relative = 10 * stored[f"update_relative_{precision}"][i] + slack
-        allowed = relative * stored["update_norm"][i] + rounding
-        kind = "moving" if key.endswith(MOVING) else "final"
-        found[kind] = max(found.get(kind, 0), _part(training.final[key], theirs, allowed))
+    if (facts["name"], precision) not in UNSHARP:
+        found |= _measured(training.original, "gradient", training.gradients, precision)
+    if done == training.original.steps:
+        found["output"] = _output(training, precision)
+        found |= _measured(training.original, "update", training.updates, precision)
+        found |= _final(training, precision)
     return found
+
+
+def _output(training: Training, precision: str, biased: str = "") -> float:
+    parts = []
+    for number, ours in enumerate(training.outputs):
+        theirs = training.original.output(f"output{number}{biased}")
+        assert ours.shape == theirs.shape
+        allowed = training.original.facts["output_tolerance"][precision][number]
+        parts.append(_part(ours, theirs, allowed))
+    return max(parts)
+
+
+def _measured(
+    original: Trajectory, what: str, values: dict[str, np.ndarray], precision: str
+) -> dict[str, float]:
+    """Norms of all first gradients or whole updates, and their products with a direction."""
+    stored, found = original.stored, {f"{what}_norm": 0.0, f"{what}_dot": 0.0}
+    compared = [(i, key) for i, key in enumerate(original.keys) if stored[f"{what}_norm"][i]]
+    assert compared
+    for i, key in compared:
+        norm = stored[f"{what}_norm"][i]
+        pair = np.linalg.norm(values[key]), np.sum(values[key] * original.direction(key))
+        for name, value in zip(found, pair):
+            allowed = 10 * stored[f"{name}_{precision}"][i] + SLACK[precision] * norm
+            found[name] = max(found[name], _part(value, stored[name][i], allowed))
+    return found
+
+
+def _final(training: Training, precision: str) -> dict[str, float]:
+    """The listed weights ("final") and moving statistics ("moving")."""
+    original, found = training.original, {}
+    for key in original.facts["listed"]:
+        kind = "moving" if key.endswith(MOVING) else "final"
+        theirs = original.stored[f"final/{key}"]
+        part = _part(training.final[key], theirs, _allowed(original, key, theirs, precision))
+        found[kind] = max(found.get(kind, 0), part)
+    return found
+
+
+def _allowed(original: Trajectory, key: str, theirs: np.ndarray, precision: str) -> float:
+    i, stored = original.keys.index(key), original.stored
+    relative = 10 * stored[f"update_relative_{precision}"][i] + SLACK[precision]
+    return relative * stored["update_norm"][i] + 2**-23 * np.abs(theirs).max()
 
 
 MOVING = ("running_mean", "running_var", "moving_mean", "moving_variance")
@@ -424,51 +519,152 @@ def _part(ours: Any, theirs: Any, allowed: Any) -> float:
     return float(np.max(np.abs(np.asarray(ours) - np.asarray(theirs)) / np.asarray(allowed)))
 
 
-# The precisions in which a trajectory is repeated. Adam and NAdam amplify rounding, so that in
-# float32 little would be noticed. TensorFlow has no three-dimensional pooling in double precision
-# on a CPU.
+# The precisions in which a trajectory is repeated; see above. TensorFlow has no three-dimensional
+# pooling and convolution in double precision on a CPU, and JAX has.
 PRECISIONS: dict[str, tuple[str, ...]] = {
     "dcabes_tf_keras": ("float32", "float64"),
     "fmnet_attunet_3d_sgd": ("float32",),
     "frunet": ("float64",),
+    "ljh_attunet": ("float64",),
     "ljh_unet": ("float64",),
-    "ljh_unet_sgd": ("float32",),
+    "ljh_unet_sgd": ("float32", "float64"),
     "mtds_tf_keras": ("float32", "float64"),
     "resunet_3x3_shortcut": ("float64",),
     "resunet_3x3_shortcut_sgd": ("float32", "float64"),
     "unext": ("float64",),
     "unext_sgd": ("float32", "float64"),
 }
-# One of each stack in the fast tier: seconds each. In float32 plain gradient descent stays near
-# float64, so that these two notice nearly all that the others notice.
-FAST = {("dcabes_tf_keras", "float32"), ("resunet_3x3_shortcut_sgd", "float32")}
-ALL = [
-    pytest.param(name, precision, marks=[] if (name, precision) in FAST else [pytest.mark.slow])
-    for name, precisions in PRECISIONS.items()
-    for precision in precisions
-]
+ON_JAX = ("fmnet_attunet_3d", "fmnet_attunet_3d_sgd", "fmnet_unet_3d")
+ALL = [(name, precision) for name, found in PRECISIONS.items() for precision in found]
 
 
-def _round_as(name: str, patch: pytest.MonkeyPatch) -> None:
-    """Norms in float32 as accurate as the original's.
+def _repeat(
+    name: str, precision: str, steps: int | None = None, biased: bool = False, **changes: Any
+) -> Training:
+    """A training in this process; `biased` has its norms average the biased variance."""
+    with ExitStack() as stack:
+        if precision == "float64":
+            stack.enter_context(_double())
+        if not name.endswith("tf_keras"):  # whose stack had the kernel, see above
+            stack.enter_context(mock.patch.object(normalization, "_fuses", return_value=False))
+        training = Training(name, precision, **changes)
+        for layer in training.network._flatten_layers() if biased else ():
+            if isinstance(layer, normalization.BatchNorm):
+                layer.moving_variance_kind = "biased"
+        return training.run(steps)
 
-    On a CPU, TensorFlow's fused kernel adds the values of a channel one after another, and PyTorch
-    does not: of 8,192 values the kernel's mean is off by 1e-6, that of keras.ops by 2e-7. Keras 2
-    had that kernel. With it, the losses of unext_sgd deviate by twice what is allowed.
-    """
-    if not name.endswith("tf_keras"):
-        patch.setattr(normalization, "_fuses", lambda x: False)
+
+def _main(jobs: str) -> None:
+    """Print the deviations of each job, [trajectory, steps, changes], one a line."""
+    for name, steps, changes in json.loads(jobs):
+        found = deviations(_repeat(name, "float64", steps, **changes), "float64")
+        print(json.dumps(found), flush=True)
 
 
-@pytest.mark.parametrize(("name", "precision"), ALL)
-def test_training_is_the_originals(name, precision, request, monkeypatch):
-    if precision == "float64":
-        request.getfixturevalue("double")
-    _round_as(name, monkeypatch)
-    found = deviations(Training(name, precision).run(), precision)
+def test_first_steps_are_the_originals():
+    """The part of the next test that takes seconds."""
+    found = deviations(_repeat("dcabes_tf_keras", "float32", 2), "float32")
+    assert found.keys() == {"loss", "rate", "gradient_norm", "gradient_dot"}
     assert max(found.values()) <= 1, found
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "precision"), ALL)
+def test_training_is_the_originals(name, precision):
+    found = deviations(_repeat(name, precision), precision)
+    assert max(found.values()) <= 1, found
+
+
+@pytest.mark.slow
+def test_training_is_the_originals_in_jax():
+    """All in one process, in which equal operations are compiled once; Keras' Nadam is noticed."""
+    if find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    jobs = [*((name, None, {}) for name in ON_JAX), ("fmnet_unet_3d", 4, {"optimizer": "nadam"})]
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "JAX_ENABLE_X64": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.training.test_trajectories", json.dumps(jobs)],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=3000,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *right, wrong = map(json.loads, done.stdout.splitlines()[-len(jobs) :])
+    assert max(max(found.values()) for found in right) <= 1, right
+    assert max(wrong["gradient_norm"], wrong["rate"]) <= 1, wrong
+    assert wrong["loss"] > 1, wrong
+
+
 def test_every_trajectory_is_repeated():
-    assert sorted(PRECISIONS) == sorted(path.stem for path in FOLDER.glob("*.json"))
-    assert sorted(PRECISIONS) == sorted(CASES)
+    names = sorted(path.stem for path in FOLDER.glob("*.json"))
+    assert sorted({*PRECISIONS, *ON_JAX}) == names
+    assert sorted(CASES) == names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dcabes_tf_keras", "unext_sgd"])
+def test_a_biased_moving_variance_is_noticed(name):
+    """It changes nothing but what it should, and to what the originals' would have been."""
+    training = _repeat(name, "float32", biased=True)
+    found = deviations(training, "float32")
+    kinds = {"moving", "output", "update_norm", "update_dot"}  # updates: those of the statistics
+    assert {kind for kind, part in found.items() if part > 1} == kinds, found
+    assert _output(training, "float32", "_biased") <= 1
+    original = training.original
+    for name in original.stored:
+        if name.startswith("final_biased/"):
+            key, theirs = name.removeprefix("final_biased/"), original.stored[name]
+            allowed = _allowed(original, key, theirs, "float32")
+            assert _part(training.final[key], theirs, allowed) <= 1, key
+
+
+# Wrong reading -> trajectory, steps, what is changed, and what must deviate.
+WRONG: dict[str, tuple[str, int, dict[str, Any], set[str]]] = {
+    # The clip of Keras 2.2.4, at 1e-7, would not be: no probability comes so near to 0 or 1.
+    "clip at 1e-3": (
+        "resunet_3x3_shortcut_sgd",
+        1,
+        {"loss_options": {**RESUNET["loss_options"], "from_logits": False, "epsilon": 1e-3}},
+        {"loss", "gradient_norm"},
+    ),
+    "weight of a supervised output": (
+        "mtds_tf_keras",
+        1,
+        {"loss_options": {**MTDS["loss_options"], "output_weights": (1.0, 1.0, 1.0, 0.99)}},
+        {"loss", "gradient_norm"},
+    ),
+    "power of the polynomial": (
+        "mtds_tf_keras",
+        2,
+        {"schedule_options": {"power": 1.0}},
+        {"rate"},
+    ),
+    "learning rate": ("dcabes_tf_keras", 2, {"learning_rate": 0.00501}, {"loss", "rate"}),
+    "momentum": (
+        "resunet_3x3_shortcut_sgd",
+        3,
+        {"optimizer_options": {"momentum": 0.9, "nesterov": True}},
+        {"loss"},
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_reading_is_noticed(wrong):
+    """What a trajectory cannot tell apart it does not prove."""
+    name, steps, changes, expected = WRONG[wrong]
+    found = deviations(_repeat(name, "float32", steps, **changes), "float32")
+    assert {kind for kind in expected if found[kind] > 1} == expected, found
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
