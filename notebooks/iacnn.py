@@ -509,8 +509,9 @@ pd.DataFrame(rows).T
 # %%
 [spec] = PAPER.tables
 cells = tables.build_table(spec, published, scores)
-wide = cells.pivot(index="row", columns="metric", values=["published", "measured"])
-wide = wide.reindex(cells["row"].unique())
+key = ["row", "variant"]
+wide = cells.pivot(index=key, columns="metric", values=["published", "measured"])
+wide = wide.reindex(cells.set_index(key).index.unique())
 wide.map(lambda value: "" if np.isnan(value) else f"{value:.2f}")
 
 # %%
