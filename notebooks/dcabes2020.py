@@ -63,7 +63,7 @@ from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.tasks import task_of
 
 logging.getLogger("tensorflow").setLevel("ERROR")
-plt.rcParams.update({"figure.dpi": 72, "font.size": 9, "axes.titlesize": 10})
+plt.rcParams.update({"figure.dpi": 66, "font.size": 9, "axes.titlesize": 10})
 pd.options.display.float_format = "{:.2f}".format
 pd.options.display.width = 100
 temporary = tempfile.TemporaryDirectory()

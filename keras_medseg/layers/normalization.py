@@ -7,6 +7,7 @@ from keras import layers, ops
 
 from keras_medseg.errors import require_choice
 from keras_medseg.frameworks import NORM_VARIANCES, FrameworkDefaults
+from keras_medseg.layers import fused_norm
 
 
 def batch_norm(
@@ -87,13 +88,17 @@ class BatchNorm(layers.BatchNormalization):
         if not training or frozen:
             # On a GPU the gradient of the fused kernel with moving statistics is not deterministic,
             # and TensorFlow refuses it: only a frozen layer in training asks for it.
-            if _fuses(inputs) and not frozen:
-                return _fused(inputs, *self._parameters(), *self._moving(), self.epsilon)[0]
+            if fused_norm.fuses(inputs) and not frozen:
+                return fused_norm.fused(inputs, *self._parameters(), *self._moving(), self.epsilon)[
+                    0
+                ]
             return self._normalized(inputs, *self._moving())
-        replicas = _replicas() if self.synchronized else None
-        if _fuses(inputs) and replicas is None:
+        replicas = fused_norm.replicas() if self.synchronized else None
+        if fused_norm.fuses(inputs) and replicas is None:
             n = _count(inputs)
-            outputs, mean, variance = _fused(inputs, *self._parameters(), None, None, self.epsilon)
+            outputs, mean, variance = fused_norm.fused(
+                inputs, *self._parameters(), None, None, self.epsilon
+            )
             # The kernel's variance is the unbiased one.
             if self.moving_variance_kind != "unbiased":
                 variance = variance * (ops.maximum(n - 1, 1) / n) * self._factor(inputs, n)
@@ -164,45 +169,6 @@ def _moments(x: Any, replicas: Any) -> tuple[Any, Any, Any]:
     mean = total / n
     squares = replicas.all_reduce("SUM", ops.sum(ops.square(x - mean), axis=axes))
     return mean, squares / n, n
-
-
-def _replicas() -> Any:
-    """The context of a tf.distribute strategy with more than one replica, or None."""
-    if keras.backend.backend() != "tensorflow":
-        return None
-    import tensorflow as tf  # noqa: PLC0415 - not installed beside other backends
-
-    context = tf.distribute.get_replica_context()
-    return context if context is not None and context.num_replicas_in_sync > 1 else None
-
-
-def _fuses(x: Any) -> bool:
-    """Whether TensorFlow's fused kernel takes this tensor."""
-    if keras.backend.backend() != "tensorflow" or len(x.shape) not in (4, 5):
-        return False
-    return keras.backend.standardize_dtype(x.dtype) in ("float32", "bfloat16", "float16")
-
-
-def _fused(
-    x: Any, scale: Any, shift: Any, mean: Any, variance: Any, epsilon: float
-) -> tuple[Any, Any, Any]:
-    """Output, mean and unbiased variance by TensorFlow's kernel; without `mean` those of x."""
-    import tensorflow as tf  # noqa: PLC0415 - not installed beside other backends
-
-    training = mean is None
-    shape = ops.shape(x)
-    volume = len(shape) == 5  # the kernel knows 4-D maps only
-    maps = tf.reshape(x, (-1, shape[1] * shape[2], *shape[3:])) if volume else x
-    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=maps,
-        scale=scale,
-        offset=shift,
-        mean=tf.zeros((0,)) if training else mean,
-        variance=tf.zeros((0,)) if training else variance,
-        epsilon=epsilon,
-        is_training=training,
-    )
-    return tf.reshape(y, (-1, *shape[1:])) if volume else y, mean, variance
 
 
 def instance_norm(

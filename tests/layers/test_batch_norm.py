@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_medseg import frameworks
-from keras_medseg.layers import normalization
+from keras_medseg.layers import fused_norm
 from keras_medseg.layers.normalization import BatchNorm, batch_norm
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ def _float32():
 @pytest.fixture
 def without_the_kernel(monkeypatch):
     """The path of the other backends, on this one."""
-    monkeypatch.setattr(normalization, "_fuses", lambda x: False)
+    monkeypatch.setattr(fused_norm, "fuses", lambda x: False)
 
 
 def batch(shape: tuple[int, ...]) -> np.ndarray:
@@ -87,7 +87,7 @@ def test_moving_statistics_by_hand(kind, factor, of_volumes, rank, kernel, reque
 @on_tensorflow
 def test_kernel_and_operations_are_equal(shape, kind, monkeypatch):
     kernel = measured(shape, moving_variance=kind)
-    monkeypatch.setattr(normalization, "_fuses", lambda x: False)
+    monkeypatch.setattr(fused_norm, "fuses", lambda x: False)
     operations = measured(shape, moving_variance=kind)
     for name, values in kernel.items():
         np.testing.assert_allclose(values, operations[name], rtol=1e-6, atol=1e-6, err_msg=name)
@@ -108,7 +108,7 @@ def test_gradients_of_kernel_and_operations_are_equal(shape, monkeypatch):
         return [array(g) for g in tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])]
 
     kernel = gradients()
-    monkeypatch.setattr(normalization, "_fuses", lambda x: False)
+    monkeypatch.setattr(fused_norm, "fuses", lambda x: False)
     for found, expected in zip(kernel, gradients()):
         np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-6)
 

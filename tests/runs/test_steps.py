@@ -180,6 +180,8 @@ def test_predictions_are_scored_again_from_their_files(finished, folder):
     name = cohort.validation[0]
     case = next(path for path in folder.rglob(name) if path.is_dir())
     (held_out / name).symlink_to(case)
+    # It tells the patient, as it did when the run began.
+    (held_out / "name_mapping.csv").symlink_to(next(folder.rglob("name_mapping.csv")))
     again = score_folder(run.path / "predictions" / "main", held_out, Brats())
     pd.testing.assert_frame_equal(again, scores, check_exact=True)
 

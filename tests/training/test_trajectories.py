@@ -42,7 +42,7 @@ import numpy as np
 import pytest
 
 from keras_medseg import porting, recipe
-from keras_medseg.layers import normalization
+from keras_medseg.layers import fused_norm, normalization
 from keras_medseg.training import fit
 from keras_medseg.training.schedules import schedule_callbacks
 
@@ -546,7 +546,7 @@ def _repeat(
         if precision == "float64":
             stack.enter_context(_double())
         if not name.endswith("tf_keras"):  # whose stack had the kernel, see above
-            stack.enter_context(mock.patch.object(normalization, "_fuses", return_value=False))
+            stack.enter_context(mock.patch.object(fused_norm, "fuses", return_value=False))
         training = Training(name, precision, **changes)
         for layer in training.network._flatten_layers() if biased else ():
             if isinstance(layer, normalization.BatchNorm):

@@ -1,0 +1,49 @@
+"""What `normalization.BatchNorm` asks TensorFlow itself for: its fused kernel, and its replicas.
+
+The one module of layers/ that is not keras.ops alone. On other backends it says that there is
+neither, and TensorFlow is not imported.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def replicas() -> Any:
+    """The context of a tf.distribute strategy with more than one replica, or None."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf  # noqa: PLC0415 - not installed beside other backends
+
+    context = tf.distribute.get_replica_context()
+    return context if context is not None and context.num_replicas_in_sync > 1 else None
+
+
+def fuses(x: Any) -> bool:
+    """Whether TensorFlow's fused kernel takes this tensor."""
+    if keras.backend.backend() != "tensorflow" or len(x.shape) not in (4, 5):
+        return False
+    return keras.backend.standardize_dtype(x.dtype) in ("float32", "bfloat16", "float16")
+
+
+def fused(
+    x: Any, scale: Any, shift: Any, mean: Any, variance: Any, epsilon: float
+) -> tuple[Any, Any, Any]:
+    """Output, mean and unbiased variance by TensorFlow's kernel; without `mean` those of x."""
+    import tensorflow as tf  # noqa: PLC0415 - not installed beside other backends
+
+    training = mean is None
+    shape = ops.shape(x)
+    volume = len(shape) == 5  # the kernel knows 4-D maps only
+    maps = tf.reshape(x, (-1, shape[1] * shape[2], *shape[3:])) if volume else x
+    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=maps,
+        scale=scale,
+        offset=shift,
+        mean=tf.zeros((0,)) if training else mean,
+        variance=tf.zeros((0,)) if training else variance,
+        epsilon=epsilon,
+        is_training=training,
+    )
+    return tf.reshape(y, (-1, *shape[1:])) if volume else y, mean, variance
