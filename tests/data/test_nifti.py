@@ -432,6 +432,29 @@ def test_a_qfac_of_0_is_1(sform_code, tmp_path):
     assert header.remarks == ()
 
 
+@pytest.mark.parametrize(
+    ("version", "place", "content", "found"),
+    [
+        (1, 347, b"\x80", r"magic b'n\+1\\x80', expected b'n\+1'"),
+        (1, 254, b"\xa5\x01", "sform_code 421, expected a code from 0 to 5"),
+        (1, 252, b"\xff\xff", "qform_code -1, expected a code from 0 to 5"),
+        (2, 7, b"\x02", r"magic b'n\+2\\x02', expected b'n\+2'"),
+        (2, 10, b"\x0a", r"eol_check \[13, 10, 10, 10\], expected \[13, 10, 26, 10\]"),
+    ],
+)
+def test_fields_that_no_program_writes_so_are_refused(version, place, content, found, tmp_path):
+    """Damage that nibabel passes over, with other forms, or refuses as a file of no known kind."""
+    path = tmp_path / "x.nii"
+    kind = nib.Nifti1Image if version == 1 else nib.Nifti2Image
+    image = kind(np.zeros((2, 3, 4), np.int16), np.eye(4))
+    nib.save(image, path)
+    damaged = bytearray(path.read_bytes())
+    damaged[place : place + len(content)] = content
+    path.write_bytes(damaged)
+    with pytest.raises(nifti.NiftiError, match=found):
+        nifti.read_header(path)
+
+
 def test_voxels_beyond_float32_are_refused(tmp_path):
     path = tmp_path / "x.nii.gz"
     nifti.write_volume(path, np.array([[[0, 1e302]]]), np.eye(4))

@@ -44,6 +44,7 @@ _CHUNK = 1 << 16
 _DEFLATE_RATIO = 1032
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _MAGIC = {348: b"n+1", 540: b"n+2"}
+_LINE_ENDS = (13, 10, 26, 10)
 _UNITS = {1: "meters", 3: "micrometers"}
 _TYPES = {2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280}
 _TYPE_NAMES = {0: "unknown", 1: "bits", 32: "complex64", 128: "RGB", 1536: "float128"}
@@ -439,11 +440,23 @@ def _parse(stream: _Plain | _Gzip) -> nib.Nifti1Header:
     if _fill(stream, memoryview(rest)) < len(rest):
         raise _field(stream.path, "sizeof_hdr", f"{size} in a shorter file", f"{size} bytes")
     raw = _HEADERS[size](bytes(block + rest), "<" if order == "little" else ">", check=False)
-    magic = raw["magic"].item()[:3]
+    magic = raw["magic"].item()
     if magic != _MAGIC[size]:
-        remedy = "Convert it to a single .nii file." if magic in (b"ni1", b"ni2", b"") else _FETCH
+        pair = magic[:3] in (b"ni1", b"ni2", b"")
+        remedy = "Convert it to a single .nii file." if pair else _FETCH
         raise _field(stream.path, "magic", repr(magic), repr(_MAGIC[size]), remedy)
+    _check_damage(stream.path, raw)
     return raw
+
+
+def _check_damage(path: Path, raw: nib.Nifti1Header) -> None:
+    """Fields that no program writes so: their neighbors are damaged too."""
+    for name in ("sform_code", "qform_code"):
+        if not 0 <= raw[name] <= 5:
+            raise _field(path, name, raw[name], "a code from 0 to 5")
+    # NIfTI-2 has four bytes that a transfer as text changes.
+    if "eol_check" in raw and tuple(raw["eol_check"]) not in ((0, 0, 0, 0), _LINE_ENDS):
+        raise _field(path, "eol_check", raw["eol_check"].tolist(), f"{[*_LINE_ENDS]}")
 
 
 def _shape(path: Path, raw: nib.Nifti1Header) -> tuple[int, ...]:
