@@ -342,7 +342,8 @@ class TestWhatLiesOnDisk:
         (folder / ".DS_Store").write_bytes(b"")
         (folder / "Thumbs.db").write_bytes(b"")
         image_files.write(_write_cvc(tmp_path / "cvc") / "Original/overview.tif", corpus.color())
-        assert len(_find(tmp_path)) == 2
+        with pytest.warns(ImageWarning, match=r"among the images, such as a\.gif"):
+            assert len(_find(tmp_path)) == 2
         warned = _messages(IMAGES.check(tmp_path), "warning")
         assert [Path(text.split(": ")[0]).name for text in warned] == [
             "a.gif",
