@@ -76,8 +76,10 @@ def test_learning_rate_of_the_paper():
 
 
 def test_the_compared_networks_bring_no_training_method_of_their_own():
-    """No penalty in the loss and no initialization but PyTorch's; U-Net++ has both by default."""
+    """No penalty in the loss, and U-Net++ without the initialization and Dropout that it has by
+    default. FR-UNet keeps its spatial Dropout: the ledger's entry says so."""
     profile = EXPERIMENT.profiles["quick-compare"]
+    dropping = set()
     for name, changes in profile.variants.items():
         run = recipe.override(recipe.override(RECIPE, profile.changes), changes)
         network = registry.build(
@@ -85,6 +87,9 @@ def test_the_compared_networks_bring_no_training_method_of_their_own():
         )
         assert network.losses == [], name
         assert [w for w in network.non_trainable_weights if "moving" in w.path], name
+        if any(getattr(layer, "rate", 0) for layer in network.layers):
+            dropping.add(run.model.name)
+    assert dropping == {"frunet"}
     own = recipe.override(RECIPE, EXPERIMENT.profiles["paper-compare"].variants["unetpp"])
     assert own.model.options["framework"] == RECIPE.model.options["framework"] == "pytorch"
     assert own.model.options["initializer"] == "framework"

@@ -128,6 +128,8 @@ def test_the_text_has_what_the_text_says():
     assert list(text.data.augmentation) == names
     assert {name: RECIPE.data.augmentation[name] for name in names} == text.data.augmentation
     assert text.train.learning_rate == 0.003
+    assert text.train.loss == "cross_entropy_and_dice"
+    assert text.train.loss_options["squared"]
     assert text.train.loss_options["output_weights"] == (1.0, 1.0, 1.0)
     assert text.model.options["variant"] == "paper"
 
