@@ -499,7 +499,7 @@ pd.DataFrame(rows).T
 # whose weights lie between 0 and 1, at most the map once more. CA's panel looks like SA's, because
 # scaling channels moves nothing within the image.
 #
-# Earlier versions of this recipe had SA as printed, and the deepest level died where we looked: maps
+# Earlier versions of the recipe had SA as printed, and the deepest level died where we looked: maps
 # of 1e-5 and less, the same at every pixel, and SFA, a third of the parameters, without effect.
 # `python -m experiments.iacnn.arms` trains both forms, the printed one also without the L2 term,
 # and the network without SFA, SA or CA; `experiments/iacnn/results/arms` has what came out.
