@@ -720,7 +720,7 @@ Markdown("\n".join(lines))
 
 # %% [markdown]
 # A run on BraTS 2020 with the paper's recipe is checked against these sentences: the command fails
-# (exit status 1) unless the mean Dice lies within the range of Table 5, and paired tests of the
+# (exit status 1) if the mean Dice is below the range of Table 5, and paired tests of the
 # cases' Dice compare the variants whose order the text gives. The numbers above cannot be compared
 # with any of this. The report of every run says why, in these words:
 

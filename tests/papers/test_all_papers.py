@@ -137,6 +137,30 @@ def test_only_what_no_run_measures_is_published_and_not_shown(paper):
     assert measured.isdisjoint(hidden["metric"])
 
 
+# So that none is lost unnoticed.
+ORDERS = {"csam_knee": 10, "dcabes2020": 3, "fmnet2023": 13, "iacnn": 8, "mtds2021": 43}
+THREE_YEARS = ("BraTS2018", "BraTS2019", "BraTS2020")
+ON_THE_PAPERS_DATA = {
+    # Table II minus 3 points.
+    "dcabes2020": {
+        ("BraTS2017", "WT"): 0.8759,
+        ("BraTS2017", "TC"): 0.8364,
+        ("BraTS2017", "ET"): 0.745,
+    },
+    # "the Dice score of whole tumors reached 0.86-0.90" (3.7).
+    "mtds2021": {("BraTS2020", "WT"): 0.86, (THREE_YEARS, "WT"): 0.86},
+}
+
+
+def test_no_order_and_no_expectation_is_lost(experiment):
+    paper = experiment.recipe.name
+    assert len(experiment.orders) == ORDERS[paper]
+    real = [entry for entry in experiment.expected if entry.data != "phantom"]
+    found = {(entry.data, entry.region): entry.minimum for entry in real}
+    assert found == ON_THE_PAPERS_DATA.get(paper, {})
+    assert all(entry.maximum is None and entry.profile == "paper" for entry in real)
+
+
 def test_every_expectation_speaks_of_a_score_that_its_run_has(experiment):
     metrics = {column.metric for table in experiment.tables for column in table.columns}
     assert experiment.expected
