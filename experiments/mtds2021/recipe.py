@@ -195,8 +195,8 @@ PROFILES = with_comparison(
 )
 # Six networks instead of two, so half of the slices, in as many steps: the moving statistics take
 # 300 steps to forget their initial values. The learning rate is the paper's: at 3e-4 D-ResUNet
-# predicted background everywhere within the first epoch, with a loss that clipped probabilities; the
-# loss from logits has not been tried there.
+# predicted background everywhere within the first epoch, with a loss that clipped probabilities.
+# The loss from logits has not been tried there.
 FEWER_SLICES = {"data.slice_step": 8, "train.batch_size": 4, "train.learning_rate": 1e-4}
 PROFILES["quick-compare"] = replace(PROFILES["quick-compare"], changes=QUICK | FEWER_SLICES)
 
