@@ -265,7 +265,9 @@ def test_equal_on_every_backend(backend, tmp_path):
         for key in found.files:
             name, kind, measure = key.split("/")
             expected = measured(SHAPES[name], moving_variance=kind)[measure]
-            np.testing.assert_allclose(found[key], expected, rtol=1e-6, atol=1e-6, err_msg=key)
+            # Outputs near 0 are differences of numbers as large as the largest ones.
+            near = 1e-6 * max(1, np.abs(expected).max())
+            np.testing.assert_allclose(found[key], expected, rtol=1e-6, atol=near, err_msg=key)
 
 
 REPLICAS = """

@@ -355,7 +355,7 @@ def test_a_loss_that_is_no_number_stops_the_training():
 
 @pytest.mark.slow
 def test_a_training_that_diverges_stops_at_once(tmp_path):
-    failed = start(tmp_path, "--set", "train.learning_rate=1e38")
+    failed = start(tmp_path, "--set", "train.learning_rate=3e38")
     assert failed.returncode != 0
     assert "diverged at the learning rate" in failed.stderr
     assert not (tmp_path / "training" / "main-WT" / "model.keras").exists()

@@ -18,9 +18,11 @@ Which bounds are whose:
   UNSHARP they are not applied to the first gradient.
 * In float32 the trajectories of PyTorch are repeated without TensorFlow's fused kernel of batch
   norm. On a CPU it adds the values of a channel one after another: of 8,192 values its mean is off
-  by 1e-6, that of keras.ops by 2e-7. With it unext_sgd deviates by 2.0 of the loss tolerance,
-  without it by 0.06. Keras 2 had that kernel, and its trajectories are repeated with it.
-* Only precisions in which a trajectory agrees are listed. In float32, fmnet_unet_3d had 1.4 of the
+  by 1e-6, that of keras.ops by 2e-7. Keras 2 had that kernel, and its trajectories are repeated
+  with it.
+* Only precisions in which a trajectory agrees are listed. unext_sgd in float32 hangs on the number
+  of TensorFlow's threads: 0.06 of the loss tolerance with one, 5.3 with two; with the kernel and
+  one thread 2.0. fmnet_attunet_3d_sgd in float32 had 0.92, too near to be a test. In float32, fmnet_unet_3d had 1.4 of the
   loss tolerance and frunet, with the kernel, 19 of our bound for the first gradient; in float64
   they have 0.008 and 0.004. The other float32 runs under Adam and NAdam were not made.
 """
@@ -523,7 +525,6 @@ def _part(ours: Any, theirs: Any, allowed: Any) -> float:
 # pooling and convolution in double precision on a CPU, and JAX has.
 PRECISIONS: dict[str, tuple[str, ...]] = {
     "dcabes_tf_keras": ("float32", "float64"),
-    "fmnet_attunet_3d_sgd": ("float32",),
     "frunet": ("float64",),
     "ljh_attunet": ("float64",),
     "ljh_unet": ("float64",),
@@ -532,7 +533,7 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
     "resunet_3x3_shortcut": ("float64",),
     "resunet_3x3_shortcut_sgd": ("float32", "float64"),
     "unext": ("float64",),
-    "unext_sgd": ("float32", "float64"),
+    "unext_sgd": ("float64",),
 }
 ON_JAX = ("fmnet_attunet_3d", "fmnet_attunet_3d_sgd", "fmnet_unet_3d")
 ALL = [(name, precision) for name, found in PRECISIONS.items() for precision in found]
@@ -610,19 +611,21 @@ def test_every_trajectory_is_repeated():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dcabes_tf_keras", "unext_sgd"])
-def test_a_biased_moving_variance_is_noticed(name):
+@pytest.mark.parametrize(
+    ("name", "precision"), [("dcabes_tf_keras", "float32"), ("unext_sgd", "float64")]
+)
+def test_a_biased_moving_variance_is_noticed(name, precision):
     """It changes nothing but what it should, and to what the originals' would have been."""
-    training = _repeat(name, "float32", biased=True)
-    found = deviations(training, "float32")
+    training = _repeat(name, precision, biased=True)
+    found = deviations(training, precision)
     kinds = {"moving", "output", "update_norm", "update_dot"}  # updates: those of the statistics
     assert {kind for kind, part in found.items() if part > 1} == kinds, found
-    assert _output(training, "float32", "_biased") <= 1
+    assert _output(training, precision, "_biased") <= 1
     original = training.original
     for name in original.stored:
         if name.startswith("final_biased/"):
             key, theirs = name.removeprefix("final_biased/"), original.stored[name]
-            allowed = _allowed(original, key, theirs, "float32")
+            allowed = _allowed(original, key, theirs, precision)
             assert _part(training.final[key], theirs, allowed) <= 1, key
 
 
