@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from experiments.gradients import gradients_at_start
-from experiments.iacnn import arms, by_sequence
+from experiments.iacnn import arms, by_sequence, cropping
 from experiments.iacnn.recipe import AS_PRINTED, EXPERIMENTS, RECIPE
 from keras_medseg import phantoms, recipe, registry
 from keras_medseg.data import splits
@@ -282,3 +282,14 @@ def test_a_network_against_another_by_sequence_by_hand():
     assert row.startswith("| attention_unet |")
     assert f"| {100 * differences.mean():+.1f} | {stats.wilcoxon(differences).pvalue:.2g} |" in row
     assert row.endswith(f"| {', '.join(f'{100 * d:+.1f}' for d in differences)} |")
+
+
+def test_what_cropping_costs_an_object_by_hand():
+    """In 512 x 1024 pixels, crop sees the columns 256 to 767 and cut the rows 128 to 383 of the
+    columns 384 to 639."""
+    mask = np.zeros((512, 1024), bool)
+    mask[128:256, 192:448] = True  # crop loses 64 of its 256 columns, cut 192
+    assert [cropping.lost(mask, fit) for fit in cropping.FITS] == [0.25, 0.75]
+    lines = cropping.table([mask, np.zeros((512, 1024), bool)]).splitlines()
+    assert lines[0].startswith("1 objects")
+    assert lines[-2:] == ["| crop | 25.0 | 100.0 | 25 |", "| cut | 75.0 | 100.0 | 75 |"]
