@@ -120,6 +120,23 @@ def substitute(patch: pytest.MonkeyPatch, old: Callable, new: Callable) -> None:
         raise LookupError(f"{old}: found in no module, expected to replace it somewhere.")
 
 
+def clip_probabilities(patch: pytest.MonkeyPatch) -> None:
+    """Have losses from logits clip the probabilities at 1e-7, as Keras 2.2.4 does."""
+    import keras
+
+    from keras_medseg import losses
+
+    likelihood = losses._log_likelihood
+
+    def clipped(
+        y_true: Any, y_pred: Any, epsilon: float = losses.EPSILON, from_logits: bool = False
+    ) -> Any:
+        y_pred = keras.ops.sigmoid(y_pred) if from_logits else y_pred
+        return likelihood(y_true, y_pred, epsilon)
+
+    substitute(patch, likelihood, clipped)
+
+
 def set_field(patch: pytest.MonkeyPatch, paper: str, changes: dict[str, Any]) -> None:
     """Change fields of a paper's recipe, in its module and in the experiments declared there."""
     from keras_medseg import recipe

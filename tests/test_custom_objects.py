@@ -17,7 +17,7 @@ from keras_medseg import losses, optimizers
 from keras_medseg.layers.interpolation import Resize
 from keras_medseg.layers.rematerialization import rematerialized
 from keras_medseg.layers.transformer import WindowAttention
-from keras_medseg.training.fit import MainAccuracy
+from keras_medseg.training.metrics import MainAccuracy
 image = keras.Input((8, 8, 6))
 x = Resize((4, 4), "bilinear")(WindowAttention(1, 4)(image))
 x = rematerialized(lambda x, name: keras.layers.Conv2D(1, 1, name=name)(x), x, name="block")

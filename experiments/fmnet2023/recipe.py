@@ -4,9 +4,9 @@
     make reproduce-fmnet2023                            synthetic data, quick profile
 
 Published (Table II), by the authors' own score (see crop_scores.py): Dice WT 0.925, TC 0.914,
-ET 0.893, loss 0.325. The recipe is that of the authors' code (fuat-arslan/MRI-Segmentation), which
-gave these numbers; the variants "as_the_text_says" and "as_figure_6_shows" follow the paper
-instead. Every choice below has its entry in ledger.toml.
+ET 0.893, loss 0.325. The recipe is that of the authors' code (fuat-arslan/MRI-Segmentation), whose
+loss alone fits them (ledger, `table-2`); the variants "as_the_text_says" and "as_figure_6_shows"
+follow the paper instead. Every choice below has its entry in ledger.toml.
 """
 
 from dataclasses import replace

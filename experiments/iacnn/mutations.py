@@ -7,8 +7,14 @@ import keras
 import numpy as np
 import pytest
 
-from experiments.mutations import Mutation, collector, set_field, substitute
-from keras_medseg import frameworks, losses, optimizers
+from experiments.mutations import (
+    Mutation,
+    clip_probabilities,
+    collector,
+    set_field,
+    substitute,
+)
+from keras_medseg import frameworks, optimizers
 from keras_medseg.data.datasets import _image_layouts
 from keras_medseg.data.formats import masks
 from keras_medseg.data.transforms import augment
@@ -113,15 +119,7 @@ def stack(patch: pytest.MonkeyPatch) -> None:
 @_mutation
 def loss(patch: pytest.MonkeyPatch) -> None:
     """The cross entropy of probabilities, clipped at 1e-7 as in Keras 2.2.4."""
-    likelihood = losses._log_likelihood
-
-    def clipped(
-        y_true: Any, y_pred: Any, epsilon: float = losses.EPSILON, from_logits: bool = False
-    ) -> Any:
-        y_pred = keras.ops.sigmoid(y_pred) if from_logits else y_pred
-        return likelihood(y_true, y_pred, epsilon)
-
-    substitute(patch, likelihood, clipped)
+    clip_probabilities(patch)
 
 
 @_mutation

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from experiments.mtds2021.recipe import EXPERIMENT, SE_WITHOUT_DROPOUT, WITHOUT_SUPERVISION
-from experiments.mutations import Mutation, collector, set_field, substitute
+from experiments.mutations import (
+    Mutation,
+    clip_probabilities,
+    collector,
+    set_field,
+    substitute,
+)
 from keras_medseg import frameworks, losses, optimizers
 from keras_medseg.data.transforms import volumes
 from keras_medseg.evaluation import metrics
@@ -139,15 +145,7 @@ def stack(patch: pytest.MonkeyPatch) -> None:
 @_mutation
 def loss(patch: pytest.MonkeyPatch) -> None:
     """The cross entropy of probabilities, clipped at 1e-7 as in Keras 2.2.4."""
-    likelihood = losses._log_likelihood
-
-    def clipped(
-        y_true: Any, y_pred: Any, epsilon: float = losses.EPSILON, from_logits: bool = False
-    ) -> Any:
-        y_pred = keras.ops.sigmoid(y_pred) if from_logits else y_pred
-        return likelihood(y_true, y_pred, epsilon)
-
-    substitute(patch, likelihood, clipped)
+    clip_probabilities(patch)
 
 
 @_mutation

@@ -335,7 +335,7 @@ def _output(
         parity="golden",
         compared_in=("fmnet2023",),
         notes="Outputs: main, then the heads from the coarsest on; supervision_heads=0: only main. "
-        "Follows the code, which gave the paper's numbers; variant='paper' follows the text and "
+        "Follows the code, whose loss fits the paper's Table II; variant='paper' follows the text, "
         "variant='figure' Figure 6. They differ in blocks, pooling, bottleneck, gates, decoder and "
         "heads.",
     )

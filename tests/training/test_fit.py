@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from keras_medseg import registry
-from keras_medseg.training import callbacks, fit
+from keras_medseg.training import callbacks, fit, metrics
 
 from ..recipes import small_recipe
 
@@ -309,7 +309,7 @@ def test_a_network_without_probabilities_is_refused(monkeypatch):
 
 def test_the_dice_of_an_epoch_is_pooled_over_its_pixels_and_main_channels():
     """Two batches: 1 of 2 and 2 objects' pixels found, then 3 of 3 and 4: 2 (1 + 3) / (4 + 7)."""
-    dice = fit.MainDice(1)
+    dice = metrics.MainDice(1)
     assert float(dice.result()) == 1.0
     first = np.array([[1, 1, 0, 0]]), np.array([[0.9, 0.5, 0.6, 0.2]])  # 0.5 is not above 1/2
     second = np.array([[1, 1, 1, 0]]), np.array([[0.9, 0.9, 0.9, 0.9]])
@@ -317,10 +317,10 @@ def test_the_dice_of_an_epoch_is_pooled_over_its_pixels_and_main_channels():
         maps = [np.stack([x, 1 - x], axis=-1)[..., None, :] for x in (truth, found)]
         dice.update_state(*map(np.float32, maps))
     assert float(dice.result()) == pytest.approx(8 / 11)
-    of_logits = fit.MainDice(1, "sigmoid")
+    of_logits = metrics.MainDice(1, "sigmoid")
     of_logits.update_state(np.ones((1, 1, 4, 1)), np.array([-0.3, 0.3, 0.7, 0]).reshape(1, 1, 4, 1))
     assert float(of_logits.result()) == pytest.approx(2 * 2 / (4 + 2))
-    again = fit.MainDice.from_config(of_logits.get_config())
+    again = metrics.MainDice.from_config(of_logits.get_config())
     assert (again.channels, again.activation) == (1, "sigmoid")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_medseg.training.fit import RegionDice
+from keras_medseg.training.metrics import RegionDice
 
 
 def test_dice_of_a_batch_as_a_whole_weighted_by_samples():
