@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,6 +199,10 @@ def find(paper: str, dataset: str | None = None) -> Experiment:
         DataError: the recipes of the papers are not available.
         ValueError: the paper has no such data set.
     """
+    # A command in bin/ does not look into the working folder, as python -m does.
+    checkout = Path(__file__).parents[2]
+    if (checkout / "experiments").is_dir() and str(checkout) not in sys.path:
+        sys.path.append(str(checkout))
     try:
         declared = importlib.import_module(f"experiments.{paper}.recipe").EXPERIMENTS
     except ModuleNotFoundError as error:
@@ -205,7 +210,7 @@ def find(paper: str, dataset: str | None = None) -> Experiment:
             f"experiments/{paper}",
             found=f"no such module ({error.name})",
             expected="the recipe of the paper",
-            remedy="Give the command in the repository's folder.",
+            remedy="Install the package from a checkout of its repository: pip install -e .",
         ) from error
     chosen = dataset or next(iter(declared))
     require_choice("--dataset", chosen, declared)
