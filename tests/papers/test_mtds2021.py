@@ -444,6 +444,8 @@ def test_label_maps_can_be_handed_in(tmp_path):
     labels.unlink()
     for path in list((tmp_path / "cases").rglob("*_Training_*.nii*")):
         path.rename(path.with_name(path.name.replace("Training", "Validation")))
+    for folder in list((tmp_path / "cases").rglob("*_Training_*")):
+        folder.rename(folder.with_name(folder.name.replace("Training", "Validation")))
     [flair] = (tmp_path / "cases").rglob("*_flair.nii*")
     small = recipe.override(RECIPE, {"model.options.filters": 2, "train.batch_size": 8})
     run = RunFolder(tmp_path / "run")
