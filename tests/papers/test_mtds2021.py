@@ -220,6 +220,24 @@ def test_slices_are_scaled_by_the_extremes_of_the_window_in_training_and_predict
     np.testing.assert_allclose(seen[0], expected)
 
 
+def test_each_slice_is_predicted_once():
+    """Section 3.7, "only used the proposed single model": no flips and no copies are averaged.
+    The network's answer is the number of its call; 4 slices in batches of 2 are two calls."""
+    image = np.ones((2, 2, 4, 4), np.int16)
+    arrays = CaseArrays(image, np.zeros((2, 2, 4), np.uint8), np.eye(4), ("L", "P", "S"))
+    case = store.StoredCase.from_arrays(Case("a", "BraTS2020", (), None, "a"), arrays)
+    task = task_of(recipe.override(RECIPE, {"data.window": (2, 2, 4), "train.batch_size": 2}))
+    calls = []
+
+    def predict_on_batch(x):
+        calls.append(len(x))
+        return np.full((*x.shape[:-1], 1), len(calls), np.float32)
+
+    maps = task.predict_window(SimpleNamespace(predict_on_batch=predict_on_batch), case)
+    assert calls == [2, 2]
+    assert maps[0, 0, :, 0].tolist() == [1, 1, 2, 2]
+
+
 def test_twins_of_three_years_never_stand_on_two_sides(tmp_path):
     """Four patients in 2018, 2019 and 2020. Names and name_mapping.csv tell, and no voxel does."""
     for year in (2018, 2019, 2020):

@@ -74,7 +74,9 @@ def test_a_run_goes_from_folder_to_scores(finished):
 def test_a_users_own_run_has_all_that_a_papers_run_has(finished):
     """Provenance, tables with intervals, figures and a report that speaks of no paper."""
     run, _, scores = finished
-    assert run.provenance()["commands"][0]["command"] == "the command"
+    [command] = run.provenance()["commands"]
+    assert command["command"] == "the command"
+    assert command["devices"]
     table = pd.read_csv(run.path / "table.csv")
     assert set(table["region"]) == {"WT", "TC", "ET"}
     assert {"measured", "ci_low", "ci_high", "n"} <= set(table.columns)
