@@ -464,8 +464,8 @@ def _passed_over(scan: _Scan) -> str:
     if files:
         found += f": {foreign.counted(files)}"
     return (
-        f"{scan.folder}: found {found}, expected .nii or .nii.gz. They are passed over beside "
-        f"{checks.plural(len(scan.cases), 'case')} that are read."
+        f"{scan.folder}: found {found}, expected .nii or .nii.gz. Passed over; "
+        f"{checks.plural(len(scan.cases), 'case')} can be read."
     )
 
 
