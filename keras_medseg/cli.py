@@ -174,8 +174,12 @@ def _dataset(arguments: argparse.Namespace) -> "Dataset":
     """The data set named by --dataset, otherwise the kind recognized in the folder."""
     from keras_medseg.data import datasets
 
-    classes = {"classes": _classes(arguments.classes)} if arguments.classes else {}
-    return datasets.of_folder(arguments.data, arguments.dataset or "", **classes)
+    options: dict[str, Any] = {}
+    if arguments.classes:
+        options["classes"] = _classes(arguments.classes)
+    if getattr(arguments, "spacing", None):
+        options["spacing_mm"] = tuple(arguments.spacing)
+    return datasets.of_folder(arguments.data, arguments.dataset or "", **options)
 
 
 def _classes(assignments: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
@@ -243,6 +247,13 @@ def _add_data_commands(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("data", type=Path)
     sub.add_argument("store", type=Path)
     _add_dataset(sub)
+    sub.add_argument(
+        "--spacing",
+        type=float,
+        nargs=3,
+        metavar="MM",
+        help="voxel size X Y Z to which volumes are resampled (default: as they lie)",
+    )
     sub.add_argument("--workers", type=int, help="processes (default: one per core)")
     sub.add_argument("--unlabelled", action="store_true", help="cases have no annotation")
     sub = _add(commands, phantom)

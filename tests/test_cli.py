@@ -8,6 +8,7 @@ import pytest
 
 from experiments import __main__ as experiments_cli
 from keras_medseg import cli
+from keras_medseg.data.store import open_store
 from keras_medseg.phantoms.images import write_images
 
 ROOT = Path(__file__).parents[1]
@@ -72,6 +73,16 @@ def test_check_takes_the_gray_codes_of_a_masks_classes(tmp_path, capsys):
     capsys.readouterr()
     assert cli.main(["check", str(tmp_path), "--classes", "ligament"]) == 1
     assert "found 'ligament', expected NAME=CODE" in capsys.readouterr().err
+
+
+def test_prepare_resamples_volumes_to_a_spacing(tmp_path):
+    """24 voxels span 240 x 240 x 155 mm: 12 of 20 mm, and 15 of 10 mm and a half one."""
+    made, store = tmp_path / "made", tmp_path / "store"
+    phantom = ["phantom", str(made), "--cases", "1", "--layout", "nnUNet", "--size"]
+    assert cli.main([*phantom, "24", "24", "24"]) == 0
+    assert cli.main(["prepare", str(made), str(store), "--spacing", "20", "20", "10"]) == 0
+    [case] = open_store(store).cases.values()
+    assert case.full_shape == (12, 12, 16)
 
 
 def test_a_mistake_is_one_line_and_exit_code_1(tmp_path):
