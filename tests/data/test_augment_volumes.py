@@ -1,7 +1,8 @@
-"""augment_volumes.py: against SciPy and arithmetic on paper, and the same on both sides."""
+"""augment_volumes.py: against DALI, SciPy and arithmetic on paper, and the same on both sides."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -157,9 +158,10 @@ def _keys(distance):
 
 @pytest.mark.parametrize("extents", [(9, 7, 8), (10, 8, 7), (8, 6, 7)])
 def test_image_is_zoomed_by_cubic_convolution(extents):
-    """As the product with one matrix per axis, from the kernel's own formula."""
+    """As the product with one matrix per axis, from a table of the kernel with 129 values."""
     x = _image()
     expected = np.float64(x[0])
+    table = np.linspace(-2, 2, 129)
     for axis, (size, extent) in enumerate(zip(PATCH, extents)):
         source = (np.arange(size) + 0.5) * extent / size - 0.5
         matrix = np.zeros((size, size))
@@ -167,10 +169,50 @@ def test_image_is_zoomed_by_cubic_convolution(extents):
         for place in range(size):
             for voxel in range(int(np.floor(source[place])) - 1, int(np.floor(source[place])) + 3):
                 at = first + np.clip(voxel, 0, extent - 1)
-                matrix[place, at] += _keys(source[place] - voxel)
+                matrix[place, at] += np.interp(source[place] - voxel, table, _keys(table))
         expected = np.moveaxis(np.tensordot(matrix, expected, (1, axis)), 0, axis)
     row = _parameters(extent_x=extents[0], extent_y=extents[1], extent_z=extents[2])
     np.testing.assert_allclose(augment_image(np, x, row, ALL)[0], expected, atol=2e-6)
+
+
+@pytest.fixture(scope="module")
+def dali():
+    """What NVIDIA DALI 2.4 makes of a crop, channels last; goldens/README.md."""
+    with np.load(Path(__file__).parents[1] / "goldens" / "dali_augmentation.npz") as stored:
+        return {name: np.moveaxis(stored[name], 0, -1)[None] for name in stored.files}
+
+
+def _as_dali(dali, option, **columns):
+    """An augmentation of DALI's crop; depth, height and width there are x, y and z here."""
+    patch = dali["image"].shape[1:4]
+    row, options = _parameters(patch, **columns), {option: ALWAYS[option]}
+    image = augment_image(np, dali["image"], row, options)
+    return image, augment_targets(np, np.float32(dali["labels"]), row, options)
+
+
+@pytest.mark.parametrize(("scale", "extents"), [(0.7, (5, 11, 11)), (0.83, (6, 13, 13))])
+def test_zoom_is_dalis(scale, extents, dali):
+    columns = dict(zip(("extent_x", "extent_y", "extent_z"), extents))
+    image, labels = _as_dali(dali, "zoom", **columns)
+    np.testing.assert_allclose(image, dali[f"zoom_{scale}"], atol=2e-5)
+    np.testing.assert_array_equal(labels, dali[f"zoom_labels_{scale}"])
+
+
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_flips_are_dalis(axis, dali):
+    image, _ = _as_dali(dali, "flips", **{f"flip_{axis}": 1})
+    np.testing.assert_array_equal(image, dali[f"flip_{axis}"])
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.5])
+def test_blur_is_dalis(sigma, dali):
+    image, _ = _as_dali(dali, "blur", blur_sigma=sigma)
+    np.testing.assert_allclose(image, dali[f"blur_{sigma}"], atol=2e-6)
+
+
+def test_contrast_is_dalis(dali):
+    image, _ = _as_dali(dali, "contrast", contrast=1.5)
+    np.testing.assert_array_equal(image, dali["contrast_1.5"])
 
 
 def test_cubic_zoom_reproduces_a_parabola():

@@ -1,6 +1,7 @@
 """patches.py: crops are functions of (seed, epoch, case), placed as DALI places them."""
 
 import hashlib
+import json
 import multiprocessing
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from keras_medseg.data.batches.patches import PatchBatches, find_objects, place_
 from keras_medseg.data.store import prepare
 from keras_medseg.data.transforms import augment_volumes, volumes
 
+GOLDENS = Path(__file__).parents[1] / "goldens"
 TARGETS = (("WT", (1, 2, 3)), ("ET", (3,)))
 OPTIONS = {"normalization": "z_score", "foreground_probability": 0.4}
 AUGMENTATION = {name: {"probability": 0.5} for name in augment_volumes.DEFAULTS}
@@ -195,6 +197,46 @@ def test_foreground_comes_with_its_probability_label_and_object(made, tmp_path):
     # The rest anywhere: mean 14.5, standard deviation 8.66 / sqrt(2400) = 0.18.
     others = [start for start in starts if start not in objects]
     assert np.abs(np.mean(others, axis=0) - 14.5).max() < 5 * 0.18
+
+
+def _dalis_volume():
+    """One voxel of label 1; of label 3 an object larger than the crop in y, and one at a corner."""
+    labels = np.zeros((14, 12, 10), np.uint8)
+    labels[3, 4, 5] = 1
+    labels[9:13, 1:9, 2:4], labels[:2, 9:, 7:] = 3, 3
+    return labels
+
+
+def test_objects_are_drawn_as_often_as_by_dali(tmp_path):
+    """8,000 draws of DALI 2.4 (goldens/README.md): nothing, a label's only object, one of two."""
+    labels = _dalis_volume()
+    found = json.loads((GOLDENS / "dali_crops.json").read_text())
+    counts = {(*map(tuple, (box["start"], box["stop"])),): box["count"] for box in found["boxes"]}
+    [case] = _labelled_store(tmp_path, labels).cases.values()
+    shares = {((0, 0, 0), labels.shape): 0.6}
+    objects = find_objects(case)
+    for of_label in objects:
+        shares |= {box: 0.4 / len(objects) / len(of_label) for box in of_label}
+    assert shares.keys() == counts.keys()
+    for box, share in shares.items():
+        spread = (8000 * share * (1 - share)) ** 0.5
+        assert abs(counts[box] - 8000 * share) < 4 * spread
+
+
+def test_crops_lie_where_dalis_do():
+    """The same places for each box and axis, and DALI's counts are those of equal chances."""
+    full, patch = _dalis_volume().shape, (5, 6, 4)
+    for box in json.loads((GOLDENS / "dali_crops.json").read_text())["boxes"]:
+        roi = tuple(box["start"]), tuple(box["stop"])
+        chances = np.linspace(0, 1, 840, endpoint=False)
+        ours = np.array([place_crop(full, patch, roi, (chance,) * 3) for chance in chances])
+        for axis, counts in enumerate(box["starts"]):
+            places, times = np.unique(ours[:, axis], return_counts=True)
+            assert places.tolist() == [int(place) for place in counts]
+            assert len(set(times)) == 1
+            share = 1 / len(places)
+            spread = (box["count"] * share * (1 - share)) ** 0.5
+            assert all(abs(n - box["count"] * share) <= 4 * spread for n in counts.values())
 
 
 def test_case_without_a_tumor_is_cropped_anywhere(made, tmp_path):

@@ -1,8 +1,9 @@
 """Augmentations of 3-D crops: zoom, flips, noise, blur, brightness and contrast, in this order.
 
 The order and the details are those of fmnet2023, whose authors load their data with DALI: sizes are
-truncated to whole voxels, the cubic interpolation is that of Keys with a = -1/2, the Gaussian ends
-at ceil(3 sigma), and the border is mirrored without repeating the outermost voxel.
+truncated to whole voxels, the cubic interpolation is that of Keys with a = -1/2, whose weights come
+from a table, the Gaussian ends at ceil(3 sigma), and the border is mirrored without repeating the
+outermost voxel.
 
 The random decisions about a sample are a few numbers that follow from (seed, epoch, index); NumPy
 draws them. The augmentations themselves are written once, with functions that NumPy and keras.ops
@@ -37,6 +38,7 @@ COLUMNS = (
     *("extent_x", "extent_y", "extent_z", "flip_x", "flip_y", "flip_z"),
     *("noise_sigma", "noise_key_a", "noise_key_b", "blur_sigma", "brightness", "contrast"),
 )
+_CUBIC_STEPS = 32  # of DALI's table of the cubic kernel, for each voxel: 129 values from -2 to 2
 # Augmentation -> the columns in which a sample with it differs from a sample without it.
 DECIDE = {
     "zoom": (0, 1, 2),
@@ -211,7 +213,7 @@ def _resample(ops: ModuleType, x: Any, parameters: Any, axis: int, *, cubic: boo
     below = doubled // (2 * size)
     t = ops.array(doubled - below * 2 * size, dtype="float32") / (2 * size)
     total = 0.0
-    for offset, weight in zip((-1, 0, 1, 2), _keys_weights(t)):
+    for offset, weight in zip((-1, 0, 1, 2), _cubic_weights(ops, t)):
         index = first + ops.minimum(ops.maximum(below + offset, 0), extent - 1)
         shape = [-1, 1, 1, 1, 1]
         shape[axis] = size
@@ -219,8 +221,16 @@ def _resample(ops: ModuleType, x: Any, parameters: Any, axis: int, *, cubic: boo
     return total
 
 
+def _cubic_weights(ops: ModuleType, t: Any) -> list[Any]:
+    """Keys' weights as DALI 2.4 has them: linear between the steps of a table."""
+    step = ops.floor(t * _CUBIC_STEPS)
+    below, above = (_keys_weights((step + k) / _CUBIC_STEPS) for k in (0, 1))
+    fraction = t * _CUBIC_STEPS - step
+    return [low + fraction * (high - low) for low, high in zip(below, above)]
+
+
 def _keys_weights(t: Any) -> tuple[Any, Any, Any, Any]:
-    """Weights of the voxels at -1, 0, 1 and 2 for t in [0, 1): cubic convolution, Keys 1981."""
+    """Weights of the voxels at -1, 0, 1 and 2 for t in [0, 1]: cubic convolution, Keys 1981."""
     return (
         ((-0.5 * t + 1.0) * t - 0.5) * t,
         (1.5 * t - 2.5) * t * t + 1.0,
