@@ -415,7 +415,7 @@ def _check_scores(scores: pd.DataFrame, by: list[str], metrics: list[str]) -> No
     seed = ["seed"] if "seed" in scores else []
     twice = scores[scores.duplicated(["case", *by, *seed])]
     if len(twice):
-        first = twice[["case", *by]].iloc[0].to_dict()
+        first = twice[["case", *by, *seed]].iloc[0].to_dict()
         raise ValueError(f"scores: found {first} more than once, expected one row per case.")
     finite = np.isfinite(scores[metrics].to_numpy(float))
     if not finite.all():

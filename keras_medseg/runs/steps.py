@@ -164,6 +164,22 @@ def _splits(
     )
 
 
+def cohort_of(run: RunFolder, decoded: store.Store) -> Cohort:
+    """The cases of a run folder, which are those of this store."""
+    facts = run.run
+    return Cohort(
+        name=facts["data"],
+        store=decoded,
+        training=tuple(facts["training"]),
+        validation=tuple(facts["validation"]),
+        test=tuple(facts.get("test", ())),
+        duplicates=facts["duplicates"],
+        leaking_groups=tuple(facts["leaking_groups"]),
+        datasets=tuple(facts["datasets"]),
+        phantom=facts["phantom"],
+    )
+
+
 def together(cohorts: Sequence[Cohort]) -> Cohort:
     """The cohort of a cross-validation as a whole: on its scored side are those of all folds.
 
@@ -174,7 +190,9 @@ def together(cohorts: Sequence[Cohort]) -> Cohort:
         return first
     scored = tuple(case for cohort in cohorts for case in cohort.scored)
     leaking = sorted({group for cohort in cohorts for group in cohort.leaking_groups})
-    return replace(first, **{first.scored_side: scored}, leaking_groups=tuple(leaking))
+    if first.test:
+        return replace(first, test=scored, leaking_groups=tuple(leaking))
+    return replace(first, validation=scored, leaking_groups=tuple(leaking))
 
 
 def check_channels(folder: Path, channels: Mapping[str, int]) -> None:
