@@ -325,7 +325,7 @@ def _declared_view(run: RunData, declared: Declaration) -> dict[str, Any]:
         "scored_side": run.scored_side,
         "grouped": _grouped(run.scores),
         "seeds": run.seeds,
-        "folds": run.folds,
+        "in_folds": f"{_count(run.folds, 'fold')}, the first with " if run.folds else "",
         "run": run,
         "changed": {} if reference is None else differences(run.recipe, reference.recipe),
         "cases": _cases_view(run.scores),

@@ -137,8 +137,8 @@ def protocol_notes(run: RunFolder, done: Finished) -> list[str]:
     notes = steering.notes(done)
     if done.folds:
         notes.append(
-            f"Cross-validation: every case was scored by networks of one of {done.folds} folds, "
-            "none of which was trained on it. Trainings of different folds share most of their "
+            f"Cross-validation in {done.folds + len(done.missing)} folds: every case was scored by "
+            "networks that were trained without its fold. Trainings of different folds share "
             "cases, which no interval takes into account: there is no unbiased estimate of the "
             "variance of k-fold cross-validation (Bengio and Grandvalet, JMLR 5, 2004, 1089)."
         )

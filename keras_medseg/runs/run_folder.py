@@ -24,9 +24,8 @@ _NO_RUN = "Name the folder that a training wrote into."
 _RUN_AGAIN = "Run the experiment again, to its end."
 FURTHER = "further_scores"
 """Table of scores that do not follow from the label maps."""
-_MAY_CHANGE = ("data_folder", "store", "changes", "parts")
-"""Facts in run.json that do not identify a run: folders may move, fields may be redundant, and
-seeds may be added."""
+_MAY_CHANGE = ("data_folder", "store", "changes")
+"""Facts in run.json that do not identify a run: folders may move, fields may be redundant."""
 
 
 @dataclass(frozen=True)
@@ -266,13 +265,10 @@ class RunFolder:
         earlier = self.run
         # The version comes first: the recipe of another version may not be readable.
         facts = {
-            name: (value, earlier.get(name))
-            for name, value in asked.items()
-            if name not in _MAY_CHANGE and earlier.get(name) != value
+            name: (asked.get(name), earlier.get(name))
+            for name in dict.fromkeys([*asked, "parts"])
+            if not _agree(name, asked.get(name), earlier.get(name))
         }
-        now, then = asked.get("parts", []), earlier.get("parts", [])
-        if bool(now) != bool(then) or not {*then} <= {*now}:
-            facts["parts"] = (now, then)
         same_version = "keras_medseg" not in facts
         changed = recipe.differences(base, self.recipe) if same_version else {}
         changed |= facts
@@ -302,6 +298,12 @@ class RunFolder:
         table = table.sort_values(["network", "epoch"], ignore_index=True)
         self.write_table("log", table)
         return table
+
+
+def _agree(name: str, now: Any, then: Any) -> bool:
+    """Whether an entry of run.json lets a run go on; seeds may be added to a run that has some."""
+    added = name == "parts" and bool(now) and bool(then) and {*then} <= {*now}
+    return name in _MAY_CHANGE or now == then or added
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -485,8 +485,8 @@ def test_cases_of_their_own_are_shown_as_ever(tmp_path):
 ORDER = {
     "better": "edge", "worse": "plain", "metric": "dice", "region": "WT", "where": "Table II",
     "says": "The <edge> loss improves.", "n": 40, "groups": 40, "difference": 0.0215, "low": 0.01,
-    "high": 0.03, "seeds": 1, "seed_std": float("nan"), "group_difference": 0.0215, "p": 0.001, "p_holm": 0.002, "verdict": "confirmed",
-    "passed": True,
+    "high": 0.03, "seeds": 1, "seed_std": float("nan"), "group_difference": 0.0215, "p": 0.001,
+    "p_holm": 0.002, "verdict": "confirmed", "passed": True,
 }  # fmt: skip
 
 
