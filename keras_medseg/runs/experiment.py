@@ -32,6 +32,9 @@ OWN_VARIANT = "main"
 PAPER_PROFILE = "paper"
 """The profile that is the paper's own recipe."""
 
+PAPER_SEEDS = 3
+"""Trainings of each variant under "paper" and "paper-compare", if the request does not say it."""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -41,13 +44,11 @@ class Profile:
         changes: to the recipe, for all variants.
         variants: name -> further changes for that variant.
         comparisons: (baseline, variant) pairs for the paired tests.
-        seeds: number of trainings of each variant, if the request does not say it.
     """
 
     changes: Changes
     variants: Mapping[str, Changes]
     comparisons: tuple[tuple[str, str], ...] = ()
-    seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Request:
         experiment: (paper, data set), by which `find` finds the experiment again; None for a single
             recipe.
         seeds: number of trainings of each variant, with the seeds `train.seed`, `train.seed` + 1,
-            ...; None for that of the profile.
+            ...; None: PAPER_SEEDS under the paper's own recipe, otherwise 1.
         fold: "all", or the number of the fold to train; the report is about those that are
             finished.
         splits: file with the splits to use, see `data.split_files`.
@@ -167,7 +168,9 @@ def run(experiment: Experiment, request: Request) -> bool:
     stored = request.store or store_folder(request.work, folder, base)
     task = task_of(base)
     cohorts = steps.load_cohorts(folder, stored, task, request.splits)
-    seeds = profile.seeds if request.seeds is None else request.seeds
+    seeds = request.seeds
+    if seeds is None:
+        seeds = PAPER_SEEDS if _of_the_paper(request.profile) else 1
     parts = repetitions.plan(cohorts, base.train.seed, seeds, task.split_seed)
     asked = repetitions.of_fold(parts, request.fold)
     for chosen in recipes.values():
@@ -297,14 +300,15 @@ def _report(
     cohort, scores = done.cohort, done.scores
     verdicts = judge(() if changed else experiment.expected, scores, cohort, profile)
     of_paper = experiment.reference is not None and experiment.reference.data in cohort.datasets
-    binding = (
-        of_paper
-        and not (cohort.phantom or changed)
-        and profile.removesuffix("-compare") == PAPER_PROFILE
-    )
+    binding = of_paper and not (cohort.phantom or changed) and _of_the_paper(profile)
     orders = judge_orders(experiment.orders, scores, binding=binding)
     page = report.make(experiment, outcome, done, verdicts, orders)
     return [*verdicts, *orders], page
+
+
+def _of_the_paper(profile: str) -> bool:
+    """Whether a profile trains by the paper's own recipe, its networks or its rivals."""
+    return profile.removesuffix("-compare") == PAPER_PROFILE
 
 
 def _facts(request: Request, folder: Path, cohort: Cohort) -> dict[str, Any]:

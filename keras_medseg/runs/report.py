@@ -149,7 +149,8 @@ def protocol_notes(run: RunFolder, done: Finished) -> list[str]:
         seeds = ", ".join(map(str, done.seeds))
         notes.append(
             f"Every network was trained {len(done.seeds)} times on the same split, with the seeds "
-            f"{seeds}. Means are over all of them."
+            f"{seeds}. Means are over all of them; each training has its own folder, and its own "
+            f"report by `keras-medseg report {run.path.name}/{done.parts[0].path.name}`."
         )
     return notes
 

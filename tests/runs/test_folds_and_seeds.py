@@ -182,6 +182,27 @@ def plan(folds=1, seeds=1, first=0):
     return repetitions.plan(cohorts, first, seeds, 5)
 
 
+def test_the_papers_own_recipe_is_trained_three_times_unless_asked_otherwise(folder, monkeypatch):
+    asked = []
+
+    def stop(cohorts, first, seeds, split_seed):
+        asked.append(seeds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(repetitions, "plan", stop)
+    profile = experiment.Profile({}, {"main": {}})
+    names = ("paper", "paper-compare", "paper-heads", "quick")
+    paper = experiment.Experiment(RECIPE, dict.fromkeys(names, profile))
+    for seeds in (None, 1):
+        for name in names:
+            request = experiment.Request(
+                folder / "out", folder, name, "c", store=folder.parent / "store", seeds=seeds
+            )
+            with pytest.raises(KeyboardInterrupt):
+                experiment.run(paper, request)
+    assert asked == [3, 3, 1, 1, 1, 1, 1, 1]
+
+
 def test_the_names_of_trainings():
     assert [part.name for part in plan()] == [""]
     assert [part.name for part in plan(seeds=2, first=7)] == ["seed7", "seed8"]
