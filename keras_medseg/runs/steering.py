@@ -41,12 +41,13 @@ def notes(done: Finished) -> list[str]:
         text += (
             "By how much, as far as the logs show it: the validation Dice of the kept epochs is "
             f"{100 * np.mean(known):+.2f} points from the mean of the {NEIGHBORS} epochs before "
-            f"and after them (mean of {len(known)} networks; highest: {100 * max(known):+.2f}). "
+            f"and after them (mean of {len(known)} of {len(gains)} networks, whose kept epoch is "
+            f"neither the first nor the last; highest: {100 * max(known):+.2f}). "
             "What is above 0 was chosen for being high on these cases, and need not return on "
             "others. "
         )
     elif gains:
-        text += "By how much, the logs cannot show: they have a single epoch. "
+        text += "By how much, the logs cannot show: the kept epochs are the first or the last. "
     else:
         text += (
             "They chose neither the weights nor the number of epochs, so the scores are hardly "
@@ -68,20 +69,19 @@ def gain(log: pd.DataFrame) -> float:
     """How much higher the validation Dice is in the kept epoch than in those beside it.
 
     If the curve is straight around the kept epoch and epochs differ by chance, this is what the
-    choice of the epoch gained; NaN if there is no epoch beside it.
+    choice of the epoch gained; NaN for the first and the last epoch, where progress and chance
+    cannot be told apart.
 
     Args:
         log: log.csv of a network with the columns epoch, val_loss and val_dice_<region>.
 
     Returns:
         The difference from the mean of up to NEIGHBORS epochs on each side, as many on both sides
-        as on the shorter one, unless the kept epoch is the first or the last; the mean over the
-        regions.
+        as on the shorter one; the mean over the regions.
     """
     kept = best_epoch(log.to_dict("records"))
     dice = log.set_index("epoch").filter(regex="^val_dice_").mean(axis=1)
-    sides = kept - dice.index.min(), dice.index.max() - kept
-    reach = min(NEIGHBORS, *sides) or NEIGHBORS
+    reach = min(NEIGHBORS, kept - dice.index.min(), dice.index.max() - kept)
     distance = np.abs(dice.index.to_numpy() - kept)
     beside = dice[(distance > 0) & (distance <= reach)]
     return float(dice[kept] - beside.mean()) if len(beside) else np.nan
