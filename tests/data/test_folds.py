@@ -39,10 +39,13 @@ def test_the_parts_differ_by_at_most_one_group():
     assert sorted(sizes) == [8, 8, 8, 8, 12]
 
 
-def test_folds_are_seeded_and_ignore_the_order_of_cases():
-    first = split_in_folds(CASES, 3, 0.2, True, seed=7)
-    assert split_in_folds(CASES[::-1], 3, 0.2, True, seed=7) == first
-    assert split_in_folds(CASES, 3, 0.2, True, seed=8) != first
+@pytest.mark.parametrize("test", [False, True])
+def test_folds_are_seeded_and_ignore_the_order_of_cases(test):
+    first = split_in_folds(CASES, 3, 0.2, test, seed=7)
+    assert split_in_folds(CASES[::-1], 3, 0.2, test, seed=7) == first
+    other = split_in_folds(CASES, 3, 0.2, test, seed=8)
+    scored = [[set(ids(split[-1] if test else split[1])) for split in of] for of in (first, other)]
+    assert scored[0] != scored[1]
 
 
 def test_the_validation_side_is_a_share_of_all_groups_drawn_from_the_other_folds():

@@ -135,6 +135,13 @@ def test_an_order_that_the_next_training_turns_round_is_undecided():
     assert verdicts(seeded([-0.06, -0.05, -0.07])) == ["reversed"]
 
 
+def test_three_trainings_of_one_sign_are_not_enough_if_they_differ():
+    # Three of three have one sign in one of four experiments of equal variants.
+    [row] = judge_orders((order(),), seeded([0.04, 0.08, 0.16]), binding=False)
+    assert row["low"] > 0
+    assert (row["p"] > 0.05, row["verdict"]) == (True, "undecided")
+
+
 def test_means_of_the_regions_are_taken_in_every_training():
     scores = seeded([0.06, 0.02])
     scores.loc[(scores["region"] == "TC") & (scores["variant"] == "b"), "dice"] -= 0.02
