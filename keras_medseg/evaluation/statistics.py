@@ -159,7 +159,9 @@ def bootstrap_interval(
     many seeds as there are, and its mean is over the drawn cases of the drawn seeds: seeds and
     cases are crossed, so both are levels of their own (the pigeonhole bootstrap: Owen, Annals of
     Applied Statistics 1, 2007, 386). With equal seeds this is the interval over cases, and with
-    equal cases that over seeds. Few seeds make it too narrow as well; @COVERAGE@
+    equal cases that over seeds. Few seeds make it too narrow as well: with three seeds it contained
+    the true mean 93 times in 100 with 43 cases and 89 times with 200, where the seeds decide; the
+    interval over the cases of one seed did so 79 and 52 times (benchmarks/intervals.py).
 
     Args:
         values: (n,) finite scores, one per case, or (s, n) of s seeds.
@@ -229,8 +231,10 @@ def seeds_and_units_test(differences: np.ndarray) -> PairedTest:
         df = (a + b)^2 / (a^2 / (g - 1) + b^2 / (s - 1))
 
     t^2 is the min F' of Clark (Journal of Verbal Learning and Verbal Behavior 12, 1973, 335) for
-    two crossed random effects. It errs on the safe side, because both a and b contain the residual
-    variance. With equal seeds it is the paired t test over units, with equal units that over seeds.
+    two crossed random effects, which counts the residual variance twice, in a and in b. With equal
+    seeds it is the paired t test over units, with equal units that over seeds. Of three seeds and
+    43 cases without a true difference, p was below 0.05 in 4 of 100 experiments, and of 200 cases
+    in 7; Wilcoxon's test of one seed in 18 and 48 (benchmarks/intervals.py).
 
     Args:
         differences: (s, g) of two or more seeds and the units, rounded to 12 decimals here, as in
