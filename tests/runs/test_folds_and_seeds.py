@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import __main__ as experiments_cli
 from keras_medseg import cli, recipe
 from keras_medseg.data.cases import Case
 from keras_medseg.data.datasets.base import Listing
@@ -201,6 +202,23 @@ def test_the_papers_own_recipe_is_trained_three_times_unless_asked_otherwise(fol
             with pytest.raises(KeyboardInterrupt):
                 experiment.run(paper, request)
     assert asked == [3, 3, 1, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--seeds", "3", "--fold", "1", "--splits", "mine.json"], (3, "1", Path("mine.json"))),
+        ([], (None, "all", None)),
+    ],
+)
+def test_both_command_lines_have_the_options(words, expected, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(experiment, "run", lambda _, request: asked.append(request) or True)
+    (tmp_path / "recipe.json").write_text(recipe.to_json(RECIPE))
+    where = ["data", "--recipe", str(tmp_path / "recipe.json"), "--out", "out"]
+    assert cli.main(["train", *where, *words]) == 0
+    assert experiments_cli.main(["dcabes2020", *words]) == 0
+    assert [(request.seeds, request.fold, request.splits) for request in asked] == [expected] * 2
 
 
 def test_the_names_of_trainings():
