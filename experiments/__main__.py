@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_medseg.cli import add_protocol
+
 if TYPE_CHECKING:
     from keras_medseg.runs.experiment import Experiment
 
@@ -47,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             work=arguments.work,
             changes=recipe.parse_assignments(arguments.set),
             experiment=(arguments.paper, arguments.dataset),
+            seeds=arguments.seeds,
+            fold=arguments.fold,
+            splits=arguments.splits,
         )
         passed = experiment.run(chosen, request)
     except (ValueError, OSError, ImportError) as error:
@@ -94,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("runs"),
         help="where synthetic data and decoded stores are kept (default: runs)",
     )
+    add_protocol(parser)
     return parser
 
 

@@ -108,7 +108,7 @@ def phantom(arguments: argparse.Namespace) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train the networks of a recipe on your data, score the validation cases, write a report."""
+    """Train the networks of a recipe on your data, score held-out cases, write a report."""
     from keras_medseg import recipe
     from keras_medseg.runs import experiment
     from keras_medseg.runs.run_folder import read_recipe
@@ -120,6 +120,9 @@ def train(arguments: argparse.Namespace) -> None:
         command=arguments.line,
         store=arguments.store or arguments.out / "store",
         changes=recipe.parse_assignments(arguments.set),
+        seeds=arguments.seeds,
+        fold=arguments.fold,
+        splits=arguments.splits,
     )
     experiment.run(experiment.of_recipe(read_recipe(arguments.recipe)), request)
 
@@ -277,6 +280,26 @@ def _add_data_commands(commands: argparse._SubParsersAction) -> None:
     )
 
 
+def add_protocol(sub: argparse.ArgumentParser) -> None:
+    """Add the options of folds and seeds, which `python -m experiments` has as well."""
+    sub.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="trainings of each network, each with its own seed (default: 1; 3 in the profile "
+        "paper of python -m experiments)",
+    )
+    sub.add_argument(
+        "--fold",
+        default="all",
+        metavar="K|all",
+        help="train one fold of data.folds or of --splits (default: all, one after the other)",
+    )
+    sub.add_argument(
+        "--splits", type=Path, metavar="FILE", help="splits_final.json of a run or of nnU-Net"
+    )
+
+
 def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     sub = _add(commands, train)
     sub.add_argument("data", type=Path)
@@ -284,6 +307,7 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("--out", type=Path, required=True, help="run folder; a started run goes on")
     sub.add_argument("--store", type=Path, help="decoded cases (default: OUT/store)")
     sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    add_protocol(sub)
     sub = _add(commands, predict)
     sub.add_argument("run", type=Path)
     sub.add_argument("data", type=Path)

@@ -66,11 +66,18 @@ class _Data(_Section, ABC):
 
     Attributes:
         dataset: kind of data set, one of `data.datasets.names()`.
+        folds: number of folds of a cross-validation: every case is scored once, by networks that
+            were trained on other folds. The scored side (`test`, or `validation` without a test
+            side) is then one fold, whatever its fraction. 0: a single split.
+        split_seed: of the split or folds; None: `train.seed`. So trainings with several seeds have
+            one split.
     """
 
     section = "data"
 
     dataset: str
+    folds: int = field(default=0, kw_only=True)
+    split_seed: int | None = field(default=None, kw_only=True)
 
     @property
     @abstractmethod
@@ -81,6 +88,8 @@ class _Data(_Section, ABC):
         self._require(0 < validation < 1, "validation", "a share between 0 and 1")
         rest = 1 - validation
         self._require(0 <= test < rest, "test", f"a share from 0 to less than {rest:g}")
+        self._require(self.folds == 0 or self.folds >= 2, "folds", "0, or 2 or more")
+        self._require(self.split_seed is None or self.split_seed >= 0, "split_seed", "0 or more")
 
     def _check_sizes(self, part: str) -> None:
         self._require(min(getattr(self, part)) >= 1, part, "sizes of 1 or more")
@@ -262,7 +271,8 @@ class Train(_Section):
         loss, loss_options: see `keras_medseg.losses.get`.
         schedule, schedule_options: learning-rate rule, see `training.schedules.SCHEDULES`.
         precision: dtype policy of Keras, such as "float32" or "mixed_float16".
-        seed: of the split, the initial weights, and all random draws in training.
+        seed: of the initial weights, all random draws in training and, unless `data.split_seed` is
+            given, the split.
         keep: which weights are kept: those of the "last" epoch, or of the first epoch with the
             "best" (lowest) validation loss.
     """
@@ -435,7 +445,9 @@ def _coerce(expected: Any, name: str, value: Any, *, wrap: bool = True) -> Any:
     if expected is Any:
         return _tuples(value)
     if isinstance(expected, types.UnionType):
-        return _coerce_data(inner, name, value)
+        if types.NoneType not in inner:
+            return _coerce_data(inner, name, value)
+        return None if value is None else _coerce(inner[0], name, value)
     if dataclasses.is_dataclass(expected):
         return _coerce_section(expected, name, value)
     if origin is tuple:

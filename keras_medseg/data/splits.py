@@ -1,4 +1,7 @@
-"""Splitting of cases into a training and a validation set, and a test set if there is one."""
+"""Splitting of cases into a training and a validation set, and a test set if there is one.
+
+Or into folds, each of which is scored once (`split_in_folds`).
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -119,7 +122,7 @@ def split_in_three(
     """
     if test == 0:
         return Split(*split_by(cases, validation, seed, way))
-    units = {case.group if way == "group" else case.id for case in cases}
+    units = {_unit(case, way) for case in cases}
     if len(units) < 3:
         raise ValueError(
             f"cases: found {len(units)} group(s), expected at least 3, one for each side. "
@@ -128,6 +131,85 @@ def split_in_three(
     held_out = validation + test
     training, rest = split_by(cases, max(held_out, 2 / len(units)), seed, way)
     return Split(training, *split_by(rest, test / held_out, seed, way))
+
+
+def split_in_folds(
+    cases: Sequence[Case],
+    folds: int,
+    validation: float,
+    test: bool,
+    seed: int,
+    way: str = "group",
+) -> tuple[Split, ...]:
+    """Split for a cross-validation: every case is on the scored side of exactly one split.
+
+    The groups are shuffled and divided into parts whose numbers of groups differ by at most one.
+    The result depends on the names of the groups and the seed alone, not on the order of `cases`.
+
+    Args:
+        cases: what to split.
+        folds: number of splits.
+        validation: fraction of the groups (or cases) on the validation side, if there is a test
+            side.
+        test: whether the scored part is a test side, and the validation side is drawn from the
+            other parts. Otherwise the scored part is the validation side, as in nnU-Net.
+        seed: of the random choice.
+        way: as in `split_by`.
+
+    Returns:
+        One split per fold, with sides sorted by id.
+
+    Raises:
+        ValueError: fewer groups than folds, an unknown way, or too many validation cases.
+    """
+    require_choice("way", way, WAYS)
+    names = {case.id: _unit(case, way) for case in cases}
+    units = sorted(set(names.values()))
+    if len(units) < folds:
+        raise ValueError(
+            f"cases: found {len(units)} group(s), expected at least {folds}, one for each fold. "
+            "Use more cases, or a smaller data.folds."
+        )
+    ordered = sorted(cases, key=lambda case: case.id)
+    found = []
+    for part in np.array_split(np.random.default_rng(seed).permutation(units), folds):
+        chosen = set(part)
+        rest = tuple(case for case in ordered if names[case.id] not in chosen)
+        scored = tuple(case for case in ordered if names[case.id] in chosen)
+        split = Split(rest, scored)
+        found.append(steered(split, validation, seed, way) if test else split)
+    return tuple(found)
+
+
+def steered(split: Split, validation: float, seed: int, way: str = "group") -> Split:
+    """Make the validation side a test side, and draw a new validation side from the training side.
+
+    Args:
+        split: without a test side.
+        validation: fraction of all groups (or cases) that goes to the new validation side.
+        seed: of the random choice.
+        way: as in `split_by`.
+
+    Returns:
+        Three sides; that of `split.validation` is the test side.
+
+    Raises:
+        ValueError: there are fewer training groups than that.
+    """
+    training, scored = ({_unit(case, way) for case in side} for side in split[:2])
+    share = validation * len(training | scored) / len(training)
+    if share >= 1:
+        highest = len(training) / len(training | scored)
+        raise ValueError(
+            f"data.validation: found {validation:g}, expected less than {highest:.2g}, the share "
+            "of the cases that are not in the scored fold."
+        )
+    return Split(*split_by(split.training, share, seed, way), split.validation)
+
+
+def _unit(case: Case, way: str) -> str:
+    """What stays on one side: the group of a case, or the case alone."""
+    return case.group if way == "group" else case.id
 
 
 def leaking_groups(*sides: Sequence[Case]) -> list[str]:

@@ -39,8 +39,10 @@ COMPARABLE = "Comparable with the paper"
 ORDER_RULE = (
     "Confirmed or reversed: the 95 % interval of the mean difference lies on one side of 0, and "
     "the paired test has p < 0.05 after Holm's correction for all orders here; otherwise "
-    "undecided. One training per variant: how much two trainings of one recipe differ is not in "
-    "these numbers."
+    "undecided. "
+)
+ONE_TRAINING = (
+    "One training per variant: how much two trainings of one recipe differ is not in these numbers."
 )
 
 _COSTS = ["sizes", "multiply_adds", "milliseconds"]
@@ -86,6 +88,22 @@ class RunData:
     def steering_cases(self) -> int:
         """Number of validation cases that are not scored, because there is a test side."""
         return len(self.provenance["validation_cases"]) if self.scored_side == "test" else 0
+
+    @property
+    def folds(self) -> int:
+        """Number of folds; 0 for a single split."""
+        return self.provenance.get("folds", 0)
+
+    @property
+    def seeds(self) -> int:
+        """Number of trainings of each network on a split."""
+        return self.scores["seed"].nunique() if "seed" in self.scores else 1
+
+    @property
+    def all_cases(self) -> int:
+        """Number of cases on all sides together."""
+        rest = self.provenance["training_cases"] + self.steering_cases
+        return self.scored_cases + (0 if self.folds else rest)
 
     @property
     def scored_side(self) -> str:
@@ -175,7 +193,7 @@ def write_report(
         ],
         **standing,
         "left_out": _left_out(tables),
-        **_orders_view(orders, units),
+        **_orders_view(orders, units, run.seeds),
         "expected": [_expected_view(entry) for entry in expected],
         "tests": [_test_view(table, units, *pair) for pair, table in tests.items()],
         "costs": list(prices.values()),
@@ -195,7 +213,6 @@ def why_not_comparable(run: RunData, reference: Reference) -> list[str]:
         `reference`. What that recipe does not share with the paper is in the ledger.
     """
     name, reasons = run.provenance["data_name"], []
-    training, scored = run.provenance["training_cases"], run.scored_cases
     if "phantom" in name:
         reasons.append(
             "The data are synthetic (the built-in phantom), not patients: the numbers show that "
@@ -205,7 +222,7 @@ def why_not_comparable(run: RunData, reference: Reference) -> list[str]:
         reasons.append(
             f"The data are {name}; the paper's numbers were measured on {reference.data}."
         )
-    if training + run.steering_cases + scored != reference.cases:
+    if run.all_cases != reference.cases:
         reasons.append(f"{_sides(run)}; the paper had {_count(reference.cases, 'case')} together.")
     changed = differences(run.recipe, reference.recipe)
     epochs, their_epochs = changed.get("train.epochs", (0, 0))
@@ -225,7 +242,8 @@ def _sides(run: RunData) -> str:
     parts = [_count(run.provenance["training_cases"], "training case")]
     if run.steering_cases:
         parts.append(_count(run.steering_cases, "validation case"))
-    return ", ".join(parts) + f" and {_count(run.scored_cases, f'{run.scored_side} case')}"
+    sides = ", ".join(parts) + f" and {_count(run.scored_cases, f'{run.scored_side} case')}"
+    return f"{sides} of {run.folds} folds" if run.folds else sides
 
 
 def _standing(run: RunData, declared: Declaration) -> dict[str, Any]:
@@ -306,6 +324,8 @@ def _declared_view(run: RunData, declared: Declaration) -> dict[str, Any]:
         "steering": _count(run.steering_cases, "validation case") if run.steering_cases else "",
         "scored_side": run.scored_side,
         "grouped": _grouped(run.scores),
+        "seeds": run.seeds,
+        "in_folds": f"{_count(run.folds, 'fold')}, the first with " if run.folds else "",
         "run": run,
         "changed": {} if reference is None else differences(run.recipe, reference.recipe),
         "cases": _cases_view(run.scores),
@@ -382,7 +402,7 @@ def _heading(column: Column, spec: TableSpec, unit: str) -> str:
 
 
 def _cell_view(line: Mapping[Any, Any], marks: Mapping[str, str]) -> dict[str, Any]:
-    names = ("published", "measured", "std", "ci_low", "ci_high", "group_mean")
+    names = ("published", "measured", "std", "ci_low", "ci_high", "group_mean", "seed_std")
     shown = {name: _number(line[name], line["unit"]) for name in names}
     view = {
         "published": shown["published"],
@@ -391,6 +411,7 @@ def _cell_view(line: Mapping[Any, Any], marks: Mapping[str, str]) -> dict[str, A
         "measured": "",
         "detail": "",
         "over_groups": "",
+        "over_seeds": "",
     }
     if line["status"] == MEASURED:
         one = line["n"] == 1
@@ -402,6 +423,8 @@ def _cell_view(line: Mapping[Any, Any], marks: Mapping[str, str]) -> dict[str, A
         view["detail"] = interval + counted
         if 1 < line["groups"] < line["n"]:
             view["over_groups"] = f"{line['groups']:.0f} groups: {shown['group_mean']}"
+        if line["seeds"] > 1:
+            view["over_seeds"] = f"{line['seeds']:.0f} seeds ± {shown['seed_std']}"
     return view
 
 
@@ -465,7 +488,7 @@ def _test_view(
         view["rows"].append(line | points | _pair_view(line, unit) | {"metric": metric})
     fewest = int(table["groups"].min())
     what = "groups" if (table["groups"] < table["n"]).any() else "cases"
-    if fewest < statistics.FEWEST_PAIRS:
+    if fewest < statistics.FEWEST_PAIRS and (table["seeds"] == 1).all():
         view["remark"] = (
             f"With {fewest} {what} no paired test can reach p < 0.05: the smallest possible p of "
             f"the two-sided Wilcoxon test is {2 / 2**fewest:.2g}. It takes at least "
@@ -480,27 +503,32 @@ def _pair_view(line: Mapping[Any, Any], unit: str) -> dict[str, str]:
         _number(SCALES[unit] * line[name], unit, "+")
         for name in ("low", "high", "group_difference")
     )
+    spread = f"{line['seeds']} seeds ± {_number(SCALES[unit] * line['seed_std'], unit)}"
     return {
         "interval": "–" if pd.isna(line["low"]) else f"{low} to {high}",
         "units": _units(line),
         "over_groups": over if line["groups"] < line["n"] else "",
+        "over_seeds": spread if line["seeds"] > 1 else "",
     }
 
 
-def _orders_view(orders: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> dict[str, Any]:
+def _orders_view(
+    orders: Sequence[Mapping[str, Any]], units: Mapping[str, str], seeds: int
+) -> dict[str, Any]:
     """The orders under the sentence that they test, and the number of each verdict."""
     sentences: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for order in orders:
         key = order["where"], order["says"]
         sentences.setdefault(key, []).append(_order_view(order, units))
     counts = Counter(order["verdict"] for order in orders)
+    spread = f"Interval and test include the spread between {seeds} trainings of each variant."
     return {
         "sentences": [
             {"where": where, "says": says, "rows": rows}
             for (where, says), rows in sentences.items()
         ],
         "order_counts": {name: counts[name] for name in ("confirmed", "reversed", "undecided")},
-        "order_rule": ORDER_RULE,
+        "order_rule": ORDER_RULE + (spread if seeds > 1 else ONE_TRAINING),
     }
 
 
@@ -551,6 +579,7 @@ def _figure_view(figure: ReportFigure) -> dict[str, str]:
 
 
 def _cases_view(scores: pd.DataFrame) -> dict[str, Any]:
+    scores = statistics.over_seeds(scores)
     table = scores.pivot(index="case", columns=["variant", "region"], values="dice")
     order = table.mean(axis=1).sort_values(kind="stable").index[:_CASES_LISTED]
     pairs: list[Any] = table.columns.to_list()

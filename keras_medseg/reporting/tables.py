@@ -22,7 +22,8 @@ PUBLISHED_COLUMNS = (
 )  # fmt: skip
 TABLE_COLUMNS = (
     "table", "row", "variant", "region", "metric", "unit", "published", "measured", "ci_low",
-    "ci_high", "std", "n", "groups", "group_mean", "status", "comparable", "note",
+    "ci_high", "std", "n", "groups", "group_mean", "seeds", "seed_std", "status", "comparable",
+    "note",
 )  # fmt: skip
 FILLED_IN = "filled_in.csv"
 """Beside published.csv: values that a reader took from the paper, where our text lost them."""
@@ -280,7 +281,7 @@ def _measured_cell(found: Mapping[str, Any] | None, otherwise: str, unit: str) -
     if found is None:
         return {"status": otherwise}
     names = {"measured": "mean", "ci_low": "low", "ci_high": "high", "std": "std"}
-    names |= {"group_mean": "group_mean"}
+    names |= {"group_mean": "group_mean", "seed_std": "seed_std"}
     scaled = {name: SCALES[unit] * found[source] for name, source in names.items()}
-    counts = {"n": int(found["n"]), "groups": int(found["groups"])}
+    counts = {name: int(found[name]) for name in ("n", "groups", "seeds")}
     return {"status": MEASURED, **counts, **scaled}

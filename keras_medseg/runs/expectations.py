@@ -90,7 +90,7 @@ def judge_orders(
     An order is confirmed if the 95 % interval of the mean difference lies on the stated side of 0
     and the paired test has p < 0.05, corrected by Holm's method for the orders of the run; reversed
     if the same holds on the other side; otherwise undecided. Units are groups where cases have
-    groups, see `statistics.compare`.
+    groups. With several seeds, interval and test include their spread, see `statistics.compare`.
 
     Args:
         orders: in the order of the report.
@@ -123,7 +123,7 @@ def _comparison(order: ExpectedOrder, scores: pd.DataFrame) -> dict[str, Any] | 
         shared = rows.groupby("region")["variant"].nunique() == 2
         rows = rows[rows["region"].isin(shared.index[shared])]
         rows = rows.assign(group=statistics.groups_of(rows), region=ALL_REGIONS)
-        keys = ["variant", "case", "group", "region"]
+        keys = ["variant", "case", "group", "region", *(["seed"] if "seed" in rows else [])]
         rows = rows.groupby(keys, sort=False)[order.metric].mean().reset_index()
     else:
         rows = rows[rows["region"] == order.region]

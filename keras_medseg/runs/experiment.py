@@ -6,21 +6,22 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from keras_medseg import phantoms, recipe
-from keras_medseg.data import store
+from keras_medseg.data import split_files, store
 from keras_medseg.errors import DataError, require_choice
 from keras_medseg.files import locked
 from keras_medseg.progress import progress_bar
 from keras_medseg.recipe import Changes, Recipe
 from keras_medseg.reporting.report import ReportFigure
 from keras_medseg.reporting.tables import Reference, TableSpec
-from keras_medseg.runs import provenance, report, steps
+from keras_medseg.runs import provenance, repetitions, report, steps
 from keras_medseg.runs.expectations import Expected, ExpectedOrder, judge, judge_orders
-from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.runs.repetitions import Part
+from keras_medseg.runs.run_folder import RunFolder, Variant, trained_as
 from keras_medseg.runs.steps import Cohort
 from keras_medseg.tasks import task_of
 
@@ -30,6 +31,9 @@ OWN_VARIANT = "main"
 
 PAPER_PROFILE = "paper"
 """The profile that is the paper's own recipe."""
+
+PAPER_SEEDS = 3
+"""Trainings of each variant under "paper" and "paper-compare", if the request does not say it."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,11 @@ class Request:
         command: the command line, for the provenance.
         experiment: (paper, data set), by which `find` finds the experiment again; None for a single
             recipe.
+        seeds: number of trainings of each variant, with the seeds `train.seed`, `train.seed` + 1,
+            ...; None: PAPER_SEEDS under the paper's own recipe, otherwise 1.
+        fold: "all", or the number of the fold to train; the report is about those that are
+            finished.
+        splits: file with the splits to use, see `data.split_files`.
     """
 
     out: Path
@@ -127,6 +136,9 @@ class Request:
     work: Path = Path("runs")
     changes: Changes = field(default_factory=dict)
     experiment: tuple[str, str | None] | None = None
+    seeds: int | None = None
+    fold: str = "all"
+    splits: Path | None = None
 
 
 def of_recipe(chosen: Recipe) -> Experiment:
@@ -137,7 +149,9 @@ def of_recipe(chosen: Recipe) -> Experiment:
 def run(experiment: Experiment, request: Request) -> bool:
     """Run an experiment: data, training, label maps, scores and report.
 
-    An interrupted run continues where it stopped when it is requested again.
+    An interrupted run continues where it stopped when it is requested again. With folds or seeds,
+    each training has a folder of its own in the run folder (`repetitions`), so several processes
+    may train different folds of one run at once.
 
     Returns:
         Whether all expectations are met, and no order is reversed that counts (`ExpectedOrder`).
@@ -147,32 +161,89 @@ def run(experiment: Experiment, request: Request) -> bool:
         ValueError: the recipe cannot be trained on these data.
     """
     profile = experiment.profiles[request.profile]
-    of_data = experiment.phantom.changes if experiment.phantom and not request.folder else {}
-    base = recipe.override(experiment.recipe, {**profile.changes, **of_data})
-    base = recipe.override(base, request.changes)
-    if request.folder:
-        base = steps.complete(base, request.folder)
-    recipes = {name: recipe.override(base, changes) for name, changes in profile.variants.items()}
+    base = _base_recipe(experiment, request)
+    recipes = _recipes(profile, base)
     _refuse_other_data(base, recipes)
     folder = request.folder or make_phantom(experiment, request.work)
     stored = request.store or store_folder(request.work, folder, base)
-    cohort = steps.load_cohort(folder, stored, task_of(base))
-    variants = steps.fit_variants(recipes, cohort)
-    for variant in variants.values():
-        steps.check_recipe(variant.recipe, cohort.channels)
-        steps.check_batches(variant, cohort)
+    task = task_of(base)
+    cohorts = steps.load_cohorts(folder, stored, task, request.splits)
+    seeds = request.seeds
+    if seeds is None:
+        seeds = PAPER_SEEDS if _of_the_paper(request.profile) else 1
+    parts = repetitions.plan(cohorts, base.train.seed, seeds, task.split_seed)
+    asked = repetitions.of_fold(parts, request.fold)
+    for chosen in recipes.values():
+        steps.check_recipe(chosen, cohorts[0].channels)
+    trainings = [_training(profile, base, part) for part in asked]
     outcome = RunFolder(request.out)
-    with locked(request.out, "writes into this run folder"):
-        outcome.create(base, variants, _facts(request, folder, cohort))
-        _announce(experiment, request.profile, cohort)
-        with provenance.recorded(
-            outcome, cohort, profile=request.profile, seed=base.train.seed, command=request.command
-        ):
-            scores = _train_and_score(outcome, cohort)
-        verdicts, page = _report(experiment, outcome, cohort, scores)
+    if len(parts) > 1:
+        known = _facts(request, folder, steps.together(cohorts)) | repetitions.facts(parts)
+        sources = trained_as(recipes)
+        unfitted = {name: Variant(recipes[name], source) for name, source in sources.items()}
+        with locked(outcome.path, "writes into this run folder"):
+            outcome.create(base, unfitted, known)
+            split_files.write_splits(outcome.splits_file, repetitions.split_trees(parts))
+    for training in trainings:
+        _train(experiment, training, request, folder)
+    with locked(outcome.path, "writes into this run folder"):
+        verdicts, page = _report(experiment, outcome, cohorts[0].store)
     print((request.out / "table.md").read_text())
     print(f"report: {page}")
     return all(verdict["passed"] for verdict in verdicts)
+
+
+class _Training(NamedTuple):
+    """A training that has passed all checks, with its recipe and its variants."""
+
+    part: Part
+    recipe: Recipe
+    variants: dict[str, Variant]
+
+
+def _base_recipe(experiment: Experiment, request: Request) -> Recipe:
+    """The recipe that the variants change: of the profile, for the data, with --set."""
+    profile = experiment.profiles[request.profile]
+    of_data = experiment.phantom.changes if experiment.phantom and not request.folder else {}
+    base = recipe.override(experiment.recipe, {**profile.changes, **of_data})
+    base = recipe.override(base, request.changes)
+    return steps.complete(base, request.folder) if request.folder else base
+
+
+def _recipes(profile: Profile, base: Recipe) -> dict[str, Recipe]:
+    """The recipe of each variant."""
+    return {name: recipe.override(base, changes) for name, changes in profile.variants.items()}
+
+
+def _training(profile: Profile, base: Recipe, part: Part) -> _Training:
+    """Measure what the variants of a training need, and check their batches.
+
+    Raises:
+        ValueError: a variant does not fit the cases.
+    """
+    changed = recipe.override(base, part.changes)
+    variants = steps.fit_variants(_recipes(profile, changed), part.cohort)
+    for variant in variants.values():
+        steps.check_batches(variant, part.cohort)
+    return _Training(part, changed, variants)
+
+
+def _train(experiment: Experiment, training: _Training, request: Request, folder: Path) -> None:
+    """Train and score all variants once, in the folder of this training."""
+    part, base, variants = training
+    outcome = part.folder(RunFolder(request.out))
+    with locked(outcome.path, "writes into this run folder"):
+        outcome.create(base, variants, _facts(request, folder, part.cohort) | part.facts)
+        split_files.write_splits(outcome.splits_file, repetitions.split_trees([part]))
+        _announce(experiment, request.profile, part)
+        with provenance.recorded(
+            outcome,
+            part.cohort,
+            profile=request.profile,
+            seed=base.train.seed,
+            command=request.command,
+        ):
+            _train_and_score(outcome, part.cohort)
 
 
 def remake_report(out: Path) -> Path:
@@ -187,9 +258,9 @@ def remake_report(out: Path) -> Path:
     outcome = RunFolder(out)
     facts = outcome.run
     experiment = find(*facts["experiment"]) if facts["experiment"] else of_recipe(outcome.recipe)
-    cohort = report.open_cohort(outcome)
+    decoded = report.open_store(outcome)
     with locked(out, "writes into this run folder"):
-        return _report(experiment, outcome, cohort, outcome.scores())[1]
+        return _report(experiment, outcome, decoded)[1]
 
 
 def find(paper: str, dataset: str | None = None) -> Experiment:
@@ -218,24 +289,26 @@ def find(paper: str, dataset: str | None = None) -> Experiment:
 
 
 def _report(
-    experiment: Experiment, outcome: RunFolder, cohort: Cohort, scores: pd.DataFrame
+    experiment: Experiment, outcome: RunFolder, decoded: store.Store
 ) -> tuple[list[dict[str, Any]], Path]:
     """Judge a run and write its report: the verdicts on values and orders, and the page.
 
     A recipe that --set changed is not held against what the paper's recipe must reach.
     """
     profile, changed = outcome.run["profile"], bool(outcome.run["changes"])
-    scores = steps.with_groups(scores, cohort)
+    done = repetitions.finished(outcome, decoded, experiment.further_scores)
+    cohort, scores = done.cohort, done.scores
     verdicts = judge(() if changed else experiment.expected, scores, cohort, profile)
     of_paper = experiment.reference is not None and experiment.reference.data in cohort.datasets
-    binding = (
-        of_paper
-        and not (cohort.phantom or changed)
-        and profile.removesuffix("-compare") == PAPER_PROFILE
-    )
+    binding = of_paper and not (cohort.phantom or changed) and _of_the_paper(profile)
     orders = judge_orders(experiment.orders, scores, binding=binding)
-    page = report.make(experiment, outcome, cohort, verdicts, orders)
+    page = report.make(experiment, outcome, done, verdicts, orders)
     return [*verdicts, *orders], page
+
+
+def _of_the_paper(profile: str) -> bool:
+    """Whether a profile trains by the paper's own recipe, its networks or its rivals."""
+    return profile.removesuffix("-compare") == PAPER_PROFILE
 
 
 def _facts(request: Request, folder: Path, cohort: Cohort) -> dict[str, Any]:
@@ -272,7 +345,7 @@ def _refuse_other_data(base: Recipe, recipes: Mapping[str, Recipe]) -> None:
                 "or classes) than the run's, expected the same for all variants. Change these for "
                 "the whole run."
             )
-        for part in ("validation", "test"):
+        for part in ("validation", "test", "folds", "split_seed"):
             found, expected = getattr(variant.data, part), getattr(base.data, part)
             if found != expected:
                 raise ValueError(
@@ -281,12 +354,13 @@ def _refuse_other_data(base: Recipe, recipes: Mapping[str, Recipe]) -> None:
                 )
 
 
-def _train_and_score(outcome: RunFolder, cohort: Cohort) -> pd.DataFrame:
+def _train_and_score(outcome: RunFolder, cohort: Cohort) -> None:
     for name, variant in outcome.variants.items():
         if variant.trained_as == name:
             steps.train_variant(outcome, name, cohort)
     outcome.gather_logs()
-    return pd.concat([steps.score_variant(outcome, name, cohort) for name in outcome.variants])
+    for name in outcome.variants:
+        steps.score_variant(outcome, name, cohort)
 
 
 def with_comparison(
@@ -351,13 +425,15 @@ def store_folder(work: Path, folder: Path, chosen: Recipe) -> Path:
     return work / "stores" / f"{folder_name(folder)}-{_short(reader)}"
 
 
-def _announce(experiment: Experiment, profile: str, cohort: Cohort) -> None:
+def _announce(experiment: Experiment, profile: str, part: Part) -> None:
     title = experiment.reference.title if experiment.reference else experiment.recipe.name
+    cohort = part.cohort
     tested = f" to steer the training, {len(cohort.test)} to score" if cohort.test else ""
     print(
         f"{title}\n"
         f"data: {cohort.name}, {len(cohort.training)} cases to train on, "
-        f"{len(cohort.validation)} held out{tested}; profile: {profile}",
+        f"{len(cohort.validation)} held out{tested}; profile: {profile}"
+        + (f"; training {part.name}" if part.name else ""),
         flush=True,
     )
     for note in report.data_notes(cohort):

@@ -14,6 +14,7 @@ import psutil
 
 from keras_medseg import progress
 from keras_medseg.files import write_json
+from keras_medseg.runs.repetitions import Finished
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort
 
@@ -41,11 +42,7 @@ def recorded(
         **_machine(),
     }
     content = {
-        "data_name": cohort.name,
-        "data_fingerprint": cohort.store.fingerprint,
-        "training_cases": len(cohort.training),
-        "validation_cases": list(cohort.validation),
-        **({"test_cases": list(cohort.test)} if cohort.test else {}),
+        **_of_cases(cohort),
         "profile": profile,
         "seed": seed,
         "commands": [*earlier, mine],
@@ -55,10 +52,48 @@ def recorded(
     try:
         yield
     finally:
-        seconds = sum(float(log["seconds"].sum()) for log in run.logs().values())
         mine |= {"seconds": round(time.monotonic() - started, 1), **peak_memory_gb()}
-        content |= {"training_seconds": seconds, "training_time": progress.duration(seconds)}
-        write_json(run.provenance_file, content)
+        write_json(run.provenance_file, content | _training_time(run))
+
+
+def gather(run: RunFolder, done: Finished) -> dict[str, Any]:
+    """The provenance of a run; of one with several trainings it is written from theirs.
+
+    What the commands of a training ran on stands in the provenance.json of its own folder.
+    """
+    if done.parts == (run,):
+        return run.provenance()
+    brief = ("command", "started", "seconds")
+    commands = [
+        {"training": part.path.name, **{name: entry.get(name) for name in brief}}
+        for part in done.parts
+        for entry in part.provenance()["commands"]
+    ]
+    content = {
+        **_of_cases(done.cohort),
+        **({"folds": done.folds} if done.folds else {}),
+        "seeds": list(done.seeds),
+        "profile": run.run["profile"],
+        "commands": commands,
+        **_training_time(run),
+    }
+    write_json(run.provenance_file, content)
+    return content
+
+
+def _of_cases(cohort: Cohort) -> dict[str, Any]:
+    return {
+        "data_name": cohort.name,
+        "data_fingerprint": cohort.store.fingerprint,
+        "training_cases": len(cohort.training),
+        "validation_cases": list(cohort.validation),
+        **({"test_cases": list(cohort.test)} if cohort.test else {}),
+    }
+
+
+def _training_time(run: RunFolder) -> dict[str, Any]:
+    seconds = sum(float(log["seconds"].sum()) for log in run.logs().values())
+    return {"training_seconds": seconds, "training_time": progress.duration(seconds)}
 
 
 def peak_memory_gb() -> dict[str, float]:

@@ -13,6 +13,7 @@ import keras
 import pandas as pd
 
 from keras_medseg import __version__, recipe
+from keras_medseg.data import split_files
 from keras_medseg.errors import DataError, require_choice
 from keras_medseg.files import is_file_name, parse_csv, read_file, write_atomic, write_json
 from keras_medseg.inference.outputs import load_network, main_output
@@ -50,7 +51,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run, with one recipe, one set of cases and one split."""
+    """The folder of one run, with one recipe, one set of cases and one split.
+
+    The folder of a run with several folds or seeds has a run folder for each of its trainings
+    (`parts`), and itself no networks and label maps.
+    """
 
     path: Path
 
@@ -75,6 +80,11 @@ class RunFolder:
     def report_file(self) -> Path:
         """report.html."""
         return self.path / "report.html"
+
+    @property
+    def splits_file(self) -> Path:
+        """splits_final.json: the sides of the run, of all folds; see `data.split_files`."""
+        return self.path / split_files.NAME
 
     @property
     def _run_file(self) -> Path:
@@ -121,6 +131,17 @@ class RunFolder:
         return read_recipe(self.path / "recipe.json")
 
     @property
+    def parts(self) -> tuple["RunFolder", ...]:
+        """The run folders of the trainings: of folds and seeds, otherwise this folder itself.
+
+        Those that were not started yet do not exist.
+
+        Raises:
+            DataError: the folder has no run.
+        """
+        return tuple(RunFolder(self.path / name) for name in self.run.get("parts", ())) or (self,)
+
+    @property
     def variants(self) -> dict[str, Variant]:
         """All variants by name, in the order of the run."""
         return {name: self.variant(name) for name in self.run["variants"]}
@@ -165,13 +186,17 @@ class RunFolder:
         return read_file(self.provenance_file, _parse_provenance, _RUN_AGAIN)
 
     def logs(self) -> dict[str, pd.DataFrame]:
-        """{"<variant>-<targets>": its log.csv} of all trainings.
+        """{"<variant>-<targets>": its log.csv} of all trainings, "<part>/..." of those of parts.
 
         Raises:
             DataError: a log is damaged.
         """
-        paths = sorted((self.path / "training").glob("*/log.csv"))
-        return {path.parent.name: read_file(path, _numbers, _RUN_AGAIN) for path in paths}
+        found = {}
+        for part in self.parts if self._run_file.exists() else (self,):
+            prefix = "" if part == self else f"{part.path.name}/"
+            for path in sorted((part.path / "training").glob("*/log.csv")):
+                found[prefix + path.parent.name] = read_file(path, _numbers, _RUN_AGAIN)
+        return found
 
     def log(self, variant: str, targets: tuple[str, ...]) -> pd.DataFrame:
         """log.csv of one network.
@@ -240,9 +265,9 @@ class RunFolder:
         earlier = self.run
         # The version comes first: the recipe of another version may not be readable.
         facts = {
-            name: (value, earlier.get(name))
-            for name, value in asked.items()
-            if name not in _MAY_CHANGE and earlier.get(name) != value
+            name: (asked.get(name), earlier.get(name))
+            for name in dict.fromkeys([*asked, "parts"])
+            if not _agree(name, asked.get(name), earlier.get(name))
         }
         same_version = "keras_medseg" not in facts
         changed = recipe.differences(base, self.recipe) if same_version else {}
@@ -273,6 +298,12 @@ class RunFolder:
         table = table.sort_values(["network", "epoch"], ignore_index=True)
         self.write_table("log", table)
         return table
+
+
+def _agree(name: str, now: Any, then: Any) -> bool:
+    """Whether an entry of run.json lets a run go on; seeds may be added to a run that has some."""
+    added = name == "parts" and bool(now) and bool(then) and {*then} <= {*now}
+    return name in _MAY_CHANGE or now == then or added
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -315,20 +346,22 @@ class _Facts(dict):
         raise DataError(self._path, found=f"no {name!r}", expected="one", remedy=_RUN_AGAIN)
 
 
-_TEXTS = {"keras_medseg", "profile", "data", "data_folder", "store", "fingerprint"}
-_LISTS = {"training", "validation", "test", "leaking_groups", "datasets", "variants"}
+_TEXTS = {"keras_medseg", "profile", "data", "data_folder", "store", "fingerprint", "splits"}
+_LISTS = {"training", "validation", "test", "leaking_groups", "datasets", "variants", "parts"}
 
 
 def _parse_facts(text: str) -> dict[str, Any]:
     facts = _mapping(text)
     kinds: dict[str, type] = dict.fromkeys(_TEXTS, str) | dict.fromkeys(_LISTS, list)
     kinds |= {"changes": dict, "duplicates": dict, "phantom": bool}
+    kinds |= {"fold": int, "seed": int}
     for name in kinds.keys() & facts.keys():
         _require(isinstance(facts[name], kinds[name]), name, facts)
     for name in _LISTS & facts.keys():
         _require(all(isinstance(item, str) for item in facts[name]), name, facts)
     variants = facts.get("variants")
     _require(bool(variants) and all(map(is_file_name, variants or ())), "variants", facts)
+    _require(all(map(is_file_name, facts.get("parts", ()))), "parts", facts)
     experiment = facts.get("experiment")
     named = isinstance(experiment, list) and len(experiment) == 2 and is_file_name(experiment[0])
     _require(

@@ -5,14 +5,16 @@ Every step finds what an earlier, interrupted run has finished, and continues fr
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import pandas as pd
 
-from keras_medseg.data import datasets, splits, store
+from keras_medseg.data import datasets, split_files, splits, store
+from keras_medseg.data.cases import Case
+from keras_medseg.data.datasets.base import Listing
 from keras_medseg.data.formats.manifest import TEST, TRAINING, VALIDATION
 from keras_medseg.errors import DataError
 from keras_medseg.inference import complexity
@@ -81,11 +83,27 @@ def complete(chosen: Recipe, folder: Path) -> Recipe:
 
 
 def load_cohort(folder: Path, store_folder: Path, task: Task) -> Cohort:
+    """As `load_cohorts`, of a recipe with a single split; of folds, the first."""
+    return load_cohorts(folder, store_folder, task)[0]
+
+
+def load_cohorts(
+    folder: Path, store_folder: Path, task: Task, splits_file: Path | None = None
+) -> tuple[Cohort, ...]:
     """Find the cases of `folder`, decode them into `store_folder` once, and split them.
 
     Cases with identical voxels (one patient in the releases of several years) are used once, so
     that no case is on two sides: the one on the test side, then that on the validation side, if the
     data set has its own split, otherwise the first by name.
+
+    Args:
+        folder: of the cases.
+        store_folder: of the decoded cases.
+        task: of the recipe.
+        splits_file: with splits that replace those of data set and recipe, see `data.split_files`.
+
+    Returns:
+        One cohort per fold, or the only one.
 
     Raises:
         DataError: the folder or some files are invalid; the message names them.
@@ -103,20 +121,78 @@ def load_cohort(folder: Path, store_folder: Path, task: Task) -> Cohort:
         if kept != name:
             duplicates[name] = kept
     unique = [case for case in listing.cases if case.id not in duplicates]
-    sides = task.split(listing, unique)
+    found = _splits(task, listing, unique, splits_file, duplicates)
     datasets = tuple(sorted({case.dataset for case in unique}))
     phantom = any(is_phantom(case.images[0]) for case in unique)
-    return Cohort(
-        name=("phantom in the layout of " if phantom else "") + ", ".join(datasets),
-        store=decoded,
-        training=tuple(case.id for case in sides.training),
-        validation=tuple(case.id for case in sides.validation),
-        test=tuple(case.id for case in sides.test),
-        duplicates=duplicates,
-        leaking_groups=tuple(splits.leaking_groups(*sides)),
-        datasets=datasets,
-        phantom=phantom,
+    name = ("phantom in the layout of " if phantom else "") + ", ".join(datasets)
+    return tuple(
+        Cohort(
+            name=name,
+            store=decoded,
+            training=tuple(case.id for case in sides.training),
+            validation=tuple(case.id for case in sides.validation),
+            test=tuple(case.id for case in sides.test),
+            duplicates=duplicates,
+            leaking_groups=tuple(splits.leaking_groups(*sides)),
+            datasets=datasets,
+            phantom=phantom,
+        )
+        for sides in found
     )
+
+
+def _splits(
+    task: Task,
+    listing: Listing,
+    cases: Sequence[Case],
+    file: Path | None,
+    dropped: Mapping[str, str],
+) -> tuple[splits.Split, ...]:
+    """The splits of `cases` by a file, otherwise by data set and recipe.
+
+    If the recipe wants a test side and the file names none, the cases in `val` are the test side,
+    and the validation side is drawn from those in `train`.
+    """
+    if file is None:
+        return task.splits(listing, cases)
+    data = task.recipe.data
+    return tuple(
+        splits.steered(split, data.validation, task.split_seed, task.split_way)
+        if data.test and not split.test
+        else split
+        for split in split_files.read_splits(file, cases, dropped)
+    )
+
+
+def cohort_of(run: RunFolder, decoded: store.Store) -> Cohort:
+    """The cases of a run folder, which are those of this store."""
+    facts = run.run
+    return Cohort(
+        name=facts["data"],
+        store=decoded,
+        training=tuple(facts["training"]),
+        validation=tuple(facts["validation"]),
+        test=tuple(facts.get("test", ())),
+        duplicates=facts["duplicates"],
+        leaking_groups=tuple(facts["leaking_groups"]),
+        datasets=tuple(facts["datasets"]),
+        phantom=facts["phantom"],
+    )
+
+
+def together(cohorts: Sequence[Cohort]) -> Cohort:
+    """The cohort of a cross-validation as a whole: on its scored side are those of all folds.
+
+    The other sides are those of the first fold.
+    """
+    first = cohorts[0]
+    if len(cohorts) == 1:
+        return first
+    scored = tuple(case for cohort in cohorts for case in cohort.scored)
+    leaking = sorted({group for cohort in cohorts for group in cohort.leaking_groups})
+    if first.test:
+        return replace(first, test=scored, leaking_groups=tuple(leaking))
+    return replace(first, validation=scored, leaking_groups=tuple(leaking))
 
 
 def check_channels(folder: Path, channels: Mapping[str, int]) -> None:

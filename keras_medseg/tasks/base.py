@@ -43,7 +43,7 @@ class Task(ABC):
     """How the cases of a recipe are sampled for training, predicted and scored.
 
     Data flow through a task in the order of its methods: `reader` decodes a case into the store,
-    `split` chooses the sides, `fit` measures numbers on the training cases, `batches` feeds the
+    `splits` chooses the sides, `fit` measures numbers on the training cases, `batches` feeds the
     training, `predict` turns a stored case into a prediction, which `write` and `score` take.
 
     Attributes:
@@ -87,9 +87,44 @@ class Task(ABC):
     def channels(self, stored: int) -> int:
         """Number of channels that the network sees, if a stored case has `stored` channels."""
 
-    @abstractmethod
-    def split(self, listing: Listing, cases: Sequence[Case]) -> Split:
-        """Split `cases`, which are all or some cases of the listing."""
+    @property
+    def split_way(self) -> str:
+        """What stays on one side, see `data.splits.split_by`."""
+        return "group"
+
+    def splits(self, listing: Listing, cases: Sequence[Case]) -> tuple[Split, ...]:
+        """The split of `cases`, or one for each of `data.folds`.
+
+        A split is the data set's own, otherwise one by fractions and seed of the recipe.
+
+        Args:
+            listing: what the data set found.
+            cases: all or some of its cases.
+
+        Raises:
+            ValueError: the recipe wants folds, or a test side, and the data set has a split of its
+                own, or one without a test side.
+        """
+        data, seed = self.recipe.data, self.split_seed
+        ids = {case.id for case in cases}
+        sides = {id: side for id, side in listing.sides.items() if id in ids}
+        if sides and data.folds:
+            raise ValueError(
+                f"data.folds: found {data.folds}, but the data set has its own split, expected 0. "
+                "Remove its column split, or give the folds as a file (--splits)."
+            )
+        if sides:
+            return (self._own_split(sides, cases),)
+        if data.folds:
+            test, way = data.test > 0, self.split_way
+            return splits.split_in_folds(cases, data.folds, data.validation, test, seed, way)
+        return (splits.split_in_three(cases, data.validation, data.test, seed, self.split_way),)
+
+    @property
+    def split_seed(self) -> int:
+        """The seed of the split."""
+        given = self.recipe.data.split_seed
+        return self.recipe.train.seed if given is None else given
 
     def fit(self, store: Store, case_ids: Sequence[str]) -> "Task":
         """This task with the numbers measured on the training cases; itself if there are none."""
@@ -156,22 +191,13 @@ class Task(ABC):
     ) -> tuple[Figure, str]:
         """The figure of a case with the label map that `write` wrote to `path`, and its caption."""
 
-    def _split_by_recipe(self, listing: Listing, cases: Sequence[Case], way: str) -> Split:
-        """The data set's own split, otherwise one by fractions and seed of the recipe.
-
-        Raises:
-            ValueError: the recipe wants a test side, which the data set's own split does not have.
-        """
-        data = self.recipe.data
-        ids = {case.id for case in cases}
-        sides = {id: side for id, side in listing.sides.items() if id in ids}
-        if sides:
-            given = splits.assign("the data set's own split", sides, cases)
-            if data.test and not given.test:
-                raise ValueError(
-                    f"data.test: found {data.test}, but the data set's own split has no test "
-                    "cases, expected some. Name them in its column split, or give data.test=0."
-                )
-            return given
-        seed = self.recipe.train.seed
-        return splits.split_in_three(cases, data.validation, data.test, seed, way)
+    def _own_split(self, sides: Mapping[str, str], cases: Sequence[Case]) -> Split:
+        """The data set's own split, which has a test side if the recipe wants one."""
+        given = splits.assign("the data set's own split", sides, cases)
+        wanted = self.recipe.data.test
+        if wanted and not given.test:
+            raise ValueError(
+                f"data.test: found {wanted}, but the data set's own split has no test "
+                "cases, expected some. Name them in its column split, or give data.test=0."
+            )
+        return given

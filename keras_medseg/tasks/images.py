@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from keras_medseg.data import datasets
 from keras_medseg.data.batches.images import ImageBatches
 from keras_medseg.data.cases import Case, CaseArrays
-from keras_medseg.data.datasets.base import Dataset, Listing
+from keras_medseg.data.datasets.base import Dataset
 from keras_medseg.data.formats import image_files
-from keras_medseg.data.splits import Split
 from keras_medseg.data.store import Reader, Store, StoredCase
 from keras_medseg.data.transforms import resize
 from keras_medseg.data.transforms.images import Preparation, fit_preparation
@@ -63,9 +62,9 @@ class ImageTask(Task):
     def channels(self, stored: int) -> int:
         return stored
 
-    def split(self, listing: Listing, cases: Sequence[Case]) -> Split:
-        """The split of the data set's manifest, otherwise by group or by image."""
-        return self._split_by_recipe(listing, cases, self.settings.split)
+    @property
+    def split_way(self) -> str:
+        return self.settings.split
 
     def fit(self, store: Store, case_ids: Sequence[str]) -> "ImageTask":
         preparation = fit_preparation(

@@ -1,7 +1,7 @@
 """What the tasks for volumes share: channels by name, label maps on the full grid, overlays."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_medseg.data import datasets
-from keras_medseg.data.cases import Case
-from keras_medseg.data.datasets.base import Dataset, Listing
-from keras_medseg.data.splits import Split
+from keras_medseg.data.datasets.base import Dataset
 from keras_medseg.data.store import Reader, StoredCase
 from keras_medseg.data.transforms.resample import resample_labels
 from keras_medseg.errors import require_choice
@@ -59,10 +57,6 @@ class VolumeTask(Task):
 
     def channels(self, stored: int) -> int:
         return len(self.modalities)
-
-    def split(self, listing: Listing, cases: Sequence[Case]) -> Split:
-        """Split by patient: all cases of a patient are on one side."""
-        return self._split_by_recipe(listing, cases, "group")
 
     def predict(self, networks: Networks, case: StoredCase) -> np.ndarray:
         """(X, Y, Z) uint8 label map of a case, after postprocessing.

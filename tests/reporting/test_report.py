@@ -485,8 +485,8 @@ def test_cases_of_their_own_are_shown_as_ever(tmp_path):
 ORDER = {
     "better": "edge", "worse": "plain", "metric": "dice", "region": "WT", "where": "Table II",
     "says": "The <edge> loss improves.", "n": 40, "groups": 40, "difference": 0.0215, "low": 0.01,
-    "high": 0.03, "group_difference": 0.0215, "p": 0.001, "p_holm": 0.002, "verdict": "confirmed",
-    "passed": True,
+    "high": 0.03, "seeds": 1, "seed_std": float("nan"), "group_difference": 0.0215, "p": 0.001,
+    "p_holm": 0.002, "verdict": "confirmed", "passed": True,
 }  # fmt: skip
 
 
@@ -509,6 +509,51 @@ def test_an_order_stands_beside_the_sentence_that_it_tests(tmp_path):
     table = pd.read_csv(run / "orders.csv")
     assert table["verdict"].tolist() == ["confirmed", "undecided", "reversed"]
     assert table["difference"].tolist() == pytest.approx([0.0215] * 3)
+
+
+def test_seeds_are_named_beside_cases(tmp_path):
+    """Two seeds, the second 0.04 above the first: a standard deviation of 0.04 / sqrt(2)."""
+    scores = pd.concat([score_table().assign(seed=0), score_table().assign(seed=1)])
+    scores.loc[scores["seed"] == 1, "dice"] += 0.04
+    # The second training of "edge" gained 0.06 more than that of "plain".
+    scores.loc[(scores["seed"] == 1) & (scores["variant"] == "edge"), "dice"] += 0.06
+    whole = declared((TABLE,), write_published(tmp_path), comparisons=(("plain", "edge"),))
+    order = ORDER | {"n": 3, "groups": 3, "seeds": 2, "seed_std": 0.012}
+    run = run_data(scores=scores)
+    page = Page(write_report(tmp_path, run, whole, orders=[order]).read_text())
+    line = cells(pd.read_csv(tmp_path / "table.csv"))["Ours", "with", "WT"]
+    assert (line["n"], line["seeds"], line["measured"]) == (3, 2, pytest.approx(85))
+    assert (line["std"], line["seed_std"]) == (pytest.approx(10), pytest.approx(10 / 2**0.5))
+    # Three cases and two seeds: the lowest of both has 1/27 * 1/4 = 0.9 %, the next ones more.
+    assert 70 < line["ci_low"] < 80
+    markdown = (tmp_path / "table.md").read_text()
+    detail = f"85.00 ± 10.00 ({line['ci_low']:.2f} to {line['ci_high']:.2f}, n = 3, 2 seeds ± 7.07)"
+    assert detail in markdown
+    assert "Two-sided t tests whose variance" in markdown
+    assert "Interval and test include the spread between 2 trainings" in markdown
+    assert "(+1.00 to +3.00, 2 seeds ± 1.20), n = 3" in markdown
+    for words in ("2 seeds ± 7.07", "With few cases or seeds the interval", "20 epochs, network"):
+        assert words in page.text, words
+    assert "Wilcoxon" not in page.text + markdown
+    assert "One training per variant" not in page.text + markdown
+    [test] = pd.read_csv(tmp_path / "tests.csv").query("metric == 'dice'").to_dict("records")
+    # WT, edge - plain: 0.05, 0.0 and 0.1 in the first training, 0.06 more in the second.
+    assert (test["n"], test["seeds"], test["difference"]) == (3, 2, pytest.approx(0.08))
+    assert test["seed_std"] == pytest.approx(0.06 / 2**0.5)
+    assert "+20.00" not in page.text  # one row a case, not one a seed
+    assert page.text.count("<three>") == 1
+
+
+def test_the_cases_of_folds_are_counted_once(tmp_path):
+    run = run_data(training_cases=2, folds=3, validation_cases=[], test_cases=["one"])
+    wanted = replace(PAPER, cases=3)
+    assert why_not_comparable(run, wanted) == []
+    [reason] = why_not_comparable(run, PAPER)
+    assert reason == (
+        "2 training cases and 3 test cases of 3 folds; the paper had 5 cases together."
+    )
+    page = Page(write_report(tmp_path, run, Declaration()).read_text())
+    assert "3 folds, the first with 2 training cases; scored on 3 test cases" in page.text
 
 
 def test_cases_that_only_steer_the_training_are_counted_but_not_scored(tmp_path):

@@ -116,3 +116,36 @@ def test_only_a_reversed_order_that_binds_fails_a_run():
         assert row["passed"] is passed
     [row] = judge_orders((order(),), scores_of([0.1, -0.1]), binding=True)
     assert row["passed"]
+
+
+def seeded(rises):
+    """One training for each of `rises`, the mean rise of variant b."""
+    tables = [
+        scores_of(RISING - RISING.mean() + rise, regions=("WT", "TC")).assign(seed=seed)
+        for seed, rise in enumerate(rises)
+    ]
+    return pd.concat(tables)
+
+
+def test_an_order_that_the_next_training_turns_round_is_undecided():
+    first = seeded([0.06])
+    assert verdicts(first) == verdicts(first, order(region=None)) == ["confirmed"]
+    assert verdicts(seeded([0.06, -0.05, 0.01])) == ["undecided"]
+    assert verdicts(seeded([0.06, 0.06, 0.06])) == ["confirmed"]
+    assert verdicts(seeded([-0.06, -0.05, -0.07])) == ["reversed"]
+
+
+def test_three_trainings_of_one_sign_are_not_enough_if_they_differ():
+    # Three of three have one sign in one of four experiments of equal variants.
+    [row] = judge_orders((order(),), seeded([0.04, 0.08, 0.16]), binding=False)
+    assert row["low"] > 0
+    assert (row["p"] > 0.05, row["verdict"]) == (True, "undecided")
+
+
+def test_means_of_the_regions_are_taken_in_every_training():
+    scores = seeded([0.06, 0.02])
+    scores.loc[(scores["region"] == "TC") & (scores["variant"] == "b"), "dice"] -= 0.02
+    [row] = judge_orders((order(region=None),), scores, binding=False)
+    assert (row["n"], row["seeds"]) == (8, 2)
+    assert row["difference"] == pytest.approx(0.03)
+    assert row["seed_std"] == pytest.approx(0.04 / 2**0.5)

@@ -71,6 +71,19 @@ def test_a_run_goes_from_folder_to_scores(finished):
     pd.testing.assert_frame_equal(pd.read_csv(run.path / "scores.csv"), scores, check_exact=True)
 
 
+def test_a_single_training_lies_in_the_run_folder_itself(finished):
+    """Without columns and entries of folds and seeds, and no run of several takes its place."""
+    run, _, scores = finished
+    assert run.parts == (run,)
+    assert {"parts", "seed", "fold", "splits"}.isdisjoint(run.run)
+    assert {"seed", "fold"}.isdisjoint(scores)
+    [split] = json.loads(run.splits_file.read_text())
+    assert split == {"train": run.run["training"], "val": run.run["validation"]}
+    assert "seeds" not in run.report_file.read_text()
+    with pytest.raises(DataError, match=r"a run with parts = None, expected \['seed0', 'seed1'\]"):
+        run.create(run.recipe, run.variants, {"parts": ["seed0", "seed1"]})
+
+
 def test_a_users_own_run_has_all_that_a_papers_run_has(finished):
     """Provenance, tables with intervals, figures and a report that speaks of no paper."""
     run, _, scores = finished
