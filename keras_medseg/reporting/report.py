@@ -1,6 +1,5 @@
 """The report of a run: tables (CSV and Markdown), and report.html, which is self-contained."""
 
-import base64
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from keras_medseg.errors import DataError
@@ -16,6 +14,7 @@ from keras_medseg.evaluation import statistics
 from keras_medseg.evaluation.metrics import metric_label
 from keras_medseg.files import read_file, write_atomic
 from keras_medseg.recipe import Recipe, differences
+from keras_medseg.reporting import pages
 from keras_medseg.reporting.tables import (
     MEASURED,
     NOT_RUN,
@@ -201,7 +200,7 @@ def write_report(
     }
     _write_tables(folder, cells, tests, orders)
     for name in ("table.md", "report.html"):
-        write_atomic(folder / name, _render(name, view))
+        write_atomic(folder / name, pages.render(name, view))
     return folder / "report.html"
 
 
@@ -574,8 +573,8 @@ def _parameters(row: Mapping[Any, Any], *, total: bool) -> str:
 
 
 def _figure_view(figure: ReportFigure) -> dict[str, str]:
-    content = base64.b64encode(figure.path.read_bytes()).decode()
-    return {"title": figure.title, "caption": figure.caption, "data": content}
+    data = pages.embedded(figure.path)
+    return {"title": figure.title, "caption": figure.caption, "data": data}
 
 
 def _cases_view(scores: pd.DataFrame) -> dict[str, Any]:
@@ -618,15 +617,3 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             value = dict(enumerate(value, 1))
         flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return flat
-
-
-def _render(template: str, view: Mapping[str, Any]) -> bytes:
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=template.endswith(".html"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return templates.get_template(template).render(view).encode()
