@@ -17,15 +17,20 @@ def render(template: str, view: Mapping[str, Any]) -> bytes:
         template: the name of its file.
         view: name -> value; the template may use no other names.
     """
-    templates = jinja2.Environment(
+    made = environment(escape=template.endswith(".html"))
+    return made.get_template(template).render(view).encode()
+
+
+def environment(*, escape: bool) -> jinja2.Environment:
+    """Templates, which may include those of this package."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=template.endswith(".html"),
+        autoescape=escape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return templates.get_template(template).render(view).encode()
 
 
 def embedded(path: Path) -> str:

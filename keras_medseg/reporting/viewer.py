@@ -202,9 +202,11 @@ def _mosaic(frames: np.ndarray) -> dict[str, Any]:
     across = int(np.ceil(np.sqrt(count)))
     height, width = (-(-size // _BLOCK) * _BLOCK for size in (rows, columns))
     sheet = np.zeros((-(-count // across) * height, across * width, *frames.shape[3:]), np.uint8)
-    for number, frame in enumerate(frames):
+    # Filled up with their last rows and columns, so that a block of JPEG has no border in it.
+    borders = [(0, 0), (0, height - rows), (0, width - columns), (0, 0)][: frames.ndim]
+    for number, frame in enumerate(np.pad(frames, borders, mode="edge")):
         top, left = number // across * height, number % across * width
-        sheet[top : top + rows, left : left + columns] = frame
+        sheet[top : top + height, left : left + width] = frame
     buffer = io.BytesIO()
     Image.fromarray(sheet.squeeze()).save(buffer, format="JPEG", quality=_QUALITY)
     data = base64.b64encode(buffer.getvalue()).decode()
