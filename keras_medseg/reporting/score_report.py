@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from keras_medseg.files import write_atomic, write_json
 from keras_medseg.reporting import pages, viewer
 from keras_medseg.reporting.figures import charts, images, style, volumes
 
-CASES_SHOWN, CASES_PICTURED, ROWS_LISTED = 12, 6, 2000
+CASES_SHOWN, METHODS_PICTURED, ROWS_LISTED = 12, 6, 2000
 """Most cases in the viewer, methods whose worst case is pictured, rows of the table of scores."""
 
 
@@ -95,7 +95,7 @@ def write_report(path: Path, report: ScoreReport) -> list[Path]:
     return files
 
 
-def pick_cases(scores: pd.DataFrame, metric: str) -> dict[str, str]:
+def pick_cases(scores: pd.DataFrame, metric: str) -> dict[str, dict[str, list[str]]]:
     """The cases to show, the most important first: each method's worst, best and median ones.
 
     Args:
@@ -103,22 +103,20 @@ def pick_cases(scores: pd.DataFrame, metric: str) -> dict[str, str]:
         metric: what is good or bad; the mean over the regions of a case counts.
 
     Returns:
-        case -> why, such as "worst of A, best of B"; CASES_SHOWN cases at most.
+        case -> {why: methods}, such as {"worst": ["A"], "best": ["B"]}; CASES_SHOWN cases at most.
     """
     means = scores.groupby(["variant", "case"], sort=False)[metric].mean().unstack("variant")
-    reasons: dict[str, list[str]] = {}
-    wanted = ("worst", "second worst", "median", "best", "third worst")
-    for what in wanted:
+    reasons: dict[str, dict[str, list[str]]] = {}
+    for what in ("worst", "second worst", "median", "best", "third worst"):
         for variant in means:
-            ordered = (
-                means[variant].sort_values(ascending=higher_is_better(metric), kind="stable").index
-            )
+            ascending = higher_is_better(metric)
+            ordered = means[variant].sort_values(ascending=ascending, kind="stable").index
             places = {"worst": 0, "second worst": 1, "third worst": 2, "best": len(ordered) - 1}
             place = places.get(what, len(ordered) // 2)
             if place < len(ordered):
-                reasons.setdefault(str(ordered[place]), []).append(f"{what} of {variant}")
-    kept = [*reasons.items()][:CASES_SHOWN]
-    return {case: ", ".join(why) for case, why in kept}
+                of_case = reasons.setdefault(str(ordered[place]), {})
+                of_case.setdefault(what, []).append(str(variant))
+    return dict([*reasons.items()][:CASES_SHOWN])
 
 
 # What is read again, for the pictures
@@ -130,9 +128,10 @@ def _page_view(report: ScoreReport, folder: Path) -> dict[str, Any]:
     figures = [*_charts(report, folder)]
 
     def loaded() -> Iterator[viewer.ViewerCase]:
-        for id, why in pick_cases(scored.table, compared.rank_by[0]).items():
+        for id, reasons in pick_cases(scored.table, compared.rank_by[0]).items():
+            why = "; ".join(f"{what} of {', '.join(names)}" for what, names in reasons.items())
             case = _load(report, id, why)
-            figures.extend(_pictures(report, case, folder))
+            figures.extend(_pictures(report, case, reasons.get("worst", []), folder))
             yield case
 
     shown = viewer.encode(loaded(), labels=report.dataset.labels, regions=scored.regions)
@@ -181,11 +180,11 @@ def _background(image: np.ndarray, report: ScoreReport) -> np.ndarray:
 
 
 def _pictures(
-    report: ScoreReport, case: viewer.ViewerCase, folder: Path
+    report: ScoreReport, case: viewer.ViewerCase, worst_of: Sequence[str], folder: Path
 ) -> Iterator[dict[str, str]]:
-    """The figure of each method whose worst case this is; of the first CASES_PICTURED methods."""
-    for number, name in enumerate([*case.maps][:CASES_PICTURED], 1):
-        if f"worst of {name}" in case.why.split(", "):
+    """The figure of each method whose worst case this is; of the first METHODS_PICTURED methods."""
+    for number, name in enumerate([*case.maps][:METHODS_PICTURED], 1):
+        if name in worst_of:
             title = f"The worst case of {name}: {case.id}"
             drawn = _picture(report, case, name)
             yield _figure(title, case.scores[name], drawn, folder / f"worst_{number}.png")

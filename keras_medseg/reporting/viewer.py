@@ -22,7 +22,7 @@ MAX_BYTES = 8_000_000
 MARGIN = 8
 """Voxels around the box of all objects."""
 
-SLICES, SIDE, IMAGE_SIDE = 64, 160, 512
+SLICES, SIDE, IMAGE_SIDE = 96, 160, 512
 """Most slices of a volume, and most elements along the side of a slice of a volume or an image."""
 
 _QUALITY = 70

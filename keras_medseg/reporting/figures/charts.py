@@ -128,6 +128,7 @@ def forest(table: pd.DataFrame, label: str, *, zero: bool = False) -> Figure:
         panel.set_yticks(places, [name.replace("_", " ") for name in names])
         panel.set_ylim(len(names) - 0.4, -0.6)  # the first on top
         panel.set_xlabel(label)
+        panel.locator_params(axis="x", nbins=4)
     return figure
 
 

@@ -237,16 +237,20 @@
     return true;
   }
 
-  addEventListener("hashchange", () => {
-    if (!read()) return;
+  function follow() {
+    if (!read()) return false;
     show({ remember: false });
-    root.scrollIntoView({ block: "nearest" });
-  });
+    root.scrollIntoView();
+    return true;
+  }
 
   const options = (list) => list.map((text) => element("option", text));
   chosen.case.replaceChildren(...options(data.cases.map((one) => one.id + (one.why ? `: ${one.why}` : ""))));
   chosen.map.replaceChildren(...options(data.maps));
   chosen.region.replaceChildren(...options(regions.map((region) => region.name)));
-  if (!read()) worst();
-  show({ remember: false });
+  addEventListener("hashchange", follow);
+  if (!follow()) {
+    worst();
+    show({ remember: false });
+  }
 })();
