@@ -1,7 +1,7 @@
 """Score folders of label maps, of any program, against the annotations of their cases."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -96,29 +96,12 @@ def score_folders(
     score = partial(
         _score_case, paths=paths, dataset=dataset, metrics=names, regions=chosen, read=bool(errors)
     )
-    rows: dict[str, list[tuple[str, list[dict]]]] = {name: [] for name in folders}
-    wrong: list[DataError] = []
-    with (
-        progress_bar("reading" if errors else "scoring") as progress,
-        closing(decode_all(score, cases, workers, fatal=MemoryError)) as results,
-    ):
-        for number, (case, result) in enumerate(results, 1):
-            if isinstance(result, Exception):
-                raise result
-            wrong += result.errors
-            remarks += result.remarks
-            for name, listed in result.rows.items():
-                rows[name].append((case.id, listed))
-            progress(number, len(cases), case.id)
-    _refuse(folders, [*errors, *sorted(wrong, key=str)], len(cases))
-    place = {case.id: number for number, case in enumerate(cases)}
-    in_order = [
-        row
-        for of_folder in rows.values()
-        for _, listed in sorted(of_folder, key=lambda entry: place[entry[0]])
-        for row in listed
-    ]
-    return Scored(pd.DataFrame(in_order), list(cases), paths, names, chosen, sorted(set(remarks)))
+    found = _in_order(score, cases, workers, "reading" if errors else "scoring")
+    wrong = sorted((error for one in found for error in one.errors), key=str)
+    _refuse(folders, [*errors, *wrong], len(cases))
+    rows = [row for name in folders for one in found for row in one.rows[name]]
+    remarks += [remark for one in found for remark in one.remarks]
+    return Scored(pd.DataFrame(rows), cases, paths, names, chosen, sorted(set(remarks)))
 
 
 def with_groups(cases: Sequence[Case], path: Path) -> list[Case]:
@@ -192,6 +175,23 @@ class _CaseScores:
     rows: dict[str, list[dict]]
     errors: list[DataError]
     remarks: list[str]
+
+
+def _in_order(
+    score: Callable[[Case], _CaseScores], cases: Sequence[Case], workers: int, title: str
+) -> list[_CaseScores]:
+    """What was found of each case, in the order of the cases."""
+    found: dict[str, _CaseScores] = {}
+    with (
+        progress_bar(title) as progress,
+        closing(decode_all(score, cases, workers, fatal=MemoryError)) as results,
+    ):
+        for number, (case, result) in enumerate(results, 1):
+            if isinstance(result, Exception):
+                raise result
+            found[case.id] = result
+            progress(number, len(cases), case.id)
+    return [found[case.id] for case in cases]
 
 
 def _complete(
