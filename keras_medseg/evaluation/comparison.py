@@ -8,8 +8,10 @@ import pandas as pd
 
 from keras_medseg.errors import require_choice
 from keras_medseg.evaluation import ranking, statistics
+from keras_medseg.evaluation.metrics import higher_is_better
 
-_BRATS = ("dice", "hd95_mm", "hd95_px")
+# BraTS ranked by the first pair from 2023 on, by the second before.
+_BRATS = (("lesion_dice", "lesion_hd95_mm"), ("dice", "hd95_mm", "hd95_px"))
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Comparison:
             first and second (their names) and p_holm, corrected for all rows.
         ranking: `ranking.rank`.
         permutations: `ranking.permutation_tests`.
-        rank_by: the metrics of the ranking.
+        rank_by: the metrics of the ranking, the first of which says what the worst case is; empty
+            if there is none of which larger or smaller values are better.
     """
 
     summary: pd.DataFrame
@@ -41,16 +44,15 @@ def compare_all(
         scores: scores.csv: the columns variant, case, region and `metrics`, and group, if cases
             have groups; all variants on the same cases.
         metrics: what to summarize and to test.
-        rank_by: what to rank by, some of `metrics`; by default Dice and HD95 as BraTS, or, where
-            neither was measured, all.
+        rank_by: what to rank by, some of `metrics`; by default Dice and HD95 as BraTS (those of
+            single lesions if they were measured), or, where neither was measured, all.
 
     Raises:
         ValueError: another metric in `rank_by`, or an error of `statistics` or `ranking`.
     """
     for name in rank_by:
         require_choice("--rank-by", name, metrics)
-    usual = tuple(name for name in metrics if name in _BRATS) or tuple(metrics)
-    by = tuple(rank_by) or usual
+    by = tuple(rank_by) or _usual(metrics)
     summary = statistics.summarize(scores, metrics)
     pairs = [*combinations(dict.fromkeys(scores["variant"]), 2)]
     if not pairs:
@@ -69,10 +71,25 @@ def compare_all(
     return Comparison(
         summary,
         table[[*front, *(name for name in table if name not in front)]],
-        ranking.rank(scores, by),
-        ranking.permutation_tests(scores, by),
+        ranking.rank(scores, by) if by else pd.DataFrame(),
+        ranking.permutation_tests(scores, by) if by else pd.DataFrame(),
         by,
     )
+
+
+def direction(metric: str) -> int:
+    """1 where larger values are better, -1 where smaller ones are, 0 where neither is."""
+    try:
+        return 1 if higher_is_better(metric) else -1
+    except ValueError:
+        return 0
+
+
+def _usual(metrics: Sequence[str]) -> tuple[str, ...]:
+    for pair in _BRATS:
+        if found := tuple(name for name in metrics if name in pair):
+            return found
+    return tuple(name for name in metrics if direction(name))
 
 
 def standings(compared: Comparison) -> str:

@@ -22,7 +22,10 @@ from keras_medseg.files import parse_csv, read_file
 from keras_medseg.progress import progress_bar
 
 UNITS = {"voxels": "mm", "pixels": "px"}
-"""What an element of a label map is measured in."""
+"""What distances in a label map are measured in."""
+
+_UNITS = {"voxels": ("", "mm", "mL"), "pixels": ("", "px")}
+_NEEDS_VOLUMES = ("volumes", "lesions")
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,9 @@ def metric_names(names: Sequence[str], dataset: Dataset) -> tuple[str, ...]:
     known = [
         name
         for name, metric in METRICS.items()
-        if metric.needs != "probabilities" and metric.unit in ("", unit)
+        if metric.needs != "probabilities"
+        and metric.unit in _UNITS[dataset.elements]
+        and (dataset.elements == "voxels" or metric.needs not in _NEEDS_VOLUMES)
     ]
     chosen = [f"{name}_{unit}" if f"{name}_{unit}" in known else name for name in names]
     for name in chosen:

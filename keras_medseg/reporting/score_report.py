@@ -15,8 +15,8 @@ from keras_medseg import __version__
 from keras_medseg.data.datasets.base import Dataset
 from keras_medseg.errors import DataError
 from keras_medseg.evaluation import statistics
-from keras_medseg.evaluation.comparison import Comparison
-from keras_medseg.evaluation.metrics import METRICS, higher_is_better, metric_label
+from keras_medseg.evaluation.comparison import Comparison, direction
+from keras_medseg.evaluation.metrics import METRICS, metric_label
 from keras_medseg.evaluation.score_folder import Scored
 from keras_medseg.files import write_atomic, write_json
 from keras_medseg.reporting import pages, viewer
@@ -68,8 +68,14 @@ def write_report(path: Path, report: ScoreReport) -> list[Path]:
 
     Raises:
         DataError: a file that could be scored can no longer be read.
+        ValueError: no metric says what is better.
     """
     scored, compared = report.scored, report.compared
+    if not compared.rank_by:
+        raise ValueError(
+            f"--metrics: found {', '.join(scored.metrics)}, expected one of which larger or "
+            "smaller values are better, for a report. Add another metric, such as dice."
+        )
     tables = {
         "summary": compared.summary,
         "tests": compared.tests,
@@ -109,8 +115,7 @@ def pick_cases(scores: pd.DataFrame, metric: str) -> dict[str, dict[str, list[st
     reasons: dict[str, dict[str, list[str]]] = {}
     for what in ("worst", "second worst", "median", "best", "third worst"):
         for variant in means:
-            ascending = higher_is_better(metric)
-            ordered = means[variant].sort_values(ascending=ascending, kind="stable").index
+            ordered = (direction(metric) * means[variant]).sort_values(kind="stable").index
             places = {"worst": 0, "second worst": 1, "third worst": 2, "best": len(ordered) - 1}
             place = places.get(what, len(ordered) // 2)
             if place < len(ordered):
@@ -249,7 +254,7 @@ def _charts(report: ScoreReport, folder: Path) -> Iterator[dict[str, str]]:
                 f"difference of {charts.metric_axis(name)}",
                 zero=True,
             )
-            better = "Right" if higher_is_better(name) else "Left"
+            better = "Right" if direction(name) > 0 else "Left"
             text = f"Mean paired difference and its 95 % interval. {better} of 0: the first named "
             text += "is better."
             yield _figure(f"{label}: differences", text, drawn, folder / f"differences_{name}.png")
@@ -292,8 +297,8 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _metric_view(name: str) -> dict[str, str]:
-    better = "higher is better" if higher_is_better(name) else "lower is better"
-    return {"label": charts.metric_axis(name), "better": better}
+    words = {1: "higher is better", -1: "lower is better", 0: "the best is neither high nor low"}
+    return {"label": charts.metric_axis(name), "better": words[direction(name)]}
 
 
 def _mean_rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
@@ -326,7 +331,7 @@ def _ranking_view(row: Mapping[str, Any]) -> dict[str, Any]:
 def _test_view(row: Mapping[str, Any]) -> dict[str, Any]:
     name = row["metric"]
     low, high = (_number(row[end], name, "+") for end in ("low", "high"))
-    better = row["difference"] * (1 if higher_is_better(name) else -1)
+    better = row["difference"] * direction(name)
     return {
         **row,
         "metric": charts.metric_axis(name),
@@ -353,9 +358,7 @@ def _too_few(tests: pd.DataFrame) -> str:
 def _case_rows(report: ScoreReport, shown: set[str]) -> list[dict[str, Any]]:
     """All rows of the scores, the worst first; those of `shown` cases lead to the viewer."""
     scored, metric = report.scored, report.compared.rank_by[0]
-    worst_first = scored.table.sort_values(
-        metric, ascending=higher_is_better(metric), kind="stable"
-    )
+    worst_first = scored.table.sort_values(metric, ascending=direction(metric) > 0, kind="stable")
     return [
         {
             "name": row["variant"],

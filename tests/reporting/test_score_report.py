@@ -123,8 +123,29 @@ def test_what_is_ranked_by():
     assert comparison.compare_all(table, metrics).rank_by == ("hd95_px", "dice")
     assert comparison.compare_all(table, ["iou"]).rank_by == ("iou",)
     assert comparison.compare_all(table, metrics, ["iou"]).rank_by == ("iou",)
+    lesions = table.assign(lesion_dice=0.5)
+    assert comparison.compare_all(lesions, [*metrics, "lesion_dice"]).rank_by == ("lesion_dice",)
     with pytest.raises(ValueError, match="--rank-by: found 'mae', expected one of: iou"):
         comparison.compare_all(table, metrics, ["mae"])
+
+
+def test_a_signed_error_says_not_what_is_better(monkeypatch):
+    def neither(name):
+        if name == "signed":
+            raise ValueError("neither")
+        return True
+
+    monkeypatch.setattr(comparison, "higher_is_better", neither)
+    rows = [
+        {"variant": name, "case": "1", "region": "WT", "dice": 0.5, "signed": value}
+        for name, value in (("A", -1.0), ("B", 1.0))
+    ]
+    table = pd.DataFrame(rows)
+    assert comparison.compare_all(table, ["signed", "dice"]).rank_by == ("dice",)
+    compared = comparison.compare_all(table, ["signed"])
+    assert compared.rank_by == ()
+    assert (len(compared.summary), len(compared.tests), len(compared.ranking)) == (2, 1, 0)
+    assert [comparison.direction(name) for name in ("signed", "dice")] == [0, 1]
 
 
 @needs_browser

@@ -134,7 +134,9 @@ PAGE = """<body>{% include "viewer.html" %}
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     bright = np.full((10, 12, 8), 500, np.int16)
-    cases = [volume_case("c1", image=bright), volume_case("c 2&<", image=None)]
+    flat = np.ones((4, 5, 1), np.uint8)
+    image = {"image": None, "truth": flat, "maps": {"A": flat, "B": flat}}
+    cases = [volume_case("c1", image=bright), volume_case("c 2&<", **image)]
     view = viewer.encode(cases, labels=LABELS, regions=REGIONS)
     path = folder / "page.html"
     path.write_text(pages.environment(escape=True).from_string(PAGE).render(viewer=view))
@@ -168,7 +170,10 @@ def test_keyboard_and_mouse_in_a_browser(page, tmp_path):
     press("i"); said.image = [shown().mode, text(".legend")];
     press("o"); press("r"); said.region = [shown().region, text(".legend")];
     press("w"); said.worst = shown();
-    press("ArrowRight"); said.next = shown().case;
+    const hidden = () => [...viewer.querySelectorAll(".bar, [data-worst]")]
+      .map((part) => getComputedStyle(part).display === "none");
+    said.slices = hidden();
+    press("ArrowRight"); said.next = shown().case; said.noSlices = hidden();
     press("ArrowRight"); said.around = shown().case;
     const select = viewer.querySelector("[name=map]");
     select.selectedIndex = 0; select.dispatchEvent(new Event("change")); said.select = shown().map;
@@ -190,6 +195,7 @@ def test_keyboard_and_mouse_in_a_browser(page, tmp_path):
     assert said["region"] == ["whole", "agreemissedsurplus"]
     # B is right on the whole; of equally good slices the first with the largest object counts.
     assert (said["worst"]["slice"], said["worst"]["map"]) == ("2", "B")
+    assert (said["slices"], said["noSlices"]) == ([False] * 2, [True] * 2)
     assert (said["next"], said["around"]) == ("c 2&<", "c1")
     assert (said["select"], said["click"], said["pressed"]) == ("A", "prediction", "Prediction")
     assert said["scores"] == "Aso <so>B"

@@ -67,7 +67,7 @@
     if (state.mode !== "overlay") {
       return region.codes === null ? data.labels.map((label) => [label.name, label.color]) : [[region.name, "#E69F00"]];
     }
-    return region.codes === null ? VERDICTS : VERDICTS.slice(0, 3);
+    return region.codes === null && data.labels.length > 1 ? VERDICTS : VERDICTS.slice(0, 3);
   }
 
   function overlay() {
@@ -122,7 +122,7 @@
     const one = current(), [count] = one.size;
     slider.max = count - 1;
     slider.value = state.slice;
-    slider.parentElement.hidden = count === 1;
+    for (const part of [slider.parentElement, find("[data-worst]")]) part.hidden = count === 1;
     output.textContent = `z = ${one.first + state.slice * one.step} (${state.slice + 1} of ${count})`;
     for (const name of ["case", "map", "region"]) chosen[name].selectedIndex = state[name];
     for (const button of modes) button.setAttribute("aria-pressed", button.dataset.mode === state.mode);
