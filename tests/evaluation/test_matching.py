@@ -56,10 +56,10 @@ def test_the_longest_id_counts(tmp_path):
 
 def test_the_surer_rule_counts(tmp_path):
     """Images and probabilities that lie beside the label maps are surplus."""
-    names = "a_flair.nii.gz", "a_seg.nii.gz", "b.nii.gz", "b_probabilities.nii.gz"
+    names = "a_flair.nii.gz", "a_seg.nii.gz", "b.nii.gz", "b_probabilities.nii.gz", "b_final.nii.gz"
     found, paths = matched(tmp_path, names, "a", "b")
     assert paths == {"a": "a_seg.nii.gz", "b": "b.nii.gz"}
-    surplus = ["a_flair.nii.gz", "b_probabilities.nii.gz"]
+    surplus = ["a_flair.nii.gz", "b_final.nii.gz", "b_probabilities.nii.gz"]
     assert [path.name for path in found.surplus] == surplus
     assert matching.problems(tmp_path, found, 2) == []
 

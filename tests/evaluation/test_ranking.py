@@ -51,6 +51,18 @@ def test_ranks_of_the_example():
     assert table.loc[0, ["low", "high"]].tolist() == [1.25, 1.75]
 
 
+def test_a_case_counts_with_the_mean_over_regions():
+    """A is the best in two of three regions: (1 + 1 + 2) / 3."""
+    values = {"WT": (0.9, 0.8), "TC": (0.9, 0.8), "ET": (0.1, 0.8)}
+    rows = [
+        {"variant": name, "case": "1", "region": region, "dice": dice}
+        for region, pair in values.items()
+        for name, dice in zip("AB", pair)
+    ]
+    ranks = ranking.case_ranks(pd.DataFrame(rows), ["dice"])
+    assert ranks.loc["1"].tolist() == pytest.approx([4 / 3, 5 / 3])
+
+
 def test_permutations_of_the_example():
     """B and A differ by 0.25 and 1, mean 0.625: of the four signs one gives as much, two as |.|."""
     table = ranking.permutation_tests(EXAMPLE, METRICS)
@@ -90,6 +102,8 @@ def test_cases_of_a_group_stay_together():
     # Sums of the groups 2 and -1: of the signs (+ +), (+ -), (- +), (- -) the first and the second
     # give 1 or more, all give 1 or more in size.
     assert tests.loc[0, ["p_one_sided", "p"]].tolist() == [0.5, 1]
+    # Drawn: p twice, 2 x 2 ranks of 1 over 4 cases; q twice, 2 over 2; both, (1 + 1 + 2) / 3.
+    assert table.loc[0, ["low", "high"]].tolist() == [1, 2]
     alone = ranking.rank(scores_of(values, groups=["p"] * 3), ["dice"])
     assert alone[["low", "high", "place_low", "first"]].isna().all(axis=None)
 
