@@ -143,6 +143,7 @@ def predict(arguments: argparse.Namespace) -> None:
 def score(arguments: argparse.Namespace) -> None:
     """Score folders of label maps, of any program, against the cases' annotations."""
     from keras_medseg.data import datasets
+    from keras_medseg.data.checks import plural
     from keras_medseg.errors import require_choice
     from keras_medseg.evaluation import comparison, score_folder
     from keras_medseg.reporting import score_report
@@ -171,7 +172,8 @@ def score(arguments: argparse.Namespace) -> None:
     for remark in scored.remarks:
         warnings.warn(remark, stacklevel=1)
     compared = comparison.compare_all(scored.table, metrics, rank_by)
-    print(f"mean and 95 % interval over {len(scored.cases)} cases:")
+    counted = plural(len(scored.cases), "case")
+    print(f"mean and 95 % interval over {counted}:")
     print(score_folder.summary(scored.table, metrics))
     print(comparison.standings(compared), end="")
     files: list[Path] = []

@@ -99,5 +99,6 @@ def standings(compared: Comparison) -> str:
     lines = [f"ranking by {', '.join(compared.rank_by)}:"]
     for row in compared.ranking.to_dict("records"):
         interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
+        interval = "no interval" if row["groups"] == 1 else interval
         lines.append(f"{row['place']:3}. {row['variant']}  mean rank {row['score']:.3f} {interval}")
     return "\n".join([*lines, ""])

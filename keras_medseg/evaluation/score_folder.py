@@ -99,9 +99,11 @@ def score_folders(
     score = partial(
         _score_case, paths=paths, dataset=dataset, metrics=names, regions=chosen, read=bool(errors)
     )
-    found = _in_order(score, cases, workers, "reading" if errors else "scoring")
+    if errors:  # the files that are there may have further ones
+        cases = [case for case in cases if any(case.id in found for found in paths.values())]
+    found = _in_order(score, cases, workers, "reading" if errors else "scoring") if cases else []
     wrong = sorted((error for one in found for error in one.errors), key=str)
-    _refuse(folders, [*errors, *wrong], len(cases))
+    _refuse(folders, [*errors, *wrong])
     rows = [row for name in folders for one in found for row in one.rows[name]]
     remarks += [remark for one in found for remark in one.remarks]
     return Scored(pd.DataFrame(rows), cases, paths, names, chosen, sorted(set(remarks)))
@@ -165,7 +167,8 @@ def summary(table: pd.DataFrame, metrics: Sequence[str]) -> str:
         if several and row["variant"] != above:
             lines.append(f"{row['variant']}:")
             above = row["variant"]
-        interval = f"[{row['low']:.4f}, {row['high']:.4f}]"
+        alone = row["groups"] == 1
+        interval = "no interval" if alone else f"[{row['low']:.4f}, {row['high']:.4f}]"
         over = f"  over {row['groups']} groups: {row['group_mean']:.4f}"
         grouped = row["groups"] < row["n"]
         line = f"{row['region']:12} {row['metric']:12} {row['mean']:8.4f} {interval}"
@@ -271,7 +274,7 @@ def _score_case(
     return found
 
 
-def _refuse(folders: Mapping[str, Path], errors: Sequence[DataError], cases: int) -> None:
+def _refuse(folders: Mapping[str, Path], errors: Sequence[DataError]) -> None:
     """Raise all errors as one.
 
     Raises:
@@ -283,7 +286,7 @@ def _refuse(folders: Mapping[str, Path], errors: Sequence[DataError], cases: int
         listed = "\n  ".join(map(str, errors))
         raise DataError(
             ", ".join(map(str, folders.values())),
-            found=f"{len(errors)} problems with the label maps of {cases} cases",
-            expected="a label map of each, on its grid",
+            found=f"{len(errors)} problems",
+            expected="a label map of each case, on its grid",
             remedy=f"Mend these:\n  {listed}",
         )

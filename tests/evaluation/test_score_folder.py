@@ -124,7 +124,7 @@ def test_all_problems_of_all_folders_in_one_go(truth, tmp_path):
     with pytest.raises(DataError) as caught:
         score(truth, {"a": a, "b": b})
     first, *lines = str(caught.value).splitlines()
-    assert "found 4 problems with the label maps of 2 cases" in first
+    assert first.startswith(f"{a}, {b}: found 4 problems, expected a label map of each case")
     found = [
         "found no label map of 1 of 2 cases: case_02, but 1 file of no case: patient.nii.gz",
         "case_01.nii.gz: found a grid 3 mm away at a corner",

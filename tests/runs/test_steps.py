@@ -418,7 +418,7 @@ def test_a_prediction_on_another_grid_is_refused(finished, folder, tmp_path):
         nifti.write_volume(tmp_path / f"{case.id}.nii.gz", np.asarray(right.dataobj), shifted)
     cases = Brats().find(folder).cases
     (tmp_path / f"{cases[0].id}.nii.gz").rename(tmp_path / "first.nii.gz")
-    with pytest.raises(DataError, match="4 problems with the label maps of 4 cases") as caught:
+    with pytest.raises(DataError, match="found 4 problems") as caught:
         score_folder(tmp_path, folder, Brats(), ("WT",))
     first, *others = str(caught.value).splitlines()[1:]
     missing = f"no label map of 1 of 4 cases: {cases[0].id}, but 1 file of no case: first.nii.gz"
