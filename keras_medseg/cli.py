@@ -142,20 +142,14 @@ def predict(arguments: argparse.Namespace) -> None:
 
 def score(arguments: argparse.Namespace) -> None:
     """Score folders of label maps, of any program, against the cases' annotations."""
-    from keras_medseg.data import datasets
     from keras_medseg.data.checks import plural
-    from keras_medseg.errors import require_choice
     from keras_medseg.evaluation import comparison, score_folder
     from keras_medseg.reporting import score_report
 
+    if arguments.report and arguments.out.suffix.lower() != ".csv":
+        raise ValueError(f"--out: found {arguments.out}, expected a name that ends in .csv.")
     folders, truth = _scored_folders(arguments.folders, arguments.truth)
-    labels, defined, chosen = _labels_and_regions(arguments.labels, arguments.regions)
-    classes = {"classes": _classes(arguments.classes)} if arguments.classes else {}
-    dataset = datasets.annotations(
-        truth, arguments.dataset or "", labels=labels, regions=defined, **classes
-    )
-    if arguments.channel:
-        require_choice("--channel", arguments.channel, dataset.channels)
+    dataset, regions = _annotations(arguments, truth)
     metrics, rank_by = _metrics(arguments, dataset)
     cases = dataset.find(truth).cases
     if arguments.groups:
@@ -165,15 +159,14 @@ def score(arguments: argparse.Namespace) -> None:
         cases,
         dataset,
         metrics=metrics,
-        regions=chosen,
+        regions=regions,
         common=arguments.common,
         workers=arguments.workers or os.cpu_count() or 1,
     )
     for remark in scored.remarks:
         warnings.warn(remark, stacklevel=1)
     compared = comparison.compare_all(scored.table, metrics, rank_by)
-    counted = plural(len(scored.cases), "case")
-    print(f"mean and 95 % interval over {counted}:")
+    print(f"mean and 95 % interval over {plural(len(scored.cases), 'case')}:")
     print(score_folder.summary(scored.table, metrics))
     print(comparison.standings(compared), end="")
     files: list[Path] = []
@@ -233,6 +226,21 @@ def _scored_folders(named: Sequence[str], truth: Path | None) -> tuple[dict[str,
             )
         folders[name] = Path(path)
     return folders, truth
+
+
+def _annotations(arguments: argparse.Namespace, truth: Path) -> tuple["Dataset", list[str]]:
+    """The data set of the annotations, and the names of its regions to score, if any are given."""
+    from keras_medseg.data import datasets
+    from keras_medseg.errors import require_choice
+
+    labels, defined, chosen = _labels_and_regions(arguments.labels, arguments.regions)
+    classes = {"classes": _classes(arguments.classes)} if arguments.classes else {}
+    dataset = datasets.annotations(
+        truth, arguments.dataset or "", labels=labels, regions=defined, **classes
+    )
+    if arguments.channel:
+        require_choice("--channel", arguments.channel, dataset.channels)
+    return dataset, chosen
 
 
 def _labels_and_regions(

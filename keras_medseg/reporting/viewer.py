@@ -208,7 +208,7 @@ def _mosaic(frames: np.ndarray) -> dict[str, Any]:
         top, left = number // across * height, number % across * width
         sheet[top : top + height, left : left + width] = frame
     buffer = io.BytesIO()
-    Image.fromarray(sheet.squeeze()).save(buffer, format="JPEG", quality=_QUALITY)
+    Image.fromarray(sheet).save(buffer, format="JPEG", quality=_QUALITY)
     data = base64.b64encode(buffer.getvalue()).decode()
     return {
         "url": f"data:image/jpeg;base64,{data}",

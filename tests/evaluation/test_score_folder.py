@@ -182,10 +182,16 @@ def test_masks_alone_are_enough(tmp_path):
     assert scored.table[["case", "region"]].to_numpy().tolist() == [["7", "object"]]
     assert scored.table["dice"].tolist() == [pytest.approx(2 / 3)]
     assert "hd95_px" in scored.table
+    soft = np.uint8([[0] * 60, [250] * 60])  # gray edges, as after resizing
+    soft[0, :8], soft[1, :8] = np.arange(8), np.arange(248, 256)
+    for name in ("truth/7_mask.png", "a/7.png"):
+        Image.fromarray(soft).save(tmp_path / name)
+    scored = score(tmp_path / "truth", {"a": tmp_path / "a"})
+    assert scored.table["truth_pixels"].tolist() == [60]
+    assert any("7.png: found 16 gray values" in text for text in scored.remarks)
     Image.fromarray(found[:2]).save(tmp_path / "a" / "7.png")
-    with pytest.raises(
-        DataError, match=r"found 2 x 4 pixels, expected 4 x 4, those of 7_mask\.png"
-    ):
+    Image.fromarray(mask).save(tmp_path / "truth" / "7_mask.png")
+    with pytest.raises(DataError, match="found 2 x 4 pixels, expected 4 x 4, those of 7_mask"):
         score(tmp_path / "truth", {"a": tmp_path / "a"})
 
 
@@ -266,6 +272,11 @@ def test_the_command_with_several_folders(truth, tmp_path, capsys):
         (["a"], "--truth: found none beside 1 folders, expected the folder of the annotations"),
         (["a", "b", "c"], "--truth: found none beside 3 folders"),
         (["a", "x/a", "--truth", "t"], "x/a: found a second name 'a', expected one for each"),
+        (["a", "--truth", "t", "--report", "--out", "x.html"], "--out: found x.html, expected a"),
+        (
+            ["a", "--truth", "t", "--regions", "WT=1", "--dataset", "BraTS2021"],
+            "t: found BraTS2021 beside labels or regions with codes, expected these alone.",
+        ),
         (["a", "--truth", "t", "--labels", "core"], "--labels: found 'core', expected CODE=NAME"),
         (["a", "--truth", "t", "--regions", "WT=a"], "--regions: found 'WT=a', expected NAME=CODE"),
         (["a", "--truth", "t", "--regions", "WT=1", "TC"], "--regions: found TC beside WT with"),

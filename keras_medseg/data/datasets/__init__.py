@@ -80,11 +80,18 @@ def annotations(
 
     Raises:
         DataError: as `of_folder`, or nothing says what label maps hold.
-        ValueError: an unknown name or option, or a region of codes without a label.
+        ValueError: an unknown name or option, a name or option beside `labels` or `regions`, or a
+            region of codes without a label.
     """
     from keras_medseg.data.datasets import _label_maps
 
     if labels or regions:
+        if name or options:
+            given = ", ".join([name, *options] if name else options)
+            raise ValueError(
+                f"{folder}: found {given} beside labels or regions with codes, expected these "
+                "alone. Label maps alone are of no data set."
+            )
         return _label_maps.label_maps(folder, labels or {}, regions or {})
     known = name or any(_class_of(kind).recognizes(folder.absolute()) for kind in names())
     if not known and _label_maps.holds(folder):

@@ -6,6 +6,7 @@ files have such a word, those without it are images and left out.
 """
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from keras_medseg.data import checks
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.datasets.base import Codes, Dataset, Listing
-from keras_medseg.data.datasets.image_folders import ImageFolders
+from keras_medseg.data.datasets.image_folders import ImageFolders, ImageWarning
 from keras_medseg.data.datasets.volume_folders import VolumeFolders
 from keras_medseg.data.formats import description, foreign, image_files, masks
 from keras_medseg.data.store import StoredCase
@@ -87,6 +88,9 @@ class LabelImages(ImageFolders):
 
         Raises:
             DataError: a damaged mask, another size than the annotation's, or unknown gray values.
+
+        Warns:
+            ImageWarning: the mask is unusual but usable.
         """
         assert isinstance(case, Case), case
         assert case.labels is not None, case.id
@@ -99,8 +103,12 @@ class LabelImages(ImageFolders):
                 expected="{} x {}, those of {}".format(*expected, case.labels.name),
                 remedy="Predict at the image's own size.",
             )
+        remarks = list(mask.remarks)
         if len(self.labels) == 1:
-            return masks.labels_of_object(pixels, path)[0][..., None]
+            pixels, remark = masks.labels_of_object(pixels, path)
+            remarks += [remark] if remark else []
+        for text in remarks:
+            warnings.warn(text, ImageWarning, stacklevel=2)
         unknown = np.setdiff1d(pixels, [0, *self.labels])
         if unknown.size:
             raise DataError(
