@@ -14,6 +14,10 @@ from keras_medseg.evaluation.metrics import higher_is_better
 _BRATS = (("lesion_dice", "lesion_hd95_mm"), ("dice", "hd95_mm", "hd95_px"))
 
 
+MOST_SHOWN = 12
+"""Of the cases of `cases_to_show`."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The statistics of the scores of one or more variants; tables are empty for a single one.
@@ -83,6 +87,35 @@ def direction(metric: str) -> int:
         return 1 if higher_is_better(metric) else -1
     except ValueError:
         return 0
+
+
+def cases_to_show(scores: pd.DataFrame, metric: str) -> dict[str, dict[str, list[str]]]:
+    """The cases to show, the most important first: each variant's worst, best and median ones.
+
+    A case without any object is neither the best nor the median as long as other cases have some:
+    there an empty answer has a Dice of 1.
+
+    Args:
+        scores: scores.csv: the columns variant, case, region, `metric` and truth_<elements>.
+        metric: what is good or bad; the mean over the regions of a case counts.
+
+    Returns:
+        case -> {why: variants}, such as {"worst": ["A"], "best": ["B"]}; MOST_SHOWN cases at most.
+    """
+    means = scores.groupby(["variant", "case"], sort=False)[metric].mean().unstack("variant")
+    sizes = scores.filter(regex="^truth_").sum(axis=1).groupby(scores["case"]).sum()
+    reasons: dict[str, dict[str, list[str]]] = {}
+    for what in ("worst", "second worst", "median", "best", "third worst"):
+        for variant in means:
+            ordered = (direction(metric) * means[variant]).sort_values(kind="stable").index
+            if what in ("median", "best"):
+                ordered = ordered[sizes[ordered] > 0] if (sizes > 0).any() else ordered
+            places = {"worst": 0, "second worst": 1, "third worst": 2, "best": len(ordered) - 1}
+            place = places.get(what, len(ordered) // 2)
+            if place < len(ordered):
+                of_case = reasons.setdefault(str(ordered[place]), {})
+                of_case.setdefault(what, []).append(str(variant))
+    return dict([*reasons.items()][:MOST_SHOWN])
 
 
 def _usual(metrics: Sequence[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from keras_medseg.evaluation import statistics
 from keras_medseg.evaluation.metrics import metric_label
 from keras_medseg.files import read_file, write_atomic
 from keras_medseg.recipe import Recipe, differences
-from keras_medseg.reporting import pages
+from keras_medseg.reporting import pages, viewer
 from keras_medseg.reporting.tables import (
     MEASURED,
     NOT_RUN,
@@ -152,6 +152,7 @@ def write_report(
     costs: pd.DataFrame | None = None,
     further_scores: pd.DataFrame | None = None,
     figures: Sequence[ReportFigure] = (),
+    shown: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write table.csv, tests.csv, orders.csv, table.md and report.html into a folder.
 
@@ -166,6 +167,7 @@ def write_report(
             seconds_per_input, training_epochs and training_seconds.
         further_scores: rows for the tables with scores that do not belong to single cases.
         figures: in the order of the report.
+        shown: the cases of the slice viewer, from `viewer.encode`.
 
     Returns:
         The path of report.html.
@@ -197,6 +199,9 @@ def write_report(
         "tests": [_test_view(table, units, *pair) for pair, table in tests.items()],
         "costs": list(prices.values()),
         "figures": [_figure_view(figure) for figure in figures],
+        "viewer": shown,
+        "limits": viewer.limits(shown) if shown else "",
+        "shown": {case["id"] for case in shown["cases"]} if shown else set(),
     }
     _write_tables(folder, cells, tests, orders)
     for name in ("table.md", "report.html"):

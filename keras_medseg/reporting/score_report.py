@@ -15,15 +15,15 @@ from keras_medseg import __version__
 from keras_medseg.data.datasets.base import Dataset
 from keras_medseg.errors import DataError
 from keras_medseg.evaluation import statistics
-from keras_medseg.evaluation.comparison import Comparison, direction
-from keras_medseg.evaluation.metrics import METRICS, metric_label
+from keras_medseg.evaluation.comparison import Comparison, cases_to_show, direction
+from keras_medseg.evaluation.metrics import metric_label
 from keras_medseg.evaluation.score_folder import Scored
 from keras_medseg.files import write_atomic, write_json
 from keras_medseg.reporting import pages, viewer
 from keras_medseg.reporting.figures import charts, images, style, volumes
 
-CASES_SHOWN, METHODS_PICTURED, ROWS_LISTED = 12, 6, 2000
-"""Most cases in the viewer, methods whose worst case is pictured, rows of the table of scores."""
+METHODS_PICTURED, ROWS_LISTED = 6, 2000
+"""Most methods whose worst case is pictured, and most rows of the table of scores."""
 
 
 @dataclass(frozen=True)
@@ -101,29 +101,6 @@ def write_report(path: Path, report: ScoreReport) -> list[Path]:
     return files
 
 
-def pick_cases(scores: pd.DataFrame, metric: str) -> dict[str, dict[str, list[str]]]:
-    """The cases to show, the most important first: each method's worst, best and median ones.
-
-    Args:
-        scores: scores.csv: the columns variant, case, region and `metric`.
-        metric: what is good or bad; the mean over the regions of a case counts.
-
-    Returns:
-        case -> {why: methods}, such as {"worst": ["A"], "best": ["B"]}; CASES_SHOWN cases at most.
-    """
-    means = scores.groupby(["variant", "case"], sort=False)[metric].mean().unstack("variant")
-    reasons: dict[str, dict[str, list[str]]] = {}
-    for what in ("worst", "second worst", "median", "best", "third worst"):
-        for variant in means:
-            ordered = (direction(metric) * means[variant]).sort_values(kind="stable").index
-            places = {"worst": 0, "second worst": 1, "third worst": 2, "best": len(ordered) - 1}
-            place = places.get(what, len(ordered) // 2)
-            if place < len(ordered):
-                of_case = reasons.setdefault(str(ordered[place]), {})
-                of_case.setdefault(what, []).append(str(variant))
-    return dict([*reasons.items()][:CASES_SHOWN])
-
-
 # What is read again, for the pictures
 
 
@@ -133,9 +110,8 @@ def _page_view(report: ScoreReport, folder: Path) -> dict[str, Any]:
     figures = [*_charts(report, folder)]
 
     def loaded() -> Iterator[viewer.ViewerCase]:
-        for id, reasons in pick_cases(scored.table, compared.rank_by[0]).items():
-            why = "; ".join(f"{what} of {', '.join(names)}" for what, names in reasons.items())
-            case = _load(report, id, why)
+        for id, reasons in cases_to_show(scored.table, compared.rank_by[0]).items():
+            case = _load(report, id, viewer.in_words(reasons))
             figures.extend(_pictures(report, case, reasons.get("worst", []), folder))
             yield case
 
@@ -173,7 +149,8 @@ def _load(report: ScoreReport, id: str, why: str) -> viewer.ViewerCase:
             image = None
     if image is not None and image.shape[:3] != truth.shape:
         image = None
-    return viewer.ViewerCase(id, why, image, truth, maps, _texts(report, id), spacing)
+    texts = viewer.score_texts(scored.table, id, report.compared.rank_by)
+    return viewer.ViewerCase(id, why, image, truth, maps, texts, spacing)
 
 
 def _background(image: np.ndarray, report: ScoreReport) -> np.ndarray:
@@ -218,17 +195,6 @@ def _picture(report: ScoreReport, case: viewer.ViewerCase, name: str) -> Figure:
         dice=dice,
         spacing_mm=case.spacing,
     )
-
-
-def _texts(report: ScoreReport, case: str) -> dict[str, str]:
-    """Name of a method -> what the ranking knows of a case, region by region."""
-    table = report.scored.table
-    texts: dict[str, list[str]] = {}
-    for row in _rows(table[table["case"] == case]):
-        names = report.compared.rank_by
-        values = [f"{metric_label(name)} {_number(row[name], name)}" for name in names]
-        texts.setdefault(row["variant"], []).append(f"{row['region']}: {', '.join(values)}")
-    return {name: "; ".join(lines) for name, lines in texts.items()}
 
 
 # Figures
@@ -308,7 +274,8 @@ def _mean_rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
         key = line["variant"], line["region"]
         row = rows.setdefault(key, {"name": key[0], "region": key[1], "cells": []})
         name = line["metric"]
-        numbers = {part: _number(line[part], name) for part in ("mean", "median", "low", "high")}
+        parts = "mean", "median", "low", "high"
+        numbers = {part: viewer.number(line[part], name) for part in parts}
         interval = (
             "no interval" if pd.isna(line["low"]) else f"{numbers['low']} to {numbers['high']}"
         )
@@ -330,14 +297,14 @@ def _ranking_view(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _test_view(row: Mapping[str, Any]) -> dict[str, Any]:
     name = row["metric"]
-    low, high = (_number(row[end], name, "+") for end in ("low", "high"))
+    low, high = (viewer.number(row[end], name, "+") for end in ("low", "high"))
     better = row["difference"] * direction(name)
     return {
         **row,
         "metric": charts.metric_axis(name),
-        "first_mean": _number(row["first_mean"], name),
-        "second_mean": _number(row["second_mean"], name),
-        "difference_text": _number(row["difference"], name, "+"),
+        "first_mean": viewer.number(row["first_mean"], name),
+        "second_mean": viewer.number(row["second_mean"], name),
+        "difference_text": viewer.number(row["difference"], name, "+"),
         "interval": "–" if pd.isna(row["low"]) else f"{low} to {high}",
         "better": row["second"] if better > 0 else row["first"] if better < 0 else "–",
     }
@@ -365,14 +332,8 @@ def _case_rows(report: ScoreReport, shown: set[str]) -> list[dict[str, Any]]:
             "case": row["case"],
             "group": row["group"] if row["group"] != row["case"] else "",
             "region": row["region"],
-            "values": [(row[name], _number(row[name], name)) for name in scored.metrics],
+            "values": [(row[name], viewer.number(row[name], name)) for name in scored.metrics],
             "shown": row["case"] in shown,
         }
         for row in _rows(worst_first)
     ]
-
-
-def _number(value: float, metric: str, sign: str = "") -> str:
-    unit = METRICS[metric].unit if metric in METRICS else ""
-    decimals = 2 if unit or abs(value) >= 100 else 4
-    return "–" if pd.isna(value) else f"{value:{sign}.{decimals}f}"

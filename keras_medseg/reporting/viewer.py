@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
+from keras_medseg.evaluation.metrics import METRICS, metric_label
 from keras_medseg.reporting.figures.style import label_colors
 
 MAX_BYTES = 8_000_000
@@ -93,6 +95,33 @@ def encode(
         "bytes": total,
         "left_out": left_out,
     }
+
+
+def in_words(reasons: Mapping[str, Sequence[str]]) -> str:
+    """Why a case is shown, from `comparison.cases_to_show`: "worst of A, B; best of C"."""
+    return "; ".join(f"{what} of {', '.join(names)}" for what, names in reasons.items())
+
+
+def score_texts(scores: pd.DataFrame, case: str, metrics: Sequence[str]) -> dict[str, str]:
+    """Name of a method -> its scores of a case, region by region.
+
+    Args:
+        scores: scores.csv: the columns variant, case, region and `metrics`.
+        case: one of the cases.
+        metrics: in the order of the text.
+    """
+    texts: dict[str, list[str]] = {}
+    for row in scores[scores["case"] == case].to_dict("records"):
+        values = [f"{metric_label(name)} {number(row[name], name)}" for name in metrics]
+        texts.setdefault(row["variant"], []).append(f"{row['region']}: {', '.join(values)}")
+    return {name: "; ".join(lines) for name, lines in texts.items()}
+
+
+def number(value: float, metric: str, sign: str = "") -> str:
+    """A score as text: two decimals of what has a unit, four of fractions; with "+" a sign."""
+    unit = METRICS[metric].unit if metric in METRICS else ""
+    decimals = 2 if unit or abs(value) >= 100 else 4
+    return "–" if pd.isna(value) else f"{value:{sign}.{decimals}f}"
 
 
 def run_lengths(codes: np.ndarray) -> str:

@@ -10,8 +10,6 @@ from scipy import ndimage
 from keras_medseg import cli, phantoms
 from keras_medseg.data import datasets
 from keras_medseg.data.formats import nifti
-from keras_medseg.evaluation import comparison
-from keras_medseg.reporting import score_report
 
 from .browser import needs_browser, use
 
@@ -81,74 +79,6 @@ def test_the_page_is_self_contained_and_escapes_names(page):
         "worst_1.png",
         "worst_2.png",
     }  # fmt: skip
-
-
-def test_every_method_and_case_gets_its_place():
-    """Dice of A falls from case 1 to 5, that of B rises; distances turn both round."""
-    values = {"A": [0.9, 0.8, 0.7, 0.6, 0.5], "B": [0.1, 0.2, 0.3, 0.4, 0.5]}
-    rows = [
-        {"variant": name, "case": str(number), "region": "WT", "dice": value, "hd95_mm": value}
-        for name, listed in values.items()
-        for number, value in enumerate(listed, 1)
-    ]
-    table = pd.DataFrame(rows)
-    assert score_report.pick_cases(table, "dice") == {
-        "5": {"worst": ["A"], "best": ["B"]},
-        "1": {"worst": ["B"], "best": ["A"]},
-        "4": {"second worst": ["A"]},
-        "2": {"second worst": ["B"]},
-        "3": {"median": ["A", "B"], "third worst": ["A", "B"]},
-    }
-    assert score_report.pick_cases(table, "hd95_mm")["5"] == {"worst": ["B"], "best": ["A"]}
-    shuffled = np.random.default_rng(0).permuted(np.tile(np.arange(50.0), (9, 1)), axis=1)
-    many = pd.DataFrame(
-        [(str(a), str(b), "WT", shuffled[a, b]) for a in range(9) for b in range(50)],
-        columns=["variant", "case", "region", "dice"],
-    )
-    assert len(score_report.pick_cases(many, "dice")) == score_report.CASES_SHOWN
-
-
-def test_a_single_method_has_neither_tests_nor_a_ranking():
-    table = pd.DataFrame([{"variant": "A", "case": "1", "region": "WT", "dice": 0.5}])
-    compared = comparison.compare_all(table, ["dice"])
-    assert len(compared.summary) == 1
-    assert not any(map(len, (compared.tests, compared.ranking, compared.permutations)))
-    assert comparison.standings(compared) == ""
-
-
-def test_what_is_ranked_by():
-    rows = [
-        {"variant": name, "case": "1", "region": "WT", "dice": 0.5, "iou": 0.1, "hd95_px": 1.0}
-        for name in "AB"
-    ]
-    table = pd.DataFrame(rows)
-    metrics = ["iou", "hd95_px", "dice"]
-    assert comparison.compare_all(table, metrics).rank_by == ("hd95_px", "dice")
-    assert comparison.compare_all(table, ["iou"]).rank_by == ("iou",)
-    assert comparison.compare_all(table, metrics, ["iou"]).rank_by == ("iou",)
-    lesions = table.assign(lesion_dice=0.5)
-    assert comparison.compare_all(lesions, [*metrics, "lesion_dice"]).rank_by == ("lesion_dice",)
-    with pytest.raises(ValueError, match="--rank-by: found 'mae', expected one of: iou"):
-        comparison.compare_all(table, metrics, ["mae"])
-
-
-def test_a_signed_error_says_not_what_is_better(monkeypatch):
-    def neither(name):
-        if name == "signed":
-            raise ValueError("neither")
-        return True
-
-    monkeypatch.setattr(comparison, "higher_is_better", neither)
-    rows = [
-        {"variant": name, "case": "1", "region": "WT", "dice": 0.5, "signed": value}
-        for name, value in (("A", -1.0), ("B", 1.0))
-    ]
-    table = pd.DataFrame(rows)
-    assert comparison.compare_all(table, ["signed", "dice"]).rank_by == ("dice",)
-    compared = comparison.compare_all(table, ["signed"])
-    assert compared.rank_by == ()
-    assert (len(compared.summary), len(compared.tests), len(compared.ranking)) == (2, 1, 0)
-    assert [comparison.direction(name) for name in ("signed", "dice")] == [0, 1]
 
 
 @needs_browser
