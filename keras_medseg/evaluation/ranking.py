@@ -25,7 +25,7 @@ from keras_medseg.evaluation.metrics import higher_is_better
 from keras_medseg.evaluation.statistics import RESAMPLES, groups_of, holm
 
 PERMUTATIONS = 100_000
-"""BraTS draws as many."""
+"""Drawn at random where there are too many to count them all."""
 
 _EXACT_GROUPS = 16
 _DECIMALS = 12
