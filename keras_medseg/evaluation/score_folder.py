@@ -21,9 +21,6 @@ from keras_medseg.evaluation.statistics import summarize
 from keras_medseg.files import parse_csv, read_file
 from keras_medseg.progress import progress_bar
 
-UNITS = {"voxels": "mm", "pixels": "px"}
-"""What distances in a label map are measured in."""
-
 _UNITS = {"voxels": ("", "mm", "mL"), "pixels": ("", "px")}
 _NEEDS_VOLUMES = ("volumes", "lesions")
 
@@ -135,20 +132,21 @@ def with_groups(cases: Sequence[Case], path: Path) -> list[Case]:
 
 
 def metric_names(names: Sequence[str], dataset: Dataset) -> tuple[str, ...]:
-    """The metrics to score label maps of a data set with; `hd95` has the unit of the data set.
+    """The metrics to score label maps of a data set with, by names with or without their unit.
 
     Raises:
         ValueError: an unknown metric, one in another unit, or one that needs probabilities.
     """
-    unit = UNITS[dataset.elements]
+    units = _UNITS[dataset.elements]
     known = [
         name
         for name, metric in METRICS.items()
         if metric.needs != "probabilities"
-        and metric.unit in _UNITS[dataset.elements]
+        and metric.unit in units
         and (dataset.elements == "voxels" or metric.needs not in _NEEDS_VOLUMES)
     ]
-    chosen = [f"{name}_{unit}" if f"{name}_{unit}" in known else name for name in names]
+    spelled = {name.removesuffix(f"_{unit.lower()}"): name for name in known for unit in units}
+    chosen = [name if name in known else spelled.get(name, name) for name in names]
     for name in chosen:
         require_choice("--metrics", name, known)
     return tuple(dict.fromkeys(chosen)) or dataset.metrics
