@@ -122,7 +122,7 @@ def test_the_size_of_the_page_is_bounded():
     assert len(view["cases"]) == 1
 
 
-PAGE = """<body>{% include "viewer.html" %}
+PAGE = """<style>{% include "viewer.css" %}</style><body>{% include "viewer.html" %}
 <table class="sortable"><thead><tr><th>name</th><th>value</th></tr></thead><tbody>
 <tr><td>b</td><td>10</td></tr><tr><td>a10</td><td>9.5</td></tr>
 <tr><td>a9</td><td data-value="100">many</td></tr>
