@@ -187,11 +187,9 @@ def write_report(
     metrics = [name for name in units if name in run.scores]
     tests = {pair: _paired_tests(run.scores, metrics, *pair) for pair in declared.comparisons}
     prices = _cost_views(costs)
+    beside = prices if declared.published else {}
     view = _declared_view(run, declared) | {
-        "tables": [
-            _table_view(spec, table, prices if declared.published else {})
-            for spec, table in zip(specs, tables)
-        ],
+        "tables": [_table_view(*pair, beside) for pair in zip(specs, tables)],
         **standing,
         "left_out": _left_out(tables),
         **_orders_view(orders, units, run.seeds),
@@ -199,14 +197,10 @@ def write_report(
         "tests": [_test_view(table, units, *pair) for pair, table in tests.items()],
         "costs": list(prices.values()),
         "figures": [_figure_view(figure) for figure in figures],
-        "viewer": shown,
-        "limits": viewer.limits(shown) if shown else "",
-        "shown": {case["id"] for case in shown["cases"]} if shown else set(),
+        **_shown_view(shown),
     }
     _write_tables(folder, cells, tests, orders)
-    for name in ("table.md", "report.html"):
-        write_atomic(folder / name, pages.render(name, view))
-    return folder / "report.html"
+    return _write_pages(folder, view)
 
 
 def why_not_comparable(run: RunData, reference: Reference) -> list[str]:
@@ -338,6 +332,13 @@ def _declared_view(run: RunData, declared: Declaration) -> dict[str, Any]:
         "notes": list(declared.notes),
         "provenance": _flat(run.provenance),
     }
+
+
+def _write_pages(folder: Path, view: Mapping[str, Any]) -> Path:
+    """Write table.md and report.html; the path of the latter."""
+    for name in ("table.md", "report.html"):
+        write_atomic(folder / name, pages.render(name, view))
+    return folder / "report.html"
 
 
 def _write_tables(
@@ -580,6 +581,14 @@ def _parameters(row: Mapping[Any, Any], *, total: bool) -> str:
 def _figure_view(figure: ReportFigure) -> dict[str, str]:
     data = pages.embedded(figure.path)
     return {"title": figure.title, "caption": figure.caption, "data": data}
+
+
+def _shown_view(shown: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The viewer, what it leaves out, and the cases that a link opens in it."""
+    if shown is None:
+        return {"viewer": None, "limits": "", "shown": set()}
+    cases = {case["id"] for case in shown["cases"]}
+    return {"viewer": shown, "limits": viewer.limits(shown), "shown": cases}
 
 
 def _cases_view(scores: pd.DataFrame) -> dict[str, Any]:
