@@ -1,6 +1,5 @@
 """The report of a run: tables (CSV and Markdown), and report.html, which is self-contained."""
 
-import base64
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from keras_medseg.errors import DataError
@@ -16,6 +14,7 @@ from keras_medseg.evaluation import statistics
 from keras_medseg.evaluation.metrics import metric_label
 from keras_medseg.files import read_file, write_atomic
 from keras_medseg.recipe import Recipe, differences
+from keras_medseg.reporting import pages, viewer
 from keras_medseg.reporting.tables import (
     MEASURED,
     NOT_RUN,
@@ -153,6 +152,7 @@ def write_report(
     costs: pd.DataFrame | None = None,
     further_scores: pd.DataFrame | None = None,
     figures: Sequence[ReportFigure] = (),
+    shown: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write table.csv, tests.csv, orders.csv, table.md and report.html into a folder.
 
@@ -167,6 +167,7 @@ def write_report(
             seconds_per_input, training_epochs and training_seconds.
         further_scores: rows for the tables with scores that do not belong to single cases.
         figures: in the order of the report.
+        shown: the cases of the slice viewer, from `viewer.encode`.
 
     Returns:
         The path of report.html.
@@ -186,11 +187,9 @@ def write_report(
     metrics = [name for name in units if name in run.scores]
     tests = {pair: _paired_tests(run.scores, metrics, *pair) for pair in declared.comparisons}
     prices = _cost_views(costs)
+    beside = prices if declared.published else {}
     view = _declared_view(run, declared) | {
-        "tables": [
-            _table_view(spec, table, prices if declared.published else {})
-            for spec, table in zip(specs, tables)
-        ],
+        "tables": [_table_view(*pair, beside) for pair in zip(specs, tables)],
         **standing,
         "left_out": _left_out(tables),
         **_orders_view(orders, units, run.seeds),
@@ -198,11 +197,10 @@ def write_report(
         "tests": [_test_view(table, units, *pair) for pair, table in tests.items()],
         "costs": list(prices.values()),
         "figures": [_figure_view(figure) for figure in figures],
+        **_shown_view(shown),
     }
     _write_tables(folder, cells, tests, orders)
-    for name in ("table.md", "report.html"):
-        write_atomic(folder / name, _render(name, view))
-    return folder / "report.html"
+    return _write_pages(folder, view)
 
 
 def why_not_comparable(run: RunData, reference: Reference) -> list[str]:
@@ -334,6 +332,13 @@ def _declared_view(run: RunData, declared: Declaration) -> dict[str, Any]:
         "notes": list(declared.notes),
         "provenance": _flat(run.provenance),
     }
+
+
+def _write_pages(folder: Path, view: Mapping[str, Any]) -> Path:
+    """Write table.md and report.html; the path of the latter."""
+    for name in ("table.md", "report.html"):
+        write_atomic(folder / name, pages.render(name, view))
+    return folder / "report.html"
 
 
 def _write_tables(
@@ -574,8 +579,16 @@ def _parameters(row: Mapping[Any, Any], *, total: bool) -> str:
 
 
 def _figure_view(figure: ReportFigure) -> dict[str, str]:
-    content = base64.b64encode(figure.path.read_bytes()).decode()
-    return {"title": figure.title, "caption": figure.caption, "data": content}
+    data = pages.embedded(figure.path)
+    return {"title": figure.title, "caption": figure.caption, "data": data}
+
+
+def _shown_view(shown: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The viewer, what it leaves out, and the cases that a link opens in it."""
+    if shown is None:
+        return {"viewer": None, "limits": "", "shown": set()}
+    cases = {case["id"] for case in shown["cases"]}
+    return {"viewer": shown, "limits": viewer.limits(shown), "shown": cases}
 
 
 def _cases_view(scores: pd.DataFrame) -> dict[str, Any]:
@@ -618,15 +631,3 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             value = dict(enumerate(value, 1))
         flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return flat
-
-
-def _render(template: str, view: Mapping[str, Any]) -> bytes:
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=template.endswith(".html"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return templates.get_template(template).render(view).encode()

@@ -9,7 +9,7 @@ from keras_medseg.evaluation import statistics
 from keras_medseg.evaluation.scores import pick_cases
 from keras_medseg.reporting.figures import charts, style
 from keras_medseg.reporting.report import Declaration, ReportFigure, RunData, write_report
-from keras_medseg.runs import provenance, steering, steps
+from keras_medseg.runs import provenance, shown_cases, steering, steps
 from keras_medseg.runs.repetitions import Finished
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort
@@ -65,6 +65,7 @@ def make(
         costs=costs,
         further_scores=done.further,
         figures=[*common_figures(run, done), *experiment.figures(part, cohort)],
+        shown=shown_cases.encode(done),
     )
 
 

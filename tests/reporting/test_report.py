@@ -3,11 +3,13 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from keras_medseg.errors import DataError
 from keras_medseg.recipe import override
+from keras_medseg.reporting import viewer
 from keras_medseg.reporting.figures import charts, style
 from keras_medseg.reporting.report import (
     Declaration,
@@ -18,6 +20,7 @@ from keras_medseg.reporting.report import (
 )
 from keras_medseg.reporting.tables import TABLE_COLUMNS, Column, Row, TableSpec
 
+from .browser import needs_browser, use
 from .example import PAPER, PUBLISHED, TABLE, THEIRS, cells, score_table, write_published
 
 
@@ -143,7 +146,8 @@ class Page(HTMLParser):
         self.loaded += [value for value in targets if not value.startswith("#")]
 
     def handle_data(self, data):
-        self.texts.append(data)
+        if self.tags[-1:] != ["script"]:
+            self.texts.append(data)
 
 
 def whole_report(tmp_path: Path, **options) -> tuple[Path, Page]:
@@ -183,7 +187,7 @@ def whole_report(tmp_path: Path, **options) -> tuple[Path, Page]:
 
 def test_the_page_is_self_contained(tmp_path):
     run, page = whole_report(tmp_path)
-    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert not {"link", "iframe"} & set(page.tags)  # scripts are a part of the page, see `loaded`
     (source,) = page.loaded
     head, _, data = source.partition(",")
     assert head == "data:image/png;base64"
@@ -192,6 +196,29 @@ def test_the_page_is_self_contained(tmp_path):
     assert "url(" not in css
     assert "@import" not in css
     assert "prefers-color-scheme: dark" in css
+
+
+@needs_browser
+def test_cases_open_in_the_viewer_of_the_page(tmp_path):
+    truth = np.zeros((6, 6, 4), np.uint8)
+    truth[2:4, 2:4, 1:3] = 1
+    ids = list(score_table()["case"].unique()[:2])
+    cases = [viewer.ViewerCase(id, "", None, truth, {"edge": truth}) for id in ids]
+    shown = viewer.encode(cases, labels={1: "tumor"}, regions={"WT": (1,)})
+    run, page = whole_report(tmp_path, shown=shown)
+    assert "Cases, slice by slice" in page.text
+    script = """
+    const table = document.getElementById("cases");
+    said.cases = [...table.tBodies[0].rows].map((row) => row.cells[0].textContent);
+    said.links = [...table.querySelectorAll("a")].map((link) => link.textContent);
+    table.querySelector("a").click(); await pause(); press("t");
+    said.opened = shown();
+    """
+    said = use(run / "report.html", script, tmp_path)
+    assert len(said["cases"]) > 2
+    assert sorted(said["links"]) == sorted(ids)
+    assert said["opened"]["case"] == said["links"][0]
+    assert said["opened"]["mode"] == "truth"
 
 
 def test_the_page_says_what_was_run_and_what_it_is_worth(tmp_path):

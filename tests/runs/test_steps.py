@@ -417,11 +417,12 @@ def test_a_prediction_on_another_grid_is_refused(finished, folder, tmp_path):
     for case in Brats().find(folder).cases:
         nifti.write_volume(tmp_path / f"{case.id}.nii.gz", np.asarray(right.dataobj), shifted)
     cases = Brats().find(folder).cases
-    (tmp_path / f"{cases[0].id}.nii.gz").rename(tmp_path / f"{cases[0].id}_seg.nii.gz")
-    with pytest.raises(DataError, match="4 of 4 cases that cannot be scored") as caught:
+    (tmp_path / f"{cases[0].id}.nii.gz").rename(tmp_path / "first.nii.gz")
+    with pytest.raises(DataError, match="found 4 problems") as caught:
         score_folder(tmp_path, folder, Brats(), ("WT",))
     first, *others = str(caught.value).splitlines()[1:]
-    assert f"found no such file, but {cases[0].id}_seg.nii.gz" in first
+    missing = f"no label map of 1 of 4 cases: {cases[0].id}, but 1 file of no case: first.nii.gz"
+    assert missing in first
     assert all("a grid 50 mm away" in line for line in others)
     assert len(others) == 3
 

@@ -49,6 +49,7 @@ def test_the_tutorial_on_own_data_does_what_it_says(tmp_path, monkeypatch, capsy
     assert run.recipe.data.options["region_codes"]["whole"] == (1, 2, 3)
     page = Path("run/report.html").read_text()
     assert "BrainPhantom" in page
+    assert '"maps": ["main"]' in page  # the viewer, of cases that were resampled
     # Resampled for the network, written and scored on the case's own grid.
     new = nib.load("predictions/brain_000.nii.gz")
     source = nib.load("new/labelsTr/brain_000.nii.gz")

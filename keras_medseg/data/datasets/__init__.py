@@ -12,7 +12,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 from keras_medseg.data import checks
-from keras_medseg.data.datasets.base import Dataset
+from keras_medseg.data.datasets.base import Codes, Dataset
 from keras_medseg.data.formats import foreign
 from keras_medseg.errors import DataError, require_choice
 
@@ -58,6 +58,45 @@ def of_folder(folder: Path, name: str = "", **options: Any) -> Dataset:
     kind, of_alias = resolve(name) if name else (recognize(folder), {})
     chosen = {**of_alias, **options}
     return get(kind, **complete_options(kind, chosen, folder))
+
+
+def annotations(
+    folder: Path,
+    name: str = "",
+    *,
+    labels: Mapping[int, str] | None = None,
+    regions: Mapping[str, Codes] | None = None,
+    **options: Any,
+) -> Dataset:
+    """The data set in `folder` for scoring; it may also hold label maps alone, without images.
+
+    Args:
+        folder: of a data set as in `of_folder`, or of label maps alone: those of nnU-Net below its
+            dataset.json, volumes whose `labels` or `regions` are given, or masks of one object.
+        name: as in `of_folder`.
+        labels: code on disk -> name, of label maps alone.
+        regions: name -> codes on disk, of label maps alone; by default every label.
+        **options: as in `of_folder`.
+
+    Raises:
+        DataError: as `of_folder`, or nothing says what label maps hold.
+        ValueError: an unknown name or option, a name or option beside `labels` or `regions`, or a
+            region of codes without a label.
+    """
+    from keras_medseg.data.datasets import _label_maps
+
+    if labels or regions:
+        if name or options:
+            given = ", ".join([name, *options] if name else options)
+            raise ValueError(
+                f"{folder}: found {given} beside labels or regions with codes, expected these "
+                "alone. Label maps alone are of no data set."
+            )
+        return _label_maps.label_maps(folder, labels or {}, regions or {})
+    known = name or any(_class_of(kind).recognizes(folder.absolute()) for kind in names())
+    if not known and _label_maps.holds(folder):
+        return _label_maps.label_maps(folder, {}, {})
+    return of_folder(folder, name, **options)
 
 
 def resolve(name: str) -> tuple[str, dict[str, Any]]:

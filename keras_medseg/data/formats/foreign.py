@@ -39,6 +39,11 @@ def ending(name: str) -> str:
     return max(known, key=len) if known else Path(lower).suffix
 
 
+def without_ending(name: str) -> str:
+    """The name without its ending: x of x.nii.gz and of x.PNG."""
+    return name[: len(name) - len(ending(name))]
+
+
 def stem(name: str) -> str:
     """The name without all of its endings: x_flair of x_flair.nii.gz.part."""
     while (last := ending(name)) in _ENDINGS and len(last) < len(name):

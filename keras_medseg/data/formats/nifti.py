@@ -12,7 +12,7 @@ import gzip
 import os
 import stat
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -25,6 +25,7 @@ from nibabel.orientations import (
     aff2axcodes,
     apply_orientation,
     axcodes2ornt,
+    inv_ornt_aff,
     ornt_transform,
 )
 from numpy.typing import DTypeLike
@@ -212,6 +213,9 @@ def check_grid(
 ) -> None:
     """Check by its header that a file has the grid of a case.
 
+    Its axes may have another order or direction, as in the files of programs that work in RAS, if
+    the voxels have the same positions; `reorient` brings both to LPS.
+
     Args:
         path: the file.
         shape: the grid's (X, Y, Z), in the axis order of the case's files.
@@ -223,12 +227,21 @@ def check_grid(
     """
     header = read_header(path)
     found, apart_mm = f"shape {header.shape}", np.inf
-    if header.shape[:3] == tuple(shape[:3]):
-        apart_mm = corner_distance_mm(header.affine, affine, header.shape)
-        found = f"a grid {apart_mm:.3g} mm away at a corner"
+    if len(header.shape) >= 3:
+        theirs, expected = _lps_grid(header.shape, header.affine), _lps_grid(shape, affine)
+        if theirs[0] == expected[0]:
+            apart_mm = corner_distance_mm(theirs[1], expected[1], theirs[0])
+            found = f"a grid {apart_mm:.3g} mm away at a corner"
     if not apart_mm <= TOLERANCE_MM:
         remedy = "Predict on the case's own grid."
         raise NiftiError(path, found=found, expected=f"the grid of {of}", remedy=remedy)
+
+
+def _lps_grid(shape: Sequence[int], affine: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of a grid after `reorient`."""
+    change = ornt_transform(axcodes2ornt(axis_codes(affine)), axcodes2ornt(("L", "P", "S")))
+    order = np.argsort(change[:, 0])
+    return tuple(int(shape[axis]) for axis in order), affine @ inv_ornt_aff(change, shape[:3])
 
 
 def _reorder(array: np.ndarray, source: tuple, target: tuple) -> np.ndarray:

@@ -95,13 +95,56 @@ def score_boxes(scores: pd.DataFrame, metric: str = "dice") -> Figure:
     return figure
 
 
-def _score_axis(panel: Axes, metric: str) -> None:
-    """Label the axis of a metric and set its limits; a metric outside METRICS keeps its name."""
+@styled
+def forest(table: pd.DataFrame, label: str, *, zero: bool = False) -> Figure:
+    """Draw values with their intervals, one panel per region and one row per name.
+
+    Args:
+        table: the columns region, name, value, low and high; rows without an interval (NaN) are
+            points.
+        label: of the axis of the values.
+        zero: mark 0, the value of no difference.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    if not len(table):
+        raise ValueError("table: found no rows, expected one per region and name.")
+    regions = list(dict.fromkeys(table["region"]))
+    names = list(dict.fromkeys(table["name"]))
+    colors = region_colors(regions)
+    width, height = max(9.0 / len(regions), 2.6), 0.6 + 0.32 * len(names)
+    figure = Figure(figsize=(width * len(regions) + 0.6, height + 0.6))
+    axes = figure.subplots(1, len(regions), squeeze=False, sharey="all")
+    for panel, region in zip(axes.flat, regions):
+        rows = table[table["region"] == region].set_index("name").reindex(names)
+        panel.grid(True, axis="x")
+        panel.set_title(region, fontweight="bold")
+        if zero:
+            panel.axvline(0, color="#666666", lw=0.8)
+        places = np.arange(len(names))
+        panel.hlines(places, rows["low"], rows["high"], color=colors[region], lw=2.2)
+        panel.plot(rows["value"], places, "o", color=colors[region], mec="black", mew=0.5, ms=6)
+        panel.set_yticks(places, [name.replace("_", " ") for name in names])
+        panel.set_ylim(len(names) - 0.4, -0.6)  # the first on top
+        panel.set_xlabel(label)
+        panel.locator_params(axis="x", nbins=4)
+    return figure
+
+
+def metric_axis(metric: str) -> str:
+    """The label of the axis of a metric, with its unit; a metric outside METRICS keeps its name."""
     if metric not in METRICS:
-        panel.set_ylabel(metric)
-        return
+        return metric
     label, unit = METRICS[metric].label, METRICS[metric].unit
-    panel.set_ylabel(f"{label} ({unit})" if unit else label)
+    return f"{label} ({unit})" if unit else label
+
+
+def _score_axis(panel: Axes, metric: str) -> None:
+    """Label the axis of a metric and set its limits."""
+    panel.set_ylabel(metric_axis(metric))
+    if metric not in METRICS:
+        return
     low, high = METRICS[metric].bounds
     if high is not None:
         margin = 0.03 * (high - low)

@@ -110,6 +110,28 @@ def test_a_metric_that_is_not_in_the_table_is_drawn_under_its_own_name():
     assert panel.get_ylim()[1] > 2
 
 
+def test_a_forest_has_a_row_per_name_and_a_panel_per_region():
+    rows = [
+        ("WT", "a", 0.8, 0.7, 0.9),
+        ("WT", "b", 0.6, np.nan, np.nan),  # a single case
+        ("TC", "b", 0.5, 0.4, 0.6),
+    ]
+    table = pd.DataFrame(rows, columns=["region", "name", "value", "low", "high"])
+    figure = charts.forest(table, "Dice", zero=True)
+    first, second = figure.axes
+    assert [panel.get_title() for panel in figure.axes] == ["WT", "TC"]
+    assert [text.get_text() for text in first.get_yticklabels()] == ["a", "b"]
+    assert first.get_ylim()[0] > first.get_ylim()[1]  # the first on top
+    lines = first.collections[0].get_segments()
+    np.testing.assert_array_equal(lines[0], [[0.7, 0], [0.9, 0]])
+    points = first.lines[-1]
+    assert (list(points.get_xdata()), list(points.get_ydata())) == ([0.8, 0.6], [0, 1])
+    np.testing.assert_array_equal(second.lines[-1].get_xdata(), [np.nan, 0.5])
+    assert first.lines[0].get_xdata() == [0, 0]
+    with pytest.raises(ValueError, match="table: found no rows"):
+        charts.forest(table[:0], "Dice")
+
+
 def test_a_saved_chart_is_small(tmp_path):
     curves = style.save(charts.learning_curves({"a-WT": training_log(3)}), tmp_path / "a.png")
     assert curves.stat().st_size < style.MAX_BYTES
