@@ -9,7 +9,7 @@ from keras_medseg.data.cases import Case
 from keras_medseg.data.datasets.base import Dataset
 from keras_medseg.data.formats import foreign, image_files
 from keras_medseg.errors import DataError, require_choice
-from keras_medseg.evaluation.scores import score_labels
+from keras_medseg.evaluation.scores import Rules, score_labels
 from keras_medseg.evaluation.statistics import summarize
 from keras_medseg.progress import progress_bar
 
@@ -111,4 +111,5 @@ def _score_case(dataset: Dataset, path: Path, case: Case, regions: Sequence[str]
         metrics=dataset.metrics,
         spacing=spacing_mm,
         elements=dataset.elements,
+        rules=Rules(dataset.lesion_rule(case)),
     )

@@ -58,8 +58,19 @@ class Dataset(ABC):
 
     suffix: ClassVar[str]
     elements: ClassVar[str]
-    metrics: ClassVar[tuple[str, ...]]
     aliases: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that single cases are scored with."""
+
+    def lesion_rule(self, case: Case | StoredCase) -> tuple[int, str]:
+        """Year and challenge of BraTS whose rule scores single lesions (`evaluation.lesions`).
+
+        By default that of gliomas in 2023, which needs nothing but the mask of a region.
+        """
+        return 2023, "GLI"
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -55,6 +55,7 @@ __all__ = (
 
 MAX_DEPTH = 6
 
+_OF_MASKS = ("dice", "sensitivity", "specificity", "hd95_mm")
 _SEG = releases.SEG
 _BY_NAME = (*releases.DECIDED, *releases.OPEN)
 _LAYOUTS = releases.LAYOUTS
@@ -82,7 +83,6 @@ class Brats(Dataset):
 
     suffix: ClassVar[str] = ".nii.gz"
     elements: ClassVar[str] = "voxels"
-    metrics: ClassVar[tuple[str, ...]] = ("dice", "sensitivity", "specificity", "hd95_mm")
     aliases: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {"release": name} for name in _LAYOUTS
     }
@@ -98,6 +98,17 @@ class Brats(Dataset):
     @property
     def _labels(self) -> releases.Labels:
         return _LAYOUTS[self.release].labels if self.release else releases.USUAL
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those of the challenge until 2022; of a chosen release from 2023 on, of lesions, too."""
+        if self.release in releases.LESION_RULES:
+            return (*_OF_MASKS, "lesion_dice", "lesion_hd95_mm")
+        return _OF_MASKS
+
+    def lesion_rule(self, case: Case | StoredCase) -> tuple[int, str]:
+        """The rule of the challenge that the case is of; of an earlier case, that of 2023."""
+        return releases.LESION_RULES.get(case.dataset, (2023, "GLI"))
 
     @property
     def channels(self) -> tuple[str, ...]:
