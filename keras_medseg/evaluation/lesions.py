@@ -194,11 +194,10 @@ def lesion_wise(
         challenge: such as "GLI"; what there is, is in RULES and `lesion_matching.RULES`.
         region: such as "WT".
         codes: label codes of the region, if they are not those of the challenge's files.
-        as_published: repeats the mistakes of the original programs. From 2024 on these compute
+        as_published: repeats the mistakes of the original programs. In 2024 and 2025 these compute
             HD95, sensitivity and specificity of the whole mask from the numbers of the lesions, in
-            eight bits, so that a perfect prediction of three lesions has a sensitivity of 0.2. In
-            2026, they exchange the voxel sizes of x and z. By default both are computed from the
-            masks, with the right sizes.
+            eight bits; in 2026 they exchange the voxel sizes of x and z. By default the masks and
+            the right sizes are taken.
 
     Returns:
         Up to 2025: lw_dice, lw_hd95 (mm), in 2025 lw_nsd_0.5 and lw_nsd_1.0; tp, fp, fn (lesions:
@@ -227,12 +226,8 @@ def lesion_wise(
     if codes is not None:
         rule = replace(rule, regions={**rule.regions, region: tuple(codes)})
     require_choice(f"regions of {challenge} {year}", region, rule.regions)
-    diagonal = float(np.linalg.norm(prediction.shape))
-    penalty_mm = diagonal if rule.penalty_mm is None else rule.penalty_mm
-    sizes = tuple(float(size) for size in spacing_mm)
-    case = _Case(rule, region, sizes, penalty_mm, prediction.size)
-    margin = max(rule.dilation, *rule.dilations.values(), 0)
-    box = _box((prediction != 0) | (truth != 0), margin=margin)
+    case = _case(rule, region, prediction.shape, spacing_mm)
+    box = _box(rule, prediction, truth)
     found = _scores(case, prediction[box], truth[box], as_published=as_published)
     if (year, challenge) == (2025, "MET"):
         masks = (np.isin(labels[box], rule.regions[region]) for labels in (prediction, truth))
@@ -250,6 +245,13 @@ def _rule(year: int, challenge: str) -> Rule:
         )
     require_choice(f"challenge of {year}", challenge, [name for y, name in RULES if y == year])
     return RULES[year, challenge]
+
+
+def _case(rule: Rule, region: str, shape: tuple[int, ...], spacing_mm: Sequence[float]) -> _Case:
+    diagonal = float(np.linalg.norm(shape))
+    penalty_mm = diagonal if rule.penalty_mm is None else rule.penalty_mm
+    sizes_mm = tuple(float(size) for size in spacing_mm)
+    return _Case(rule, region, sizes_mm, penalty_mm, int(np.prod(shape)))
 
 
 def _scores(
@@ -288,7 +290,8 @@ def _lesions(case: _Case, labels: np.ndarray, tissue: str, *, filtered: bool) ->
         sizes = np.bincount(zones[mask], minlength=count + 1) * 1.0
         if case.rule.threshold_in_mm3:
             sizes *= case.voxel_mm3
-        zones = np.where(sizes[zones] > _threshold(case.rule, tissue), zones, 0)
+        kept = sizes > _threshold(case.rule, tissue)
+        zones = (np.arange(count + 1, dtype=zones.dtype) * kept)[zones]
     return _Lesions(zones * mask, zones)
 
 
@@ -306,14 +309,14 @@ def _join(case: _Case, lesions: _Lesions, labels: np.ndarray, *, filtered: bool)
         if len(pairs) < 2:
             continue
         top = int(lesions.numbers.max())
-        table = np.arange(top + 1)
+        table = np.arange(top + 1, dtype=np.int32)
         groups = {b: top + 1 + i for i, b in enumerate(dict.fromkeys(b for _, b in pairs))}
         for a, b in reversed(pairs):  # the first pair of a lesion is written last
             table[a] = groups[b]
         lesions = _renumbered(lesions, table)
     if not tissues:
         return lesions
-    table = np.zeros(int(lesions.numbers.max()) + 1, int)
+    table = np.zeros(int(lesions.numbers.max()) + 1, np.int32)
     kept = np.unique(lesions.numbers[lesions.numbers > 0])
     table[kept] = np.arange(1, len(kept) + 1)
     return _renumbered(lesions, table)
@@ -449,9 +452,11 @@ def _threshold(rule: Rule, region: str) -> float:
     return rule.thresholds.get(region, rule.threshold)
 
 
-def _box(mask: np.ndarray, *, margin: int) -> tuple[slice, ...]:
-    """The box around a mask, with `margin` voxels on each side as far as the array goes."""
-    [found] = ndimage.find_objects(mask.view(np.uint8)) or [tuple(slice(0, 1) for _ in mask.shape)]
+def _box(rule: Rule, prediction: np.ndarray, truth: np.ndarray) -> tuple[slice, ...]:
+    """The box around both label maps, with room for every dilation as far as the array goes."""
+    labelled = ((prediction != 0) | (truth != 0)).view(np.uint8)
+    [found] = ndimage.find_objects(labelled) or [tuple(slice(0, 1) for _ in truth.shape)]
+    margin = max(rule.dilation, *rule.dilations.values(), 0)
     return tuple(slice(max(part.start - margin, 0), part.stop + margin) for part in found)
 
 

@@ -28,6 +28,7 @@ import numpy as np
 from scipy import ndimage
 
 from keras_medseg.evaluation import calibration, object_measures
+from keras_medseg.evaluation.surface_elements import to_nearest
 
 LOWEST, HIGHEST = 1e-37, 1 - 2**-24
 """Probabilities are clipped to these, so that log(0) cannot occur: about the ends of what a sigmoid
@@ -170,8 +171,8 @@ def surface_distances(
         diagonal = float(np.linalg.norm(np.multiply(prediction.shape, spacing)))
         return SurfaceDistances(*(np.full(np.count_nonzero(s), diagonal) for s in surfaces))
     return SurfaceDistances(
-        _directed_distances(surfaces[0], surfaces[1], spacing),
-        _directed_distances(surfaces[1], surfaces[0], spacing),
+        to_nearest(surfaces[0], surfaces[1], spacing),
+        to_nearest(surfaces[1], surfaces[0], spacing),
     )
 
 
@@ -445,9 +446,3 @@ def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
 
 def _surface(mask: np.ndarray) -> np.ndarray:
     return mask & ~ndimage.binary_erosion(mask, border_value=0)
-
-
-def _directed_distances(
-    from_surface: np.ndarray, to_surface: np.ndarray, spacing: Sequence[float]
-) -> np.ndarray:
-    return ndimage.distance_transform_edt(~to_surface, sampling=spacing)[from_surface]
