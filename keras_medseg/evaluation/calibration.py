@@ -14,12 +14,12 @@ class Reliability(NamedTuple):
     A probability on the border of two bins belongs to the upper one, 1 to the last.
 
     Attributes:
-        count: (B,) elements whose probability lies in the bin.
+        elements: (B,) number of elements whose probability lies in the bin.
         confidence: (B,) sum of their probabilities.
         positives: (B,) how many of them are in the truth.
     """
 
-    count: np.ndarray
+    elements: np.ndarray
     confidence: np.ndarray
     positives: np.ndarray
 
@@ -63,7 +63,7 @@ def calibration_error(bins: Reliability) -> float:
     (2017), for the probability of the region instead of the more likely class. From 0 to 1, no
     unit; 0 without elements.
     """
-    total = bins.count.sum()
+    total = bins.elements.sum()
     return float(np.abs(bins.positives - bins.confidence).sum() / total) if total else 0.0
 
 

@@ -222,10 +222,7 @@ def lesion_wise(
             prediction, truth, spacing_mm, challenge, region,
             codes=codes, as_published=as_published,
         )  # fmt: skip
-    rule = _rule(year, challenge)
-    if codes is not None:
-        rule = replace(rule, regions={**rule.regions, region: tuple(codes)})
-    require_choice(f"regions of {challenge} {year}", region, rule.regions)
+    rule = _rule(year, challenge, region, codes)
     case = _case(rule, region, prediction.shape, spacing_mm)
     box = _box(rule, prediction, truth)
     found = _scores(case, prediction[box], truth[box], as_published=as_published)
@@ -235,7 +232,8 @@ def lesion_wise(
     return found
 
 
-def _rule(year: int, challenge: str) -> Rule:
+def _rule(year: int, challenge: str, region: str, codes: Sequence[int] | None) -> Rule:
+    """The rule of a challenge, with the codes of the region."""
     years = {str(known) for known, _ in RULES} | {str(lesion_matching.YEAR)}
     require_choice("year", str(year), sorted(years))
     if (year, challenge) == (2024, "GoAT"):
@@ -244,7 +242,11 @@ def _rule(year: int, challenge: str) -> Rule:
             "Score it by the rule of 2023 for GLI, SSA, PED, MEN or MET."
         )
     require_choice(f"challenge of {year}", challenge, [name for y, name in RULES if y == year])
-    return RULES[year, challenge]
+    rule = RULES[year, challenge]
+    if codes is not None:
+        return replace(rule, regions={**rule.regions, region: tuple(codes)})
+    require_choice(f"regions of {challenge} {year}", region, rule.regions)
+    return rule
 
 
 def _case(rule: Rule, region: str, shape: tuple[int, ...], spacing_mm: Sequence[float]) -> _Case:

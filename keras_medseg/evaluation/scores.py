@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from keras_medseg.data.datasets.base import GLIOMAS_2023, LesionRule
+from keras_medseg.data.formats import nifti
 from keras_medseg.errors import require_choice
 from keras_medseg.evaluation.lesions import lesion_wise
 from keras_medseg.evaluation.metrics import METRICS, surface_distances
@@ -27,13 +29,13 @@ class Rules:
     """What some metrics need to know beside the masks.
 
     Attributes:
-        challenge: (year, challenge) whose rule scores single lesions, a key of `lesions.RULES`. The
-            rule of 2023 needs nothing but the mask of a region, so it scores any volume.
+        lesions: whose rule scores single lesions, year and challenge as in `lesions.RULES`. That of
+            2023 needs nothing but the mask of a region, so it scores any volume.
         tolerances: region -> tolerance of its surface Dice, in the unit of the spacing; TOLERANCE
             for other regions.
     """
 
-    challenge: tuple[int, str] = (2023, "GLI")
+    lesions: LesionRule = GLIOMAS_2023
     tolerances: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -79,10 +81,7 @@ def score_labels(
     for region, codes in regions.items():
         predicted = _region_mask("prediction", prediction, codes)
         true = _region_mask("truth", truth, codes)
-        year, challenge = rules.challenge
-        of_lesions = partial(
-            lesion_wise, prediction, truth, spacing, year, challenge, region, codes=codes
-        )
+        of_lesions = partial(_lesions, prediction, truth, spacing, rules.lesions, region, codes)
         tolerance = rules.tolerances.get(region, TOLERANCE)
         row: dict[str, str | float | int] = {
             "region": region,
@@ -205,6 +204,25 @@ def _values(
         arguments["lesions"] = (of_lesions(),)
     values = {name: METRICS[name].function(*arguments[METRICS[name].needs]) for name in metrics}
     return values | ({"nsd_tolerance": tolerance} if "tolerance" in needed else {})
+
+
+def _lesions(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    spacing_mm: Sequence[float],
+    rule: LesionRule,
+    region: str,
+    codes: Sequence[int],
+) -> dict[str, Any]:
+    """`lesions.lesion_wise` on label maps in LPS, scored as they lie in the case's files."""
+    if rule.axis_codes != ("L", "P", "S"):
+        prediction, truth = (
+            nifti.restore(labels, rule.axis_codes) for labels in (prediction, truth)
+        )
+        spacing_mm = [spacing_mm["LRPASI".index(code) // 2] for code in rule.axis_codes]
+    return lesion_wise(
+        prediction, truth, spacing_mm, rule.year, rule.challenge, region, codes=codes
+    )
 
 
 def _region_mask(name: str, labels: np.ndarray, codes: Sequence[int]) -> np.ndarray:

@@ -158,7 +158,7 @@ def _weighted_percentile(distances: np.ndarray, areas: np.ndarray, percent: floa
         return np.inf
     order = np.lexsort((areas, distances))  # equal distances by area: sums round as the original's
     shares = np.cumsum(areas[order]) / np.sum(areas[order])
-    position = np.searchsorted(shares, percent / 100)
+    position = int(np.searchsorted(shares, percent / 100))
     return float(distances[order][min(position, len(order) - 1)])
 
 

@@ -12,7 +12,7 @@ TRUTH = np.array([[False, False, True], [False, True, True]])
 
 def test_bins_by_hand():
     found = calibration.reliability(LIKELY, TRUTH, bins=2)
-    assert found.count.tolist() == [3, 3]
+    assert found.elements.tolist() == [3, 3]
     assert found.confidence.tolist() == pytest.approx([0.7, 2.4])
     assert found.positives.tolist() == [1, 2]
     # (3 |1/3 - 0.7/3| + 3 |2/3 - 2.4/3|) / 6
@@ -21,7 +21,7 @@ def test_bins_by_hand():
 
 def test_the_ends_belong_to_the_first_and_the_last_of_fifteen_bins():
     found = calibration.reliability(np.array([0.0, 1 / 15, 1.0]), np.array([True, True, True]))
-    assert np.flatnonzero(found.count).tolist() == [0, 1, 14]
+    assert np.flatnonzero(found.elements).tolist() == [0, 1, 14]
     error = calibration.expected_calibration_error(np.array([0.0, 1.0]), np.array([True, True]))
     assert error == 0.5
 

@@ -264,7 +264,7 @@ def test_which_values_are_better():
              "absolute_volume_error_ml", "lesion_hd95_mm", "lesions_missed")  # fmt: skip
     for name in lower:
         assert not metrics.higher_is_better(name), name
-    with pytest.raises(ValueError, match="volume_error_ml.*Take its absolute value"):
+    with pytest.raises(ValueError, match=r"volume_error_ml.*Take its absolute value"):
         metrics.higher_is_better("volume_error_ml")
 
 

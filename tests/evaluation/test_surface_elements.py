@@ -25,10 +25,9 @@ def areas(mask, spacing_mm=(1, 1, 1)):
 
 @pytest.mark.parametrize("spacing_mm", [(1, 1, 1), (1, 2, 0.5)])
 def test_area_of_a_box_by_hand(spacing_mm):
-    # A box of 3 x 4 x 2 voxels. Where four voxels meet inside a face, the element is a whole face of
-    # a voxel; on an edge along z, half of its x face and half of its y face stand obliquely:
-    # sqrt(x^2 + y^2) / 2 in each of two triangles of half the length; in a corner of the box, a
-    # triangle of sqrt(x^2 + y^2 + z^2) / 8.
+    # A box of 3 x 4 x 2 voxels. Where four voxels meet inside a face, the element is a whole face
+    # of a voxel. On an edge along z it stands obliquely, over half of an x face and half of a y
+    # face: sqrt(x^2 + y^2) / 2. In a corner it is a triangle of sqrt(x^2 + y^2 + z^2) / 8.
     x, y, z = (spacing_mm[1] * spacing_mm[2], spacing_mm[0] * spacing_mm[2],
                spacing_mm[0] * spacing_mm[1])  # fmt: skip
     i, j, k = 2, 3, 1  # corners of voxels inside the box, along each axis

@@ -42,7 +42,7 @@ from keras_medseg.data.datasets._brats_releases import (
     RESECTION,
     TARGETS,
 )
-from keras_medseg.data.datasets.base import Codes, Dataset, Listing
+from keras_medseg.data.datasets.base import GLIOMAS_2023, Codes, Dataset, LesionRule, Listing
 from keras_medseg.data.formats import foreign, nifti
 from keras_medseg.data.store import MANIFEST, StoredCase
 from keras_medseg.errors import DataError, require_choice
@@ -106,9 +106,11 @@ class Brats(Dataset):
             return (*_OF_MASKS, "lesion_dice", "lesion_hd95_mm")
         return _OF_MASKS
 
-    def lesion_rule(self, case: Case | StoredCase) -> tuple[int, str]:
+    def lesion_rule(self, case: Case | StoredCase) -> LesionRule:
         """The rule of the challenge that the case is of; of an earlier case, that of 2023."""
-        return releases.LESION_RULES.get(case.dataset, (2023, "GLI"))
+        if case.dataset not in releases.LESION_RULES:
+            return GLIOMAS_2023
+        return LesionRule(*releases.LESION_RULES[case.dataset], _volumes.axis_codes_of(case))
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Whether probabilities mean what they say: the reliability plot."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,10 +28,10 @@ def reliability_curves(bins: Mapping[str, Reliability]) -> Figure:
     Raises:
         ValueError: there are none, or all bins of a name are empty.
     """
-    empty = [name for name, found in bins.items() if not found.count.any()]
+    empty = [name for name, found in bins.items() if not found.elements.any()]
     if empty or not bins:
-        found = f"no elements of {', '.join(empty)}" if empty else "none"
-        raise ValueError(f"bins: found {found}, expected probabilities of each name.")
+        what = f"no elements of {', '.join(empty)}" if empty else "none"
+        raise ValueError(f"bins: found {what}, expected probabilities of each name.")
     figure = Figure(figsize=(4.6, 5.4))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color="#666666", lw=0.9, ls="--", label="calibrated")
@@ -49,10 +50,10 @@ def reliability_curves(bins: Mapping[str, Reliability]) -> Figure:
 def _curve(
     above: Axes, below: Axes, name: str, bins: Reliability, *, color: str, marker: str
 ) -> None:
-    used = bins.count > 0
-    counts = bins.count[used]
+    used = bins.elements > 0
+    counts = bins.elements[used]
     likely, true = bins.confidence[used] / counts, bins.positives[used] / counts
     label = f"{name.replace('_', ' ')}, ECE {calibration_error(bins):.4f}"
-    line = {"color": color, "marker": marker, "ms": 4.5, "lw": 1.4}
+    line: dict[str, Any] = {"color": color, "marker": marker, "ms": 4.5, "lw": 1.4}
     above.plot(likely, true, label=label, **line)
     below.plot(likely, counts / counts.sum(), **line)
