@@ -101,7 +101,7 @@ def match_lesions(
     else:
         regions = {region: tuple(codes)}
     require_choice(f"regions of {challenge} {YEAR}", region, regions)
-    masks = [np.isin(labels, regions[region]) for labels in (prediction, truth)]
+    masks = _cropped(*(np.isin(labels, regions[region]) for labels in (prediction, truth)))
     lesions = _pair(*masks)
     sizes_mm = tuple(float(size) for size in spacing_mm)
     used_mm = sizes_mm[::-1] if as_published else sizes_mm
@@ -125,6 +125,13 @@ def _check_codes(prediction: np.ndarray, truth: np.ndarray, challenge: str) -> N
             )
 
 
+def _cropped(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both masks in the box around them; an empty pair stays as it is."""
+    for box in ndimage.find_objects((prediction | truth).view(np.uint8)):
+        return prediction[box], truth[box]
+    return prediction, truth
+
+
 def _pair(prediction: np.ndarray, truth: np.ndarray) -> _Lesions:
     """The components of two masks, one to one with the largest sum of Dice."""
     predicted, many = ndimage.label(prediction, _TOUCHING)
@@ -132,11 +139,12 @@ def _pair(prediction: np.ndarray, truth: np.ndarray) -> _Lesions:
     predicted_sizes = np.bincount(predicted[prediction], minlength=many + 1)[1:]
     true_sizes = np.bincount(true[truth], minlength=count + 1)[1:]
     both = prediction & truth
-    places = (predicted[both] - 1) * count + true[both] - 1
-    common = np.bincount(places, minlength=many * count).reshape(many, count)
-    scores = 2 * common / np.add.outer(predicted_sizes, true_sizes)
+    near, rows = np.unique(predicted[both], return_inverse=True)  # all others have a Dice of 0
+    places = rows * count + true[both] - 1
+    common = np.bincount(places, minlength=len(near) * count).reshape(len(near), count)
+    scores = 2 * common / np.add.outer(predicted_sizes[near - 1], true_sizes)
     partner = {
-        int(column) + 1: (int(row) + 1, float(scores[row, column]))
+        int(column) + 1: (int(near[row]), float(scores[row, column]))
         for row, column in zip(*optimize.linear_sum_assignment(scores, maximize=True))
         if scores[row, column] > _LOWEST_DICE
     }
