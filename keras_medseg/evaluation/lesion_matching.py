@@ -41,6 +41,8 @@ RULES: dict[str, dict[str, Codes]] = {
     "GoAT": _NESTED,
 }  # fmt: skip
 """Challenge -> region -> label codes in its files."""
+_CONFIGURATIONS = {"gli": "GLI", "mets": "MET", "ped": "PED", "MenPre": "MEN", "MenRT": "MEN-RT"}
+"""Names of the original's configurations, which are understood, too."""
 
 _CODES = {"GoAT": (0, 1, 2, 3), "MEN-RT": (0, 1)}
 """Challenges that refuse a case with other labels."""
@@ -94,6 +96,7 @@ def match_lesions(
         ValueError: there is no such challenge or region, or a label that the challenge refuses
             (without `codes`): 4 in GoAT, any but 1 in MEN-RT.
     """
+    challenge = _CONFIGURATIONS.get(challenge, challenge)
     require_choice(f"challenge of {YEAR}", challenge, RULES)
     regions = RULES[challenge]
     if codes is None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 FILE = Path(__file__).parents[1] / "goldens" / "lesionwise" / "scores.json.gz"
-NAMES_2026 = {"gli": "GLI", "mets": "MET", "ped": "PED", "MenRT": "MEN-RT"}
 ARTEFACTS = {"legacy_hd95", "sensitivity", "specificity"}
 """Computed on numbers of lesions by the originals of 2024 and 2025, where they filter."""
 
@@ -76,7 +75,7 @@ def expected(name: str, year: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Challenge, region and scores."""
     for challenge, regions in cases()[name][str(year)].items():
         for region, scores in regions.items():
-            yield NAMES_2026.get(challenge, challenge), region, scores
+            yield challenge, region, scores
 
 
 def differences(found: dict[str, Any], golden: dict[str, Any], without=()) -> dict[str, tuple]:

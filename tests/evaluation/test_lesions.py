@@ -75,7 +75,7 @@ def test_rules_that_the_goldens_call_equal():
         assert replace(RULES[2025, challenge], tolerances_mm=()) == RULES[2024, challenge]
     assert RULES[2024, "FeTS"] == RULES[2023, "GLI"]
     assert replace(RULES[2025, "MEN"], tolerances_mm=()) == RULES[2023, "MEN"]
-    for challenge in ("GoAT", "MEN"):
+    for challenge in ("GoAT", "MEN", "MenPre", "gli"):
         for region in ("WT", "TC", "ET"):
             found = score("random7", 2026, challenge, region)
             np.testing.assert_equal(found, score("random7", 2026, "GLI", region))

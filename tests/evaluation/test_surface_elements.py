@@ -68,6 +68,24 @@ def test_distances_are_those_of_the_package(name):
     assert compared
 
 
+def test_the_percentile_is_the_first_distance_up_to_which_that_share_of_the_area_lies():
+    areas, none = np.ones(20), np.zeros(0)
+    distances = np.array([5.0] + [0.0] * 18 + [3.0])
+    found = surfaces.SurfaceElements(distances, areas, np.zeros(20), areas)
+    assert surfaces.robust_hausdorff(found) == 3  # 19 of 20 are 95 percent
+    assert surfaces.robust_hausdorff(found, 96) == 5
+    areas = np.where(distances == 5, 3.0, 1.0)  # 19 of 22 are 86 percent
+    assert (
+        surfaces.robust_hausdorff(
+            surfaces.SurfaceElements(np.zeros(1), np.ones(1), distances, areas)
+        )
+        == 5
+    )
+    assert (
+        surfaces.robust_hausdorff(surfaces.SurfaceElements(none, none, distances, areas)) == np.inf
+    )
+
+
 def test_empty_masks():
     full, empty = cube((2, 2, 2)), cube((0, 0, 0))
     assert surfaces.surface_dice(empty, empty, (1, 1, 1), 1) == 1
