@@ -330,14 +330,19 @@ def _renumbered(lesions: _Lesions, table: np.ndarray) -> _Lesions:
 
 def _touching_pairs(first: np.ndarray, second: np.ndarray) -> list[tuple[int, int]]:
     """The pairs of numbers that are neighbors by a face or an edge, sorted."""
-    places = np.argwhere(first) + 1
-    own, padded = first[first > 0].astype(np.int64), np.pad(second, 1).astype(np.int64)
+    places, own, padded = np.argwhere(first) + 1, first[first > 0], np.pad(second, 1)
     found: set[tuple[int, int]] = set()
     for step in np.argwhere(_DILATION) - 1:
         near = padded[tuple((places + step).T)]
-        pairs = np.unique(np.stack([own, near])[:, near > 0], axis=1)
-        found |= set(zip(*pairs.tolist()))
+        found |= set(zip(*_distinct_pairs(own[near > 0], near[near > 0]).tolist()))
     return sorted(found)
+
+
+def _distinct_pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(2, n) the pairs that occur in two arrays (N,) of whole numbers, sorted."""
+    base = int(second.max(initial=0)) + 1
+    pairs = np.unique(first.astype(np.int64) * base + second)
+    return np.stack(np.divmod(pairs, base))
 
 
 def _match(case: _Case, predicted: np.ndarray, true: _Lesions) -> tuple[list[list[float]], int]:
@@ -348,7 +353,7 @@ def _match(case: _Case, predicted: np.ndarray, true: _Lesions) -> tuple[list[lis
         number of predicted lesions that no truth lesion is matched with.
     """
     shared = (true.zones > 0) & (predicted > 0)
-    pairs = np.unique(np.stack([true.zones[shared], predicted[shared]]), axis=1)
+    pairs = _distinct_pairs(true.zones[shared], predicted[shared])
     boxes = ndimage.find_objects(predicted)
     rows = []
     for lesion, box in enumerate(ndimage.find_objects(true.numbers), 1):

@@ -179,10 +179,10 @@ def surface_distances(
 def hd95(distances: SurfaceDistances) -> float:
     """The larger of the two directed 95th percentiles of the surface distances.
 
-    `max(P95 of d(P to T), P95 of d(T to P))`; percentiles interpolate linearly. The challenges of
-    BraTS have it since 2013 (B. H. Menze et al., IEEE TMI 34, 2015, with the percentile), MONAI
-    computes it so. medpy pools both directions before the percentile, which gives other values for
-    surfaces of unequal size. Those of 2023 and later: `surface_elements.robust_hausdorff`.
+    `max(P95 of d(P to T), P95 of d(T to P))`; percentiles interpolate linearly, as in MONAI. From
+    B. H. Menze et al., IEEE TMI 34, 2015. medpy pools both directions before the percentile, which
+    gives other values for surfaces of unequal size. That of BraTS from 2023 on is
+    `surface_elements.robust_hausdorff`.
 
     Args:
         distances: from `surface_distances`.
@@ -394,9 +394,12 @@ def metric_label(name: str) -> str:
 def _check_masks(prediction: np.ndarray, truth: np.ndarray) -> None:
     for name, mask in (("prediction", prediction), ("truth", truth)):
         if getattr(mask, "dtype", None) != np.bool_:
-            found = f"dtype {mask.dtype}" if hasattr(mask, "dtype") else type(mask).__name__
-            raise TypeError(f"{name}: found {found}, expected a boolean NumPy array.")
+            raise TypeError(f"{name}: found {_kind(mask)}, expected a boolean NumPy array.")
     _check_shapes(prediction.shape, truth.shape)
+
+
+def _kind(array: object) -> str:
+    return f"dtype {array.dtype}" if hasattr(array, "dtype") else type(array).__name__
 
 
 def _check_shapes(prediction: tuple[int, ...], truth: tuple[int, ...]) -> None:
@@ -422,9 +425,8 @@ def check_label_volumes(
         ValueError: arrays that are not of one shape of three axes, or a spacing that does not fit.
     """
     for name, labels in (("prediction", prediction), ("truth", truth)):
-        kind = np.asarray(labels).dtype
-        if kind != np.bool_ and not np.issubdtype(kind, np.integer):
-            raise TypeError(f"{name}: found dtype {kind}, expected whole numbers as label codes.")
+        if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "biu":
+            raise TypeError(f"{name}: found {_kind(labels)}, expected an array of whole numbers.")
     _check_shapes(prediction.shape, truth.shape)
     if prediction.ndim != 3:
         raise ValueError(f"prediction: found shape {prediction.shape}, expected three axes.")

@@ -174,6 +174,7 @@ def test_lesions_far_apart_score_the_same_wherever_they_lie():
         ({"region": "RC"}, ValueError, "regions of GLI 2023: found 'RC', expected one of: WT"),
         ({"year": 2024, "challenge": "GoAT"}, ValueError, "rule of 2023 for GLI"),
         ({"truth": np.zeros((2, 2, 2))}, TypeError, "truth: found dtype float64"),
+        ({"prediction": [1]}, TypeError, "prediction: found list, expected an array of whole"),
         ({"truth": np.zeros((2, 2, 3), int)}, ValueError, "found shapes"),
         ({"spacing_mm": (1, 1)}, ValueError, "spacing: found"),
     ],
