@@ -68,6 +68,14 @@ def test_a_perfect_prediction_of_three_lesions_is_perfect():
     assert published["sensitivity"] == pytest.approx(2109 / 9796)
 
 
+def test_one_touching_pair_changes_no_number():
+    # The first of two enhancing lesions touches a core. It keeps number 1, so that as published its
+    # 125 voxels are the true positives, and the 150 of the other count twice.
+    labels = volume((2, 7), (30, 36), code=3) + volume((7, 8), code=1)
+    found = lesion_wise(labels, labels, (1, 1, 1), 2024, "GLI", "ET", as_published=True)
+    assert found["sensitivity"] == pytest.approx(125 / (125 + 2 * 150))
+
+
 def test_rules_that_the_goldens_call_equal():
     for challenge in ("SSA", "PED"):
         assert RULES[2023, challenge] == RULES[2023, "GLI"]
