@@ -1,15 +1,15 @@
 """All metrics, and the table `METRICS` that scores, tables and figures read.
 
-A new metric is one function and one entry in `METRICS`.
+A new metric is one function and one entry in `METRICS`; docs/metrics.md lists them all.
 
-Empty masks follow the official BraTS rules, those of CBICA CaPTk's `GetBraTSLabelStatistics`
-(cbicaITKUtilities.h). T is the truth, P the prediction:
+Empty masks follow the official BraTS rules up to 2022, those of CBICA CaPTk's
+`GetBraTSLabelStatistics` (cbicaITKUtilities.h). T is the truth, P the prediction:
 
-| T        | P        | Dice | IoU | precision | sensitivity | specificity  | HD95     |
-|----------|----------|------|-----|-----------|-------------|--------------|----------|
-| empty    | empty    | 1    | 1   | 1         | 1           | 1            | 0        |
-| empty    | elements | 0    | 0   | 0         | 0 (0/0)     | TN/(TN + FP) | diagonal |
-| elements | empty    | 0    | 0   | 0 (0/0)   | 0           | 1            | diagonal |
+| T        | P        | Dice | IoU | precision | sensitivity | specificity  | HD95, ASSD | NSD |
+|----------|----------|------|-----|-----------|-------------|--------------|------------|-----|
+| empty    | empty    | 1    | 1   | 1         | 1           | 1            | 0          | 1   |
+| empty    | elements | 0    | 0   | 0         | 0 (0/0)     | TN/(TN + FP) | diagonal   | 0   |
+| elements | empty    | 0    | 0   | 0 (0/0)   | 0           | 1            | diagonal   | 0   |
 
 An element is a voxel or a pixel; the diagonal is that of the whole array.
 
@@ -19,16 +19,21 @@ sensitivity of thresholded masks. F1 of one image is its Dice. Equation 4's y' m
 probability, as in the cross entropy of equation 3, or the mask, as in F1: "mae" and "mae_mask".
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
+from keras_medseg.evaluation import calibration, object_measures
+from keras_medseg.evaluation.surface_elements import to_nearest
+
 LOWEST, HIGHEST = 1e-37, 1 - 2**-24
 """Probabilities are clipped to these, so that log(0) cannot occur: about the ends of what a sigmoid
 in float32 can say."""
+MM3_PER_ML = 1000
 
 
 @dataclass(frozen=True)
@@ -38,19 +43,26 @@ class Metric:
     Attributes:
         function: computes the metric from what it `needs`:
             "masks": function(prediction, truth), boolean arrays of one shape;
+            "volumes": function(prediction, truth, spacing_mm);
             "surfaces": function(distances), a `SurfaceDistances`;
+            "tolerance": function(distances, tolerance), in one unit;
+            "lesions": function(scores), from `lesions.lesion_wise`;
             "probabilities": function(probabilities, truth), float and boolean arrays of one shape.
         label: name in tables and figures.
-        unit: "" for fractions, "mm" or "px" for distances.
+        unit: "" for fractions and counts, "mm" or "px" for distances, "mL" for volumes.
         bounds: smallest and largest possible value; None if there is no largest one.
         needs: see `function`.
+        better: which values are better; "neither" if the best one lies in the middle.
     """
 
     function: Callable[..., float]
     label: str
-    unit: Literal["", "mm", "px"] = ""
+    unit: Literal["", "mm", "px", "mL"] = ""
     bounds: tuple[float, float | None] = (0.0, 1.0)
-    needs: Literal["masks", "surfaces", "probabilities"] = "masks"
+    needs: Literal["masks", "volumes", "surfaces", "tolerance", "lesions", "probabilities"] = (
+        "masks"
+    )
+    better: Literal["higher", "lower", "neither"] = "higher"
 
 
 class SurfaceDistances(NamedTuple):
@@ -67,7 +79,9 @@ class SurfaceDistances(NamedTuple):
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """2 |P and T| / (|P| + |T|) of two masks; 1 if both are empty.
+    """`2 |P and T| / (|P| + |T|)` of two masks (L. R. Dice, Ecology 26, 1945).
+
+    From 0 to 1, no unit. 1 if both masks are empty.
 
     Args:
         prediction: boolean mask of any shape.
@@ -83,19 +97,30 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
 
 
 def iou(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """|P and T| / |P or T| of two masks; 1 if both are empty. Arguments and errors: `dice`."""
+    """`|P and T| / |P or T|` of two masks (P. Jaccard, 1901), which is `Dice / (2 - Dice)`.
+
+    From 0 to 1, no unit. 1 if both masks are empty. Arguments and errors: `dice`.
+    """
     overlap = dice(prediction, truth)
     return overlap / (2 - overlap)
 
 
 def precision(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """TP / (TP + FP): the correct share of the prediction. Arguments and errors: `dice`."""
+    """`TP / (TP + FP)`: the correct share of the prediction (positive predictive value).
+
+    From 0 to 1, no unit. If the prediction is empty, 1 for an empty truth and otherwise 0.
+    Arguments and errors: `dice`.
+    """
     _check_masks(prediction, truth)  # here, so that an error names the right argument
     return sensitivity(prediction=truth, truth=prediction)
 
 
 def sensitivity(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """TP / (TP + FN): the share of the truth that was found. Arguments and errors: `dice`."""
+    """`TP / (TP + FN)`: the share of the truth that was found (recall, true positive rate).
+
+    From 0 to 1, no unit. If the truth is empty, 1 for an empty prediction and otherwise 0.
+    Arguments and errors: `dice`.
+    """
     _check_masks(prediction, truth)
     positives = np.count_nonzero(truth)
     if positives == 0:
@@ -104,10 +129,10 @@ def sensitivity(prediction: np.ndarray, truth: np.ndarray) -> float:
 
 
 def specificity(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """TN / (TN + FP): the share of the background that was predicted as such; 1 without background.
+    """`TN / (TN + FP)`: the share of the background that was predicted as such.
 
     Every element outside the truth counts, as in the BraTS challenge, so small regions have values
-    close to 1. Arguments and errors: `dice`.
+    close to 1. From 0 to 1, no unit. 1 without background. Arguments and errors: `dice`.
     """
     _check_masks(prediction, truth)
     negatives = truth.size - np.count_nonzero(truth)
@@ -146,16 +171,18 @@ def surface_distances(
         diagonal = float(np.linalg.norm(np.multiply(prediction.shape, spacing)))
         return SurfaceDistances(*(np.full(np.count_nonzero(s), diagonal) for s in surfaces))
     return SurfaceDistances(
-        _directed_distances(surfaces[0], surfaces[1], spacing),
-        _directed_distances(surfaces[1], surfaces[0], spacing),
+        to_nearest(surfaces[0], surfaces[1], spacing),
+        to_nearest(surfaces[1], surfaces[0], spacing),
     )
 
 
 def hd95(distances: SurfaceDistances) -> float:
     """The larger of the two directed 95th percentiles of the surface distances.
 
-    Percentiles interpolate linearly. MONAI does the same. medpy pools both directions before the
-    percentile, which gives other values for surfaces of unequal size.
+    `max(P95 of d(P to T), P95 of d(T to P))`; percentiles interpolate linearly, as in MONAI. From
+    B. H. Menze et al., IEEE TMI 34, 2015. medpy pools both directions before the percentile, which
+    gives other values for surfaces of unequal size. That of BraTS from 2023 on is
+    `surface_elements.robust_hausdorff`.
 
     Args:
         distances: from `surface_distances`.
@@ -168,10 +195,73 @@ def hd95(distances: SurfaceDistances) -> float:
     return max((float(np.percentile(directed, 95)) for directed in found), default=0.0)
 
 
-def cross_entropy(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over pixels of -(y log p + (1 - y) log(1 - p)), natural logarithm.
+def mean_surface_distance(distances: SurfaceDistances) -> float:
+    """Average symmetric surface distance (ASSD): the mean over all elements of both surfaces.
 
-    For two classes this is the categorical cross entropy of the pair (1 - p, p).
+    `(sum of d(P to T) + sum of d(T to P)) / (n + m)`: T. Heimann et al., IEEE TMI 28, 2009.
+
+    Args:
+        distances: from `surface_distances`.
+
+    Returns:
+        ASSD in the unit of the distances. 0 when both masks are empty; the diagonal of the array
+        when exactly one is.
+    """
+    every = np.concatenate(distances)
+    return float(every.mean()) if every.size else 0.0
+
+
+def surface_dice(distances: SurfaceDistances, tolerance: float) -> float:
+    """Normalized surface distance (NSD): the share of both surfaces within a tolerance.
+
+    `(|d(P to T) <= t| + |d(T to P) <= t|) / (n + m)`: S. Nikolov et al., arXiv 1809.04430,
+    with the number of elements in the place of areas, as in MONAI. With areas it is
+    `surface_elements.surface_dice`; nnU-Net and BraTS 2025 take the mean of both shares.
+
+    Args:
+        distances: from `surface_distances`.
+        tolerance: the largest distance that counts as none, in the unit of the distances.
+
+    Returns:
+        From 0 to 1, no unit. 1 when both masks are empty; 0 when exactly one is, as long as the
+        tolerance is below the diagonal of the array.
+    """
+    every = np.concatenate(distances)
+    return float((every <= tolerance).mean()) if every.size else 1.0
+
+
+def volume_error(prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    """Volume of the prediction minus that of the truth, in mL (1000 mm^3).
+
+    Positive where the prediction is too large. An empty mask has a volume of 0.
+
+    Args:
+        prediction: (X, Y, Z) boolean mask.
+        truth: as `prediction`.
+        spacing_mm: voxel size along x, y, z.
+
+    Raises:
+        TypeError: a mask is not a boolean array.
+        ValueError: the shapes differ or have not three axes, or the spacing does not fit.
+    """
+    _check_masks(prediction, truth)
+    check_label_volumes(prediction, truth, spacing_mm)
+    voxels = int(np.count_nonzero(prediction)) - int(np.count_nonzero(truth))
+    return float(voxels * np.prod(spacing_mm) / MM3_PER_ML)
+
+
+def absolute_volume_error(
+    prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]
+) -> float:
+    """The size of `volume_error` without its sign, in mL. Arguments and errors: `volume_error`."""
+    return abs(volume_error(prediction, truth, spacing_mm))
+
+
+def cross_entropy(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """Mean over pixels of `-(y log p + (1 - y) log(1 - p))`, natural logarithm.
+
+    For two classes this is the categorical cross entropy of the pair (1 - p, p): csam_knee,
+    equation 3. From 0, no unit (nats). An empty truth is no special case.
 
     Args:
         probabilities: (H, W) from 0 to 1, clipped to LOWEST and HIGHEST.
@@ -182,7 +272,9 @@ def cross_entropy(probabilities: np.ndarray, truth: np.ndarray) -> float:
 
 
 def mean_absolute_error(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over pixels of |y - p|.
+    """Mean over pixels of `|y - p|` (csam_knee, equation 4; MAE of papers on polyps).
+
+    From 0 to 1, no unit. An empty truth is no special case.
 
     Args:
         probabilities: (H, W) from 0 to 1.
@@ -192,10 +284,51 @@ def mean_absolute_error(probabilities: np.ndarray, truth: np.ndarray) -> float:
 
 
 def mask_error(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Share of wrong pixels: the mean absolute error of a mask. Arguments and errors: `dice`."""
+    """`(FP + FN) / N`: the share of wrong pixels, which is the mean absolute error of a mask.
+
+    From 0 to 1, no unit; 0 if both masks are empty. Source: csam_knee, equation 4 with the mask for
+    y'. Arguments and errors: `dice`.
+    """
     _check_masks(prediction, truth)
     return float(np.count_nonzero(prediction ^ truth) / truth.size)
 
+
+def lesion_dice(scores: Mapping[str, Any]) -> float:
+    """Mean Dice of the lesions, by the rule of a BraTS challenge: 0 for missed and made-up ones.
+
+    From 0 to 1, no unit. Rules, empty cases and sources: `lesions`.
+
+    Args:
+        scores: from `lesions.lesion_wise`.
+    """
+    return float(scores["lw_dice"])
+
+
+def lesion_hd95(scores: Mapping[str, Any]) -> float:
+    """Mean HD95 of the lesions in mm, with the challenge's penalty for missed and made-up ones.
+
+    Arguments, empty cases and sources: `lesion_dice`.
+    """
+    return float(scores["lw_hd95"])
+
+
+def lesions_found(scores: Mapping[str, Any]) -> float:
+    """Truth lesions that count and are matched. Arguments and sources: `lesion_dice`."""
+    return float(scores["tp"])
+
+
+def lesions_missed(scores: Mapping[str, Any]) -> float:
+    """Truth lesions that count and are not matched. Arguments and sources: `lesion_dice`."""
+    return float(scores["fn"])
+
+
+def lesions_made_up(scores: Mapping[str, Any]) -> float:
+    """Predicted lesions that no truth lesion is matched with. Arguments: `lesion_dice`."""
+    return float(scores["fp"])
+
+
+_FROM_0: dict[str, Any] = {"bounds": (0.0, None), "better": "lower"}
+_OF_MAPS: dict[str, Any] = {"needs": "probabilities"}
 
 METRICS: dict[str, Metric] = {
     "dice": Metric(dice, "Dice"),
@@ -203,11 +336,34 @@ METRICS: dict[str, Metric] = {
     "precision": Metric(precision, "precision"),
     "sensitivity": Metric(sensitivity, "sensitivity"),
     "specificity": Metric(specificity, "specificity"),
-    "hd95_mm": Metric(hd95, "HD95", unit="mm", bounds=(0.0, None), needs="surfaces"),
-    "hd95_px": Metric(hd95, "HD95", unit="px", bounds=(0.0, None), needs="surfaces"),
-    "cross_entropy": Metric(cross_entropy, "loss rate", bounds=(0.0, None), needs="probabilities"),
-    "mae": Metric(mean_absolute_error, "MAE", needs="probabilities"),
-    "mae_mask": Metric(mask_error, "MAE of the mask"),
+    "hd95_mm": Metric(hd95, "HD95", unit="mm", needs="surfaces", **_FROM_0),
+    "hd95_px": Metric(hd95, "HD95", unit="px", needs="surfaces", **_FROM_0),
+    "assd_mm": Metric(mean_surface_distance, "ASSD", unit="mm", needs="surfaces", **_FROM_0),
+    "assd_px": Metric(mean_surface_distance, "ASSD", unit="px", needs="surfaces", **_FROM_0),
+    "nsd": Metric(surface_dice, "NSD", needs="tolerance"),
+    "volume_error_ml": Metric(
+        volume_error, "volume error", "mL", (-math.inf, None), "volumes", "neither"
+    ),
+    "absolute_volume_error_ml": Metric(
+        absolute_volume_error, "absolute volume error", "mL", needs="volumes", **_FROM_0
+    ),
+    "lesion_dice": Metric(lesion_dice, "lesion-wise Dice", needs="lesions"),
+    "lesion_hd95_mm": Metric(
+        lesion_hd95, "lesion-wise HD95", unit="mm", needs="lesions", **_FROM_0
+    ),
+    "lesions_found": Metric(lesions_found, "lesions found", bounds=(0.0, None), needs="lesions"),
+    "lesions_missed": Metric(lesions_missed, "lesions missed", needs="lesions", **_FROM_0),
+    "lesions_made_up": Metric(lesions_made_up, "lesions made up", needs="lesions", **_FROM_0),
+    "cross_entropy": Metric(cross_entropy, "loss rate", needs="probabilities", **_FROM_0),
+    "mae": Metric(mean_absolute_error, "MAE", needs="probabilities", better="lower"),
+    "mae_mask": Metric(mask_error, "MAE of the mask", better="lower"),
+    "brier": Metric(calibration.brier_score, "Brier score", better="lower", **_OF_MAPS),
+    "ece": Metric(calibration.expected_calibration_error, "ECE", better="lower", **_OF_MAPS),
+    "mean_dice": Metric(object_measures.mean_dice, "mean Dice", **_OF_MAPS),
+    "mean_iou": Metric(object_measures.mean_iou, "mean IoU", **_OF_MAPS),
+    "weighted_f": Metric(object_measures.weighted_f_measure, "weighted F-measure", **_OF_MAPS),
+    "s_measure": Metric(object_measures.s_measure, "S-measure", **_OF_MAPS),
+    "e_measure": Metric(object_measures.e_measure, "E-measure", **_OF_MAPS),
 }
 """Name of a metric's column in scores.csv -> the metric."""
 
@@ -216,10 +372,18 @@ def higher_is_better(name: str) -> bool:
     """Whether a larger value of this metric is better; distances, errors and losses are smaller.
 
     A metric that is not in METRICS is a loss if its name ends so, such as that of a validation set.
+
+    Raises:
+        ValueError: neither is, as of a signed error.
     """
-    if name in METRICS:
-        return METRICS[name].unit == "" and name not in ("cross_entropy", "mae")
-    return not name.endswith("loss")
+    if name not in METRICS:
+        return not name.endswith("loss")
+    if METRICS[name].better == "neither":
+        raise ValueError(
+            f"metric: found {name}, expected one of which larger or smaller values are better. "
+            "Take its absolute value."
+        )
+    return METRICS[name].better == "higher"
 
 
 def metric_label(name: str) -> str:
@@ -230,13 +394,43 @@ def metric_label(name: str) -> str:
 def _check_masks(prediction: np.ndarray, truth: np.ndarray) -> None:
     for name, mask in (("prediction", prediction), ("truth", truth)):
         if getattr(mask, "dtype", None) != np.bool_:
-            found = f"dtype {mask.dtype}" if hasattr(mask, "dtype") else type(mask).__name__
-            raise TypeError(f"{name}: found {found}, expected a boolean NumPy array.")
-    if prediction.shape != truth.shape:
+            raise TypeError(f"{name}: found {_kind(mask)}, expected a boolean NumPy array.")
+    _check_shapes(prediction.shape, truth.shape)
+
+
+def _kind(array: object) -> str:
+    return f"dtype {array.dtype}" if hasattr(array, "dtype") else type(array).__name__
+
+
+def _check_shapes(prediction: tuple[int, ...], truth: tuple[int, ...]) -> None:
+    if prediction != truth:
         raise ValueError(
-            f"prediction and truth: found shapes {prediction.shape} and {truth.shape}, "
+            f"prediction and truth: found shapes {prediction} and {truth}, "
             "expected one shape. Paste the prediction into the full grid before scoring."
         )
+
+
+def check_label_volumes(
+    prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]
+) -> None:
+    """Check what the scores of single lesions are computed from.
+
+    Args:
+        prediction: (X, Y, Z) whole numbers.
+        truth: as `prediction`.
+        spacing_mm: voxel size along x, y, z.
+
+    Raises:
+        TypeError: labels that are not whole numbers.
+        ValueError: arrays that are not of one shape of three axes, or a spacing that does not fit.
+    """
+    for name, labels in (("prediction", prediction), ("truth", truth)):
+        if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "biu":
+            raise TypeError(f"{name}: found {_kind(labels)}, expected an array of whole numbers.")
+    _check_shapes(prediction.shape, truth.shape)
+    if prediction.ndim != 3:
+        raise ValueError(f"prediction: found shape {prediction.shape}, expected three axes.")
+    _check_spacing(spacing_mm, prediction.shape)
 
 
 def _check_spacing(spacing: Sequence[float], shape: tuple[int, ...]) -> None:
@@ -254,9 +448,3 @@ def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
 
 def _surface(mask: np.ndarray) -> np.ndarray:
     return mask & ~ndimage.binary_erosion(mask, border_value=0)
-
-
-def _directed_distances(
-    from_surface: np.ndarray, to_surface: np.ndarray, spacing: Sequence[float]
-) -> np.ndarray:
-    return ndimage.distance_transform_edt(~to_surface, sampling=spacing)[from_surface]

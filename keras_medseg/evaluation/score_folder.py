@@ -16,7 +16,7 @@ from keras_medseg.data.decoding import decode_all
 from keras_medseg.errors import DataError, require_choice
 from keras_medseg.evaluation import matching
 from keras_medseg.evaluation.metrics import METRICS
-from keras_medseg.evaluation.scores import score_labels
+from keras_medseg.evaluation.scores import Rules, score_labels
 from keras_medseg.evaluation.statistics import summarize
 from keras_medseg.files import parse_csv, read_file
 from keras_medseg.progress import progress_bar
@@ -266,6 +266,7 @@ def _score_case(
                     metrics=metrics,
                     spacing=spacing_mm,
                     elements=dataset.elements,
+                    rules=Rules(dataset.lesion_rule(case)),
                 )
             ]
     found.remarks.extend(str(warning.message) for warning in caught)

@@ -3,16 +3,40 @@
 The module also chooses the cases that a report shows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from keras_medseg.data.datasets.base import GLIOMAS_2023, LesionRule
+from keras_medseg.data.formats import nifti
 from keras_medseg.errors import require_choice
+from keras_medseg.evaluation.lesions import lesion_wise
 from keras_medseg.evaluation.metrics import METRICS, surface_distances
 
 PIXELS = (1.0, 1.0)
 """The spacing of the pixels of an image: its distances are in pixels."""
+
+TOLERANCE = 1.0
+"""Of the surface Dice where none is given, in the unit of the distances."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What some metrics need to know beside the masks.
+
+    Attributes:
+        lesions: whose rule scores single lesions, year and challenge as in `lesions.RULES`. That of
+            2023 needs nothing but the mask of a region, so it scores any volume.
+        tolerances: region -> tolerance of its surface Dice, in the unit of the spacing; TOLERANCE
+            for other regions.
+    """
+
+    lesions: LesionRule = GLIOMAS_2023
+    tolerances: Mapping[str, float] = field(default_factory=dict)
 
 
 def score_labels(
@@ -23,6 +47,7 @@ def score_labels(
     metrics: Sequence[str],
     spacing: Sequence[float],
     elements: str = "voxels",
+    rules: Rules = Rules(),
 ) -> list[dict[str, str | float | int]]:
     """Score every region of one label map.
 
@@ -34,10 +59,12 @@ def score_labels(
         metrics: names in METRICS, in the order of the columns.
         spacing: size of an element along each axis, in the unit of the surface metrics.
         elements: what a label map consists of, "voxels" or "pixels".
+        rules: of the metrics of lesions and of the surface Dice.
 
     Returns:
-        One row per region with region, the metrics, truth_<elements>, predicted_<elements> and, of
-        pixels, common_pixels: the columns of scores.csv after variant and case.
+        One row per region with region, the metrics, nsd_tolerance beside nsd, truth_<elements>,
+        predicted_<elements> and, of pixels, common_pixels: the columns of scores.csv after variant
+        and case.
 
     Raises:
         TypeError: labels that are not uint8.
@@ -54,9 +81,11 @@ def score_labels(
     for region, codes in regions.items():
         predicted = _region_mask("prediction", prediction, codes)
         true = _region_mask("truth", truth, codes)
+        of_lesions = partial(_lesions, prediction, truth, spacing, rules.lesions, region, codes)
+        tolerance = rules.tolerances.get(region, TOLERANCE)
         row: dict[str, str | float | int] = {
             "region": region,
-            **_values(metrics, predicted, true, spacing),
+            **_values(metrics, predicted, true, spacing, tolerance, of_lesions=of_lesions),
             f"truth_{elements}": int(np.count_nonzero(true)),
             f"predicted_{elements}": int(np.count_nonzero(predicted)),
         }
@@ -92,9 +121,13 @@ def score_probabilities(
 
     Raises:
         ValueError: shapes that do not fit each other, probabilities outside of 0 to 1, or a metric
-            that is unknown or in mm.
+            that is unknown, in mm or mL, or of lesions.
     """
-    known = [name for name, metric in METRICS.items() if metric.unit != "mm"]
+    known = [
+        name
+        for name, metric in METRICS.items()
+        if metric.unit in ("", "px") and metric.needs != "lesions"
+    ]
     for name in metrics:
         require_choice("metrics of images", name, known)
     expected = (*truth_labels.shape, len(regions))
@@ -109,7 +142,7 @@ def score_probabilities(
         rows.append(
             {
                 "region": region,
-                **_values(metrics, predicted, true, PIXELS, likely),
+                **_values(metrics, predicted, true, PIXELS, probabilities=likely),
                 "truth_pixels": int(np.count_nonzero(true)),
                 "predicted_pixels": int(np.count_nonzero(predicted)),
                 "common_pixels": int(np.count_nonzero(predicted & true)),
@@ -152,16 +185,44 @@ def _values(
     prediction: np.ndarray,
     truth: np.ndarray,
     spacing: Sequence[float],
+    tolerance: float = TOLERANCE,
+    *,
     probabilities: np.ndarray | None = None,
+    of_lesions: Callable[[], dict[str, Any]] | None = None,
 ) -> dict[str, float]:
-    """Every metric of one pair of masks; surface distances are computed once for all of them."""
+    """Every metric of one pair of masks; distances and lesions are computed once for all."""
+    needed = {METRICS[name].needs for name in metrics}
     arguments: dict[str, tuple] = {
         "masks": (prediction, truth),
+        "volumes": (prediction, truth, spacing),
         "probabilities": (probabilities, truth),
     }
-    if any(METRICS[name].needs == "surfaces" for name in metrics):
-        arguments["surfaces"] = (surface_distances(prediction, truth, spacing),)
-    return {name: METRICS[name].function(*arguments[METRICS[name].needs]) for name in metrics}
+    if needed & {"surfaces", "tolerance"}:
+        distances = surface_distances(prediction, truth, spacing)
+        arguments |= {"surfaces": (distances,), "tolerance": (distances, tolerance)}
+    if "lesions" in needed and of_lesions:
+        arguments["lesions"] = (of_lesions(),)
+    values = {name: METRICS[name].function(*arguments[METRICS[name].needs]) for name in metrics}
+    return values | ({"nsd_tolerance": tolerance} if "tolerance" in needed else {})
+
+
+def _lesions(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    spacing_mm: Sequence[float],
+    rule: LesionRule,
+    region: str,
+    codes: Sequence[int],
+) -> dict[str, Any]:
+    """`lesions.lesion_wise` on label maps in LPS, scored as they lie in the case's files."""
+    if rule.axis_codes != ("L", "P", "S"):
+        prediction, truth = (
+            nifti.restore(labels, rule.axis_codes) for labels in (prediction, truth)
+        )
+        spacing_mm = [spacing_mm["LRPASI".index(code) // 2] for code in rule.axis_codes]
+    return lesion_wise(
+        prediction, truth, spacing_mm, rule.year, rule.challenge, region, codes=codes
+    )
 
 
 def _region_mask(name: str, labels: np.ndarray, codes: Sequence[int]) -> np.ndarray:

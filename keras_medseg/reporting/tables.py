@@ -35,7 +35,7 @@ NOT_MEASURED = "not measured"
 LOST = "lost in the source text"
 NOT_PUBLISHED = "not in the paper"
 
-SCALES = {"%": 100.0, "mm": 1.0, "px": 1.0, "": 1.0}
+SCALES = {"%": 100.0, "mm": 1.0, "px": 1.0, "mL": 1.0, "": 1.0}
 """Unit of a table cell -> factor of the score; scores are fractions, some tables give percent."""
 
 _COLUMN = ["region", "metric"]
@@ -119,11 +119,17 @@ def own_tables(scores: pd.DataFrame) -> tuple[TableSpec, ...]:
         scores: scores.csv.
 
     Returns:
-        One table with a row per variant and, for every region, the Dice in percent and the surface
-        distances. All other metrics are in scores.csv.
+        One table with a row per variant and, for every region, the Dice in percent, the distances
+        and scores of surfaces, and the means over lesions. All other metrics, and the numbers of
+        lesions, are in scores.csv.
     """
     shown = {"dice": "%"}
-    shown |= {name: metric.unit for name, metric in METRICS.items() if metric.needs == "surfaces"}
+    shown |= {
+        name: "%" if metric.bounds == (0.0, 1.0) else metric.unit
+        for name, metric in METRICS.items()
+        if metric.needs in ("surfaces", "tolerance", "lesions")
+        and (metric.unit or metric.bounds == (0.0, 1.0))  # not the counts
+    }
     columns = tuple(
         Column(region, metric, unit)
         for region in dict.fromkeys(scores["region"])

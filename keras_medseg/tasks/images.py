@@ -25,7 +25,10 @@ from keras_medseg.tasks.base import Networks, Targets, Task
 THRESHOLD = 0.5
 """A pixel belongs to a class if its probability is above this value."""
 
-FURTHER_METRICS = ("cross_entropy", "mae", "mae_mask")
+FURTHER_METRICS = (
+    "cross_entropy", "mae", "mae_mask", "brier", "ece", "mean_dice", "mean_iou", "weighted_f",
+    "s_measure", "e_measure",
+)  # fmt: skip
 """Metrics in addition to those of the data set: of probabilities, and the last of masks."""
 
 

@@ -13,7 +13,7 @@ from keras_medseg.data.datasets.base import Dataset
 from keras_medseg.data.store import Reader, StoredCase
 from keras_medseg.data.transforms.resample import resample_labels
 from keras_medseg.errors import require_choice
-from keras_medseg.evaluation.scores import score_labels
+from keras_medseg.evaluation.scores import Rules, score_labels
 from keras_medseg.inference import outputs
 from keras_medseg.inference.postprocess import drop_small_components
 from keras_medseg.recipe import Images
@@ -94,6 +94,7 @@ class VolumeTask(Task):
             metrics=self.dataset.metrics,
             spacing=case.own_spacing_mm,
             elements=self.dataset.elements,
+            rules=Rules(self.dataset.lesion_rule(case)),
         )
 
     def overlay(

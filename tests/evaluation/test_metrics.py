@@ -1,5 +1,6 @@
 import importlib
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -220,11 +221,89 @@ def test_distances_of_empty_masks():
     assert found.truth_to_prediction.tolist() == [5] * 10
 
 
+def test_mean_surface_distance_and_surface_dice_by_hand():
+    # Prediction: the pixels x = 0 and 1; truth: x = 4 and 2. Spacing 2 mm along x: the prediction's
+    # distances are 4 and 2 mm, those of the truth 6 and 2.
+    prediction, truth = mask((6, 3), (0, 1), (1, 1)), mask((6, 3), (2, 1), (4, 1))
+    found = surface_distances(prediction, truth, (2, 1))
+    assert metrics.mean_surface_distance(found) == (4 + 2 + 6 + 2) / 4
+    assert metrics.surface_dice(found, 1.9) == 0
+    assert metrics.surface_dice(found, 2) == 2 / 4  # a distance equal to the tolerance counts
+    assert metrics.surface_dice(found, 4) == 3 / 4
+
+
+def test_surface_metrics_of_empty_masks():
+    empty, full = np.zeros((3, 4), bool), np.ones((3, 4), bool)
+    nothing = surface_distances(empty, empty, (1, 1))
+    assert metrics.mean_surface_distance(nothing) == 0
+    assert metrics.surface_dice(nothing, 1) == 1
+    for masks in ((empty, full), (full, empty)):
+        found = surface_distances(*masks, (1, 1))
+        assert metrics.mean_surface_distance(found) == 5  # the diagonal of 3 x 4
+        assert metrics.surface_dice(found, 1) == 0
+
+
+def test_volume_errors_are_in_milliliters():
+    # 3 voxels of 10 x 10 x 5 mm are 1.5 mL, 5 voxels 2.5 mL.
+    truth, prediction = np.zeros((2, 5, 5, 5), bool)
+    truth[:5, 0, 0], prediction[:3, 1, 1] = True, True
+    assert metrics.volume_error(prediction, truth, (10, 10, 5)) == -1.0
+    assert metrics.volume_error(truth, prediction, (10, 10, 5)) == 1.0
+    assert metrics.absolute_volume_error(prediction, truth, (10, 10, 5)) == 1.0
+    assert metrics.volume_error(truth & False, truth & False, (1, 1, 1)) == 0
+    with pytest.raises(ValueError, match="expected three axes"):
+        metrics.volume_error(truth[0], truth[0], (1, 1))
+    with pytest.raises(TypeError, match="expected a boolean"):
+        metrics.volume_error(truth.astype(np.uint8), truth, (1, 1, 1))
+
+
+def test_which_values_are_better():
+    for name in ("dice", "nsd", "lesion_dice", "lesions_found", "s_measure", "mean_iou"):
+        assert metrics.higher_is_better(name), name
+    lower = ("hd95_mm", "assd_px", "mae", "mae_mask", "cross_entropy", "brier", "ece",
+             "absolute_volume_error_ml", "lesion_hd95_mm", "lesions_missed")  # fmt: skip
+    for name in lower:
+        assert not metrics.higher_is_better(name), name
+    with pytest.raises(ValueError, match=r"volume_error_ml.*Take its absolute value"):
+        metrics.higher_is_better("volume_error_ml")
+
+
+def range_in_words(bounds):
+    low, high = bounds
+    if low == -math.inf:
+        return "any"
+    return f"from {low:g}" if high is None else f"{low:g} to {high:g}"
+
+
+def test_the_page_of_metrics_has_them_all_with_range_unit_and_direction():
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in page.splitlines()
+        if line.startswith("| `")
+    ]
+    listed = {cells[0].strip("` "): cells[1:] for cells in rows}
+    assert list(listed) == list(METRICS)
+    for name, metric in METRICS.items():
+        formula, shown_range, unit, better, *others = listed[name]
+        assert (shown_range, unit) == (range_in_words(metric.bounds), metric.unit or "-"), name
+        assert better == metric.better, name
+        assert formula
+        assert len(others) == 4, name  # three empty cases and the source
+        assert all(others), name
+        assert metric.function.__doc__, name
+
+
 def test_every_metric_has_a_label_and_values_within_its_bounds():
-    prediction, truth = (volume[:, :, 5] for volume in random_blobs(3))
+    volumes = random_blobs(3)
+    prediction, truth = (volume[:, :, 5] for volume in volumes)
+    distances = surface_distances(prediction, truth, (1, 1))
     inputs = {
         "masks": (prediction, truth),
-        "surfaces": (surface_distances(prediction, truth, (1, 1)),),
+        "volumes": (*volumes, (1, 1, 1)),
+        "surfaces": (distances,),
+        "tolerance": (distances, 0.5),
+        "lesions": ({"lw_dice": 0.5, "lw_hd95": 9.0, "tp": 1, "fp": 2, "fn": 3},),
         "probabilities": (prediction * 0.8, truth),
     }
     for name, metric in METRICS.items():
@@ -232,7 +311,7 @@ def test_every_metric_has_a_label_and_values_within_its_bounds():
         low, high = metric.bounds
         assert low < value < (math.inf if high is None else high), name
         assert metrics.metric_label(name) == metric.label != ""
-        assert name.endswith(metric.unit)
+        assert name.endswith(metric.unit.lower())
     assert metrics.metric_label("crop_dice") == "crop_dice"
 
 

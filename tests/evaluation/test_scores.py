@@ -6,8 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keras_medseg.evaluation import metrics, scores
+from keras_medseg.data.cases import Case
+from keras_medseg.data.datasets._brats_releases import LESION_RULES
+from keras_medseg.data.datasets.base import LesionRule
+from keras_medseg.data.datasets.brats import Brats
+from keras_medseg.data.formats import nifti
+from keras_medseg.evaluation import lesions, metrics, scores
 from keras_medseg.evaluation.scores import pick_cases, score_labels, score_probabilities
+
+from .lesion_goldens import cases, label_maps
 
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
 OF_VOLUMES = ("dice", "sensitivity", "specificity", "hd95_mm")
@@ -167,6 +174,108 @@ def test_columns_of_scores():
     assert list(_row(metrics=("mae", "dice"))) == ["region", "mae", "dice", *counts]
 
 
+def test_lesions_are_scored_by_the_rule_of_the_challenge():
+    labels = np.zeros((40, 20, 20), np.uint8)
+    labels[2:7, 2:7, 2:7], labels[20:25, 2:7, 2:7] = 3, 3
+    prediction = labels.copy()
+    prediction[20:25] = 0
+    prediction[39, 19, 19] = 1  # one voxel: made up in 2023, deleted before scoring in 2024
+    wanted = ("lesion_dice", "lesion_hd95_mm", "lesions_found", "lesions_missed", "lesions_made_up")
+    rows = {}
+    for year in (2023, 2024):
+        rows[year] = score_labels(
+            prediction, labels, {"WT": (1, 2, 3), "ET": (3,)},
+            metrics=wanted, spacing=(1, 1, 1), rules=scores.Rules(LesionRule(year, "GLI")),
+        )  # fmt: skip
+    whole, enhancing = ([row[name] for name in wanted] for row in rows[2023])
+    assert whole == pytest.approx([1 / 3, 2 * 374 / 3, 1, 1, 1])
+    assert enhancing == pytest.approx([1 / 2, 374 / 2, 1, 1, 0])
+    whole, _ = ([row[name] for name in wanted] for row in rows[2024])
+    assert whole == pytest.approx([1 / 2, 337 / 2, 1, 1, 0])
+
+
+@pytest.mark.parametrize("release", LESION_RULES)
+def test_every_release_from_2023_on_has_a_rule_for_all_its_regions(release, tmp_path):
+    path = tmp_path / "seg.nii.gz"
+    nifti.write_volume(path, np.zeros((2, 2, 2), np.uint8), np.diag([-1.0, 1, 1, 1]))
+    dataset = Brats(release=release)
+    rule = dataset.lesion_rule(Case("a", release, (), path, "a"))
+    assert (rule.year, rule.challenge) in lesions.RULES
+    assert rule.axis_codes == ("L", "A", "S")
+    assert {"lesion_dice", "lesion_hd95_mm"} <= set(dataset.metrics)
+    for region, codes in dataset.regions.items():
+        # A label map in the package's codes, which are not those of the files for children.
+        labels = np.zeros((12, 9, 9), np.uint8)
+        labels[2:8, 2:7, 2:7] = codes[0]
+        options = {"metrics": ("lesion_dice",), "spacing": (1, 1, 1), "rules": scores.Rules(rule)}
+        [perfect] = score_labels(labels, labels, {region: codes}, **options)
+        [missed] = score_labels(labels * 0, labels, {region: codes}, **options)
+        assert (perfect["lesion_dice"], missed["lesion_dice"]) == (1, 0), region
+
+
+def test_earlier_cases_have_the_rule_of_gliomas_in_2023():
+    for release in ("BraTS2017", "BraTS2021", "BraTS2024-GoAT", "Decathlon"):
+        assert Brats().lesion_rule(Case("a", release, (), None, "a")) == LesionRule(2023, "GLI")
+        assert "lesion_dice" not in Brats(release=release).metrics
+
+
+def test_lesions_are_scored_in_the_orientation_of_the_files():
+    """In the case "numbering", the order of the voxels decides which lesions are joined."""
+    axes, spacing = ("I", "R", "P"), (3, 2, 1)
+    golden = cases()["numbering"]["2025"]["GLI"]["ET"]
+    in_lps = [nifti.reorient(labels, affine(axes)) for labels in label_maps("numbering")]
+    truth, prediction = in_lps
+    of_file = scores.Rules(LesionRule(2025, "GLI", axes))
+    options = {"metrics": ("lesion_dice", "lesion_hd95_mm"), "spacing": (1, 1, 1)}
+    [row] = score_labels(prediction, truth, {"ET": (3,)}, rules=of_file, **options)
+    assert row["lesion_dice"] == pytest.approx(golden["lw_dice"], abs=1e-9)
+    assert row["lesion_hd95_mm"] == pytest.approx(golden["lw_hd95"], abs=1e-9)
+    flipped = scores.Rules(LesionRule(2025, "GLI"))
+    [row] = score_labels(prediction, truth, {"ET": (3,)}, rules=flipped, **options)
+    assert row["lesion_dice"] != pytest.approx(golden["lw_dice"])
+    # Sizes along x, y, z; in the files they stand in the order z, x, y.
+    options["spacing"] = spacing
+    [row] = score_labels(prediction, truth, {"ET": (3,)}, rules=of_file, **options)
+    on_disk = [nifti.restore(labels, axes) for labels in (prediction, truth)]
+    expected = lesions.lesion_wise(*on_disk, (1, 3, 2), 2025, "GLI", "ET")
+    assert row["lesion_hd95_mm"] == expected["lw_hd95"]
+
+
+def affine(axis_codes):
+    """Voxel -> mm (RAS) of an array with these axes, 1 mm each."""
+    matrix = np.zeros((4, 4))
+    for axis, code in enumerate(axis_codes):
+        matrix["RLAPSI".index(code) // 2, axis] = 1 if code in "RAS" else -1
+    matrix[3, 3] = 1
+    return matrix
+
+
+def test_a_region_of_ones_own_has_lesions_too():
+    labels = np.zeros((12, 12, 12), np.uint8)
+    labels[2:7, 2:7, 2:7] = 7
+    options = {"metrics": ("lesion_dice",), "spacing": (1, 1, 1)}
+    [row] = score_labels(labels, labels, {"liver": (7,)}, **options)
+    assert row["lesion_dice"] == 1
+    [row] = score_labels(labels * 0, labels, {"liver": (7,)}, **options)
+    assert row["lesion_dice"] == 0
+
+
+def test_the_surface_dice_has_a_tolerance_for_each_region():
+    truth, prediction = np.zeros((2, 12, 12, 12), np.uint8)
+    truth[2:7, 2:7, 2:7], prediction[4:9, 2:7, 2:7] = 3, 3
+    found = score_labels(
+        prediction, truth, {"WT": (1, 2, 3), "ET": (3,)}, metrics=("nsd", "hd95_mm"),
+        spacing=(1, 1, 1), rules=scores.Rules(tolerances={"ET": 2.0}),
+    )  # fmt: skip
+    assert [row["nsd_tolerance"] for row in found] == [1.0, 2.0]
+    # Of the 98 border voxels of each cube of 5, the 25 of the face outside of the other cube are
+    # 2 mm from it. The face on the other side is inside the other cube, its middle voxel 2 mm from
+    # the border, the others at most 1.
+    assert found[0]["nsd"] == pytest.approx(1 - 26 / 98)
+    assert found[1]["nsd"] == 1
+    assert found[0]["hd95_mm"] == found[1]["hd95_mm"] == 2
+
+
 def test_an_image_that_is_stored_as_one_slice_is_scored_in_two_dimensions():
     truth, prediction = np.zeros((2, 9, 9), np.uint8)
     truth[2:7, 2:7], prediction[2:7, 2:7] = 1, 1
@@ -204,16 +313,37 @@ def test_surface_distances_are_computed_once_for_all_metrics_and_only_where_need
     assert len(calls) == 1
     score_labels(prediction, truth, {"a": (1,)}, metrics=("dice",), spacing=(1, 2))
     assert len(calls) == 1
+    own = ("hd95_mm", "assd_mm", "nsd")
+    [row] = score_labels(prediction, truth, {"a": (1,)}, metrics=own, spacing=(1, 2))
+    # The distances 6, 8 of the prediction and 6 of the truth.
+    assert (row["assd_mm"], row["nsd"]) == (pytest.approx(20 / 3), 0)
+    assert len(calls) == 2
+
+
+def test_lesions_are_scored_once_for_all_their_metrics_and_only_where_needed(monkeypatch):
+    calls = []
+
+    def counted(*arguments, **options):
+        calls.append(arguments)
+        return lesions.lesion_wise(*arguments, **options)
+
+    monkeypatch.setattr(scores, "lesion_wise", counted)
+    labels = np.ones((4, 4, 4), np.uint8)
+    for wanted in (("dice",), ("lesion_dice", "lesion_hd95_mm", "lesions_found")):
+        score_labels(labels, labels, {"WT": (1,)}, metrics=wanted, spacing=(1, 1, 1))
+    assert len(calls) == 1
 
 
 def test_a_metric_that_the_data_cannot_have_is_refused():
     labels = np.zeros((2, 2), np.uint8)
-    for name in ("mae", "nsd"):
+    for name in ("mae", "e_measure", "nothing"):
         with pytest.raises(ValueError, match=f"metrics of label maps: found '{name}'"):
             score_labels(labels, labels, REGIONS, metrics=(name,), spacing=(1, 1))
-    for name in ("hd95_mm", "nsd"):
+    for name in ("hd95_mm", "lesion_dice", "volume_error_ml", "nothing"):
         with pytest.raises(ValueError, match=f"metrics of images: found '{name}'"):
             _row(metrics=(name,))
+    with pytest.raises(ValueError, match="expected three axes"):
+        score_labels(labels, labels, REGIONS, metrics=("lesion_dice",), spacing=(1, 1))
 
 
 def test_pick_cases_by_mean_dice_over_the_regions():

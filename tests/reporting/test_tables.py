@@ -128,6 +128,19 @@ def test_tables_of_own_data_have_dice_in_percent_and_surface_distances_of_every_
     assert set(table["note"]) == {""}
 
 
+def test_tables_of_own_data_have_the_means_over_lesions_but_not_their_numbers():
+    more = {"lesion_dice": 0.5, "lesion_hd95_mm": 9.0, "lesions_found": 2, "nsd": 0.75}
+    scores = score_table().assign(**more)
+    (spec,) = own_tables(scores)
+    columns = {column.metric: column.unit for column in spec.columns}
+    wanted = {"dice": "%", "hd95_mm": "mm", "nsd": "%", "lesion_dice": "%", "lesion_hd95_mm": "mm"}
+    assert columns == wanted
+    table = build_table(spec, None, scores)
+    edge = table[table["row"] == "edge"]
+    measured = dict(zip(edge["metric"], edge["measured"]))
+    assert (measured["lesion_dice"], measured["nsd"], measured["lesion_hd95_mm"]) == (50, 75, 9)
+
+
 def test_a_variant_in_words_is_the_row_of_own_data():
     (spec,) = own_tables(score_table().replace("edge", "with_edge_loss"))
     assert (spec.rows[0].label, spec.rows[0].measured) == ("with edge loss", "with_edge_loss")

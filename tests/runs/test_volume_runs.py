@@ -107,7 +107,10 @@ def test_gliomas_after_treatment_from_check_to_report(tmp_path, monkeypatch, cap
     assert run.recipe.data.options == {"release": "BraTS2024-GLI"}
     scores = run.scores()
     assert list(scores["region"].unique()) == ["WT", "TC", "ET", "RC"]
-    assert "BraTS2024-GLI" in Path("run/report.html").read_text()
+    assert scores["lesion_dice"].between(0, 1).all()
+    report = Path("run/report.html").read_text()
+    assert "BraTS2024-GLI" in report
+    assert "WT lesion-wise HD95 (mm)" in report
     # The truth of the cavity, counted in the files.
     kind = datasets.of_folder(Path("gliomas"))
     for case in kind.find(Path("gliomas")).cases:
@@ -116,6 +119,7 @@ def test_gliomas_after_treatment_from_check_to_report(tmp_path, monkeypatch, cap
         assert all(rows["truth_voxels"] == voxels)
     assert cli.main(["predict", "run", "gliomas", "found"]) == 0
     assert cli.main(["score", "found", "gliomas", "--out", "found.csv"]) == 0
+    assert "lesion_hd95_mm" in Path("found.csv").read_text()
     assert cli.main(["report", "run"]) == 0
     # Gliomas before treatment have no such label, and are not mixed in without a word.
     phantoms.write("before", layout="BraTS2023", cases=2, size=(48, 48, 31))

@@ -211,6 +211,22 @@ _BOTH = _later("BraTS2025-GLI", rf"{_GLI}{_TIME}", "BraTS-GLI-00005-100", _WITH_
 """Before and after treatment together; nobody's names say so, so it is chosen by --dataset."""
 
 LAYOUTS = {layout.dataset: layout for layout in (OF_2015, *DECIDED, *_BY_YEAR, _BOTH, DECATHLON)}
+LESION_RULES = {
+    "BraTS2023": (2023, "GLI"),
+    "BraTS2023-MEN": (2023, "MEN"),
+    "BraTS2023-SSA": (2023, "SSA"),
+    "BraTS2023-MET": (2023, "MET"),
+    "BraTS2023-PED": (2023, "PED"),
+    "BraTS2024-GLI": (2024, "GLI"),
+    "BraTS2024-PED": (2024, "PED"),
+    "BraTS2024-MEN-RT": (2024, "MEN-RT"),
+    "BraTS2025-MET": (2025, "MET"),
+    "BraTS2025-GLI": (2025, "GLI"),
+}
+"""Release -> year and challenge of the rule that scores its lesions, a key of `lesions.RULES`.
+
+A case of GoAT has the rule of the challenge that it comes from, which its name does not tell.
+"""
 OPEN = (
     Layout(
         "BraTS-MET",

@@ -125,6 +125,13 @@ def spacing_of(path: Path) -> tuple[float, float, float]:
     return lps_spacing_mm(affine, nifti.axis_codes(affine))
 
 
+def axis_codes_of(case: Case | StoredCase) -> tuple[str, str, str]:
+    """Orientation of the files of a case, such as ("L", "P", "S")."""
+    if isinstance(case, StoredCase):
+        return case.axis_codes
+    return nifti.axis_codes(nifti.read_header(case.labels or case.images[0]).affine)
+
+
 def write_codes(path: Path, codes: np.ndarray, case: StoredCase) -> None:
     """Write label codes (X, Y, Z) in LPS as a NIfTI file that overlays the case's own files.
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,24 @@ class Listing:
     sides: Mapping[str, str] = field(default_factory=dict)
 
 
+class LesionRule(NamedTuple):
+    """Whose rule scores the single lesions of a case, see `evaluation.lesions`.
+
+    Attributes:
+        year: of a BraTS challenge.
+        challenge: such as "GLI".
+        axis_codes: orientation of the case's files. Rules from 2024 on depend on the order of the
+            voxels in the file.
+    """
+
+    year: int
+    challenge: str
+    axis_codes: tuple[str, str, str] = ("L", "P", "S")
+
+
+GLIOMAS_2023 = LesionRule(2023, "GLI")
+
+
 @dataclass(frozen=True)
 class Dataset(ABC):
     """One kind of data set: which files make a case, what its labels mean, how labels are written.
@@ -58,8 +76,19 @@ class Dataset(ABC):
 
     suffix: ClassVar[str]
     elements: ClassVar[str]
-    metrics: ClassVar[tuple[str, ...]]
     aliases: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that single cases are scored with."""
+
+    def lesion_rule(self, case: Case | StoredCase) -> LesionRule:
+        """The rule that scores the single lesions of a case.
+
+        By default that of gliomas in 2023, which needs nothing but the mask of a region.
+        """
+        return GLIOMAS_2023
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ from keras_medseg.data.datasets._brats_releases import (
     RESECTION,
     TARGETS,
 )
-from keras_medseg.data.datasets.base import Codes, Dataset, Listing
+from keras_medseg.data.datasets.base import GLIOMAS_2023, Codes, Dataset, LesionRule, Listing
 from keras_medseg.data.formats import foreign, nifti
 from keras_medseg.data.store import MANIFEST, StoredCase
 from keras_medseg.errors import DataError, require_choice
@@ -55,6 +55,7 @@ __all__ = (
 
 MAX_DEPTH = 6
 
+_OF_MASKS = ("dice", "sensitivity", "specificity", "hd95_mm")
 _SEG = releases.SEG
 _BY_NAME = (*releases.DECIDED, *releases.OPEN)
 _LAYOUTS = releases.LAYOUTS
@@ -82,7 +83,6 @@ class Brats(Dataset):
 
     suffix: ClassVar[str] = ".nii.gz"
     elements: ClassVar[str] = "voxels"
-    metrics: ClassVar[tuple[str, ...]] = ("dice", "sensitivity", "specificity", "hd95_mm")
     aliases: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {"release": name} for name in _LAYOUTS
     }
@@ -98,6 +98,19 @@ class Brats(Dataset):
     @property
     def _labels(self) -> releases.Labels:
         return _LAYOUTS[self.release].labels if self.release else releases.USUAL
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those of the challenge until 2022; of a chosen release from 2023 on, of lesions, too."""
+        if self.release in releases.LESION_RULES:
+            return (*_OF_MASKS, "lesion_dice", "lesion_hd95_mm")
+        return _OF_MASKS
+
+    def lesion_rule(self, case: Case | StoredCase) -> LesionRule:
+        """The rule of the challenge that the case is of; of an earlier case, that of 2023."""
+        if case.dataset not in releases.LESION_RULES:
+            return GLIOMAS_2023
+        return LesionRule(*releases.LESION_RULES[case.dataset], _volumes.axis_codes_of(case))
 
     @property
     def channels(self) -> tuple[str, ...]:
