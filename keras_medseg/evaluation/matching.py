@@ -15,6 +15,7 @@ A name may contain several ids, as case_1_2 contains case_1: the longest counts.
 """
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ class Matched:
         missing: ids of the cases that have none.
         errors: names that fit several cases, and cases with several files.
         surplus: readable files that belong to no case.
-        unread: other files, without texts and tables.
+        unread: files in other formats; of texts and previews those that are named after a case.
+        suffix: what the label maps should end in.
     """
 
     paths: dict[str, Path]
@@ -60,6 +62,7 @@ class Matched:
     errors: list[DataError]
     surplus: list[Path]
     unread: list[Path]
+    suffix: str
 
 
 def match(folder: Path, cases: Sequence[Case], suffix: str) -> Matched:
@@ -80,8 +83,13 @@ def match(folder: Path, cases: Sequence[Case], suffix: str) -> Matched:
         files = checks.files_below(folder, _DEPTH)
     endings = endings_of(suffix)
     readable = [path for path in files if foreign.ending(path.name) in endings]
-    unread = [path for path in files if path not in {*readable} and not foreign.is_text(path)]
     index = _Index(cases)
+    unread = [
+        path
+        for path in files
+        if path not in {*readable}
+        and (index.fits(path.relative_to(folder))[1] or not foreign.is_text(path))
+    ]
     found: dict[str, list[tuple[int, Path]]] = defaultdict(list)
     errors, surplus = [], []
     for path in readable:
@@ -103,7 +111,7 @@ def match(folder: Path, cases: Sequence[Case], suffix: str) -> Matched:
             remedy = "Move the others elsewhere."
             errors.append(DataError(folder, found=text, expected="one", remedy=remedy))
     missing = [case.id for case in cases if case.id not in found]
-    return Matched(paths, missing, errors, sorted(surplus), unread)
+    return Matched(paths, missing, errors, sorted(surplus), unread, suffix)
 
 
 def problems(folder: Path, matched: Matched, cases: int) -> list[DataError]:
@@ -119,7 +127,7 @@ def problems(folder: Path, matched: Matched, cases: int) -> list[DataError]:
         text += f", and {foreign.counted(matched.unread)}"
     remedy = "Rename each label map to the id of its case." if near else "Predict these cases."
     if matched.unread and not matched.paths:
-        remedy = foreign.remedies(matched.unread)
+        remedy = foreign.remedies(matched.unread, matched.suffix)
     error = DataError(folder, found=text, expected="one for every case", remedy=remedy)
     return [error, *matched.errors]
 
@@ -137,7 +145,12 @@ def endings_of(suffix: str) -> tuple[str, ...]:
 
 def words_of(name: str) -> Words:
     """The words of a name, in lower case."""
-    return tuple(word for word in _SEPARATORS.split(name.casefold()) if word)
+    return tuple(word for word in _SEPARATORS.split(_folded(name)) if word)
+
+
+def _folded(name: str) -> str:
+    """A name in lower case, its accents joined to their letters: a Mac's archives part them."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def listed(names: Iterable[str]) -> str:
@@ -155,7 +168,7 @@ class _Index:
         self.words: dict[Words, list[str]] = defaultdict(list)
         self.numbers: dict[str, list[str]] = defaultdict(list)
         for case in cases:
-            self.names[case.id.casefold()].append(case.id)
+            self.names[_folded(case.id)].append(case.id)
             self.words[words_of(case.id)].append(case.id)
             if number := _PORTAL.search(case.id):
                 self.numbers[number[0]].append(case.id)
@@ -163,7 +176,7 @@ class _Index:
     def fits(self, path: Path) -> tuple[int, list[str]]:
         """The number of the first rule that fits a file, and the ids of its cases."""
         stem = foreign.without_ending(path.name)
-        if ids := self.names.get(stem.casefold()):
+        if ids := self.names.get(_folded(stem)):
             return 0, ids
         words = words_of("/".join([*path.parts[:-1], stem]))
         runs = {

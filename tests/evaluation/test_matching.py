@@ -107,3 +107,18 @@ def test_images_match_images(tmp_path):
 def test_no_folder(tmp_path):
     with pytest.raises(DataError, match="found no such folder, expected a folder with label maps"):
         matching.match(tmp_path / "gone", [case("a")], ".nii.gz")
+
+
+def test_an_accent_apart_from_its_letter(tmp_path):
+    """As a Mac's archives write it; the names look equal."""
+    apart = "polyp_u\u0308_pred.png", "u\u0308.png"
+    _, paths = matched(tmp_path, apart, "polyp_\u00fc", "\u00fc", suffix=".png")
+    assert paths == {"polyp_\u00fc": apart[0], "\u00fc": apart[1]}
+
+
+def test_label_maps_in_a_format_that_is_not_read_are_named(tmp_path):
+    found, _ = matched(tmp_path, ["a.gif", "b_mask.npy", "notes.gif"], "a", "b", suffix=".png")
+    assert [path.name for path in found.unread] == ["a.gif", "b_mask.npy"]
+    [error] = matching.problems(tmp_path, found, 2)
+    assert "1 file .gif, 1 file .npy" in str(error)
+    assert "Convert other formats to .png" in str(error)

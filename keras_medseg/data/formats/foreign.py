@@ -76,8 +76,8 @@ def counted(paths: Iterable[Path], most: int = 5) -> str:
     return ", ".join(listed) + (", ..." if len(counts) > most else "")
 
 
-def remedies(paths: Iterable[Path]) -> str:
-    """What to do so that files such as these are read."""
+def remedies(paths: Iterable[Path], suffix: str = ".nii.gz") -> str:
+    """What to do so that files such as these are read: they should end in `suffix`."""
     found = {ending(path.name) for path in paths}
     words = []
     if found & {*ARCHIVES}:
@@ -87,5 +87,5 @@ def remedies(paths: Iterable[Path]) -> str:
     if found & {*_PACKED}:
         words.append("Unpack what is not compressed with gzip.")
     if found & {*_PAIRS, *_OTHER}:
-        words.append("Convert other formats to .nii.gz.")
+        words.append(f"Convert other formats to {suffix}.")
     return " ".join(words) or "Convert them, or move them elsewhere."
