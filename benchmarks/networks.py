@@ -45,8 +45,9 @@ def keras_steps(
     keras.backend.clear_session()
     keras.config.set_dtype_policy("float32" if precision == "float32" else "mixed_bfloat16")
     if not norms:
-        for module, norm in ((normalization, "BatchNorm"), (keras.layers, "GroupNormalization")):
-            setattr(module, norm, lambda name, **_: keras.layers.Identity(name=name))
+        for norm in ("BatchNorm", "DebiasedBatchNorm", "WindowBatchNorm"):
+            setattr(normalization, norm, lambda name, **_: keras.layers.Identity(name=name))
+        keras.layers.GroupNormalization = lambda name, **_: keras.layers.Identity(name=name)
     model = registry.build(name, input_shape=tuple(shape), **OPTIONS.get(name, {}))
     model.compile(keras.optimizers.Adam(1e-4), "mse")
     x = np.random.default_rng(0).standard_normal((1, *shape), "float32")

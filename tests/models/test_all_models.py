@@ -17,7 +17,7 @@ from keras_medseg.training.logits import logits_of
 NAMES = registry.list_models()
 # Between them they have every layer class of ours: what takes long is done with these in the fast
 # tier, and with all networks in the slow one.
-REPRESENTATIVES = ("pspnet", "swin_unet", "unet")
+REPRESENTATIVES = ("deepmedic", "mc_fusionnet", "pspnet", "swin_unet", "unet")
 MOSTLY_SLOW = [
     pytest.param(name, marks=[] if name in REPRESENTATIVES else [pytest.mark.slow])
     for name in NAMES
@@ -30,6 +30,12 @@ PORTABLE.remove(PACKAGE / "layers" / "fused_norm.py")
 # there, and windows that fit into a small image. As far as a network has such options. Compiling
 # and exporting, which take nearly all of the time, take as long as the network is deep.
 SMALL = {"filters": 4, "levels": 4, "depths": (2, 1, 1, 1), "window": 2, "t": 1, "middle_units": 1}
+# The same for networks whose widths are given one by one.
+SMALL_OF = {
+    "deepmedic": {"widths": (4, 4, 5, 5, 5, 5, 6, 6), "fc_widths": (8, 8)},
+    "dltk_resnetfcn": {"widths": (4, 4, 6, 8, 9)},
+    "dltk_resunet": {"widths": (4, 4, 6, 8)},
+}
 # For train steps. At ratio 16 a channel attention has two units, dead under most draws of signs; a
 # penalty would move a kernel that no gradient reaches. Sizes at which the deepest map has more than
 # one pixel: gradients explode in a norm over two values.
@@ -73,7 +79,8 @@ def model(name):
 def _build(name: str, shape: tuple[int, ...], **wanted) -> keras.Model:
     """The network with SMALL and `wanted`, as far as it has such options."""
     options = registry.options(name)
-    wanted = {option: value for option, value in {**SMALL, **wanted}.items() if option in options}
+    small = {**SMALL, **SMALL_OF.get(name, {}), **wanted}
+    wanted = {option: value for option, value in small.items() if option in options}
     return registry.build(name, input_shape=shape, **wanted)
 
 
