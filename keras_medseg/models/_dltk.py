@@ -58,10 +58,8 @@ def check_options(
     Raises:
         ValueError: an option out of its range, or a size that does not fit.
     """
-    if len(widths) < 2 or min(widths) < 1 or list(widths) != sorted(widths):
-        raise ValueError(
-            f"widths: found {widths}, expected two or more, none below the one before."
-        )
+    if len(widths) < 2 or min(widths) < 1:
+        raise ValueError(f"widths: found {widths}, expected two or more numbers of channels.")
     if len(strides) != len(widths) or min(strides) < 1 or strides[0] != 1:
         raise ValueError(
             f"strides: found {strides}, expected {len(widths)} whole numbers, the first of them 1."

@@ -54,7 +54,7 @@ ORIGINAL_NAMES = {
 @register(
     Card(
         name="cunet",
-        paper="liu2019",
+        paper="liu2019b",
         title="two cascaded 3-D U-Nets, an unofficial reading of CU-Net",
         input_shape=(128, 192, 160, 4),
         parameters=3_570_151,
