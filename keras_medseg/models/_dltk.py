@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
+from typing import Any
 
 import keras
 from keras import layers, ops
@@ -125,7 +126,7 @@ def output(
     x: keras.KerasTensor, classes: int, activation: str, framework: FrameworkDefaults
 ) -> keras.KerasTensor:
     """1x1x1 convolution without bias, activation. (N, X, Y, Z, C) -> (N, X, Y, Z, classes)."""
-    options = dict(use_bias=False, dtype="float32")
+    options: dict[str, Any] = dict(use_bias=False, dtype="float32")
     x = conv(x, classes, 1, framework=framework, name="Output_conv", **options)
     return layers.Activation(activation, dtype="float32", name="Output")(x)
 
@@ -143,5 +144,5 @@ def _activated_conv(
     x = layers.LeakyReLU(SLOPE, name=f"{name}_leaky")(x)
     # Where it is strided there is nothing to pad: kernel and step are equal.
     padding = "same" if strides == 1 else "valid"
-    options = dict(strides=strides, padding=padding, use_bias=False)
+    options: dict[str, Any] = dict(strides=strides, padding=padding, use_bias=False)
     return conv(x, filters, kernel_size, framework=framework, name=name, **options)

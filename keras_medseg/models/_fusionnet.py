@@ -73,7 +73,7 @@ def fusionnet(
     x, skips = image, []
     for level in range(1, LEVELS + 1):
         # The first convolution's bias is the only one that starts at 0.
-        first = {"bias_initializer": "zeros"} if level == 1 else {}
+        first: dict[str, Any] = {"bias_initializer": "zeros"} if level == 1 else {}
         x = block(x, 2 ** (level - 1) * filters, name=f"Encode{level}", **first)
         x = unit(x, x.shape[-1], name=f"Encode{level}_out")
         if level < LEVELS:

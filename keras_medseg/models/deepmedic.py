@@ -32,6 +32,7 @@ samples by up to factor - 1 voxels: so does "same".
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -86,8 +87,8 @@ ORIGINAL_NAMES = {
         notes="The goldens are of today's code, also in v0.6's configuration: that one, for Theano "
         "and Python 2, was read, not run. They prove forms 'segments' and 'valid'; the padding of "
         "'same' follows the code and has none. Inferred: that EMMA used v0.6. Today's: "
-        "factors=(3, 5), fc_widths=(250, 250). Of the statistics, the batch norms' last 60 are "
-        "counted too.",
+        "factors=(3, 5), fc_widths=(250, 250). The parameters include what each batch norm keeps "
+        "of the last 60 batches.",
     )
 )
 def deepmedic(
@@ -186,8 +187,8 @@ def _block(
         x = plain_dropout(x, dropout, name=f"{name}_dropout")
     if padded:
         x = edge_padded(x, name=f"{name}_pad")
-    options = dict(framework=framework, padding="valid", use_bias=False, dtype=dtype)
-    return conv(x, filters, kernel_size, name=f"{name}_conv", **options)
+    options: dict[str, Any] = dict(padding="valid", use_bias=False, dtype=dtype)
+    return conv(x, filters, kernel_size, framework=framework, name=f"{name}_conv", **options)
 
 
 def _pathway(

@@ -140,6 +140,17 @@ def test_a_coarse_map_is_repeated_and_cut_at_the_far_end():
     assert outputs(repeat, x)[0, :, 0, 0, 0].tolist() == [1, 1, 1, 2]
 
 
+@pytest.mark.slow
+def test_segments_are_trained_and_saved(tmp_path):
+    model = small("segments", (18, 17, 19, 3), factors=(3, 5))
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    parts = [np.random.default_rng(1).random((2, *x.shape[1:]), "float32") for x in model.inputs]
+    assert np.isfinite(model.train_on_batch(parts, np.ones((2, 2, 1, 3, 2), "float32")))
+    model.save(tmp_path / "model.keras")
+    opened = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(outputs(opened, parts), outputs(model, parts))
+
+
 def test_order_of_a_block():
     model = registry.build(NAME, form="segments", **SMALL)
     names = [layer.name for layer in model.layers]

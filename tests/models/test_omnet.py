@@ -8,6 +8,7 @@ import pytest
 from keras import layers, ops
 
 from keras_medseg import registry
+from keras_medseg.inference import export
 from keras_medseg.layers.normalization import DebiasedBatchNorm
 from keras_medseg.models._fusionnet import of_caffe
 from keras_medseg.models.omnet import ORIGINAL_NAMES, _guided_heads, _importance
@@ -190,6 +191,24 @@ def test_no_gradient_through_the_guiding_probabilities():
     }
     assert {"Task3_outside", "Task3_inside", "Task3_final", "Decode1_in", "Encode1_in"} <= moved
     assert not {name for name in moved if name.startswith(("Task1", "Task2"))}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModel is TensorFlow's")
+def test_guided_network_is_trained_saved_and_exported(tmp_path):
+    """tests/models/test_all_models.py does the same with the default, which has no attention."""
+    model = registry.build("omnet", attention="cga", activation="softmax", **SMALL)
+    model.compile(keras.optimizers.SGD(0.01), ["mse"] * 3, jit_compile=True)
+    x = noise(2, 8, 16, 8, 4)
+    assert np.isfinite(model.train_on_batch(x, [np.ones_like(y) for y in arrays(model, x)])).all()
+    model.save(tmp_path / "model.keras")
+    for one, other in zip(
+        arrays(model, x), arrays(keras.saving.load_model(tmp_path / "model.keras"), x)
+    ):
+        np.testing.assert_array_equal(one, other)
+    for format in export.FORMATS:
+        exported = keras.Model(model.input, model.outputs[2])
+        assert "largest difference" in export.export_network(exported, tmp_path / format, format)
 
 
 @pytest.mark.parametrize(
