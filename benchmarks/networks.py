@@ -28,7 +28,11 @@ STEPS = ("train", "infer")
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 IN_TORCH = ("unet", "attention_unet", "fmnet")
 # Networks whose own size takes more than 20 GB in a train step, or another form that PyTorch has.
-SHAPES = {"nvidia_unet": (128, 64, 64, 5), "fmnet": (128, 128, 4)}
+SHAPES = {
+    "cunet": (64, 96, 80, 4),
+    "fmnet": (128, 128, 4),
+    "nvidia_unet": (128, 64, 64, 5),
+}
 OPTIONS = {"fmnet": {"dimensions": 2}}
 
 

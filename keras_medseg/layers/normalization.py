@@ -6,7 +6,7 @@ import keras
 from keras import layers, ops
 
 from keras_medseg.errors import require_choice
-from keras_medseg.frameworks import NORM_VARIANCES, FrameworkDefaults
+from keras_medseg.frameworks import NORM_AVERAGES, NORM_VARIANCES, FrameworkDefaults
 from keras_medseg.layers import fused_norm
 
 
@@ -28,7 +28,7 @@ def batch_norm_layer(*, framework: FrameworkDefaults, name: str) -> "BatchNorm":
         "debiased": DebiasedBatchNorm,
         "window": WindowBatchNorm,
     }
-    require_choice("norm_average", framework.norm_average, kinds)
+    require_choice("norm_average", framework.norm_average, NORM_AVERAGES)
     return kinds[framework.norm_average](
         momentum=framework.norm_momentum,
         epsilon=framework.norm_epsilon,

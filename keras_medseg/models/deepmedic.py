@@ -250,6 +250,7 @@ def _from_image(
     """One image, padded by the original's rules."""
     image = keras.Input(shape, name="Input")
     padded = reflected(image, REACH)
+    # The first and the last voxel of each axis.
     corners = padded[:, :: shape[0] + 2 * REACH - 1, :: shape[1] + 2 * REACH - 1]
     corners = corners[:, :, :, :: shape[2] + 2 * REACH - 1]
     outside = ops.mean(corners, axis=(1, 2, 3), keepdims=True)
