@@ -12,6 +12,7 @@ from keras_medseg.layers.normalization import WindowBatchNorm
 from keras_medseg.porting import load_state_dict
 
 NAME = "deepmedic"
+SLOW = pytest.mark.slow
 SMALL = {"widths": (2, 2, 3, 3, 3, 3, 4, 4), "fc_widths": (5, 6), "classes": 2}
 DOUBLED = (60, 60, 80, 80, 80, 80, 100, 100)
 TODAY = {"factors": (3, 5), "fc_widths": (250, 250)}
@@ -38,12 +39,12 @@ def small(form: str, shape: tuple[int, ...], **options) -> keras.Model:
     [
         ({}, 1_053_012),
         ({"classes": 5}, 1_053_163),
-        ({"widths": DOUBLED, "fc_widths": (300, 300)}, 4_192_212),
         ({"widths": DOUBLED}, 3_313_212),
-        (TODAY, 2_013_516),
         ({**TODAY, "classes": 5}, 2_013_767),
-        (WIDE, 5_145_616),
-        ({**WIDE, "classes": 5}, 5_145_917),
+        pytest.param(TODAY, 2_013_516, marks=SLOW),
+        pytest.param({"widths": DOUBLED, "fc_widths": (300, 300)}, 4_192_212, marks=SLOW),
+        pytest.param(WIDE, 5_145_616, marks=SLOW),
+        pytest.param({**WIDE, "classes": 5}, 5_145_917, marks=SLOW),
     ],
 )
 def test_parameters_of_the_configurations(options, parameters):
@@ -56,8 +57,8 @@ def test_parameters_of_the_configurations(options, parameters):
     [
         ((3,), 25, [19], 9),  # v0.6
         ((3,), 34, [22], 18),  # EMMA's wider network
-        ((3, 5), 37, [23, 21], 21),  # today
-        ((3,), 45, [26], 29),  # at inference: ceil(29 / 3) = 10
+        pytest.param((3, 5), 37, [23, 21], 21, marks=SLOW),  # today
+        pytest.param((3,), 45, [26], 29, marks=SLOW),  # at inference: ceil(29 / 3) = 10
     ],
 )
 def test_sizes_of_the_configurations(factors, size, lower, center):
@@ -81,7 +82,9 @@ def test_three_pathways_from_an_image_are_the_originals(read_golden):
     assert max(golden.errors([outputs(model, image)])) <= 1
 
 
-@pytest.mark.parametrize("factors", [(3,), (3, 5), (5, 3)])
+@pytest.mark.parametrize(
+    "factors", [(3, 5), *(pytest.param(x, marks=SLOW) for x in ((3,), (5, 3)))]
+)
 def test_valid_reads_what_its_segments_do(factors):
     sizes = (18, 17, 21)
     margin = 8 * (max(factors) - 1)
@@ -118,7 +121,9 @@ def coarse(image: np.ndarray, factor: int) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize(("factors", "sizes"), [((3,), (9, 10, 13)), ((3, 5), (11, 9, 12))])
+@pytest.mark.parametrize(
+    ("factors", "sizes"), [((3, 5), (11, 9, 13)), pytest.param((3,), (9, 10, 13), marks=SLOW)]
+)
 def test_a_whole_image_is_one_segment(factors, sizes):
     image = np.random.default_rng(1).standard_normal((*sizes, 3)).astype("float32")
     padded = np.pad(image, [(8, 8)] * 3 + [(0, 0)], mode="reflect")

@@ -119,7 +119,7 @@ def test_constants_of_caffe_and_initializers_of_the_prototxt():
         assert kernel.std() == pytest.approx(np.sqrt(2 / fan_in), rel=0.009)
 
 
-@pytest.mark.parametrize("name", ["mc_fusionnet", "omnet"])
+@pytest.mark.parametrize("name", [pytest.param("mc_fusionnet", marks=pytest.mark.slow), "omnet"])
 def test_any_size(name):
     open_, fixed = (
         registry.build(name, **{**SMALL, "input_shape": shape})
