@@ -28,7 +28,11 @@ STEPS = ("train", "infer")
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 IN_TORCH = ("unet", "attention_unet", "fmnet")
 # Networks whose own size takes more than 20 GB in a train step, or another form that PyTorch has.
-SHAPES = {"nvidia_unet": (128, 64, 64, 5), "fmnet": (128, 128, 4)}
+SHAPES = {
+    "cunet": (64, 96, 80, 4),
+    "fmnet": (128, 128, 4),
+    "nvidia_unet": (128, 64, 64, 5),
+}
 OPTIONS = {"fmnet": {"dimensions": 2}}
 
 
@@ -45,8 +49,9 @@ def keras_steps(
     keras.backend.clear_session()
     keras.config.set_dtype_policy("float32" if precision == "float32" else "mixed_bfloat16")
     if not norms:
-        for module, norm in ((normalization, "BatchNorm"), (keras.layers, "GroupNormalization")):
-            setattr(module, norm, lambda name, **_: keras.layers.Identity(name=name))
+        for norm in ("BatchNorm", "DebiasedBatchNorm", "WindowBatchNorm"):
+            setattr(normalization, norm, lambda name, **_: keras.layers.Identity(name=name))
+        keras.layers.GroupNormalization = lambda name, **_: keras.layers.Identity(name=name)
     model = registry.build(name, input_shape=tuple(shape), **OPTIONS.get(name, {}))
     model.compile(keras.optimizers.Adam(1e-4), "mse")
     x = np.random.default_rng(0).standard_normal((1, *shape), "float32")

@@ -20,10 +20,12 @@ CLASSES = {
     "AdamL2": "optimizers",
     "BatchNorm": "layers.normalization",
     "CategoricalCrossEntropy": "losses",
+    "ChannelBias": "layers.bias",
     "CrossEntropy": "losses",
     "CrossEntropyAndDice": "losses",
     "CrossEntropyAndEdge": "losses",
     "CrossEntropyAndLearnedEdge": "losses",
+    "DebiasedBatchNorm": "layers.normalization",
     "DiceAndFocal": "losses",
     "MainAccuracy": "training.metrics",
     "MainDice": "training.metrics",
@@ -32,6 +34,7 @@ CLASSES = {
     "Rematerialized": "layers.rematerialization",
     "Resize": "layers.interpolation",
     "WindowAttention": "layers.transformer",
+    "WindowBatchNorm": "layers.normalization",
 }
 """Class -> its module; a test compares them with what is registered."""
 

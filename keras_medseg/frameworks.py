@@ -14,6 +14,8 @@ from keras_medseg.errors import require_choice
 
 NORM_VARIANCES = ("biased", "unbiased", "keras_2_2")
 """What a batch norm keeps of a batch's variance; see layers.normalization.BatchNorm."""
+NORM_AVERAGES = ("exponential", "debiased", "window")
+"""How a batch norm averages over batches; see layers.normalization.batch_norm_layer."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,12 @@ class FrameworkDefaults:
             if not, it pads (0, 1) as "same" does.
         plateau_factor: factor of the learning rate on a plateau.
         plateau_patience: epochs without progress that count as a plateau.
+        norm_average: one of NORM_AVERAGES, how the moving mean and variance are averaged.
     """
 
     name: str
     kernel_initializer: str | dict[str, Any]
-    bias_initializer: str
+    bias_initializer: str | dict[str, Any]
     norm_momentum: float
     norm_epsilon: float
     norm_variance: str
@@ -45,6 +48,7 @@ class FrameworkDefaults:
     symmetric_padding: bool
     plateau_factor: float
     plateau_patience: int
+    norm_average: str = "exponential"
 
     def kernel(self, fan_in: int) -> keras.Initializer:
         """Initializer of a kernel whose outputs each sum over `fan_in` inputs."""

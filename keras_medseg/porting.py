@@ -29,6 +29,8 @@ TENSOR_NAMES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
+# How a batch norm of ours continues its moving averages; `settle` sets them to what was loaded.
+AVERAGES = ("moving_weight", "last_means", "last_variances")
 # Registered beside the weights, but they count training steps or are computed from the options.
 NOT_WEIGHTS = ("num_batches_tracked", "relative_position_index", "attn_mask")
 
@@ -71,7 +73,10 @@ def load_state_dict(
             f"with the options of the original."
         )
     for name, target in targets.items():
-        target.weight.assign(arrays[name].transpose(target.axes))
+        target.weight.assign(arrays[name].transpose(target.axes).reshape(target.weight.shape))
+    for layer in model.layers:
+        if hasattr(layer, "settle"):
+            layer.settle()
 
 
 def expected_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
@@ -97,7 +102,8 @@ class _Target:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.weight.shape[self.axes.index(axis)] for axis in range(len(self.axes)))
+        sizes = self.weight.shape[-len(self.axes) :]
+        return tuple(sizes[self.axes.index(axis)] for axis in range(len(self.axes)))
 
 
 def _declared(name: str) -> tuple[Mapping[str, str], tuple[str, ...]]:
@@ -116,6 +122,8 @@ def _targets(model: keras.Model, names: Mapping[str, str]) -> dict[str, _Target]
     for layer in model.layers:
         for weight in layer.weights:
             path, _, variable = weight.path.rpartition("/")
+            if variable in AVERAGES:
+                continue
             name = f"{_original(path, names, model.name)}.{TENSOR_NAMES.get(variable, variable)}"
             if name in targets:
                 raise ValueError(f"ORIGINAL_NAMES of {model.name}: two layers take {name}.")
@@ -124,6 +132,8 @@ def _targets(model: keras.Model, names: Mapping[str, str]) -> dict[str, _Target]
 
 
 def _axes(layer: keras.Layer, weight: keras.Variable, variable: str) -> tuple[int, ...]:
+    if variable == "alpha":  # of a PReLU, (1, 1, 1, C) in Keras and (C,) elsewhere
+        return (0,)
     axes = tuple(range(len(weight.shape)))
     if variable != "kernel":
         return axes

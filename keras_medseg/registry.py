@@ -56,8 +56,8 @@ class Card:
         output: activation of the last layer.
         source: of the structure: an article or public code.
         parity: relation to the original, one of PARITIES.
-        moving_statistics: number of parameters that are means and variances of batch norms, which
-            no gradient changes.
+        moving_statistics: number of parameters that are means and variances of batch norms, or
+            needed to average them, which no gradient changes.
         compared_in: short names of the papers whose tables list it.
         notes: which reading was followed where the original is silent or contradicts its paper.
     """

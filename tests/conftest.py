@@ -19,7 +19,7 @@ class Golden:
     def __init__(self, name: str) -> None:
         facts = json.loads((GOLDENS / f"{name}.json").read_text())
         self.keys: list[tuple[str, list[int]]] = facts["keys"]
-        self.input_shape: list[int] = facts["input_shape"]  # channels first
+        self.input_shapes: list[list[int]] = facts.get("input_shapes", [facts["input_shape"]])
         self.parameters: int = facts["parameters"]
         self.never_called: list[str] = facts["never_called"]
         with np.load(GOLDENS / f"{name}.npz") as stored:
@@ -34,9 +34,16 @@ class Golden:
         return {key: _weight(key, shape) for key, shape in self.keys}
 
     def image(self) -> np.ndarray:
-        """The input, channels last."""
-        x = np.random.RandomState(0).standard_normal(self.input_shape)
-        return np.moveaxis(np.float32(x), 1, -1)
+        """The input, channels last; the first one where there are several."""
+        return self.images()[0]
+
+    def images(self) -> list[np.ndarray]:
+        """All inputs, channels last; input i is drawn from RandomState(i)."""
+        drawn = [
+            np.random.RandomState(i).standard_normal(shape)  # channels first
+            for i, shape in enumerate(self.input_shapes)
+        ]
+        return [np.moveaxis(np.float32(x), 1, -1) for x in drawn]
 
     def errors(self, outputs: list[np.ndarray]) -> list[float]:
         """Largest deviation of each channels-last output, in parts of what is allowed."""

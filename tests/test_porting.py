@@ -1,12 +1,15 @@
 """What a state dict must be to be taken, and where its tensors go, by hand."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from keras_medseg import registry
-from keras_medseg.porting import expected_shapes, load_state_dict
+from keras_medseg import frameworks, registry
+from keras_medseg.layers.normalization import batch_norm
+from keras_medseg.porting import AVERAGES, expected_shapes, load_state_dict
 
 from .models.test_parity import GOLDENS
 
@@ -104,7 +107,8 @@ def test_wrong_tensors_of_every_original_are_named(name, read_golden):
     for weight, old in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), old)
     load_state_dict(model, {**zeros, **counters})
-    assert not any(keras.ops.convert_to_numpy(weight).any() for weight in model.weights)
+    loaded = [weight for weight in model.weights if weight.name not in AVERAGES]
+    assert not any(keras.ops.convert_to_numpy(weight).any() for weight in loaded)
 
 
 def test_network_without_an_original_is_refused():
@@ -136,6 +140,31 @@ def test_layouts(layer, shape, axes):
     names = {layer.name: "a.0"}
     load_state_dict(model, state_dict, names=names, never_called=("spare",))
     np.testing.assert_array_equal(layer.kernel, kernel.transpose(axes))
+
+
+def test_slopes_are_one_number_per_channel():
+    image = keras.Input((2, 2, 2, 3))
+    model = keras.Model(image, layers.PReLU(shared_axes=(1, 2, 3), name="slope")(image))
+    load_state_dict(model, {"a.alpha": np.float32([1, 2, 3])}, names={"slope": "a"})
+    x = -np.ones((1, 2, 2, 2, 3), "float32")
+    np.testing.assert_array_equal(model(x)[0, 0, 0, 0], [-1, -2, -3])
+    with pytest.raises(ValueError, match=r"a\.alpha has shape \(1, 3\), expected \(3,\)"):
+        load_state_dict(model, {"a.alpha": np.ones((1, 3))}, names={"slope": "a"})
+
+
+@pytest.mark.parametrize("average", ["debiased", "window"])
+def test_averages_go_on_from_what_was_loaded(average):
+    """They are not among the original's tensors; a first batch must not wipe out what was."""
+    image = keras.Input((2, 2, 1))
+    framework = replace(frameworks.PYTORCH, norm_average=average)
+    model = keras.Model(image, batch_norm(image, framework=framework, name="norm"))
+    tensors = dict(weight=1, bias=0, running_mean=100, running_var=1)
+    state_dict = {f"a.{name}": np.float32([value]) for name, value in tensors.items()}
+    load_state_dict(model, state_dict, names={"norm": "a"})
+    model(np.zeros((1, 2, 2, 1), "float32"), training=True)
+    # A batch of mean 0 counts 1 - 0.9 of the debiased average, and 1 / 60 of the window.
+    expected = {"debiased": 100 * 0.9, "window": 100 * 59 / 60}[average]
+    np.testing.assert_allclose(model.get_layer("norm").moving_mean, expected, rtol=1e-5)
 
 
 def test_tensors_of_torch_are_taken():

@@ -140,4 +140,7 @@ LAYERS: dict[type, Callable[[layers.Layer, Shape, Shape], int]] = {
     layers.Dense: _per_output,
     WindowAttention: _windows,
     Resize: _nothing,
+    # Weights of more than one axis that are no kernels: slopes, and means of the last batches.
+    layers.PReLU: _nothing,
+    layers.BatchNormalization: _nothing,
 }

@@ -42,6 +42,16 @@ def bilinear_matrix(inputs: int, outputs: int) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(inputs)))
 
 
+def zero_padded_bilinear_matrix(inputs: int, outputs: int) -> np.ndarray:
+    """As `bilinear_matrix`, but what would be read beyond the border is 0.
+
+    It is the matrix of a transposed convolution with a fixed kernel, such as 1/4 3/4 3/4 1/4 of
+    stride 2, and TensorFlow's "SAME" padding.
+    """
+    position = (np.arange(outputs) + 0.5) * inputs / outputs - 0.5
+    return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(inputs)))
+
+
 def average_matrix(inputs: int, outputs: int) -> np.ndarray:
     """(outputs, inputs) weights; bin i covers floor(i * n / bins) to ceil((i + 1) * n / bins)."""
     bins, pixel = np.arange(outputs)[:, None], np.arange(inputs)
@@ -52,6 +62,7 @@ def average_matrix(inputs: int, outputs: int) -> np.ndarray:
 MATRICES = {
     "aligned_bilinear": aligned_bilinear_matrix,
     "bilinear": bilinear_matrix,
+    "zero_padded_bilinear": zero_padded_bilinear_matrix,
     "average": average_matrix,
 }
 
@@ -64,8 +75,8 @@ class Resize(layers.Layer):
 
     Args:
         size: of the output, one number for each axis.
-        method: "aligned_bilinear", "average", or "bilinear" (between pixel centers as UpSampling2D
-            does, which Keras lacks in three dimensions).
+        method: one of MATRICES; "bilinear" is between pixel centers as UpSampling2D does, which
+            Keras lacks in three dimensions.
         options: those of keras.layers.Layer.
     """
 

@@ -6,7 +6,7 @@ import keras
 from keras import layers, ops
 
 from keras_medseg.errors import require_choice
-from keras_medseg.frameworks import NORM_VARIANCES, FrameworkDefaults
+from keras_medseg.frameworks import NORM_AVERAGES, NORM_VARIANCES, FrameworkDefaults
 from keras_medseg.layers import fused_norm
 
 
@@ -18,8 +18,18 @@ def batch_norm(
 
 
 def batch_norm_layer(*, framework: FrameworkDefaults, name: str) -> "BatchNorm":
-    """The layer of `batch_norm`, for calling it more than once."""
-    return BatchNorm(
+    """The layer of `batch_norm`, for calling it more than once.
+
+    The moving mean and variance average those of the batches by `framework.norm_average`:
+    "exponential" (BatchNorm), "debiased" (DebiasedBatchNorm) or "window" (WindowBatchNorm).
+    """
+    kinds: dict[str, type[BatchNorm]] = {
+        "exponential": BatchNorm,
+        "debiased": DebiasedBatchNorm,
+        "window": WindowBatchNorm,
+    }
+    require_choice("norm_average", framework.norm_average, NORM_AVERAGES)
+    return kinds[framework.norm_average](
         momentum=framework.norm_momentum,
         epsilon=framework.norm_epsilon,
         moving_variance=framework.norm_variance,
@@ -106,8 +116,7 @@ class BatchNorm(layers.BatchNormalization):
             mean, biased, n = _moments(_wide(inputs), replicas)
             variance = biased * self._factor(inputs, n)
             outputs = self._normalized(inputs, mean, biased)
-        self._update(self.moving_mean, mean)
-        self._update(self.moving_variance, variance)
+        self._average(mean, variance)
         return outputs
 
     def get_config(self) -> dict[str, Any]:
@@ -140,9 +149,71 @@ class BatchNorm(layers.BatchNormalization):
             return bessel * again if len(inputs.shape) == 4 else again
         return ops.ones_like(n)
 
-    def _update(self, moving: keras.Variable, statistic: Any) -> None:
-        old = _wide(moving)
-        moving.assign(old * self.momentum + ops.cast(statistic, old.dtype) * (1 - self.momentum))
+    def _average(self, mean: Any, variance: Any) -> None:
+        """Take the statistics of a batch into the moving ones."""
+        for moving, statistic in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            old, new = _wide(moving), ops.cast(statistic, _wide(moving).dtype)
+            moving.assign(old * self.momentum + new * (1 - self.momentum))
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class DebiasedBatchNorm(BatchNorm):
+    """Batch normalization with the moving averages of Caffe (layers/batch_norm_layer.cpp).
+
+    Caffe adds up the statistics of the batches, each sum decaying by `momentum`, and divides by the
+    sum of their weights: the average of the first batches is theirs alone, not one with the values
+    at the start. `moving_weight` is that sum, 0 at the start; it tends to 1 / (1 - momentum).
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        super().build(input_shape)
+        self.moving_weight = self.add_weight(
+            shape=(), initializer="zeros", trainable=False, autocast=False, name="moving_weight"
+        )
+
+    def settle(self) -> None:
+        """Go on from the moving statistics as if many batches had led to them."""
+        self.moving_weight.assign(1 / (1 - self.momentum))
+
+    def _average(self, mean: Any, variance: Any) -> None:
+        decayed = _wide(self.moving_weight) * self.momentum
+        for moving, statistic in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            new = ops.cast(statistic, decayed.dtype)
+            moving.assign((_wide(moving) * decayed + new) / (decayed + 1))
+        self.moving_weight.assign(decayed + 1)
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class WindowBatchNorm(BatchNorm):
+    """Batch normalization with the moving averages of DeepMedic (neuralnet/layers.py).
+
+    The moving mean and variance are the plain means over the last 60 batches, which are kept:
+    zeros and ones at the start. `momentum` has no effect.
+    """
+
+    window = 60  # movingAvForBnOverXBatches of its configurations
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        super().build(input_shape)
+        options = dict(trainable=False, autocast=False)
+        shape = (self.window, input_shape[-1])
+        self.last_means = self.add_weight(shape, "zeros", name="last_means", **options)
+        self.last_variances = self.add_weight(shape, "ones", name="last_variances", **options)
+
+    def settle(self) -> None:
+        """Go on from the moving statistics as if each of the last batches had had them."""
+        for last, moving in self._windows():
+            last.assign(ops.broadcast_to(_wide(moving), last.shape))
+
+    def _windows(self) -> tuple[tuple[keras.Variable, keras.Variable], ...]:
+        return (self.last_means, self.moving_mean), (self.last_variances, self.moving_variance)
+
+    def _average(self, mean: Any, variance: Any) -> None:
+        for (last, moving), statistic in zip(self._windows(), (mean, variance)):
+            kept = _wide(last)[1:]
+            values = ops.concatenate([kept, ops.cast(statistic, kept.dtype)[None]], axis=0)
+            last.assign(values)
+            moving.assign(ops.mean(values, axis=0))
 
 
 def _wide(x: Any) -> Any:

@@ -37,12 +37,17 @@ def down(
 
 
 def max_pool(
-    x: keras.KerasTensor, size: int | tuple[int, ...], *, name: str, padding: str = "valid"
+    x: keras.KerasTensor,
+    size: int | tuple[int, ...],
+    *,
+    name: str,
+    padding: str = "valid",
+    strides: int = 2,
 ) -> keras.KerasTensor:
-    """Max pooling of stride 2, (N, H, W, C) -> (N, H / 2, W / 2, C), likewise (N, X, Y, Z, C)."""
+    """Max pooling, (N, H, W, C) -> (N, H / strides, W / strides, C), likewise (N, X, Y, Z, C)."""
     # TensorFlow cannot pool half precision in 3-D on a CPU; the maximum is the same number.
     half = len(x.shape) == 5 and x.dtype == "float16"
-    options = dict(strides=2, padding=padding, dtype="float32" if half else None)
+    options = dict(strides=strides, padding=padding, dtype="float32" if half else None)
     return layer_class("MaxPooling{}D", x)(size, name=name, **options)(x)
 
 
@@ -103,11 +108,7 @@ def require_multiple(
     Raises:
         ValueError: a size that does not fit; the message names the next larger shape that does.
     """
-    axes = AXES[dimensions]
-    if len(input_shape) != dimensions + 1:
-        raise ValueError(
-            f"input_shape: found {tuple(input_shape)}, expected ({', '.join(axes)}, channels)."
-        )
+    axes = _require_rank(input_shape, dimensions)
     *sizes, channels = input_shape
     fitting = (*(_next_fitting(size, multiple, offset) for size in sizes), channels)
     if fitting != tuple(input_shape):
@@ -144,6 +145,37 @@ def require_more_than_one(
         )
     # One size at least is larger, so that its next multiple has two voxels or more.
     require_multiple(input_shape, stride, dimensions=dimensions)
+
+
+def require_at_least(input_shape: Sequence[int | None], least: int, *, dimensions: int = 2) -> None:
+    """Check that every size is `least` or more, or None.
+
+    Args:
+        input_shape: (H, W, C), or (X, Y, Z, C) where `dimensions` is 3.
+        least: in pixels.
+        dimensions: number of spatial axes, 2 or 3.
+
+    Raises:
+        ValueError: a size that is too small; the message names the next larger shape that fits.
+    """
+    axes = _require_rank(input_shape, dimensions)
+    *sizes, channels = input_shape
+    fitting = (*(size if size is None else max(size, least) for size in sizes), channels)
+    if fitting != tuple(input_shape):
+        raise ValueError(
+            f"input_shape: found {tuple(input_shape)}, expected {', '.join(axes[:-1])} and "
+            f"{axes[-1]} from {least} on. The next valid shape is {fitting}."
+        )
+
+
+def _require_rank(input_shape: Sequence[int | None], dimensions: int) -> tuple[str, ...]:
+    """The names of the axes, whose number must be that of `input_shape` without channels."""
+    axes = AXES[dimensions]
+    if len(input_shape) != dimensions + 1:
+        raise ValueError(
+            f"input_shape: found {tuple(input_shape)}, expected ({', '.join(axes)}, channels)."
+        )
+    return axes
 
 
 def _next_fitting(size: int | None, multiple: int, offset: int) -> int | None:

@@ -190,7 +190,7 @@ def fitted_identity(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
     channels = x.shape[-1]
     if channels >= filters:
         return x[..., :filters]
-    return ops.pad(x, [(0, 0), (0, 0), (0, 0), (0, filters - channels)])
+    return ops.pad(x, [(0, 0)] * (len(x.shape) - 1) + [(0, filters - channels)])
 
 
 def _add_relu(y: keras.KerasTensor, shortcut: keras.KerasTensor, name: str) -> keras.KerasTensor:

@@ -7,6 +7,7 @@ from keras import layers, ops
 from keras_medseg import frameworks, registry
 from keras_medseg.inference.complexity import multiply_adds
 from keras_medseg.layers.interpolation import resize_aligned
+from keras_medseg.layers.normalization import WindowBatchNorm
 from keras_medseg.layers.transformer import WindowAttention
 
 
@@ -41,6 +42,8 @@ def count(shape, *steps, **options):
         # 16 pixels of 6 / 3 = 2 channels meet the 4 of their window, for logits and for values.
         (WindowAttention(heads=1, window=2), (4, 4, 6), 2 * 16 * 4 * 2),
         (layers.BatchNormalization(), (8, 6, 4), 0),
+        (WindowBatchNorm(), (8, 6, 4), 0),
+        (layers.PReLU(shared_axes=(1, 2)), (8, 6, 4), 0),
         (layers.UpSampling2D(2, interpolation="bilinear"), (8, 6, 4), 0),
     ],
 )

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -11,7 +12,12 @@ import pytest
 
 from keras_medseg import frameworks
 from keras_medseg.layers import fused_norm
-from keras_medseg.layers.normalization import BatchNorm, batch_norm
+from keras_medseg.layers.normalization import (
+    BatchNorm,
+    DebiasedBatchNorm,
+    WindowBatchNorm,
+    batch_norm,
+)
 
 ROOT = Path(__file__).parents[2]
 SHAPES = {"maps": (4, 6, 5, 3), "volumes": (2, 3, 4, 5, 3)}
@@ -169,6 +175,80 @@ def test_statistics_of_sizes_that_are_not_known():
     model(x, training=True)
     expected = 0.9 + 0.1 * x.reshape(-1, 3).var(axis=0, ddof=1)
     np.testing.assert_allclose(array(model.get_layer("norm").moving_variance), expected, rtol=1e-5)
+
+
+def ramps(level: float) -> np.ndarray:
+    """(1, 2, 2, 1) of mean `level` and biased variance 5."""
+    return np.float32([-3, -1, 1, 3]).reshape(1, 2, 2, 1) + np.float32(level)
+
+
+def trained(layer: BatchNorm, levels: list[float]) -> tuple[float, float]:
+    """The moving mean and variance after batches of these means."""
+    for level in levels:
+        layer(ramps(level), training=True)
+    return float(array(layer.moving_mean)[0]), float(array(layer.moving_variance)[0])
+
+
+def test_averages_of_caffe_begin_with_the_first_batch():
+    layer = DebiasedBatchNorm(momentum=0.5, moving_variance="unbiased")
+    assert trained(layer, [8]) == pytest.approx((8, 5 * 4 / 3))  # of 4 values, without 0 and 1
+    # Caffe's sums: 0.5 * 8 + 2 = 6, and of the weights 0.5 * 1 + 1 = 1.5.
+    assert trained(layer, [2])[0] == pytest.approx(6 / 1.5)
+    # 0.5 * 6 + 1 = 4 and 0.5 * 1.5 + 1 = 1.75.
+    assert trained(layer, [1])[0] == pytest.approx(4 / 1.75)
+    assert float(array(layer.moving_weight)) == 1.75
+
+
+def test_averages_of_deepmedic_are_those_of_the_last_60_batches():
+    layer = WindowBatchNorm(moving_variance="biased")
+    # 59 zeros and a 6; 59 ones and a 5.
+    assert trained(layer, [6]) == pytest.approx((6 / 60, (59 + 5) / 60))
+    assert trained(layer, [3] * 59) == pytest.approx(((6 + 59 * 3) / 60, 5))
+    assert trained(layer, [12])[0] == pytest.approx((59 * 3 + 12) / 60)  # the 6 is out
+    layer(ramps(99), training=False)
+    assert array(layer.moving_mean)[0] == pytest.approx((59 * 3 + 12) / 60)
+
+
+def test_settled_averages_go_on_from_the_moving_statistics():
+    """As after many batches: with momentum 0.5 a new one counts half, of a window one in 60."""
+    for layer, expected in (
+        (DebiasedBatchNorm(momentum=0.5), (4 + 10) / 2),
+        (WindowBatchNorm(), (59 * 4 + 10) / 60),
+    ):
+        layer.build((1, 2, 2, 1))
+        layer.moving_mean.assign([4])
+        layer.settle()
+        assert trained(layer, [10])[0] == pytest.approx(expected)
+
+
+AVERAGED = {"debiased": DebiasedBatchNorm, "window": WindowBatchNorm}
+
+
+@pytest.mark.parametrize("average", AVERAGED)
+def test_other_averages_are_compiled_saved_and_kept_in_float32(average, tmp_path):
+    """And a layer that goes on after it was opened computes what one does that was not closed."""
+    framework = replace(frameworks.PYTORCH, norm_average=average)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model, x = network((6, 5, 3), framework), batch((4, 6, 5, 3))
+    jit = keras.backend.backend() != "torch"
+    model.compile("sgd", "mse", jit_compile=jit)
+    model.train_on_batch(x, x)
+    norm = model.get_layer("norm")
+    assert type(norm) is AVERAGED[average]
+    assert {weight.dtype for weight in norm.weights} == {"float32"}
+    model.save(tmp_path / "model.keras")
+    opened = keras.saving.load_model(tmp_path / "model.keras")
+    opened.compile("sgd", "mse", jit_compile=False)
+    assert type(opened.get_layer("norm")) is AVERAGED[average]
+    for each in (model, opened):
+        each.train_on_batch(2 * x, x)
+    for one, other in zip(model.weights, opened.weights, strict=True):
+        np.testing.assert_allclose(array(one), array(other), rtol=1e-5, atol=1e-6)
+
+
+def test_unknown_average_is_refused():
+    with pytest.raises(ValueError, match="norm_average: found 'median'"):
+        network((6, 5, 3), replace(frameworks.PYTORCH, norm_average="median"))
 
 
 @pytest.mark.parametrize("kernel", [True, False])

@@ -11,6 +11,7 @@ from keras_medseg.layers.interpolation import (
     average_matrix,
     bilinear_matrix,
     resize_aligned,
+    zero_padded_bilinear_matrix,
 )
 
 
@@ -43,6 +44,13 @@ def test_corners_stay_where_they_are(values, expected):
 def test_pixel_centers_stay_where_they_are(values, expected):
     matrix = bilinear_matrix(len(values), len(expected))
     np.testing.assert_allclose(matrix @ values, expected, rtol=1e-12)
+
+
+def test_zeros_beyond_the_border():
+    # Read at -1/4, 1/4, 3/4, 5/4 from the first center; a quarter of the first and last is outside.
+    np.testing.assert_allclose(zero_padded_bilinear_matrix(2, 4) @ [4, 8], [3, 5, 7, 6])
+    # By three: 1 - 1/3, 1, and 2/3 of 3 with 1/3 of the next, 6.
+    np.testing.assert_allclose(zero_padded_bilinear_matrix(2, 6) @ [3, 6], [2, 3, 4, 5, 6, 4])
 
 
 def test_bins_overlap_where_they_do_not_divide_the_size():

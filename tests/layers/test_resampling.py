@@ -9,6 +9,8 @@ from keras_medseg.layers.resampling import (
     DOWNSAMPLING,
     UPSAMPLING,
     down,
+    max_pool,
+    require_at_least,
     require_more_than_one,
     require_multiple,
     transposed_conv,
@@ -164,3 +166,18 @@ def test_one_voxel_is_refused_with_the_next_valid_shape(shape, valid):
 def test_one_voxel_of_another_rank_is_refused_for_its_rank():
     with pytest.raises(ValueError, match=r"expected \(x, y, z, channels\)"):
         require_more_than_one((16, 16, 4), 16, dimensions=3)
+
+
+def test_least_sizes():
+    require_at_least((9, None, 12, 4), 9, dimensions=3)
+    message = r"found \(9, 8, None, 4\), expected x, y and z from 9 on.*\(9, 9, None, 4\)\.$"
+    with pytest.raises(ValueError, match=message):
+        require_at_least((9, 8, None, 4), 9, dimensions=3)
+    with pytest.raises(ValueError, match=r"expected \(height, width, channels\)"):
+        require_at_least((9, 9, 9, 4), 9)
+
+
+def test_pool_of_another_stride():
+    x = np.arange(6, dtype="float32").reshape(1, 6, 1, 1)
+    y = _apply(lambda x: max_pool(x, (3, 1), strides=3, name="pool"), x)
+    assert y.ravel().tolist() == [2, 5]

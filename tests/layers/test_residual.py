@@ -70,6 +70,8 @@ def test_fitted_identity_adds_zeros_or_leaves_out(filters, expected):
     x = np.array([[[[1.0, 2.0]]]], "float32")
     output = keras.ops.convert_to_numpy(fitted_identity(keras.ops.convert_to_tensor(x), filters))
     assert output.tolist() == [[[expected]]]
+    volume = fitted_identity(keras.ops.convert_to_tensor(x[None]), filters)
+    assert keras.ops.convert_to_numpy(volume).tolist() == [[[[expected]]]]
 
 
 @pytest.mark.parametrize(("size", "norm"), [(1, False), (1, True), (3, True)])

@@ -15,9 +15,11 @@ from keras_medseg.inference import export
 from keras_medseg.training.logits import logits_of
 
 NAMES = registry.list_models()
-# Between them they have every layer class of ours: what takes long is done with these in the fast
-# tier, and with all networks in the slow one.
+# Between them they have every layer class of ours but those of ELSEWHERE: what takes long is done
+# with these in the fast tier, and with all networks in the slow one.
 REPRESENTATIVES = ("pspnet", "swin_unet", "unet")
+# Compiled and saved in tests/layers; as networks too deep for the fast tier.
+ELSEWHERE = {"ChannelBias", "DebiasedBatchNorm", "WindowBatchNorm"}
 MOSTLY_SLOW = [
     pytest.param(name, marks=[] if name in REPRESENTATIVES else [pytest.mark.slow])
     for name in NAMES
@@ -30,6 +32,12 @@ PORTABLE.remove(PACKAGE / "layers" / "fused_norm.py")
 # there, and windows that fit into a small image. As far as a network has such options. Compiling
 # and exporting, which take nearly all of the time, take as long as the network is deep.
 SMALL = {"filters": 4, "levels": 4, "depths": (2, 1, 1, 1), "window": 2, "t": 1, "middle_units": 1}
+# The same for networks whose widths are given one by one.
+SMALL_OF = {
+    "deepmedic": {"widths": (4, 4, 5, 5, 5, 5, 6, 6), "fc_widths": (8, 8)},
+    "dltk_resnetfcn": {"widths": (4, 4, 6, 8, 9)},
+    "dltk_resunet": {"widths": (4, 4, 6, 8)},
+}
 # For train steps. At ratio 16 a channel attention has two units, dead under most draws of signs; a
 # penalty would move a kernel that no gradient reaches. Sizes at which the deepest map has more than
 # one pixel: gradients explode in a norm over two values.
@@ -73,7 +81,8 @@ def model(name):
 def _build(name: str, shape: tuple[int, ...], **wanted) -> keras.Model:
     """The network with SMALL and `wanted`, as far as it has such options."""
     options = registry.options(name)
-    wanted = {option: value for option, value in {**SMALL, **wanted}.items() if option in options}
+    small = {**SMALL, **SMALL_OF.get(name, {}), **wanted}
+    wanted = {option: value for option, value in small.items() if option in options}
     return registry.build(name, input_shape=shape, **wanted)
 
 
@@ -104,7 +113,7 @@ def _our_layers(names) -> set[str]:
 
 @pytest.mark.slow
 def test_the_representatives_have_every_layer_class_of_ours():
-    assert _our_layers(REPRESENTATIVES) == _our_layers(NAMES) != set()
+    assert _our_layers(REPRESENTATIVES) | ELSEWHERE == _our_layers(NAMES) != set()
 
 
 def test_default_build_agrees_with_card(name):
@@ -267,6 +276,11 @@ def test_outputs_and_gradients_at_two_sizes(name):
     assert {weight.dtype for weight in larger.weights} == {"float32"}
 
 
+@pytest.mark.parametrize(
+    # omnet's body is mc_fusionnet's, and cunet's blocks are resunet's.
+    "name",
+    [pytest.param(x, marks=[pytest.mark.slow] if x in ("cunet", "omnet") else []) for x in NAMES],
+)
 def test_train_step_in_float16(name):
     keras.config.set_dtype_policy("mixed_float16")
     model = _small(name, TRAINED_SIZE[registry.card(name).dimensions], **TRAINED)
