@@ -35,8 +35,7 @@ _OTHER_BACKENDS = ("numpy", "openvino")
 # How a network was compared with its original, in the words of `describe`.
 PARITIES = {
     "golden": "golden: with the same weights, the code named as source gives the same output",
-    "count": "count: the paper, or its authors' code, has the same number of parameters, as far "
-    "as it prints one; other structures may have it as well",
+    "count": "count: as many parameters as in the paper or its code, which others may have too",
     "rebuilt": "rebuilt from the paper: no code of the authors to compare with",
 }
 COUNTS = {"classes", "filters"}  # numbers of channels, checked for all builders alike
