@@ -128,14 +128,23 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> None:
-    """Write label maps (NIfTI or PNG) for a folder of cases with a run's networks."""
-    from keras_medseg.runs.predict_folder import predict_folder
-    from keras_medseg.runs.run_folder import RunFolder
+    """Write label maps (NIfTI or PNG) for a folder of cases with the networks of runs."""
+    from keras_medseg.runs.members import members
+    from keras_medseg.runs.predict_folder import WHOLE, Options, Part, predict_with
 
-    run = RunFolder(arguments.run)
+    options = {
+        name: getattr(arguments, name)
+        for name in ("flips", "threshold", "overlap", "probabilities", "uncertainty")
+        if getattr(arguments, name) is not None
+    }
     print(
-        predict_folder(
-            run, arguments.data, arguments.out, arguments.variant, overwrite=arguments.overwrite
+        predict_with(
+            members(arguments.run, arguments.variant),
+            arguments.data,
+            arguments.out,
+            Options(**options),
+            part=Part.parse(arguments.part) if arguments.part else WHOLE,
+            overwrite=arguments.overwrite,
         )
     )
 
@@ -484,12 +493,7 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("--store", type=Path, help="decoded cases (default: OUT/store)")
     sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     add_protocol(sub)
-    sub = _add(commands, predict)
-    sub.add_argument("run", type=Path)
-    sub.add_argument("data", type=Path)
-    sub.add_argument("out", type=Path)
-    sub.add_argument("--variant", help="which of the run's variants (default: the first)")
-    sub.add_argument("--overwrite", action="store_true", help="predict again what is there")
+    _add_predict(commands)
     _add_score(commands)
     sub = _add(commands, report)
     sub.add_argument("run", type=Path)
@@ -497,6 +501,42 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("model", type=Path)
     sub.add_argument("out", type=Path)
     sub.add_argument("--format", choices=("savedmodel", "onnx"), default="savedmodel")
+
+
+def _add_predict(commands: argparse._SubParsersAction) -> None:
+    sub = _add(commands, predict)
+    sub.add_argument(
+        "run",
+        nargs="+",
+        help="run folder, or RUN:VARIANT; the probabilities of several are averaged",
+    )
+    sub.add_argument("data", type=Path, help="folder of the cases")
+    sub.add_argument("out", type=Path, help="folder of the label maps")
+    sub.add_argument("--variant", help="which of a run's variants (default: the first)")
+    sub.add_argument(
+        "--flips",
+        metavar="AXES",
+        help="average over inputs mirrored along all sets of these axes: x, xy, xyz, ... (images: "
+        "x are rows, y columns; default: as the recipe says)",
+    )
+    sub.add_argument(
+        "--threshold", type=float, metavar="P", help="belongs to a region above it (default: 0.5)"
+    )
+    sub.add_argument(
+        "--overlap", type=float, metavar="SHARE", help="of the sliding window (default: recipe)"
+    )
+    sub.add_argument(
+        "--probabilities", action="store_true", help="write them to OUT/probabilities/REGION/"
+    )
+    sub.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="write OUT/entropy/REGION/ and, of several runs, OUT/disagreement/REGION/",
+    )
+    sub.add_argument(
+        "--part", metavar="K/N", help="the K-th of N parts of the cases, for jobs side by side"
+    )
+    sub.add_argument("--overwrite", action="store_true", help="predict again what is there")
 
 
 if __name__ == "__main__":
