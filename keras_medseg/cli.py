@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides messages about devices
     usual, warnings.formatwarning = warnings.formatwarning, _one_line
     try:
-        if arguments.command in (models, train, predict, report, export):
+        if arguments.command in (models, train, predict, evaluate, report, export):
             from keras_medseg import registry
 
             registry.check_versions()  # in one line what would be many
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"keras-medseg: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        resumes = arguments.command in (prepare, train, phantom)
+        resumes = arguments.command in (prepare, train, predict, evaluate, phantom)
         ending = "The same command goes on from here." if resumes else "Nothing is half-written."
         print(f"\nStopped. {ending}", file=sys.stderr)
         return 130
@@ -147,6 +147,14 @@ def predict(arguments: argparse.Namespace) -> None:
             overwrite=arguments.overwrite,
         )
     )
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Score a run on other data sets, beside its own held-out cases, with the drops."""
+    from keras_medseg.runs import evaluate as evaluation
+
+    sets = evaluation.parse_sets(arguments.datasets)
+    print(f"page: {evaluation.evaluate(arguments.run, sets, arguments.out, arguments.line)}")
 
 
 def score(arguments: argparse.Namespace) -> None:
@@ -494,6 +502,11 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     add_protocol(sub)
     _add_predict(commands)
+    _add_predict(commands)
+    sub = _add(commands, evaluate)
+    sub.add_argument("run", help="run folder, or RUN:VARIANT (default: its first variant)")
+    sub.add_argument("datasets", nargs="+", metavar="NAME=DIR", help="folder of annotated cases")
+    sub.add_argument("--out", type=Path, required=True, help="folder of the tables and the page")
     _add_score(commands)
     sub = _add(commands, report)
     sub.add_argument("run", type=Path)

@@ -91,15 +91,17 @@ def members(runs: Sequence[str | Path], variant: str | None = None) -> tuple[Mem
         DataError: a folder has no run, or is damaged.
         ValueError: a run has no such variant.
     """
-    found = []
-    for text in map(str, runs):
-        path, colon, named = text.rpartition(":")
-        if not colon or Path(text).exists():
-            path, named = text, ""
-        run = RunFolder(Path(path))
-        name = named or variant or run.run["variants"][0]
-        found.append(Member(run, name, run.variant(name)))
-    return tuple(found)
+    named = (run_and_variant(str(text), variant) for text in runs)
+    return tuple(Member(run, name, run.variant(name)) for run, name in named)
+
+
+def run_and_variant(text: str, variant: str | None = None) -> tuple[RunFolder, str]:
+    """The run folder and the variant that one argument names; otherwise as `members`."""
+    path, colon, named = text.rpartition(":")
+    if not colon or Path(text).exists():
+        path, named = text, ""
+    run = RunFolder(Path(path))
+    return run, named or variant or run.run["variants"][0]
 
 
 def with_overlap(all_members: Sequence[Member], overlap: float) -> tuple[Member, ...]:
