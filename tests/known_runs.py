@@ -89,10 +89,15 @@ def write_run(
     return run
 
 
-def write_volumes(folder: Path, count: int) -> list[np.ndarray]:
-    """BraTS-like cases of integers from 1 to 16; their FLAIR images, (X, Y, Z) in LPS."""
+def write_volumes(
+    folder: Path, count: int, *, first: int = 0, labelled: bool = False
+) -> list[np.ndarray]:
+    """BraTS-like cases of integers from 1 to 16; their FLAIR images, (X, Y, Z) in LPS.
+
+    Edema is where FLAIR is above 12, if they are labelled.
+    """
     flairs = []
-    for number in range(count):
+    for number in range(first, first + count):
         name = f"BraTS2021_{number:05}"
         (folder / name).mkdir(parents=True)
         for order, modality in enumerate(("flair", "t1", "t1ce", "t2")):
@@ -100,6 +105,9 @@ def write_volumes(folder: Path, count: int) -> list[np.ndarray]:
             nifti.write_volume(folder / name / f"{name}_{modality}.nii.gz", voxels, RAS)
             if modality == "flair":
                 flairs.append(voxels[::-1, ::-1])
+                if labelled:
+                    edema = np.uint8(2) * (voxels > 12)
+                    nifti.write_volume(folder / name / f"{name}_seg.nii.gz", edema, RAS)
     return flairs
 
 

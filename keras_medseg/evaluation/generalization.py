@@ -22,8 +22,8 @@ def generalization(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame
     """Means on each data set, and how much worse they are than in-domain.
 
     Args:
-        scores: the columns dataset, case, region and `metrics`, and group, if cases have groups. One
-            data set is IN_DOMAIN.
+        scores: the columns dataset, case, region and `metrics`, and group, if cases have groups.
+            One data set is IN_DOMAIN.
         metrics: names of the columns to compare.
 
     Returns:
@@ -53,7 +53,7 @@ def generalization(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame
 def _drop(inside: pd.DataFrame, outside: pd.DataFrame, row: Mapping[Any, Any]) -> dict[str, float]:
     """drop, drop_low and drop_high of one row."""
     if row["dataset"] == IN_DOMAIN:
-        return dict.fromkeys(("drop", "drop_low", "drop_high"), np.nan)
+        return {"drop": np.nan, "drop_low": np.nan, "drop_high": np.nan}
     sides = [part[part["region"] == row["region"]] for part in (inside, outside)]
     values = [side[row["metric"]].to_numpy(float) for side in sides]
     groups = [groups_of(side).to_numpy() for side in sides]

@@ -54,8 +54,10 @@ def _sizes(table: pd.DataFrame) -> dict[str, str]:
     """Data set -> its number of cases, and that of their groups where a group has several."""
     sizes = {}
     for row in table.drop_duplicates("dataset").to_dict("records"):
-        groups = "" if row["groups"] == row["n"] else f" in {row['groups']} groups"
-        sizes[row["dataset"]] = f"{row['n']}{groups}"
+        groups = f"{row['groups']} group{'' if row['groups'] == 1 else 's'}"
+        sizes[row["dataset"]] = f"{row['n']}" + (
+            "" if row["groups"] == row["n"] else f" in {groups}"
+        )
     return sizes
 
 
@@ -87,10 +89,10 @@ def _cell(row: pd.Series, unit: str) -> dict[str, str]:
         "mean": number("mean"),
         "interval": _interval(number("low"), number("high")),
         "drop": drop,
-        "drop_interval": drop and _interval(number("drop_low", "+"), number("drop_high", "+")),
+        "drop_interval": drop and _interval(number("drop_low"), number("drop_high")),
         "verdict": ("bad-text" if row["drop"] > 0 else "good-text") if sure else "",
     }
 
 
 def _interval(low: str, high: str) -> str:
-    return "one group, no interval" if low == "–" else f"{low} to {high}"
+    return "no interval" if low == "–" else f"{low} to {high}"
