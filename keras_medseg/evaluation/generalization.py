@@ -43,10 +43,10 @@ def generalization(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame
         name: summarize(part.rename(columns={"dataset": "variant"}), metrics)
         for name, part in parts.items()
     }
-    rows = []
+    rows: list[dict[Any, Any]] = []
     for name in (IN_DOMAIN, *(name for name in names if name != IN_DOMAIN)):
         for row in means[name].rename(columns={"variant": "dataset"}).to_dict("records"):
-            rows.append({**row, **_drop(parts[IN_DOMAIN], parts[name], row)})
+            rows.append(row | _drop(parts[IN_DOMAIN], parts[name], row))
     return pd.DataFrame(rows)[list(COLUMNS)]
 
 

@@ -152,22 +152,15 @@ def predict_with(
             "same time would delete each other's label maps. Choose another folder."
         )
     dataset = all_members[0].task.dataset
-    listing, refused = dataset.find_complete(folder)
+    listing, incomplete = dataset.find_complete(folder)
     names = [f"{case.id}{dataset.suffix}" for case in listing.cases]
     identity = _identity(all_members, options)
     with nullcontext() if part.total == 1 else locked(out, "starts to predict into this folder"):
         _claim(out, identity, names, overwrite)
-    cases, refused = part.of(listing.cases), part.of(refused)
-    total = len(cases) + len(refused)
-    with progress_bar("predicting") as progress:
-        for number, case in enumerate(cases, 1):
-            try:
-                if not (out / f"{case.id}{dataset.suffix}").exists():
-                    _predict_case(all_members, case, out, options)
-            except DataError as error:
-                refused.append(error)
-            progress(number, len(cases), case.id)
+    cases, incomplete = part.of(listing.cases), part.of(incomplete)
+    refused = incomplete + _predict_cases(all_members, cases, out, options)
     if refused:
+        total = len(cases) + len(incomplete)
         listed = "\n  ".join(map(str, refused))
         raise DataError(
             out,
@@ -220,6 +213,23 @@ def _summary(all_members: Sequence[Member], out: Path, count: int, part: Part) -
         made_by = f"the mean of {len(all_members)} members"
     of = "" if part.total == 1 else f" (part {part.number} of {part.total})"
     return f"{out}: {count} label maps of {regions} by {made_by}{of}"
+
+
+def _predict_cases(
+    all_members: Sequence[Member], cases: Sequence[Case], out: Path, options: Options
+) -> list[DataError]:
+    """Predict what has no label map yet; the errors of the cases that cannot be read."""
+    suffix = all_members[0].task.dataset.suffix
+    refused = []
+    with progress_bar("predicting") as progress:
+        for number, case in enumerate(cases, 1):
+            try:
+                if not (out / f"{case.id}{suffix}").exists():
+                    _predict_case(all_members, case, out, options)
+            except DataError as error:
+                refused.append(error)
+            progress(number, len(cases), case.id)
+    return refused
 
 
 def _predict_case(all_members: Sequence[Member], case: Case, out: Path, options: Options) -> None:

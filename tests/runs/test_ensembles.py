@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -172,6 +173,24 @@ def test_members_of_other_recipes_are_averaged_on_the_full_grid(heads, runs, tmp
     found = read_map(tmp_path / "probabilities/WT" / FIRST)
     np.testing.assert_allclose(found, expected, atol=2**-15)
     np.testing.assert_array_equal(read_map(tmp_path / FIRST), in_window(EDEMA))
+
+
+def test_regions_are_averaged_whatever_network_they_come_from(heads, tmp_path):
+    """WT (0.8 + 0.6) / 2 = 0.7; TC (0.3 + 0.9) / 2 = 0.6. One member has two networks for them."""
+    apart = {("TC",): constant(0.3), ("WT",): constant(0.8)}
+    one = write_run(tmp_path / "apart", apart)
+    together = write_run(tmp_path / "together", {("WT", "TC"): constant(0.6, 0.9)})
+    both = members([one.path, together.path])
+    done = predict_with(both, heads[0], tmp_path / "out", Options(probabilities=True))
+    assert done.endswith("of TC, WT by the mean of 2 members")
+    for region, value in (("WT", 0.7), ("TC", 0.6)):
+        found = read_map(tmp_path / "out/probabilities" / region / FIRST)
+        np.testing.assert_allclose(found, in_window(value), atol=2**-14)
+    # Core without enhancing tumor is necrosis, code 1.
+    np.testing.assert_array_equal(read_map(tmp_path / "out" / FIRST), in_window(1))
+    strict = Options(threshold=0.65)
+    predict_with(both, heads[0], tmp_path / "strict", strict)
+    np.testing.assert_array_equal(read_map(tmp_path / "strict" / FIRST), in_window(EDEMA))
 
 
 @pytest.mark.parametrize(
@@ -379,6 +398,34 @@ def test_a_killed_prediction_and_parts_side_by_side(heads, runs, tmp_path):
     parts = [process(*words, tmp_path / "parts", *options, "--part", f"{k}/3") for k in (1, 2, 3)]
     assert [part.wait() for part in parts] == [0, 0, 0]
     assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_the_page_on_prediction_does_what_it_says(tmp_path, monkeypatch, capsys):
+    """Every command in order, after those of own_data.md, on smaller heads and with two epochs."""
+    docs = Path(__file__).parents[2] / "docs"
+    monkeypatch.chdir(tmp_path)
+    shown = (docs / "own_data.md").read_text()
+    chosen = json.loads(shown.partition("```json")[2].partition("```")[0])
+    chosen["data"]["window"], chosen["data"]["options"]["spacing_mm"] = [48, 48, 24], [5.5] * 3
+    chosen["model"]["options"]["filters"], chosen["train"]["epochs"] = 4, 2
+    Path("recipe.json").write_text(json.dumps(chosen))
+    starts = ("keras-medseg phantom", "keras-medseg train")
+    before = [line for line in shown.splitlines() if line.startswith(starts)]
+    page = (docs / "prediction.md").read_text()
+    lines = [line for line in page.splitlines() if line.startswith("keras-medseg ")]
+    assert len(before) == 3
+    assert len(lines) == 6
+    for line in [*before, *lines]:
+        words = shlex.split(line.replace("64 64 40", "48 48 31"))[1:]
+        assert cli.main(words) == 0, capsys.readouterr().err
+    names = {path.name for path in Path("new/labelsTr").iterdir()}
+    assert len(names) == 2
+    for kind in ("probabilities", "entropy", "disagreement"):
+        for region in ("whole", "core", "enhancing"):
+            assert {path.name for path in Path("ensemble", kind, region).iterdir()} == names
+    assert names < {path.name for path in Path("parts").iterdir()}
+    assert "new" in Path("evaluation/evaluation.html").read_text()
 
 
 def test_the_record_names_all_members_and_options(heads, runs, tmp_path):
