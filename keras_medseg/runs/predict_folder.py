@@ -42,7 +42,7 @@ class Options:
         threshold: a voxel or pixel belongs to a region where its mean probability is above it.
         overlap: of the sliding window, 0 to below 1.
         probabilities: whether the mean probabilities are written too.
-        uncertainty: whether entropy and disagreement are written too, see `_write_maps`.
+        uncertainty: whether entropy and disagreement are written too, see `_asked_maps`.
     """
 
     flips: str | None = None
@@ -238,9 +238,11 @@ def _predict_case(all_members: Sequence[Member], case: Case, out: Path, options:
     task, stored = all_members[0].task, pooled.case
     labels = task.label_map(pooled.maps, stored, threshold=options.threshold)
     name = f"{case.id}{task.dataset.suffix}"
-    for kind, maps in _asked_maps(pooled.maps, pooled.expected_entropy, options).items():
-        for region, values in task.on_own_grid(maps, stored).items():
-            write_fractions(out / kind / region / name, values, stored)
+    if options.probabilities or options.uncertainty:
+        means = task.on_own_grid(pooled.maps, stored)
+        for kind, maps in _asked_maps(means, pooled.expected_entropy, options).items():
+            for region, values in maps.items():
+                write_fractions(out / kind / region / name, values, stored)
     task.dataset.write_labels(out / name, labels, stored)  # the last: it says that all are there
 
 
@@ -292,7 +294,7 @@ def _claim(out: Path, identity: Mapping[str, Any], names: Sequence[str], overwri
         raise DataError(out, found=found, expected="a folder of its own", remedy=_REMEDY)
     if overwrite:
         for name in {*names, *known}:  # the old ones go first, so that none passes for a new one
-            for place in (out, *(place for kind in MAPS for place in (out / kind).glob("*"))):
+            for place in (out, *(place for kind in MAPS for place in (out / kind).glob("*/"))):
                 (place / name).unlink(missing_ok=True)
         known = []
     write_json(record, {**identity, "cases": sorted({*known, *names})})

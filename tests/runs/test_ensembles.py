@@ -16,6 +16,8 @@ from PIL import Image
 
 from keras_medseg import cli, recipe
 from keras_medseg.data.fractions import write_fractions
+from keras_medseg.data.transforms.resample import resample_image, resample_labels, resample_map
+from keras_medseg.data.transforms.resize import resize, restore
 from keras_medseg.errors import DataError
 from keras_medseg.runs import predict_folder as module
 from keras_medseg.runs.members import entropy, members, pool
@@ -296,6 +298,32 @@ def test_resampled_volumes_meet_on_the_files_own_grid(heads, runs, tmp_path):
     np.testing.assert_array_equal(read_map(tmp_path / "out" / FIRST), np.full(SHAPE, EDEMA))
 
 
+def test_one_run_decides_on_the_grid_that_its_network_sees(heads, runs, tmp_path):
+    """As its scores do: label maps are brought back, not probabilities."""
+    [pixels] = write_images(tmp_path / "data", 1)
+    predict_folder(RunFolder(runs / "next_pixel"), tmp_path / "data", tmp_path / "images")
+    seen = resize(pixels, (16, 24))[..., 0] / 255
+    expected = restore(np.uint8(255) * (after(seen) > 0.5), (32, 40))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "images/0.png")), expected)
+
+    finer = recipe.override(
+        PATCHES, {"data.options": {"spacing_mm": (0.8, 1, 1)}, "data.patch": (15, 10, 8)}
+    )
+    run = write_run(tmp_path / "finer", next_voxel(3), finer)
+    one = members([run.path])
+    predict_with(one, heads[0], tmp_path / "volumes", Options(uncertainty=True, probabilities=True))
+    seen = resample_image(heads[1][0][..., None].astype("f4"), (15, 10, 8))[..., 0] / 16
+    labels = np.uint8(EDEMA) * (after(seen) > 0.5)
+    found = read_map(tmp_path / "volumes" / FIRST)
+    np.testing.assert_array_equal(found, resample_labels(labels, SHAPE))
+    found = read_map(tmp_path / "volumes/probabilities/WT" / FIRST)
+    np.testing.assert_allclose(found, resample_map(after(seen), SHAPE), atol=1e-4)
+    # Entropy is that of the probabilities beside it.
+    inside = (found > 0.01) & (found < 0.99)
+    entropies = read_map(tmp_path / "volumes/entropy/WT" / FIRST)
+    np.testing.assert_allclose(entropies[inside], bits(found[inside]), atol=1e-3)
+
+
 def test_the_overlap_of_the_windows(heads, runs, tmp_path):
     """Without overlap, windows begin at 0 and 4 of 12 voxels (8 wide): other means than at half."""
     from keras_medseg.inference.sliding_window import window_starts
@@ -478,6 +506,7 @@ def test_overwriting_leaves_no_map_of_the_earlier_predictions(heads, runs, tmp_p
     asked = Options(probabilities=True, uncertainty=True)
     predict_with(one, heads[0], tmp_path, asked)
     (tmp_path / "probabilities/WT/mine.txt").write_text("mine")
+    (tmp_path / "probabilities/mine.txt").write_text("mine")
     other = members([runs / "slices_75"])
     predict_with(other, heads[0], tmp_path, Options(uncertainty=True), overwrite=True)
     assert [path.name for path in (tmp_path / "probabilities/WT").iterdir()] == ["mine.txt"]
