@@ -10,7 +10,7 @@ import pandas as pd
 
 from keras_medseg.data.cases import Case
 from keras_medseg.data.store import StoredCase
-from keras_medseg.errors import DataError, require_choice
+from keras_medseg.errors import DataError
 from keras_medseg.evaluation.generalization import IN_DOMAIN, generalization
 from keras_medseg.evaluation.metrics import METRICS
 from keras_medseg.files import is_file_name, parse_csv, read_file, write_atomic, write_json
@@ -147,7 +147,7 @@ def _begin(
                 found, expected = f"scores of {folder} as {name}", f"those of {sets[name]}"
                 raise DataError(out, found=found, expected=expected, remedy=_REMEDY)
         if (out / "scores.csv").exists():
-            known = read_file(out / "scores.csv", parse_csv, "Delete it; it is made again.")
+            known = read_file(out / "scores.csv", _parse_scores, "Delete it; it is made again.")
             others = known[known["dataset"] != IN_DOMAIN]
             scores = pd.concat([scores, others], ignore_index=True)
     write_json(path, identity)
@@ -170,7 +170,7 @@ def _in_domain(run: RunFolder, variant: str) -> pd.DataFrame:
 
 def _mean_over_trainings(scores: pd.DataFrame) -> pd.DataFrame:
     """One row per case and region, with the mean of every number that all rows have."""
-    names = [name for name in scores if name not in (*_KEYS, "seed")]
+    names = [name for name in scores if name not in (*_KEYS, "seed", "fold")]
     numbers = scores[names].apply(pd.to_numeric, errors="coerce").dropna(axis="columns")
     keys = [scores[name] for name in _KEYS]
     return numbers.groupby(keys, sort=False, dropna=False).mean().reset_index()
@@ -266,7 +266,16 @@ def _empty_notes(scores: pd.DataFrame) -> list[str]:
 
 def _parse_record(text: str) -> dict[str, Any]:
     record = json.loads(text)
-    if not isinstance(record, dict) or not isinstance(record.get("datasets"), dict):
-        raise ValueError("no datasets")
-    require_choice("members", "members", record)
+    if not isinstance(record, dict) or not {"members", "datasets"} <= record.keys():
+        raise ValueError("no members or no datasets")
+    folders = record["datasets"]
+    if not isinstance(folders, dict) or not all(isinstance(x, str) for x in folders.values()):
+        raise ValueError(f"datasets = {folders!r}")
     return record
+
+
+def _parse_scores(text: str) -> pd.DataFrame:
+    table = parse_csv(text)
+    if missing := [name for name in _KEYS if name not in table]:
+        raise ValueError(f"no column {', '.join(missing)}")
+    return table

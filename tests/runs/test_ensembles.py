@@ -22,7 +22,7 @@ from keras_medseg.errors import DataError
 from keras_medseg.runs import predict_folder as module
 from keras_medseg.runs.members import entropy, members, pool
 from keras_medseg.runs.predict_folder import Options, Part, predict_folder, predict_with
-from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.runs.run_folder import RunFolder, Variant
 
 from ..known_runs import (
     AS_THEY_ARE,
@@ -644,6 +644,25 @@ def test_members_are_named_by_folder_and_variant(runs, tmp_path):
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"variant: found 'ohter'.*Did you mean 'other'"):
         members([f"{runs / 'next'}:ohter"])
+
+
+def test_all_trainings_of_a_run_are_members(heads, tmp_path):
+    """Folds and seeds have run folders of their own in that of the run."""
+    parts = {"fold0": 0.2, "fold1": 0.7}
+    for name, probability in parts.items():
+        write_run(tmp_path / "run" / name, constant(probability))
+    run = RunFolder(tmp_path / "run")
+    run.create(SLICES, {"main": Variant(SLICES, "main")}, {"parts": list(parts)})
+    found = members([run.path])
+    assert [member.run.path.name for member in found] == list(parts)
+    done = predict_with(found, heads[0], tmp_path / "out", Options(probabilities=True))
+    assert done.endswith("by the mean of 2 members")
+    maps = read_map(tmp_path / "out/probabilities/WT" / FIRST)
+    np.testing.assert_allclose(maps, in_window(0.45), atol=2**-14)
+    tree = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**tree, "parts": ["../elsewhere"]}))
+    with pytest.raises(ValueError, match=r"found parts = \['\.\./elsewhere'\]"):
+        members([run.path])
 
 
 def test_the_command_line(heads, runs, tmp_path, capsys):

@@ -162,6 +162,23 @@ def test_another_evaluation_in_the_same_folder_is_refused(place, tmp_path):
         evaluate(str(place / "run"), {"far": place / "near"}, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("record.json", "[]", "no members or no datasets"),
+        ("record.json", '{"members": 1}', "no members or no datasets"),
+        ("record.json", '{"members": 1, "datasets": {"far": 1}}', "datasets = {'far': 1}"),
+        ("scores.csv", "case,dice\na,1\n", "no column dataset, group, region"),
+        ("scores.csv", "", "No columns"),
+    ],
+)
+def test_a_damaged_evaluation_is_named(place, tmp_path, name, text, found):
+    evaluate(str(place / "run"), {"far": place / "far"}, tmp_path)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=f"{name}: found {found}.*Delete"):
+        evaluate(str(place / "run"), {"far": place / "far"}, tmp_path)
+
+
 def test_a_case_that_cannot_be_read_does_not_keep_the_others_back(place, tmp_path):
     data = shutil.copytree(place / "far", tmp_path / "data")
     next(data.rglob("BraTS2021_00010_t2.nii.gz")).write_bytes(b"")
