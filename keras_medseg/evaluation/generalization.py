@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keras_medseg.evaluation.metrics import higher_is_better
+from keras_medseg.evaluation.metrics import METRICS, higher_is_better
 from keras_medseg.evaluation.statistics import CONFIDENCE, RESAMPLES, groups_of, summarize
 
 IN_DOMAIN = "in-domain"
@@ -16,6 +16,23 @@ COLUMNS = (
     "dataset", "region", "metric", "n", "groups", "mean", "group_mean", "std", "median", "low",
     "high", "drop", "drop_low", "drop_high",
 )  # fmt: skip
+
+
+def comparable_metrics(scores: pd.DataFrame) -> list[str]:
+    """The metrics that every case has and that can be better or worse; a signed error cannot."""
+    return [
+        name
+        for name in METRICS
+        if name in scores and _directed(name) and scores[name].notna().all()
+    ]
+
+
+def _directed(name: str) -> bool:
+    try:
+        higher_is_better(name)
+    except ValueError:
+        return False
+    return True
 
 
 def generalization(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:

@@ -11,8 +11,7 @@ import pandas as pd
 from keras_medseg.data.cases import Case
 from keras_medseg.data.store import StoredCase
 from keras_medseg.errors import DataError
-from keras_medseg.evaluation.generalization import IN_DOMAIN, generalization
-from keras_medseg.evaluation.metrics import METRICS
+from keras_medseg.evaluation.generalization import IN_DOMAIN, comparable_metrics, generalization
 from keras_medseg.files import is_file_name, parse_csv, read_file, write_atomic, write_json
 from keras_medseg.phantoms.folder import is_phantom
 from keras_medseg.progress import progress_bar
@@ -101,8 +100,7 @@ def evaluate(text: str, sets: Mapping[str, Path], out: Path, command: str = "") 
             remedy="Mend these and give the same command again; it does what is left:\n  " + listed,
         )
     scores = found.scores[found.scores["dataset"].isin([IN_DOMAIN, *sets])]
-    metrics = [name for name in METRICS if name in scores and scores[name].notna().all()]
-    table = generalization(scores, metrics)
+    table = generalization(scores, comparable_metrics(scores))
     write_atomic(out / "table.csv", table.to_csv(index=False).encode())
     facts = {
         "run": str(run.path),

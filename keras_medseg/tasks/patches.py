@@ -62,7 +62,6 @@ class PatchTask(VolumeTask):
     ) -> Maps:
         if flips is None:
             flips = self.axes if self.settings.test_time_flips else ""
-        seen = "xy" if self.settings.slices else "xyz"
         volume = volumes.read_volume(case, self.settings.normalization, self.channel_indices)
         maps: Maps = {}
         x, y, z = self.settings.patch
@@ -72,7 +71,7 @@ class PatchTask(VolumeTask):
                 volume,
                 patch=(x, y, 1 if self.settings.slices else z),
                 overlap=self.settings.overlap,
-                flips=[self.axes.index(name) for name in flips if name in seen],
+                flips=[self.axes.index(name) for name in flips],
             )
             maps |= by_region(regions, volumes.uncrop(predicted, case))
         return maps

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from keras_medseg.evaluation import generalization as module
 from keras_medseg.evaluation.generalization import (
     COLUMNS,
     IN_DOMAIN,
+    comparable_metrics,
     difference_interval,
     generalization,
 )
@@ -42,6 +44,19 @@ def test_drops_are_positive_where_the_other_data_set_is_worse():
     assert (dice["drop_low"], dice["drop_high"]) == pytest.approx((0.8 - 0.7, 1.0 - 0.5))
     distance = found.iloc[3]
     assert (distance["drop_low"], distance["drop_high"]) == pytest.approx((3 - 2, 9 - 2))
+
+
+def test_what_some_cases_lack_and_what_has_no_direction_is_not_compared(monkeypatch):
+    scores = table(inside={"c": ("c", 0.8, 2.0)}).assign(iou=np.nan, hd95_px=1.0, case_number=3)
+    assert comparable_metrics(scores) == ["dice", "hd95_mm", "hd95_px"]
+
+    def signed(name):
+        if name == "hd95_px":
+            raise ValueError(name)
+        return True
+
+    monkeypatch.setattr(module, "higher_is_better", signed)
+    assert comparable_metrics(scores) == ["dice", "hd95_mm"]
 
 
 def test_whole_groups_are_drawn_with_all_their_cases():
