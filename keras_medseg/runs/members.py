@@ -13,7 +13,7 @@ from keras_medseg import recipe
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.store import StoredCase, reader_name
 from keras_medseg.errors import DataError
-from keras_medseg.files import is_file_name, read_bytes
+from keras_medseg.files import read_bytes
 from keras_medseg.recipe import Patches
 from keras_medseg.runs.run_folder import RunFolder, Variant
 from keras_medseg.tasks.base import Maps, Networks, Task
@@ -96,17 +96,8 @@ def members(runs: Sequence[str | Path], variant: str | None = None) -> tuple[Mem
     found = []
     for text in runs:
         run, name = run_and_variant(str(text), variant)
-        found += [Member(one, name, one.variant(name)) for one in _trainings(run)]
+        found += [Member(part, name, part.variant(name)) for part in run.parts]
     return tuple(found)
-
-
-def _trainings(run: RunFolder) -> list[RunFolder]:
-    """The run folders of all trainings of a run, if they have their own (folds, seeds)."""
-    names = run.run.get("parts", [])
-    if not isinstance(names, list) or not all(map(is_file_name, names)):
-        found, expected = f"parts = {names!r}", "names of folders"
-        raise DataError(run.path, found=found, expected=expected, remedy="Run it again.")
-    return [RunFolder(run.path / name) for name in names] or [run]
 
 
 def run_and_variant(text: str, variant: str | None = None) -> tuple[RunFolder, str]:
