@@ -108,7 +108,7 @@ def evaluate(text: str, sets: Mapping[str, Path], out: Path, command: str = "") 
         "in_domain": run.run["data"],
         "in_domain_side": "test" if run.run.get("test") else "validation",
         "datasets": {name: str(folder) for name, folder in sets.items()},
-        "notes": [*_run_notes(run), *found.notes, *_empty_notes(scores)],
+        "notes": [*_run_notes(run, len(found.all_members)), *found.notes, *_empty_notes(scores)],
         "command": command,
     }
     cells = json.loads(table.to_json(orient="records"))
@@ -236,8 +236,13 @@ def _score_case(found: _Evaluation, name: str, case: Case) -> str | None:
     return None
 
 
-def _run_notes(run: RunFolder) -> list[str]:
+def _run_notes(run: RunFolder, trainings: int) -> list[str]:
     notes = []
+    if trainings > 1:
+        notes.append(
+            f"{trainings} trainings: the score of a case is the mean over those that scored it. The "
+            "intervals are over cases; the spread between trainings is not in them."
+        )
     if run.run.get("phantom"):
         notes.append("The run's own data are synthetic, not of patients.")
     if not run.run.get("test"):

@@ -142,6 +142,8 @@ def test_the_score_of_a_case_is_the_mean_over_all_trainings(place, tmp_path, mon
     assert scores[IN_DOMAIN].to_dict() == pytest.approx({k: v * 0.75 for k, v in SCORES.items()})
     expected = {case: own_dice(flair) / 2 for case, flair in flairs(place / "far").items()}
     assert scores["far"].to_dict() == pytest.approx(expected)
+    notes = json.loads((tmp_path / "out/evaluation.json").read_text())["notes"]
+    assert notes[0].startswith("2 trainings: the score of a case is the mean")
     assert read_map(tmp_path / "out/predictions/far/1/BraTS2021_00010.nii.gz").any()
     assert not read_map(tmp_path / "out/predictions/far/2/BraTS2021_00010.nii.gz").any()
 
