@@ -502,7 +502,6 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     add_protocol(sub)
     _add_predict(commands)
-    _add_predict(commands)
     sub = _add(commands, evaluate)
     sub.add_argument("run", help="run folder, or RUN:VARIANT (default: its first variant)")
     sub.add_argument("datasets", nargs="+", metavar="NAME=DIR", help="folder of annotated cases")

@@ -1,16 +1,15 @@
 """The page of an evaluation: scores in-domain and on other data sets, with the drops."""
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from keras_medseg.evaluation.generalization import IN_DOMAIN
 from keras_medseg.evaluation.metrics import METRICS, higher_is_better, metric_label
 from keras_medseg.files import write_atomic
+from keras_medseg.reporting import pages
 from keras_medseg.reporting.figures import charts, style
 
 
@@ -36,17 +35,10 @@ def write(out: Path, facts: Mapping[str, Any], table: pd.DataFrame, scores: pd.D
         "tables": [_metric_view(rows, regions) for _, rows in table.groupby("metric", sort=False)],
         "sizes": _sizes(table),
         "grouped": bool((table["groups"] < table["n"]).any()),
-        "figure": base64.b64encode(figure.read_bytes()).decode(),
+        "figure": pages.embedded(figure),
     }
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     path = out / "evaluation.html"
-    write_atomic(path, templates.get_template("evaluation.html").render(view).encode())
+    write_atomic(path, pages.render(path.name, view))
     return path
 
 

@@ -240,8 +240,8 @@ def _run_notes(run: RunFolder, trainings: int) -> list[str]:
     notes = []
     if trainings > 1:
         notes.append(
-            f"{trainings} trainings: the score of a case is the mean over those that scored it. The "
-            "intervals are over cases; the spread between trainings is not in them."
+            f"{trainings} trainings: the score of a case is the mean over those that scored it. "
+            "The intervals are over cases; the spread between trainings is not in them."
         )
     if run.run.get("phantom"):
         notes.append("The run's own data are synthetic, not of patients.")
