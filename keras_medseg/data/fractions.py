@@ -15,6 +15,9 @@ from keras_medseg.data.formats import nifti
 from keras_medseg.data.store import StoredCase
 from keras_medseg.files import write_atomic
 
+PROBABILITIES, ENTROPY, DISAGREEMENT = MAPS = ("probabilities", "entropy", "disagreement")
+"""Folders beside the label maps of `predict`, `<map>/<region>/<case>.nii.gz` or `.png`."""
+
 _STEPS_NIFTI = 2**14
 _STEPS_PNG = 2**16 - 1
 

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from keras_medseg.data.cases import Case
-from keras_medseg.data.fractions import write_fractions
+from keras_medseg.data.fractions import (
+    DISAGREEMENT,
+    ENTROPY,
+    MAPS,
+    PROBABILITIES,
+    write_fractions,
+)
 from keras_medseg.errors import DataError
 from keras_medseg.files import is_file_name, locked, read_file, write_json
 from keras_medseg.inference.outputs import THRESHOLD
@@ -26,9 +32,6 @@ from keras_medseg.tasks.base import Maps
 
 RECORD = "predictions.json"
 """Beside the label maps: by which runs, variants, weights and options they were made."""
-
-PROBABILITIES, ENTROPY, DISAGREEMENT = MAPS = ("probabilities", "entropy", "disagreement")
-"""Folders beside the label maps, `<map>/<region>/<case>.nii.gz` or `.png`."""
 
 _REMEDY = "Choose another folder, or give --overwrite to predict the cases again."
 

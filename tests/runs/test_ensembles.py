@@ -19,6 +19,7 @@ from keras_medseg.data.fractions import write_fractions
 from keras_medseg.data.transforms.resample import resample_image, resample_labels, resample_map
 from keras_medseg.data.transforms.resize import resize, restore
 from keras_medseg.errors import DataError
+from keras_medseg.evaluation.matching import match
 from keras_medseg.runs import predict_folder as module
 from keras_medseg.runs.members import entropy, members, pool
 from keras_medseg.runs.predict_folder import Options, Part, predict_folder, predict_with
@@ -662,6 +663,16 @@ def test_all_trainings_of_a_run_are_members(heads, tmp_path):
     shutil.rmtree(run.path / "fold1")
     with pytest.raises(DataError, match=r"fold1/run\.json: found no file"):
         members([run.path])
+
+
+def test_the_maps_beside_label_maps_are_no_label_maps(heads, runs, tmp_path):
+    one = members([runs / "next"])
+    asked = Options(probabilities=True, uncertainty=True)
+    predict_with(one, heads[0], tmp_path, asked)
+    cases = one[0].task.dataset.find_complete(heads[0])[0].cases
+    matched = match(tmp_path, cases, ".nii.gz")
+    assert matched.paths == {case.id: tmp_path / f"{case.id}.nii.gz" for case in cases}
+    assert (matched.errors, matched.surplus) == ([], [])
 
 
 def test_the_command_line(heads, runs, tmp_path, capsys):
