@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides messages about devices
     usual, warnings.formatwarning = warnings.formatwarning, _one_line
     try:
-        if arguments.command in (models, train, predict, report, export):
+        if arguments.command in (models, train, predict, evaluate, report, export):
             from keras_medseg import registry
 
             registry.check_versions()  # in one line what would be many
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"keras-medseg: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        resumes = arguments.command in (prepare, train, phantom)
+        resumes = arguments.command in (prepare, train, predict, evaluate, phantom)
         ending = "The same command goes on from here." if resumes else "Nothing is half-written."
         print(f"\nStopped. {ending}", file=sys.stderr)
         return 130
@@ -128,16 +128,33 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> None:
-    """Write label maps (NIfTI or PNG) for a folder of cases with a run's networks."""
-    from keras_medseg.runs.predict_folder import predict_folder
-    from keras_medseg.runs.run_folder import RunFolder
+    """Write label maps (NIfTI or PNG) for a folder of cases with the networks of runs."""
+    from keras_medseg.runs.members import members
+    from keras_medseg.runs.predict_folder import WHOLE, Options, Part, predict_with
 
-    run = RunFolder(arguments.run)
+    options = {
+        name: getattr(arguments, name)
+        for name in ("flips", "threshold", "overlap", "probabilities", "uncertainty")
+        if getattr(arguments, name) is not None
+    }
     print(
-        predict_folder(
-            run, arguments.data, arguments.out, arguments.variant, overwrite=arguments.overwrite
+        predict_with(
+            members(arguments.run, arguments.variant),
+            arguments.data,
+            arguments.out,
+            Options(**options),
+            part=Part.parse(arguments.part) if arguments.part else WHOLE,
+            overwrite=arguments.overwrite,
         )
     )
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Score a run on other data sets, beside its own held-out cases, with the drops."""
+    from keras_medseg.runs import evaluate as evaluation
+
+    sets = evaluation.parse_sets(arguments.datasets)
+    print(f"page: {evaluation.evaluate(arguments.run, sets, arguments.out, arguments.line)}")
 
 
 def score(arguments: argparse.Namespace) -> None:
@@ -484,12 +501,11 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("--store", type=Path, help="decoded cases (default: OUT/store)")
     sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     add_protocol(sub)
-    sub = _add(commands, predict)
-    sub.add_argument("run", type=Path)
-    sub.add_argument("data", type=Path)
-    sub.add_argument("out", type=Path)
-    sub.add_argument("--variant", help="which of the run's variants (default: the first)")
-    sub.add_argument("--overwrite", action="store_true", help="predict again what is there")
+    _add_predict(commands)
+    sub = _add(commands, evaluate)
+    sub.add_argument("run", help="run folder, or RUN:VARIANT (default: its first variant)")
+    sub.add_argument("datasets", nargs="+", metavar="NAME=DIR", help="folder of annotated cases")
+    sub.add_argument("--out", type=Path, required=True, help="folder of the tables and the page")
     _add_score(commands)
     sub = _add(commands, report)
     sub.add_argument("run", type=Path)
@@ -497,6 +513,42 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("model", type=Path)
     sub.add_argument("out", type=Path)
     sub.add_argument("--format", choices=("savedmodel", "onnx"), default="savedmodel")
+
+
+def _add_predict(commands: argparse._SubParsersAction) -> None:
+    sub = _add(commands, predict)
+    sub.add_argument(
+        "run",
+        nargs="+",
+        help="run folder, or RUN:VARIANT; the probabilities of several are averaged",
+    )
+    sub.add_argument("data", type=Path, help="folder of the cases")
+    sub.add_argument("out", type=Path, help="folder of the label maps")
+    sub.add_argument("--variant", help="which of a run's variants (default: the first)")
+    sub.add_argument(
+        "--flips",
+        metavar="AXES",
+        help="average over inputs mirrored along all sets of these axes: x, xy, xyz, ... (images: "
+        "x are rows, y columns; default: as the recipe says)",
+    )
+    sub.add_argument(
+        "--threshold", type=float, metavar="P", help="belongs to a region above it (default: 0.5)"
+    )
+    sub.add_argument(
+        "--overlap", type=float, metavar="SHARE", help="of the sliding window (default: recipe)"
+    )
+    sub.add_argument(
+        "--probabilities", action="store_true", help="write them to OUT/probabilities/REGION/"
+    )
+    sub.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="write OUT/entropy/REGION/ and, of several runs, OUT/disagreement/REGION/",
+    )
+    sub.add_argument(
+        "--part", metavar="K/N", help="the K-th of N parts of the cases, for jobs side by side"
+    )
+    sub.add_argument("--overwrite", action="store_true", help="predict again what is there")
 
 
 if __name__ == "__main__":

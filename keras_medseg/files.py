@@ -110,8 +110,8 @@ def parse_csv(text: str) -> "pd.DataFrame":
     """A table of scores or published numbers; names such as 001 or NA and values stay text."""
     import pandas as pd
 
-    names = dict.fromkeys(("table", "row", "variant", "region", "case", "group", "value"), str)
-    return pd.read_csv(io.StringIO(text), na_filter=False, dtype=names)
+    texts = ("table", "row", "variant", "dataset", "region", "case", "group", "value")
+    return pd.read_csv(io.StringIO(text), na_filter=False, dtype=dict.fromkeys(texts, str))
 
 
 def write_atomic(path: Path, content: bytes | memoryview) -> None:

@@ -13,7 +13,8 @@ from keras_medseg.phantoms.images import write_images
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    "models", "check", "prepare", "train", "predict", "score", "report", "export", "phantom",
+    "models", "check", "prepare", "train", "predict", "evaluate", "score", "report", "export",
+    "phantom",
 )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from keras_medseg.data import checks
 from keras_medseg.data.cases import Case
 from keras_medseg.data.formats import foreign, image_files
+from keras_medseg.data.fractions import MAPS
 from keras_medseg.errors import DataError
 
 WORDS = frozenset(
@@ -81,6 +82,8 @@ def match(folder: Path, cases: Sequence[Case], suffix: str) -> Matched:
     checks.require_folder(folder, expected="a folder with label maps", remedy=remedy)
     with checks.readable_folders():
         files = checks.files_below(folder, _DEPTH)
+    # What `predict` writes beside its label maps has their names.
+    files = [path for path in files if path.relative_to(folder).parts[0] not in MAPS]
     endings = endings_of(suffix)
     readable = [path for path in files if foreign.ending(path.name) in endings]
     index = _Index(cases)

@@ -139,13 +139,13 @@ def most_likely(
     return np.where(maps.max(axis=0) > threshold, codes[maps.argmax(axis=0)], 0).astype(np.uint8)
 
 
-def check_slices(predicted: np.ndarray, expected: tuple[int, ...], case_id: str) -> None:
-    """Refuse predicted maps that do not have the shape of their slices, or are not finite.
+def check_maps(predicted: np.ndarray, expected: tuple[int, ...], case_id: str) -> None:
+    """Refuse predicted maps that do not have the shape of their inputs, or are not finite.
 
     Args:
         predicted: the maps, expected to be (N, H, W, R).
         expected: (N, H, W).
-        case_id: the case of the slices, for the message.
+        case_id: the case of the slices or the image, for the message.
 
     Raises:
         ValueError: naming the shapes, or the case.
@@ -153,7 +153,7 @@ def check_slices(predicted: np.ndarray, expected: tuple[int, ...], case_id: str)
     if predicted.ndim != 4 or predicted.shape[:3] != expected:
         raise ValueError(
             f"model: found an output of shape {predicted.shape}, "
-            f"expected {(*expected, 'regions')} for slices of this window."
+            f"expected {(*expected, 'regions')} for inputs of this size."
         )
     if not np.isfinite(predicted).all():
         raise ValueError(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_medseg.inference.flips import mirrored_mean
+
 if TYPE_CHECKING:
     import keras
 
@@ -21,7 +23,7 @@ def predict_volume(
     overlap: float = 0.5,
     mode: str = "gaussian",
     batch_size: int = 1,
-    test_time_flips: bool = False,
+    flips: Sequence[int] = (),
 ) -> np.ndarray:
     """Probabilities of a whole volume; windows and weights as in MONAI's sliding_window_inference.
 
@@ -38,7 +40,8 @@ def predict_volume(
         mode: how windows are averaged; "gaussian" gives their middle more weight, see
             `importance_map`.
         batch_size: windows per call of the network.
-        test_time_flips: average over the volume mirrored along every set of axes: 8 times the work.
+        flips: axes of the volume, 0 to 2; the result is the mean over the volume mirrored along
+            every set of them, see `flips.mirrored_mean`. Three axes are 8 times the work.
 
     Returns:
         (X, Y, Z, R) float32.
@@ -48,18 +51,11 @@ def predict_volume(
             network has another shape or is not finite.
     """
     _check(volume, patch, overlap, mode, batch_size)
-    axes = range(len(patch))
-    mirrors = [m for n in range(len(patch) + 1) for m in itertools.combinations(axes, n)]
-    if not test_time_flips:
-        mirrors = mirrors[:1]
-    total: np.ndarray | None = None
-    for mirror in mirrors:
-        mirrored = np.flip(volume, mirror)
-        predicted = _predict(model, mirrored, tuple(patch), overlap, mode, batch_size)
-        found = np.flip(predicted, mirror)
-        total = found if total is None else total + found
-    assert total is not None
-    return total / np.float32(len(mirrors))
+
+    def predict(values: np.ndarray) -> np.ndarray:
+        return _predict(model, values, tuple(patch), overlap, mode, batch_size)
+
+    return mirrored_mean(predict, volume, flips)
 
 
 def window_starts(

@@ -1,25 +1,99 @@
-"""Predict a folder of cases with the networks of a run."""
+"""Predict a folder of cases with the networks of a run, or of several."""
 
-import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from keras_medseg.data.cases import Case, CaseArrays
-from keras_medseg.data.store import StoredCase
+from keras_medseg.data.cases import Case
+from keras_medseg.data.fractions import (
+    DISAGREEMENT,
+    ENTROPY,
+    MAPS,
+    PROBABILITIES,
+    write_fractions,
+)
 from keras_medseg.errors import DataError
-from keras_medseg.files import is_file_name, read_bytes, read_file, write_json
+from keras_medseg.files import is_file_name, locked, read_file, write_json
+from keras_medseg.inference.outputs import THRESHOLD
 from keras_medseg.progress import progress_bar
+from keras_medseg.runs.members import (
+    Member,
+    entropy,
+    members,
+    pool,
+    require_alike,
+    with_overlap,
+)
 from keras_medseg.runs.run_folder import RunFolder
-from keras_medseg.tasks.base import Networks, Task
+from keras_medseg.tasks.base import Maps
 
 RECORD = "predictions.json"
-"""Beside the label maps: by which run, variant, weights and options they were made."""
+"""Beside the label maps: by which runs, variants, weights and options they were made."""
 
-_MAY_CHANGE = ("run", "cases")
 _REMEDY = "Choose another folder, or give --overwrite to predict the cases again."
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the cases of a folder are predicted; the default is what the recipe of the run says.
+
+    Attributes:
+        flips: axes along which inputs are mirrored, such as "xy"; see `Task.probabilities`.
+        threshold: a voxel or pixel belongs to a region where its mean probability is above it.
+        overlap: of the sliding window, 0 to below 1.
+        probabilities: whether the mean probabilities are written too.
+        uncertainty: whether entropy and disagreement are written too, see `_asked_maps`.
+    """
+
+    flips: str | None = None
+    threshold: float = THRESHOLD
+    overlap: float | None = None
+    probabilities: bool = False
+    uncertainty: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        if not 0 < self.threshold < 1:
+            found = f"--threshold: found {self.threshold:g}, expected a probability between 0 and 1"
+            raise ValueError(f"{found}, such as 0.5.")
+        flips = self.flips or ""
+        if len(set(flips)) < len(flips) or set(flips) - set("xyz"):
+            raise ValueError(f"--flips: found {flips!r}, expected axes such as x, xy or xyz.")
+
+
+class Part(NamedTuple):
+    """The part `number` of `total` of the cases; counted from 1."""
+
+    number: int
+    total: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """The part that "3/16" names.
+
+        Raises:
+            ValueError: the text is something else.
+        """
+        number, slash, total = text.partition("/")
+        if slash and number.isdecimal() and total.isdecimal():
+            part = cls(int(number), int(total))
+            if 1 <= part.number <= part.total:
+                return part
+        raise ValueError(f"--part: found {text!r}, expected K/N with K from 1 to N, such as 3/16.")
+
+    def of(self, items: Sequence[Any]) -> list[Any]:
+        """Every `total`-th item from the `number`-th on: all parts together are `items`."""
+        return list(items[self.number - 1 :: self.total])
+
+
+WHOLE = Part(1, 1)
 
 
 def predict_folder(
@@ -30,43 +104,66 @@ def predict_folder(
     *,
     overwrite: bool = False,
 ) -> str:
+    """Predict with one variant of a run, by default the first; otherwise as `predict_with`.
+
+    Raises:
+        DataError: as `predict_with`; or the run is damaged.
+        ValueError: the run has no such variant.
+    """
+    return predict_with(members([run.path], variant), folder, out, overwrite=overwrite)
+
+
+def predict_with(
+    all_members: Sequence[Member],
+    folder: Path,
+    out: Path,
+    options: Options = Options(),
+    *,
+    part: Part = WHOLE,
+    overwrite: bool = False,
+) -> str:
     """Write a label map for every case of `folder`; annotations are neither needed nor scored.
 
-    Existing label maps are kept, so an interrupted command can be repeated. A case that cannot be
-    read, or lacks a file, does not stop the prediction of the others.
+    Probabilities of several members are averaged. The first member gives the data set that finds
+    the cases, the order of the regions, and the postprocessing.
+
+    Existing label maps are kept, so an interrupted command can be repeated: the label map of a case
+    is its last file. A case that cannot be read, or lacks a file, does not stop the prediction of
+    the others.
 
     Args:
-        run: the run with the trained networks.
+        all_members: from `members`.
         folder: of the cases.
         out: folder of the label maps, `<case>.nii.gz` or `<case>.png`, and of `predictions.json`.
-        variant: which variant of the run predicts; by default the first.
+        options: how they are predicted.
+        part: predicts these cases alone. Parts may run at the same time into one folder.
         overwrite: whether existing label maps are predicted again.
 
     Returns:
-        One line: the number of label maps, their regions, and the variant.
+        One line: the number of label maps, their regions, and by what they were made.
 
     Raises:
-        DataError: the run is incomplete or damaged; `out` holds label maps of another run, variant
-            or options; or, after all other cases, some cases cannot be read.
-        ValueError: the run has no such variant.
+        DataError: a run is incomplete or damaged; `out` holds label maps of other members or
+            options; or, after all other cases, some cases cannot be read.
+        ValueError: members or options that do not go together.
     """
-    variant = variant or run.run["variants"][0]
-    task = run.variant(variant).task
-    networks = run.networks(variant)
-    listing, refused = task.dataset.find_complete(folder)
-    cases, suffix = listing.cases, task.dataset.suffix
-    _claim(out, _identity(run, variant), [f"{case.id}{suffix}" for case in cases], overwrite)
-    total = len(cases) + len(refused)
-    with progress_bar("predicting") as progress:
-        for number, case in enumerate(cases, 1):
-            path = out / f"{case.id}{suffix}"
-            try:
-                if not path.exists():
-                    _predict_case(task, networks, case, path)
-            except DataError as error:
-                refused.append(error)
-            progress(number, len(cases), case.id)
+    _refuse_run(folder)
+    all_members = _prepared(all_members, options)
+    if overwrite and part.total > 1:
+        raise ValueError(
+            "--part: found --overwrite beside it, expected one of the two: parts that run at the "
+            "same time would delete each other's label maps. Choose another folder."
+        )
+    dataset = all_members[0].task.dataset
+    listing, incomplete = dataset.find_complete(folder)
+    names = [f"{case.id}{dataset.suffix}" for case in listing.cases]
+    identity = _identity(all_members, options)
+    with nullcontext() if part.total == 1 else locked(out, "starts to predict into this folder"):
+        _claim(out, identity, names, overwrite)
+    cases, incomplete = part.of(listing.cases), part.of(incomplete)
+    refused = incomplete + _predict_cases(all_members, cases, out, options)
     if refused:
+        total = len(cases) + len(incomplete)
         listed = "\n  ".join(map(str, refused))
         raise DataError(
             out,
@@ -74,52 +171,111 @@ def predict_folder(
             expected="one for every case",
             remedy="Mend these and give the same command again; it does what is left:\n  " + listed,
         )
-    regions = ", ".join("+".join(names) for names in networks)
-    return f"{out}: {len(cases)} label maps of {regions} by the variant {variant}"
+    return _summary(all_members, out, len(cases), part)
 
 
-def _predict_case(task: Task, networks: Networks, case: Case, path: Path) -> None:
-    arrays = task.read_image(case)
-    for network in networks.values():
-        _require_channels(case, arrays, task, network.input_shape[-1])
-    stored = StoredCase.from_arrays(replace(case, labels=None), arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    task.write(path, task.predict(networks, stored), stored, own_size=True)
+def _prepared(all_members: Sequence[Member], options: Options) -> Sequence[Member]:
+    """The members with the options that change them, after all checks that need no case.
+
+    Raises:
+        DataError: a network is missing or damaged.
+        ValueError: members or options that do not go together.
+    """
+    require_alike(all_members)
+    if options.overlap is not None:
+        all_members = with_overlap(all_members, options.overlap)
+    for member in all_members:
+        if odd := set(options.flips or "") - set(member.task.axes):
+            found = f"--flips: found {', '.join(sorted(odd))}"
+            raise ValueError(f"{found}, expected axes of {member.task.axes} for {member.name}.")
+        _ = member.networks
+    if options.probabilities or options.uncertainty:
+        for name in all_members[0].regions:
+            if not is_file_name(name):
+                found = f"--probabilities, --uncertainty: found a region called {name!r}"
+                raise ValueError(f"{found}, expected a name that a folder can have.")
+    return all_members
 
 
-def _require_channels(case: Case, arrays: CaseArrays, task: Task, wanted: int) -> None:
-    """Refuse a gray image where the network was trained on color, and the other way round."""
-    found = task.channels(arrays.image.shape[-1])
-    if found != wanted:
-        names = {1: "gray (1 channel)", 3: "color (3 channels)"}
+def _refuse_run(folder: Path) -> None:
+    """Refuse the folder of a run in the place of the cases: RUN RUN CASES without OUT."""
+    if RunFolder(folder).provenance_file.exists():
         raise DataError(
-            case.images[0],
-            found=names.get(found, f"{found} channels"),
-            expected=f"{names.get(wanted, f'{wanted} channels')}, as this run was trained on",
-            remedy="Convert it.",
+            folder,
+            found="the folder of a run",
+            expected="the folder of the cases",
+            remedy="Give RUN ... CASES OUT, in this order.",
         )
 
 
-def _identity(run: RunFolder, variant: str) -> dict[str, Any]:
+def _summary(all_members: Sequence[Member], out: Path, count: int, part: Part) -> str:
+    first = all_members[0]
+    regions = ", ".join("+".join(names) for names in first.chosen.recipe.model.targets)
+    made_by = f"the variant {first.variant}"
+    if len(all_members) > 1:
+        made_by = f"the mean of {len(all_members)} members"
+    of = "" if part.total == 1 else f" (part {part.number} of {part.total})"
+    return f"{out}: {count} label maps of {regions} by {made_by}{of}"
+
+
+def _predict_cases(
+    all_members: Sequence[Member], cases: Sequence[Case], out: Path, options: Options
+) -> list[DataError]:
+    """Predict what has no label map yet; the errors of the cases that cannot be read."""
+    suffix = all_members[0].task.dataset.suffix
+    refused = []
+    with progress_bar("predicting") as progress:
+        for number, case in enumerate(cases, 1):
+            try:
+                if not (out / f"{case.id}{suffix}").exists():
+                    _predict_case(all_members, case, out, options)
+            except DataError as error:
+                refused.append(error)
+            progress(number, len(cases), case.id)
+    return refused
+
+
+def _predict_case(all_members: Sequence[Member], case: Case, out: Path, options: Options) -> None:
+    disagreement = options.uncertainty and len(all_members) > 1
+    pooled = pool(all_members, case, flips=options.flips, entropies=disagreement)
+    task, stored = all_members[0].task, pooled.case
+    labels = task.label_map(pooled.maps, stored, threshold=options.threshold)
+    name = f"{case.id}{task.dataset.suffix}"
+    if options.probabilities or options.uncertainty:
+        means = task.on_own_grid(pooled.maps, stored)
+        for kind, maps in _asked_maps(means, pooled.expected_entropy, options).items():
+            for region, values in maps.items():
+                write_fractions(out / kind / region / name, values, stored)
+    task.dataset.write_labels(out / name, labels, stored)  # the last: it says that all are there
+
+
+def _asked_maps(means: Maps, expected_entropy: Maps, options: Options) -> dict[str, Maps]:
+    """The maps that are written beside a label map, {one of MAPS: region -> map}.
+
+    Entropy is that of the mean probability, in bits. Disagreement is that entropy less the mean of
+    the members' own entropies: the mean Kullback-Leibler divergence of a member from the ensemble
+    (Lakshminarayanan et al. 2017, "disagreement"), which is the mutual information of region and
+    member. It is 0 where all members give the same probability, and 1 where half of them are sure
+    of the region and half of the contrary. One member has none.
+    """
+    asked = {PROBABILITIES: means} if options.probabilities else {}
+    if options.uncertainty:
+        asked[ENTROPY] = {name: entropy(values) for name, values in means.items()}
+    if expected_entropy:
+        asked[DISAGREEMENT] = {
+            name: asked[ENTROPY][name] - values for name, values in expected_entropy.items()
+        }
+    return asked
+
+
+def _identity(all_members: Sequence[Member], options: Options) -> dict[str, Any]:
     """What label maps depend on besides their case, as JSON holds it."""
-    chosen = run.variant(variant)
-    weights = {}
-    for targets in chosen.recipe.model.targets:
-        path = run.training(chosen.trained_as, targets) / "model.keras"
-        content = read_bytes(path, expected="a trained network", remedy="Train first.")
-        weights["+".join(targets)] = hashlib.sha256(content).hexdigest()
-    options = {"data": asdict(chosen.recipe.data), "predict": asdict(chosen.recipe.predict)}
-    identity = {
-        "run": str(run.path.resolve()),
-        "variant": variant,
-        "weights_sha256": weights,
-        "options": options,
-        "fitted": dict(chosen.fitted),
-    }
+    first, *others = (member.identity() for member in all_members)
+    identity = {**first, "further_members": others, "asked": asdict(options)}
     return json.loads(json.dumps(identity))
 
 
-def _claim(out: Path, identity: dict[str, Any], names: Sequence[str], overwrite: bool) -> None:
+def _claim(out: Path, identity: Mapping[str, Any], names: Sequence[str], overwrite: bool) -> None:
     """Make `out` the folder of these predictions, or refuse one that holds others.
 
     Raises:
@@ -130,8 +286,9 @@ def _claim(out: Path, identity: dict[str, Any], names: Sequence[str], overwrite:
     if record.exists():
         earlier = read_file(record, _parse_record, "Delete it with the label maps beside it.")
         known = earlier.get("cases", [])
-        for field, asked in identity.items():
-            if not overwrite and field not in _MAY_CHANGE and earlier.get(field) != asked:
+        then = _compared(earlier)
+        for field, asked in _compared(identity).items():
+            if not overwrite and then.get(field) != asked:
                 found = f"label maps of the run {earlier.get('run')}, with another {field}"
                 expected = f"those of {identity['run']}, variant {identity['variant']}"
                 raise DataError(out, found=found, expected=expected, remedy=_REMEDY)
@@ -140,9 +297,20 @@ def _claim(out: Path, identity: dict[str, Any], names: Sequence[str], overwrite:
         raise DataError(out, found=found, expected="a folder of its own", remedy=_REMEDY)
     if overwrite:
         for name in {*names, *known}:  # the old ones go first, so that none passes for a new one
-            (out / name).unlink(missing_ok=True)
+            for place in (out, *(place for kind in MAPS for place in (out / kind).glob("*/"))):
+                (place / name).unlink(missing_ok=True)
         known = []
     write_json(record, {**identity, "cases": sorted({*known, *names})})
+
+
+def _compared(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields in which label maps of one folder agree; the folders of runs may move."""
+    further = [
+        {field: value for field, value in member.items() if field != "run"}
+        for member in identity.get("further_members", ())
+    ]
+    kept = {field: value for field, value in identity.items() if field not in ("run", "cases")}
+    return {**kept, "further_members": further}
 
 
 def _parse_record(text: str) -> dict[str, Any]:
@@ -153,4 +321,9 @@ def _parse_record(text: str) -> dict[str, Any]:
     names = record.get("cases", [])
     if not isinstance(names, list) or not all(map(is_file_name, names)):
         raise ValueError(f"cases = {names!r}")
+    # Records from before there were ensembles have one member and no further options.
+    record = {"further_members": [], "asked": asdict(Options()), **record}
+    further = record["further_members"]
+    if not isinstance(further, list) or not all(isinstance(member, dict) for member in further):
+        raise ValueError(f"further_members = {further!r}")
     return record

@@ -3,9 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
+import numpy as np
 from matplotlib.figure import Figure
 
 from keras_medseg.data import splits
@@ -15,10 +16,14 @@ from keras_medseg.data.datasets.base import Codes, Dataset, Listing
 from keras_medseg.data.splits import Split
 from keras_medseg.data.store import Reader, Store, StoredCase
 from keras_medseg.errors import require_choice
+from keras_medseg.inference.outputs import THRESHOLD
 from keras_medseg.recipe import Recipe
 
 Networks = Mapping[tuple[str, ...], keras.Model]
 """Regions that a network predicts, in the order of its output channels -> the network."""
+
+Maps = dict[str, np.ndarray]
+"""Region -> its probabilities: (X, Y, Z) float32 in LPS, or (H, W) of an image."""
 
 Targets = tuple[tuple[str, Codes], ...]
 """(name, label codes) of each channel of y; a name may occur twice."""
@@ -44,13 +49,17 @@ class Task(ABC):
 
     Data flow through a task in the order of its methods: `reader` decodes a case into the store,
     `splits` chooses the sides, `fit` measures numbers on the training cases, `batches` feeds the
-    training, `predict` turns a stored case into a prediction, which `write` and `score` take.
+    training, `predict` turns a stored case into a prediction, which `write` and `score` take. Its
+    two halves can be called alone: `probabilities`, and `label_map`, which decides by them.
 
     Attributes:
+        axes: letters of the axes along which a case can be mirrored.
         recipe: the recipe; `recipe.data` has the settings of the task.
         dataset: the data set that the recipe names.
         fitted: numbers that `fit` measured, as JSON; empty if nothing is measured.
     """
+
+    axes: ClassVar[str] = "xyz"
 
     def __init__(self, recipe: Recipe, fitted: Mapping[str, Any] | None = None) -> None:
         """Check the recipe against its data set.
@@ -159,21 +168,59 @@ class Task(ABC):
         return model
 
     @abstractmethod
+    def probabilities(
+        self, networks: Networks, case: StoredCase, *, flips: str | None = None
+    ) -> Maps:
+        """The probabilities of a case on the grid of the store.
+
+        Args:
+            networks: of this recipe.
+            case: of the store.
+            flips: letters of `axes`; the result is the mean over the case mirrored along every set
+                of these axes, see `inference.flips`. A 2-D network sees no order of slices, so for
+                it "z" changes nothing. By default as the recipe says.
+
+        Returns:
+            Region -> its map; 0 where the networks do not look.
+
+        Raises:
+            ValueError: a network's output has another shape or is not finite.
+        """
+
+    @abstractmethod
+    def on_own_grid(self, maps: Mapping[str, np.ndarray], case: StoredCase) -> Maps:
+        """Maps from `probabilities` on the grid of the case's own files, interpolated linearly.
+
+        They are `maps` themselves unless the store has resampled or resized the case.
+        """
+
+    @abstractmethod
+    def label_map(
+        self, maps: Mapping[str, np.ndarray], case: StoredCase, *, threshold: float = THRESHOLD
+    ) -> np.ndarray:
+        """The label map that follows from probabilities, merged and postprocessed.
+
+        Args:
+            maps: by region, on the grid of the store or on that of the case's own files.
+            case: the predicted case.
+            threshold: a voxel or pixel belongs to a region where its probability is above it.
+
+        Returns:
+            (X, Y, Z) uint8 on the grid of the case's own files, as `Dataset.write_labels` takes it.
+        """
+
+    @abstractmethod
     def predict(self, networks: Networks, case: StoredCase) -> Any:
         """The prediction for a case, in the form that `write` and `score` take."""
 
     @abstractmethod
-    def write(
-        self, path: Path, prediction: Any, case: StoredCase, *, own_size: bool = False
-    ) -> None:
+    def write(self, path: Path, prediction: Any, case: StoredCase) -> None:
         """Write the label map of a prediction atomically.
 
         Args:
             path: ends in `dataset.suffix`.
             prediction: from `predict`.
             case: the predicted case.
-            own_size: whether the label map has the size of the case's own files, if the store has
-                resized them.
         """
 
     @abstractmethod

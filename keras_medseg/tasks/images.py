@@ -17,13 +17,11 @@ from keras_medseg.data.store import Reader, Store, StoredCase
 from keras_medseg.data.transforms import resize
 from keras_medseg.data.transforms.images import Preparation, fit_preparation
 from keras_medseg.evaluation.scores import score_probabilities
-from keras_medseg.inference.outputs import by_region, most_likely
+from keras_medseg.inference.flips import mirrored_mean
+from keras_medseg.inference.outputs import THRESHOLD, by_region, check_maps, most_likely
 from keras_medseg.recipe import Images
 from keras_medseg.reporting.figures import images as figures
-from keras_medseg.tasks.base import Networks, Targets, Task
-
-THRESHOLD = 0.5
-"""A pixel belongs to a class if its probability is above this value."""
+from keras_medseg.tasks.base import Maps, Networks, Targets, Task
 
 FURTHER_METRICS = (
     "cross_entropy", "mae", "mae_mask", "brier", "ece", "mean_dice", "mean_iou", "weighted_f",
@@ -38,6 +36,8 @@ class ImageTask(Task):
     `fit` measures mean and standard deviation of the training images if the normalization needs
     them.
     """
+
+    axes = "xy"
 
     @property
     def settings(self) -> Images:
@@ -117,24 +117,34 @@ class ImageTask(Task):
             shuffle=training,
         )
 
-    def predict(self, networks: Networks, case: StoredCase) -> dict[str, np.ndarray]:
+    def probabilities(
+        self, networks: Networks, case: StoredCase, *, flips: str | None = None
+    ) -> Maps:
         image = self.preparation.apply(case.pixels)[None]
-        found: dict[str, np.ndarray] = {}
+        axes = [1 + self.axes.index(name) for name in flips or ""]
+        maps: Maps = {}
         for regions, network in networks.items():
-            found |= by_region(regions, np.asarray(network.predict_on_batch(image))[0])
-        return found
+            predicted = mirrored_mean(network.predict_on_batch, image, axes)
+            check_maps(predicted, image.shape[:3], case.id)
+            maps |= by_region(regions, predicted[0])
+        return maps
 
-    def write(
-        self,
-        path: Path,
-        prediction: Mapping[str, np.ndarray],
-        case: StoredCase,
-        *,
-        own_size: bool = False,
-    ) -> None:
+    def predict(self, networks: Networks, case: StoredCase) -> Maps:
+        return self.probabilities(networks, case)
+
+    def on_own_grid(self, maps: Mapping[str, np.ndarray], case: StoredCase) -> Maps:
+        size, fit = case.source_shape[:2], self.settings.fit
+        return {name: resize.restore_map(values, size, fit) for name, values in maps.items()}
+
+    def label_map(
+        self, maps: Mapping[str, np.ndarray], case: StoredCase, *, threshold: float = THRESHOLD
+    ) -> np.ndarray:
+        labels = most_likely(maps, self.dataset.regions, threshold=threshold)
+        return resize.restore(labels, case.source_shape[:2], self.settings.fit)[..., None]
+
+    def write(self, path: Path, prediction: Mapping[str, np.ndarray], case: StoredCase) -> None:
+        """Write the label map at the size of the network's input, at which it is scored."""
         labels = most_likely(prediction, self.dataset.regions, threshold=THRESHOLD)
-        if own_size:
-            labels = resize.restore(labels, case.source_shape[:2], self.settings.fit)
         self.dataset.write_labels(path, labels[..., None], case)
 
     def score(self, prediction: Mapping[str, np.ndarray], case: StoredCase) -> list[dict[str, Any]]:

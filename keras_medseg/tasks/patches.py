@@ -13,7 +13,7 @@ from keras_medseg.data.transforms import volumes
 from keras_medseg.inference.outputs import by_region
 from keras_medseg.inference.sliding_window import predict_volume
 from keras_medseg.recipe import Patches
-from keras_medseg.tasks.base import Networks, Targets
+from keras_medseg.tasks.base import Maps, Networks, Targets
 from keras_medseg.tasks.volumes import VolumeTask
 from keras_medseg.training.augmented_model import AugmentedModel
 
@@ -57,9 +57,13 @@ class PatchTask(VolumeTask):
             return model
         return AugmentedModel(model, self.settings.augmentation)
 
-    def _predict(self, networks: Networks, case: StoredCase) -> np.ndarray:
+    def probabilities(
+        self, networks: Networks, case: StoredCase, *, flips: str | None = None
+    ) -> Maps:
+        if flips is None:
+            flips = self.axes if self.settings.test_time_flips else ""
         volume = volumes.read_volume(case, self.settings.normalization, self.channel_indices)
-        probabilities: dict[str, np.ndarray] = {}
+        maps: Maps = {}
         x, y, z = self.settings.patch
         for regions, network in networks.items():
             predicted = predict_volume(
@@ -67,10 +71,10 @@ class PatchTask(VolumeTask):
                 volume,
                 patch=(x, y, 1 if self.settings.slices else z),
                 overlap=self.settings.overlap,
-                test_time_flips=self.settings.test_time_flips,
+                flips=[self.axes.index(name) for name in flips],
             )
-            probabilities |= by_region(regions, predicted)
-        return volumes.uncrop(self._merge(probabilities), case)
+            maps |= by_region(regions, volumes.uncrop(predicted, case))
+        return maps
 
 
 class _OfSlices:

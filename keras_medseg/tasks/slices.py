@@ -1,6 +1,6 @@
 """The task for volumes in slices: 2-D networks see axial slices of a center window."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -10,9 +10,10 @@ from keras_medseg.data.store import Store, StoredCase
 from keras_medseg.data.transforms import volumes
 from keras_medseg.data.transforms.resample import resample_labels
 from keras_medseg.evaluation.metrics import dice
-from keras_medseg.inference.outputs import THRESHOLD, by_region, check_slices
+from keras_medseg.inference.flips import mirrored_mean
+from keras_medseg.inference.outputs import THRESHOLD, by_region, check_maps
 from keras_medseg.recipe import Slices
-from keras_medseg.tasks.base import Networks, Scored, Targets
+from keras_medseg.tasks.base import Maps, Networks, Scored, Targets
 from keras_medseg.tasks.volumes import VolumeTask
 
 
@@ -46,8 +47,14 @@ class SliceTask(VolumeTask):
             shuffle=training,
         )
 
-    def _predict(self, networks: Networks, case: StoredCase) -> np.ndarray:
-        return self._pasted(self._probabilities(networks, case), case)
+    def probabilities(
+        self, networks: Networks, case: StoredCase, *, flips: str | None = None
+    ) -> Maps:
+        maps: Maps = {}
+        for regions, network in networks.items():
+            window = self.predict_window(network, case, flips or "")
+            maps |= by_region(regions, volumes.paste(window, case.full_shape))
+        return maps
 
     def predict_and_score(self, networks: Networks, case: StoredCase) -> Scored:
         """Predict a case and score it.
@@ -56,28 +63,16 @@ class SliceTask(VolumeTask):
         the region's own network has a probability above 1/2, before the maps are merged and
         postprocessed.
         """
-        probabilities = self._probabilities(networks, case)
-        predicted = self._finished(self._pasted(probabilities, case), case)
+        maps = self.probabilities(networks, case)
+        predicted = self.label_map(maps, case)
         truth, further = case.own_labels(), []
-        for region, found in probabilities.items() if self.dataset.nesting else ():
-            alone = volumes.paste((found > THRESHOLD).astype(np.uint8), case.full_shape)
-            alone = resample_labels(alone, case.source_shape)
+        for region, found in maps.items() if self.dataset.nesting else ():
+            alone = resample_labels((found > THRESHOLD).astype(np.uint8), case.source_shape)
             true = np.isin(truth, list(self.dataset.regions[region]))
             further.append({"region": region, "dice_alone": dice(alone.astype(bool), true)})
         return Scored(predicted, self.score(predicted, case), further)
 
-    def _probabilities(self, networks: Networks, case: StoredCase) -> dict[str, np.ndarray]:
-        """Region -> (x, y, z) map of the window."""
-        probabilities: dict[str, np.ndarray] = {}
-        for regions, network in networks.items():
-            probabilities |= by_region(regions, self.predict_window(network, case))
-        return probabilities
-
-    def _pasted(self, probabilities: Mapping[str, np.ndarray], case: StoredCase) -> np.ndarray:
-        """One label map on the full grid."""
-        return volumes.paste(self._merge(probabilities), case.full_shape)
-
-    def predict_window(self, network: keras.Model, case: StoredCase) -> np.ndarray:
+    def predict_window(self, network: keras.Model, case: StoredCase, flips: str = "") -> np.ndarray:
         """Probabilities of a network for every slice of the center window.
 
         Slices are read as in training, without augmentation. Every batch has the recipe's
@@ -87,6 +82,7 @@ class SliceTask(VolumeTask):
         Args:
             network: (N, H, W, C) -> (N, H, W, R) with H = x and W = y.
             case: of the store.
+            flips: as in `probabilities`.
 
         Returns:
             (x, y, z, R) float32.
@@ -97,14 +93,15 @@ class SliceTask(VolumeTask):
         batch_size = self.recipe.train.batch_size
         width, height, depth = self.settings.window
         scaling = self._scaling(case)
+        axes = [1 + "xy".index(name) for name in flips if name in "xy"]
         batch = np.zeros((batch_size, width, height, len(scaling.channels)), np.float32)
         parts = []
         for start in range(0, depth, batch_size):
             count = min(batch_size, depth - start)
             for i in range(count):
                 volumes.read_slice(case, start + i, self.settings.window, scaling, batch[i])
-            predicted = np.asarray(network.predict_on_batch(batch))
-            check_slices(predicted, batch.shape[:3], case.id)
+            predicted = mirrored_mean(network.predict_on_batch, batch, axes)
+            check_maps(predicted, batch.shape[:3], case.id)
             parts.append(np.moveaxis(predicted[:count], 0, 2))
         return np.concatenate(parts, axis=2, dtype=np.float32)
 

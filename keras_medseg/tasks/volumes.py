@@ -1,6 +1,5 @@
 """What the tasks for volumes share: channels by name, label maps on the full grid, overlays."""
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ from matplotlib.figure import Figure
 from keras_medseg.data import datasets
 from keras_medseg.data.datasets.base import Dataset
 from keras_medseg.data.store import Reader, StoredCase
-from keras_medseg.data.transforms.resample import resample_labels
+from keras_medseg.data.transforms.resample import resample_labels, resample_map
 from keras_medseg.errors import require_choice
 from keras_medseg.evaluation.scores import Rules, score_labels
 from keras_medseg.inference import outputs
 from keras_medseg.inference.postprocess import drop_small_components
 from keras_medseg.recipe import Images
 from keras_medseg.reporting.figures import volumes as figures
-from keras_medseg.tasks.base import Networks, Task
+from keras_medseg.tasks.base import Maps, Networks, Task
 
 
 class VolumeTask(Task):
@@ -63,26 +62,27 @@ class VolumeTask(Task):
 
         It has the grid of the case's own files, also if the store has resampled them.
         """
-        return self._finished(self._predict(networks, case), case)
+        return self.label_map(self.probabilities(networks, case), case)
 
-    def _finished(self, labels: np.ndarray, case: StoredCase) -> np.ndarray:
-        """The label map after postprocessing, on the grid of the case's own files."""
+    def on_own_grid(self, maps: Mapping[str, np.ndarray], case: StoredCase) -> Maps:
+        return {name: resample_map(values, case.source_shape) for name, values in maps.items()}
+
+    def label_map(
+        self,
+        maps: Mapping[str, np.ndarray],
+        case: StoredCase,
+        *,
+        threshold: float = outputs.THRESHOLD,
+    ) -> np.ndarray:
+        regions, nesting = self.dataset.regions, self.dataset.nesting
+        if nesting:
+            labels = outputs.merge_regions(maps, regions, nesting, threshold=threshold)
+        else:
+            labels = outputs.most_likely(maps, regions, threshold=threshold)
         labels = drop_small_components(labels, self.recipe.predict.smallest_component)
         return resample_labels(labels, case.source_shape)
 
-    @abstractmethod
-    def _predict(self, networks: Networks, case: StoredCase) -> np.ndarray:
-        """The label map on the stored grid, before postprocessing."""
-
-    def _merge(self, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
-        """One label map from the probability maps of the regions."""
-        if self.dataset.nesting:
-            return outputs.merge_regions(probabilities, self.dataset.regions, self.dataset.nesting)
-        return outputs.most_likely(probabilities, self.dataset.regions)
-
-    def write(
-        self, path: Path, prediction: np.ndarray, case: StoredCase, *, own_size: bool = False
-    ) -> None:
+    def write(self, path: Path, prediction: np.ndarray, case: StoredCase) -> None:
         self.dataset.write_labels(path, prediction, case)
 
     def score(self, prediction: np.ndarray, case: StoredCase) -> list[dict[str, Any]]:

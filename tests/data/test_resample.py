@@ -14,6 +14,7 @@ from keras_medseg.data.transforms.resample import (
     new_spacing_mm,
     resample_image,
     resample_labels,
+    resample_map,
 )
 
 CASE = Case("a", "toy", (), None, "a")
@@ -110,3 +111,12 @@ def test_a_case_that_has_the_voxel_size_is_not_touched():
 def test_odd_voxel_sizes_are_refused(wrong):
     with pytest.raises(ValueError, match=r"spacing_mm: found .*expected three lengths in mm"):
         require_spacing(wrong)
+
+
+def test_probabilities_are_interpolated_linearly_between_the_centers_of_voxels():
+    # Centers of 4 voxels, in voxels of 2: -1/4, 1/4, 3/4, 5/4; beyond a center its value stays.
+    values = np.float32([0, 1]).reshape(2, 1, 1)
+    found = resample_map(values, (4, 1, 1))
+    np.testing.assert_allclose(found.ravel(), [0, 0.25, 0.75, 1])
+    assert found.dtype == np.float32
+    assert resample_map(values, (2, 1, 1)) is values

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from keras_medseg.data.cases import CaseArrays
-from keras_medseg.data.transforms.resize import FITS, resize, resize_labels, resized, restore
+from keras_medseg.data.transforms.resize import (
+    FITS,
+    resize,
+    resize_labels,
+    resized,
+    restore,
+    restore_map,
+)
 
 
 def test_same_size_changes_nothing():
@@ -106,3 +113,17 @@ def test_image_and_labels_are_resized_together():
 def test_unknown_fit():
     with pytest.raises(ValueError, match="fit: found 'squeeze', expected one of: stretch"):
         resize(np.zeros((4, 4, 1), np.uint8), (2, 2), "squeeze")
+
+
+def test_probabilities_come_back_between_the_centers_of_pixels():
+    # Centers of 4 pixels, in pixels of 2: -1/4, 1/4, 3/4, 5/4; beyond a center its value stays.
+    found = restore_map(np.float32([[0, 1]]), (1, 4))
+    np.testing.assert_allclose(found, [[0, 0.25, 0.75, 1]], atol=1e-7)
+    assert found.dtype == np.float32
+
+
+def test_probabilities_of_padding_are_cut_off_and_what_was_not_seen_is_0():
+    values = np.float32([[9, 9, 9, 9], [0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8], [9, 9, 9, 9]])
+    np.testing.assert_array_equal(restore_map(values, (2, 4), "pad"), values[1:3])
+    seen = restore_map(values[1:3], (4, 6), "cut")
+    np.testing.assert_array_equal(seen, np.pad(values[1:3], [(1, 1), (1, 1)]))

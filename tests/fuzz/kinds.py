@@ -490,7 +490,8 @@ def _damage_run(rng: Rng, tree: Tree, victim: str, trees: list[Tree]) -> Tree:
 
 
 def _read_run(folder: Path, victim: str) -> Any:
-    from keras_medseg.runs import predict_folder, report
+    from keras_medseg.runs import report
+    from keras_medseg.runs.members import members
     from keras_medseg.runs.run_folder import RunFolder
     from keras_medseg.training import checkpoint
 
@@ -502,7 +503,7 @@ def _read_run(folder: Path, victim: str) -> Any:
     for path in sorted((folder / "run").glob("training/*/checkpoint")):
         checkpoint.load_latest(path)
     for name in run.run["variants"]:
-        predict_folder._identity(run, name)
+        members([run.path], name)[0].identity()
     try:
         report.open_cohort(run)
     except ValueError as error:  # the store is not part of the tree

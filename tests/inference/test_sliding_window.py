@@ -115,7 +115,7 @@ def test_every_batch_has_the_same_shape():
 def test_flips_average_the_mirrored_volumes():
     volume, network = _volume((10, 9, 8)), _network()
     options = dict(patch=(8, 8, 8), overlap=0.25)
-    found = predict_volume(network, volume, test_time_flips=True, **options)
+    found = predict_volume(network, volume, flips=(0, 1, 2), **options)
     mirrors = [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
     each = [
         np.flip(predict_volume(network, np.flip(volume, mirror), **options), mirror)
@@ -124,7 +124,7 @@ def test_flips_average_the_mirrored_volumes():
     np.testing.assert_allclose(found, np.mean(each, axis=0), atol=1e-6)
     assert np.abs(found - each[0]).max() > 1e-3
     # A mirrored volume gives the mirrored result.
-    mirrored = predict_volume(network, volume[::-1], test_time_flips=True, **options)
+    mirrored = predict_volume(network, volume[::-1], flips=(0, 1, 2), **options)
     np.testing.assert_allclose(mirrored[::-1], found, atol=1e-6)
 
 

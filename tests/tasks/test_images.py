@@ -58,7 +58,7 @@ def test_a_mask_is_written_at_the_size_of_the_networks_or_of_the_file(knees, tmp
     assert (stored.pixels.shape[:2], stored.source_shape[:2]) == ((32, 32), (64, 80))
     found = {"ligament": (stored.mask == 1).astype("f4")}
     task.write(tmp_path / "small.png", found, stored)
-    task.write(tmp_path / "own.png", found, stored, own_size=True)
+    task.dataset.write_labels(tmp_path / "own.png", task.label_map(found, stored), stored)
     sizes = [
         image_files.read_mask(tmp_path / name).pixels.shape[:2] for name in ("small.png", "own.png")
     ]

@@ -150,6 +150,7 @@ def write_volume(
     *,
     dtype: DTypeLike | None = None,
     forms: Mapping[str, Any] | None = None,
+    slope: float = 1.0,
 ) -> None:
     """Write a NIfTI-1 file atomically; equal arguments give equal bytes.
 
@@ -161,6 +162,7 @@ def write_volume(
         forms: of the header of a file with this grid, which then are copied, so that the two files
             coincide in every program, whether it takes the sform, the qform or neither. By default
             both forms are the affine, with the code 1.
+        slope: what a reader multiplies the voxels by.
 
     Raises:
         ValueError: an argument that NIfTI cannot represent.
@@ -172,6 +174,7 @@ def write_volume(
         header["pixdim"][:4] = forms["pixdim"]
         for name in _FORM_FIELDS:
             header[name] = forms[name]
+    header["scl_slope"] = slope
     voxels = _convert(array, dtype)
     header.set_data_dtype(voxels.dtype)
     # Four zero bytes: no header extensions follow.

@@ -89,6 +89,19 @@ def resample_labels(labels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return result
 
 
+def resample_map(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Probabilities on another grid over the same box, interpolated linearly.
+
+    Args:
+        values: (X, Y, Z) float32.
+        shape: (X', Y', Z').
+
+    Returns:
+        (X', Y', Z') float32; `values` itself if it has that shape.
+    """
+    return values if values.shape == tuple(shape) else _zoom(values, shape, order=1)
+
+
 def _zoom(array: np.ndarray, shape: Sequence[int], *, order: int) -> np.ndarray:
     from scipy import ndimage
 

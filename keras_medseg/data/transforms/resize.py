@@ -86,6 +86,23 @@ def restore(labels: np.ndarray, full_size: Sequence[int], fit: str = "stretch") 
     return _scaled(_cut_out(labels, scaled), full_size, nearest=True)
 
 
+def restore_map(values: np.ndarray, full_size: Sequence[int], fit: str = "stretch") -> np.ndarray:
+    """Undo `resize` for probabilities, bilinear with antialiasing.
+
+    Args:
+        values: (h, w) float32.
+        full_size: (rows, columns) of the image before `resize`.
+        fit: as in `resize`.
+
+    Returns:
+        (rows, columns) float32; 0 where `resize` cropped or cut the image.
+
+    Raises:
+        ValueError: unknown fit.
+    """
+    return _scaled(_cut_out(values, _scaled_size(full_size, values.shape, fit)), full_size)
+
+
 def _scaled_size(full: Sequence[int], size: Sequence[int], fit: str) -> tuple[int, int]:
     require_choice("fit", fit, FITS)
     if fit == "cut":
