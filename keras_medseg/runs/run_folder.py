@@ -393,7 +393,7 @@ def _parse_scores(text: str) -> pd.DataFrame:
         raise ValueError(f"no column {', '.join(missing)}")
     for name in table.columns.difference([*names, "group"]):
         if not pd.api.types.is_numeric_dtype(table[name]):  # empty cells, or text
-            pd.to_numeric(table[name].replace("", "nan"))
+            table[name] = pd.to_numeric(table[name].mask(table[name] == ""))
     return table
 
 

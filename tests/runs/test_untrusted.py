@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from keras_medseg import recipe
@@ -168,3 +169,14 @@ def test_damaged_scores(text, tmp_path):
     (tmp_path / "scores.csv").write_text(text)
     with pytest.raises(DataError, match=r"scores\.csv: found .*expected a whole file"):
         RunFolder(tmp_path).scores()
+
+
+def test_a_score_without_a_value_stays_a_missing_number(tmp_path):
+    """Such as the 95th percentile of no distances; names of cases stay text."""
+    run = RunFolder(tmp_path)
+    rows = [
+        {"variant": "a", "case": "001", "region": "WT", "hd95_mm": 2.5},
+        {"variant": "a", "case": "NA", "region": "WT", "hd95_mm": float("nan")},
+    ]
+    run.write_scores(pd.DataFrame(rows))
+    pd.testing.assert_frame_equal(run.scores(), pd.DataFrame(rows))
