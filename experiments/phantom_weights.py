@@ -33,10 +33,10 @@ RECIPE = recipe.Recipe(
         options={"filters": 4, "attention": False, "residual_block": "plain_single"},
     ),
     train=recipe.Train(
-        epochs=12,
+        epochs=24,
         batch_size=8,
         optimizer="adam",
-        learning_rate=0.01,
+        learning_rate=0.005,
         loss="cross_entropy_and_dice",
         loss_options={"output_weights": (1.0, 1.0, 1.0)},
         schedule="polynomial",

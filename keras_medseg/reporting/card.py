@@ -56,6 +56,9 @@ def _limits(manifest: Mapping[str, Any]) -> Iterator[str]:
             "nothing about patients."
         )
     yield f"* Other data than {data['name']} (scanners, protocols, patients) were not examined."
+    if window := manifest["input"]["window"]:
+        size = " x ".join(map(str, window))
+        yield f"* Outside the center window of {size} voxels nothing is found."
     if data["scored"] == "validation":
         yield (
             "* The scored cases were the validation set, on which the learning rate or the kept "

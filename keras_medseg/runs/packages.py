@@ -187,9 +187,10 @@ def open_weights(folder: Path) -> Member:
     """
     manifest = read_manifest(folder)
     run = RunFolder(folder)
-    if len(run.run["variants"]) != 1 or not run.run["datasets"]:
-        found = f"variants {run.run['variants']} on {run.run['datasets']}"
-        raise DataError(folder, found=found, expected="one variant on some data", remedy=AGAIN)
+    facts = run.run
+    if len(facts["variants"]) != 1 or not facts["datasets"] or "parts" in facts:
+        found = f"variants {facts['variants']} on {facts['datasets']}"
+        raise DataError(folder, found=found, expected="one training on some data", remedy=AGAIN)
     [member] = members([folder])
     chosen = member.chosen
     require_choice("network", chosen.recipe.model.name, registry.list_models())

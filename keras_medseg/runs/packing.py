@@ -38,6 +38,10 @@ _KEPT = ("keras_medseg", "experiment", "profile", "changes", "data", "fingerprin
 """What is kept of run.json: no path of the machine that trained."""
 
 
+_NO_DATE = "1980-01-01@00:00:00"
+"""The first one that zip files know: equal networks give equal bytes."""
+
+
 def pack(
     run: RunFolder,
     path: Path,
@@ -138,7 +142,10 @@ def _saved(network: keras.Model) -> bytes:
         path = Path(folder) / "model.keras"
         network.save(path)
         with zipfile.ZipFile(path) as opened:
-            return _zip({name: opened.read(name) for name in opened.namelist()})
+            files = {name: opened.read(name) for name in opened.namelist()}
+    metadata = json.loads(files["metadata.json"])  # the version of Keras, and the date
+    files["metadata.json"] = _json({**metadata, "date_saved": _NO_DATE})
+    return _zip(files)
 
 
 def _default_name(chosen: Variant, facts: Mapping[str, Any]) -> str:
@@ -170,6 +177,7 @@ def _description(chosen: Variant, networks: Networks, facts: Mapping[str, Any]) 
             "channels": list(dataset.channels) or gray_or_color[seen],
             "channels_seen": list(getattr(task, "modalities", gray_or_color.get(seen, []))),
             "size": list(data.input_size),
+            "window": list(getattr(data, "window", ())),
             "spacing_mm": list(dataset.spacing_mm),
             "normalization": data.normalization,
             "fitted": dict(chosen.fitted),

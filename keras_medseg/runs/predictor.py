@@ -49,7 +49,8 @@ def load(
 
     Args:
         *sources: weights by name ("dcabes2020/brats2017-fold0"), the path of an archive, or a run
-            folder, RUN or RUN:VARIANT. The probabilities of several are averaged.
+            folder, RUN or RUN:VARIANT. The probabilities of several are averaged, and those of all
+            folds and seeds of one run.
         flips: average over inputs mirrored along all sets of these axes; see `Options`.
         threshold: a voxel or pixel belongs to a region where its probability is above it.
         overlap: of the sliding window; by default that of the recipe.
@@ -61,7 +62,7 @@ def load(
     if not sources:
         raise ValueError("load: found no name or path, expected at least one.")
     with ExitStack() as opened:
-        loaded = [_member(str(source), opened) for source in sources]
+        loaded = [member for source in sources for member in _members(str(source), opened)]
         return Predictor(loaded, Options(flips=flips, threshold=threshold, overlap=overlap))
 
 
@@ -203,8 +204,8 @@ class Predictor:
         return Prediction(restored(labels), probabilities, case.affine)
 
 
-def _member(source: str, opened: ExitStack) -> Member:
-    """The member that a source names; an archive stays unpacked until `opened` is closed."""
+def _members(source: str, opened: ExitStack) -> Sequence[Member]:
+    """The members that a source names; an archive stays unpacked until `opened` is closed."""
     path = installed.locate(source)
     if path.is_file():
         archive, path = path, Path(opened.enter_context(tempfile.TemporaryDirectory())) / "weights"
@@ -212,18 +213,17 @@ def _member(source: str, opened: ExitStack) -> Member:
             packages.unpack(archive, path)
     if (path / packages.MANIFEST).exists():
         with packages.named_after(source, path):
-            return packages.open_weights(path)
+            return [packages.open_weights(path)]
     try:
-        [member] = members([source])
+        return members([source])
     except DataError as error:
-        if "/" in source and Path(source).parent.exists():
+        if path.exists() or ":" in source:
             raise
         known = ", ".join(installed.names()) or "none"
         raise ValueError(
             f"{source}: found no such weights, run folder or archive, expected a path or one of: "
             f"{known}."
         ) from error
-    return member
 
 
 def _affine(affine: Affine | None, spacing_mm: Sequence[float] | None) -> np.ndarray:

@@ -158,6 +158,7 @@ def test_the_card_says_what_is_known(archive):
         "with 37 parameters in all",
         "no medical device",
         "Trained on **synthetic** cases",
+        "Outside the center window of 8 x 6 x 4 voxels nothing is found",
         "scored cases were the validation set",
         "Only 2 cases were scored",
         "flair, t1, t1ce, t2",
