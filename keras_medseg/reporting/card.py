@@ -59,11 +59,8 @@ def _limits(manifest: Mapping[str, Any]) -> Iterator[str]:
     if window := manifest["input"]["window"]:
         size = " x ".join(map(str, window))
         yield f"* Outside the center window of {size} voxels nothing is found."
-    if data["scored"] == "validation":
-        yield (
-            "* The scored cases were the validation set, on which the learning rate or the kept "
-            "epoch may depend: the scores may be better than those of new cases."
-        )
+    if acts := data["steered"]:
+        yield f"* The scored cases also {' and '.join(acts)}: their scores are too good."
     if data[data["scored"]] < _FEW_CASES:
         yield f"* Only {data[data['scored']]} cases were scored: the intervals are too narrow."
 

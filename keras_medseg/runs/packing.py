@@ -30,6 +30,7 @@ from keras_medseg.runs.packages import (
     seal,
 )
 from keras_medseg.runs.run_folder import RunFolder, Variant
+from keras_medseg.runs.steering import steered
 from keras_medseg.tasks.base import Networks
 
 _KEPT = ("keras_medseg", "experiment", "profile", "changes", "data", "fingerprint", "training",
@@ -197,6 +198,7 @@ def _description(chosen: Variant, networks: Networks, facts: Mapping[str, Any]) 
             "phantom": facts["phantom"],
             "fingerprint": facts["fingerprint"],
             "scored": "test" if facts.get("test") else "validation",
+            "steered": [] if facts.get("test") else steered(chosen.recipe.train),
             **{side: len(facts.get(side, ())) for side in ("training", "validation", "test")},
         },
     }

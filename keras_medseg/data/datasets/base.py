@@ -15,7 +15,6 @@ import numpy as np
 from keras_medseg.data import checks
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.checks import CheckReport, Inspection, Progress
-from keras_medseg.data.datasets import _volumes
 from keras_medseg.data.store import StoredCase
 from keras_medseg.errors import DataError, require_choice
 
@@ -230,6 +229,8 @@ class Dataset(ABC):
             ValueError: another number of axes or channels, voxels that are not finite, a channel
                 of zeros that no case may lack, or no affine.
         """
+        from keras_medseg.data.datasets import _volumes  # of the kinds that have volumes
+
         arrays = _volumes.of_array(image, affine, self.channels, self.may_miss)
         return _volumes.resampled(arrays, self.spacing_mm)
 
