@@ -5,6 +5,8 @@ import http.server
 import io
 import json
 import shutil
+import subprocess
+import sys
 import threading
 import zipfile
 
@@ -359,6 +361,16 @@ def test_processes_that_install_at_once_do_it_once(archive, home):
     for thread in threads:
         thread.join()
     assert sorted("already" in line for line in told) == [False, True, True]
+    assert sorted(path.name for path in home.iterdir()) == ["lock", "test"]
+
+
+@pytest.mark.slow
+def test_two_processes_install_the_same_weights_once(archive, home):
+    command = [sys.executable, "-m", "keras_medseg.cli", "install", str(archive)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert sorted("already" in line for line in told) == [False, True]
     assert sorted(path.name for path in home.iterdir()) == ["lock", "test"]
 
 
