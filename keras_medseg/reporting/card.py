@@ -106,7 +106,7 @@ def _scores(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield "| region | metric | mean | 95 % interval | cases |"
     yield "|---|---|--:|--:|--:|"
     for row in rows:
-        interval = f"{row['low']:.4f} to {row['high']:.4f}"
+        interval = "–" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}"
         yield f"| {row['region']} | {row['metric']} | {row['mean']:.4f} | {interval} | {row['n']} |"
     yield ""
     side = manifest["data"]["scored"]

@@ -79,7 +79,7 @@ def locate(source: str | Path) -> Path:
     A name of which there are none is returned as the path that it may have been meant for.
     """
     path = Path(source)
-    if path.exists():
+    if path.exists() or not packages.is_name(str(source)):
         return path
     places = (place / str(source) for place in (home(), SHIPPED))
     return next((folder for folder in places if (folder / packages.MANIFEST).exists()), path)

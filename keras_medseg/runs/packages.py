@@ -36,15 +36,9 @@ _PART = "[a-z0-9][a-z0-9_.-]*"
 _NAME = re.compile(f"{_PART}/{_PART}")
 
 
-def require_name(name: str) -> None:
-    """Check the name of weights, which becomes the path of a folder.
-
-    Raises:
-        ValueError: the name has another form.
-    """
-    if not _NAME.fullmatch(name):
-        expected = "a name such as dcabes2020/brats2017-fold0: small letters, digits, one slash"
-        raise ValueError(f"name of weights: found {name!r}, expected {expected}.")
+def is_name(text: object) -> bool:
+    """Whether a text can be the name of weights, which becomes the path of a folder."""
+    return isinstance(text, str) and _NAME.fullmatch(text) is not None
 
 
 def seal(manifest: Mapping[str, Any]) -> str:
@@ -151,8 +145,8 @@ def _require_version(path: Path, manifest: Mapping[str, Any]) -> None:
 def _is_manifest(manifest: Mapping[str, Any]) -> bool:
     facts = manifest["network"]["name"], manifest["data"]["name"], manifest["keras"]
     return (
-        all(isinstance(text, str) for text in (*facts, manifest["name"]))
-        and _NAME.fullmatch(manifest["name"]) is not None
+        is_name(manifest["name"])
+        and all(isinstance(text, str) for text in facts)
         and isinstance(manifest["input"]["channels_seen"], list)
         and all(isinstance(entry["regions"], list) for entry in manifest["output"]["networks"])
         and all(isinstance(entry["sha256"], str) for entry in manifest["files"].values())

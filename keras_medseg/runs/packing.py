@@ -18,15 +18,16 @@ from keras_medseg import __version__, recipe
 from keras_medseg.errors import DataError
 from keras_medseg.evaluation.statistics import summarize
 from keras_medseg.files import read_bytes, write_atomic
+from keras_medseg.inference.outputs import main_output
 from keras_medseg.reporting.card import write_card
 from keras_medseg.runs.packages import (
     AGAIN,
     CARD,
     FORMAT,
     MANIFEST,
+    is_name,
     network_file,
     read_manifest,
-    require_name,
     seal,
 )
 from keras_medseg.runs.run_folder import RunFolder, Variant
@@ -52,7 +53,7 @@ def pack(
     license: str = "",
     card: str = "",
 ) -> str:
-    """Write one variant of a finished run into an archive; equal runs give equal bytes.
+    """Write one variant of a finished run into an archive; the same run gives the same bytes.
 
     Args:
         run: the run; or unpacked weights, which are passed on as they are, without other arguments.
@@ -90,11 +91,17 @@ def _content(
     _require_one_training(run)
     chosen, facts = run.variant(variant), run.run
     name = name or _default_name(chosen, facts)
-    require_name(name)
+    if not is_name(name):
+        expected = "a name such as dcabes2020/brats2017-fold0: small letters, digits, one slash"
+        raise ValueError(f"--name: found {name!r}, expected {expected}.")
     if facts["phantom"] and "phantom" not in name:
         expected = "a name with the word phantom, because the run is on synthetic data"
         raise ValueError(f"--name: found {name!r}, expected {expected}.")
-    networks = run.networks(variant)
+    whole = {
+        targets: run.network(chosen.trained_as, targets, auxiliary=True)
+        for targets in chosen.recipe.model.targets
+    }
+    networks = {targets: main_output(network) for targets, network in whole.items()}
     kept = {key: facts[key] for key in _KEPT if key in facts}
     tree = {"recipe": recipe.to_tree(chosen.recipe), "trained_as": chosen.trained_as}
     scores = run.scores()
@@ -105,9 +112,7 @@ def _content(
         f"variants/{variant}.json": _json({**tree, "fitted": dict(chosen.fitted)}),
         "scores.csv": scores.to_csv(index=False).encode(),
     }
-    for targets in networks:
-        whole = run.network(chosen.trained_as, targets, auxiliary=True)
-        content[network_file(chosen, targets)] = _saved(whole)
+    content |= {network_file(chosen, part): _saved(network) for part, network in whole.items()}
     manifest = {
         "format": FORMAT,
         "name": name,
@@ -211,7 +216,9 @@ def _summary(scores: pd.DataFrame, metrics: tuple[str, ...]) -> list[dict[str, A
     columns = ["region", "metric", "n", "groups", "mean", "low", "high"]
     if not whole or scores.empty:
         return []
-    table = summarize(scores, whole)[columns]
+    # JSON has no NaN: the interval of a single case.
+    table = summarize(scores, whole)[columns].astype(object)
+    table = table.where(table.notna(), None)
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 

@@ -69,8 +69,8 @@ def load(
 class Predictor:
     """Predicts single cases: what `keras-medseg predict` writes, with the same bits.
 
-    Nothing is written to disk. Threads may call it at the same time; their cases are read side by
-    side and predicted one after the other.
+    Nothing is written to disk. Threads may call it at the same time; their cases are predicted one
+    after the other.
 
     Attributes:
         labels: code in `Prediction.labels` -> name, without background (0).
@@ -165,18 +165,13 @@ class Predictor:
     def _predict(
         self, case: Case, image: np.ndarray | None = None, affine: np.ndarray | None = None
     ) -> Prediction:
-        decoded: dict[int, CaseArrays] = {}
-
         def read(task: Task) -> CaseArrays:
-            return decoded[id(task)]
-
-        for member in self._members:
-            if image is None or affine is None:
-                arrays = member.task.read_image(case)
-            else:
-                arrays = member.task.read_array(image, affine)
+            if image is not None and affine is not None:
+                return task.read_array(image, affine)
+            arrays = task.read_image(case)
             self._require_channels(case, arrays)
-            decoded[id(member.task)] = arrays
+            return arrays
+
         with self._lock:
             pooled = pool(self._members, case, read=read, flips=self._options.flips)
         return self._finished(pooled)

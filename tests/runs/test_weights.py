@@ -97,6 +97,7 @@ def store(archive, files, compression=zipfile.ZIP_STORED):
 
 def refused(source, words, home, **options):
     """Neither installed nor loaded; the message is one line that names the source."""
+    home.mkdir(exist_ok=True)
     for attempt in (lambda: installed.install(str(source), **options), lambda: load(source)):
         with pytest.raises(DataError, match=words) as error:
             attempt()
@@ -152,6 +153,34 @@ def test_an_archive_says_what_is_in_it_and_nothing_of_the_machine(archive, run):
     assert (facts["training"], facts["validation"]) == (["c", "d", "e"], ["a", "b"])
     assert not any(b"secret" in data or str(run.path).encode() in data for data in files.values())
     assert b"optimizer" not in files["training/main-WT/model.keras"]
+
+
+def test_weights_for_images_keep_what_was_measured_on_the_training_images(tmp_path, home):
+    fitted = {"mean": [0.25, 0.5, 0.75], "std": [1.0, 2.0, 4.0]}
+    facts = {**FACTS, "datasets": ["images"], "phantom": False, "test": ["t"], "fold": 2}
+    network = known_runs.next_voxel(channels=3, scale=1.0)
+    run = known_runs.write_run(
+        tmp_path / "run", network, known_runs.IMAGES, fitted=fitted, facts=facts
+    )
+    run.write_scores(pd.DataFrame([{"variant": "main", "case": "t", "region": "polyp", "dice": 1}]))
+    archive = tmp_path / "weights.zip"
+    assert ": test/images-fold2, " in packing.pack(run, archive)
+    files = content(archive)
+    manifest = json.loads(files["package.json"])
+    assert manifest["input"]["channels"] == ["red", "green", "blue"]
+    assert manifest["input"]["fitted"] == fitted
+    assert manifest["output"]["labels"] == {"255": "polyp"}
+    card = files["card.md"].decode()
+    assert "with mean 0.25, 0.5, 0.75; std 1, 2, 4 of the training cases" in card
+    assert "| polyp | dice | 1.0000 | – | 1 |" in card
+    assert "On the test cases" in card
+    assert "synthetic" not in card
+    [pixels] = known_runs.write_images(tmp_path / "cases", 1)
+    expected, found = load(run.path)(pixels), load(archive)(pixels)
+    np.testing.assert_array_equal(found.probabilities["polyp"], expected.probabilities["polyp"])
+    manifest["input"]["channels_seen"] = ["gray"]
+    rewrite(archive, files, input=manifest["input"])
+    refused(archive, "found a network with 3 input and 1 output channels, expected 1 and 1", home)
 
 
 def test_the_card_says_what_is_known(archive):
