@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 from experiments.__main__ import PAPERS
+from experiments.metafiles import results_table
 from keras_medseg.files import write_between
 from keras_medseg.reporting import model_table
 
 README = Path(__file__).parents[1] / "README.md"
 MARKS = ("<!-- papers: make tables -->", "<!-- papers end -->")
+RESULTS = ("<!-- results: make tables -->", "<!-- results end -->")
 
 
 def papers_table() -> str:
@@ -33,8 +35,9 @@ def _heading(paper: str) -> str:
 
 
 def main() -> int:
-    """Write both tables into README.md."""
+    """Write the tables into README.md."""
     write_between(README, MARKS, papers_table())
+    write_between(README, RESULTS, results_table(PAPERS))
     model_table.write_table(README)
     return 0
 

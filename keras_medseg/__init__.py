@@ -8,6 +8,7 @@ from keras_medseg import custom_objects
 __version__ = "0.1.0"
 
 _FUNCTIONS = {name: "registry" for name in ("build", "describe", "list_models")}
+_FUNCTIONS["load"] = "runs.predictor"
 _MODULES = ("losses", "optimizers", "porting", "recipe")
 
 # So that keras.models.load_model opens whatever a run wrote.

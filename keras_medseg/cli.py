@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides messages about devices
     usual, warnings.formatwarning = warnings.formatwarning, _one_line
     try:
-        if arguments.command in (models, train, predict, evaluate, report, export):
+        if arguments.command in (models, train, predict, evaluate, report, export, pack, install):
             from keras_medseg import registry
 
             registry.check_versions()  # in one line what would be many
@@ -129,6 +129,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 def predict(arguments: argparse.Namespace) -> None:
     """Write label maps (NIfTI or PNG) for a folder of cases with the networks of runs."""
+    from keras_medseg.runs import installed
     from keras_medseg.runs.members import members
     from keras_medseg.runs.predict_folder import WHOLE, Options, Part, predict_with
 
@@ -139,7 +140,7 @@ def predict(arguments: argparse.Namespace) -> None:
     }
     print(
         predict_with(
-            members(arguments.run, arguments.variant),
+            members([*map(installed.checked, arguments.run)], arguments.variant),
             arguments.data,
             arguments.out,
             Options(**options),
@@ -310,6 +311,39 @@ def _metrics(
 def _split(words: Sequence[str]) -> list[str]:
     """["dice", "hd95"] of ["dice,hd95"]."""
     return [part for word in words for part in word.split(",") if part]
+
+
+def pack(arguments: argparse.Namespace) -> None:
+    """Write the networks of a run into one archive, with recipe, scores, card and checksums."""
+    from keras_medseg.files import read_file
+    from keras_medseg.runs import packing
+    from keras_medseg.runs.run_folder import RunFolder
+
+    card = read_file(arguments.card, str, "Name a text file.") if arguments.card else ""
+    print(
+        packing.pack(
+            RunFolder(arguments.run),
+            arguments.file,
+            variant=arguments.variant,
+            name=arguments.name,
+            license=arguments.license,
+            card=card,
+        )
+    )
+
+
+def install(arguments: argparse.Namespace) -> None:
+    """Install an archive of weights under its name, after all checks, or list what is there."""
+    from keras_medseg.runs import installed
+
+    if arguments.list:
+        print(installed.listing())
+    elif not arguments.source:
+        raise ValueError("install: found no source, expected an archive, a folder, or --list.")
+    else:
+        print(
+            installed.install(arguments.source, sha256=arguments.sha256, replace=arguments.replace)
+        )
 
 
 def _dataset(arguments: argparse.Namespace) -> "Dataset":
@@ -513,6 +547,24 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("model", type=Path)
     sub.add_argument("out", type=Path)
     sub.add_argument("--format", choices=("savedmodel", "onnx"), default="savedmodel")
+    _add_weights(commands)
+
+
+def _add_weights(commands: argparse._SubParsersAction) -> None:
+    sub = _add(commands, pack)
+    sub.add_argument("run", type=Path, help="folder of a finished run")
+    sub.add_argument("file", type=Path, help="the archive, such as weights.zip")
+    sub.add_argument("--variant", help="which of the run's variants (default: the first)")
+    sub.add_argument("--name", metavar="PAPER/DATA", help="by which the weights are loaded")
+    sub.add_argument(
+        "--license", "--licence", default="", metavar="TEXT", help="of the weights: CC-BY-4.0, ..."
+    )
+    sub.add_argument("--card", type=Path, metavar="FILE", help="Markdown to add to the card")
+    sub = _add(commands, install)
+    sub.add_argument("source", nargs="?", metavar="FILE|DIR|URL")
+    sub.add_argument("--sha256", default="", metavar="HEX", help="of the archive; needed for URL")
+    sub.add_argument("--replace", action="store_true", help="replace other weights of this name")
+    sub.add_argument("--list", action="store_true", help="list the weights that are there")
 
 
 def _add_predict(commands: argparse._SubParsersAction) -> None:

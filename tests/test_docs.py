@@ -89,6 +89,24 @@ def test_python_of_the_readme_runs(tmp_path):
 
 
 @pytest.mark.slow
+def test_quick_start_with_shipped_weights_runs(tmp_path, monkeypatch):
+    """In an empty folder; the label maps on disk are what the predictor gives."""
+    monkeypatch.setenv("KERAS_MEDSEG_HOME", str(tmp_path / "home"))
+    page = ROOT / "docs" / "sharing.md"
+    for words in commands(page, "keras-medseg")[:2]:
+        run_python("-m", "keras_medseg.cli", *words, cwd=tmp_path)
+    [(_, code)] = blocks(page, "python")
+    compare = (
+        "written = nibabel.load('label_maps/BraTS2021_00000.nii.gz')\n"
+        "np.testing.assert_array_equal(found.labels, np.asarray(written.dataobj), strict=True)\n"
+        "print('tumor', int((found.labels > 0).sum()))\n"
+    )
+    printed = run_python("-c", code + compare, cwd=tmp_path)
+    assert "(48, 48, 32) uint8" in printed
+    assert int(printed.split("tumor")[1]) > 50
+
+
+@pytest.mark.slow
 def test_network_of_contributing_is_what_its_card_says(tmp_path):
     shown = blocks(ROOT / "CONTRIBUTING.md", "python")
     [code] = [code for _, code in shown if "def two_layers" in code]

@@ -1,7 +1,7 @@
 """Members of an ensemble: variants of runs whose probabilities are averaged case by case."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -187,7 +187,12 @@ class Pooled:
 
 
 def pool(
-    all_members: Sequence[Member], case: Case, *, flips: str | None = None, entropies: bool = False
+    all_members: Sequence[Member],
+    case: Case,
+    *,
+    read: Callable[[Task], CaseArrays] | None = None,
+    flips: str | None = None,
+    entropies: bool = False,
 ) -> Pooled:
     """Predict a case with all members, one after the other, and average their probabilities.
 
@@ -197,6 +202,7 @@ def pool(
     Args:
         all_members: alike, see `require_alike`.
         case: to predict; each member reads it in its own way, equal ways once.
+        read: gives the case as a member's task decodes it; by default from its files.
         flips: as in `Task.probabilities`.
         entropies: whether the mean of the members' entropies is computed too.
 
@@ -210,7 +216,8 @@ def pool(
     for member in all_members:
         reader = reader_name(member.task.reader)
         if reader not in decoded:
-            decoded[reader] = _read(member, case)
+            arrays = read(member.task) if read else member.task.read_image(case)
+            decoded[reader] = StoredCase.from_arrays(replace(case, labels=None), arrays)
         stored = decoded[reader]
         _require_channels(member, case, stored)
         maps = member.task.probabilities(member.networks, stored, flips=flips)
@@ -248,11 +255,6 @@ def _add(sums: Maps, name: str, values: np.ndarray) -> None:
     sums[name] = values if name not in sums else sums[name] + values
 
 
-def _read(member: Member, case: Case) -> StoredCase:
-    arrays: CaseArrays = member.task.read_image(case)
-    return StoredCase.from_arrays(replace(case, labels=None), arrays)
-
-
 def _require_channels(member: Member, case: Case, stored: StoredCase) -> None:
     """Refuse a gray image where the networks were trained on color, and the other way round."""
     found = member.task.channels(stored.channels)
@@ -261,7 +263,7 @@ def _require_channels(member: Member, case: Case, stored: StoredCase) -> None:
         if found != wanted:
             names = {1: "gray (1 channel)", 3: "color (3 channels)"}
             raise DataError(
-                case.images[0],
+                case.images[0] if case.images else case.id,
                 found=names.get(found, f"{found} channels"),
                 expected=f"{names.get(wanted, f'{wanted} channels')}, as this run was trained on",
                 remedy="Convert it.",

@@ -148,7 +148,7 @@ def predict_with(
         ValueError: members or options that do not go together.
     """
     _refuse_run(folder)
-    all_members = _prepared(all_members, options)
+    all_members = prepared(all_members, options)
     if overwrite and part.total > 1:
         raise ValueError(
             "--part: found --overwrite beside it, expected one of the two: parts that run at the "
@@ -174,7 +174,7 @@ def predict_with(
     return _summary(all_members, out, len(cases), part)
 
 
-def _prepared(all_members: Sequence[Member], options: Options) -> Sequence[Member]:
+def prepared(all_members: Sequence[Member], options: Options) -> Sequence[Member]:
     """The members with the options that change them, after all checks that need no case.
 
     Raises:

@@ -92,6 +92,10 @@ class Task(ABC):
         """A case to predict as `reader` decodes it, without its labels."""
         return self.dataset.read_image(case)
 
+    def read_array(self, image: np.ndarray, affine: np.ndarray) -> CaseArrays:
+        """As `read_image`, for an image in memory; see `Dataset.of_array`."""
+        return self.dataset.of_array(image, affine)
+
     @abstractmethod
     def channels(self, stored: int) -> int:
         """Number of channels that the network sees, if a stored case has `stored` channels."""

@@ -62,6 +62,10 @@ class ImageTask(Task):
         arrays = self.dataset.read_image(case)
         return resize.resized(arrays, self.settings.size, self.settings.fit)
 
+    def read_array(self, image: np.ndarray, affine: np.ndarray) -> CaseArrays:
+        arrays = self.dataset.of_array(image, affine)
+        return resize.resized(arrays, self.settings.size, self.settings.fit)
+
     def channels(self, stored: int) -> int:
         return stored
 

@@ -27,6 +27,7 @@ from .mutate import (
     inside_gzip,
     inside_zip,
     resealed_png,
+    resealed_weights,
     sha256_line,
 )
 
@@ -520,6 +521,49 @@ def _sound_run(result: Any, folder: Path, tree: Tree, victim: str) -> str:
     return ""
 
 
+# Archives of weights
+
+
+@cache
+def _weights_trees() -> list[Tree]:
+    """The weights that come with the package, in an archive."""
+    from keras_medseg.runs import installed, packing
+    from keras_medseg.runs.run_folder import RunFolder
+
+    shipped = RunFolder(installed.SHIPPED / "phantom/brats2021-small")
+    return [_folder_of(lambda home: packing.pack(shipped, home / "weights.zip"))]
+
+
+def _damage_weights(rng: Rng, tree: Tree, victim: str, trees: list[Tree]) -> Tree:
+    """Damage to the archive, or to one of its files with all checksums made right again."""
+    if rng.random() < 0.3:
+        return _bytes_of(rng, tree, victim, trees)
+
+    def change(name: str, old: bytes) -> bytes:
+        if name.endswith(".json") and rng.random() < 0.8:
+            return damaged_json(rng, old)
+        return damaged(rng, old, [old])
+
+    return {**tree, victim: resealed_weights(inside_zip(rng, tree[victim], change))}
+
+
+def _read_weights(folder: Path, victim: str) -> Any:
+    from keras_medseg.runs import packages
+    from keras_medseg.runs.predictor import Predictor
+
+    home = folder / "weights"
+    packages.unpack(folder / victim, home)
+    return Predictor([packages.open_weights(home)])
+
+
+def _sound_weights(result: Any, folder: Path, tree: Tree, victim: str) -> str:
+    """It predicts a case of its own channels."""
+    volume = np.random.default_rng(0).integers(1, 99, (48, 48, 32, len(result.channels)))
+    found = result(volume, spacing_mm=(1, 1, 1))
+    sound = set(np.unique(found.labels)) <= {0, *result.labels}
+    return "" if sound else "labels that have no name"
+
+
 KINDS = {
     "nifti": Kind(_nifti_trees, _read_nifti, _damage_nifti, _sound_nifti),
     "png": Kind(lambda: _image_trees("png"), _read_image, _damage_image, _sound_image),
@@ -535,6 +579,7 @@ KINDS = {
     ),
     "checkpoint": Kind(_checkpoint_trees, _read_checkpoint, _damage_checkpoint, _sound_checkpoint),
     "store": Kind(_store_trees, _read_store, _damage_store, _sound_store),
+    "weights": Kind(_weights_trees, _read_weights, _damage_weights, _sound_weights, seconds=60.0),
     "run": Kind(_run_trees, _read_run, _damage_run, _sound_run, _run_victims, seconds=60.0),
 }
 """Name -> kind of input."""

@@ -141,6 +141,26 @@ def resealed_png(content: bytes) -> bytes:
     return bytes(made) + content[at:]
 
 
+def resealed_weights(content: bytes) -> bytes:
+    """The same files of an archive of weights, with right checksums where its manifest is JSON."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w") as new:
+        files = {name: old.read(name) for name in old.namelist()}
+        try:
+            manifest = json.loads(files["package.json"])
+            for name, facts in manifest["files"].items():
+                facts["sha256"] = hashlib.sha256(files[name]).hexdigest()
+            manifest.pop("sha256", None)
+            text = json.dumps(manifest, sort_keys=True)
+            manifest["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+            files["package.json"] = json.dumps(manifest).encode()
+        except (ValueError, LookupError, TypeError, AttributeError):
+            pass  # too damaged to be sealed
+        for name, data in files.items():
+            new.writestr(name, data)
+    return file.getvalue()
+
+
 def inside_gzip(
     rng: np.random.Generator, content: bytes, others: list[bytes], level: int = 1
 ) -> bytes:

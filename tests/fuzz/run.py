@@ -24,6 +24,7 @@ from .mutate import write_tree
 SHARES = {
     "nifti": 4000, "png": 3000, "jpeg": 3000, "tiff": 4000, "bmp": 2000, "recipe": 2000,
     "manifest": 1000, "folder": 1000, "checkpoint": 1500, "store": 500, "run": 500,
+    "weights": 60,
 }  # fmt: skip
 """Kind -> files of the published run."""
 

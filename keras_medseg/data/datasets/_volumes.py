@@ -68,6 +68,27 @@ def stack(arrays: Sequence[np.ndarray | None], affine: np.ndarray) -> np.ndarray
     return image
 
 
+def of_array(
+    image: np.ndarray, affine: np.ndarray, channels: Sequence[str], may_miss: Sequence[str]
+) -> CaseArrays:
+    """A volume in memory as the readers of files give it; see `Dataset.of_array`."""
+    affine = np.asarray(affine, float)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.linalg.det(affine):
+        raise ValueError(f"affine: found {affine.tolist()}, expected (4, 4) voxel -> mm.")
+    image = image[..., None] if image.ndim == 3 and len(channels) == 1 else image
+    if image.ndim != 4 or image.shape[3] != len(channels) or image.dtype.kind not in "iuf":
+        raise ValueError(
+            f"image: found {image.dtype} of shape {image.shape}, expected numbers "
+            f"(X, Y, Z, {len(channels)}): {', '.join(channels)}."
+        )
+    if not np.isfinite(image).all():
+        raise ValueError("image: found voxels that are not finite, expected numbers.")
+    for name, voxels in zip(channels, np.moveaxis(image, 3, 0)):
+        if name not in may_miss and not voxels.any():
+            raise ValueError(f"image: found zeros alone in the channel {name}, expected an image.")
+    return CaseArrays(stack([image], affine), None, affine, nifti.axis_codes(affine))
+
+
 def whole_numbers(volume: nifti.Volume) -> tuple[np.ndarray, str]:
     """Label codes, rounded where a header's scaling has moved them, and what is to be said of it.
 

@@ -16,7 +16,7 @@ from keras_medseg.data import checks
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.checks import CheckReport, Inspection, Progress
 from keras_medseg.data.store import StoredCase
-from keras_medseg.errors import DataError
+from keras_medseg.errors import DataError, require_choice
 
 Codes = tuple[int, ...]
 """The label codes of a region, in the package's own (canonical) numbering."""
@@ -66,6 +66,8 @@ class Dataset(ABC):
         elements: what a label map consists of, "voxels" or "pixels".
         aliases: names that `--dataset` takes beside that of the kind -> the options they stand for.
         channels: names of the image channels, in their order; empty if they have no names.
+        may_miss: those of them that a case may lack; they are 0 then.
+        spacing_mm: voxel size along x, y, z to which volumes are resampled; () for none.
         labels: canonical label code -> its name in figures and reports, without background (0).
         regions: what is scored: name -> codes. Regions may share codes (nested regions).
         targets: what a network can be trained for: the regions, and possibly single labels.
@@ -93,6 +95,16 @@ class Dataset(ABC):
     @property
     def channels(self) -> tuple[str, ...]:
         """Names of the image channels."""
+        return ()
+
+    @property
+    def may_miss(self) -> tuple[str, ...]:
+        """Channels that a case may lack."""
+        return ()
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Voxel size to which volumes are resampled."""
         return ()
 
     @property
@@ -178,6 +190,50 @@ class Dataset(ABC):
         """
         return self.read(replace(case, labels=None))
 
+    def case_of(self, images: Path | Mapping[str, Path], dataset: str) -> Case:
+        """A case to predict whose files lie anywhere, under any names.
+
+        Args:
+            images: channel -> its file, or one file with all channels.
+            dataset: what `Case.dataset` is to be.
+
+        Raises:
+            ValueError: a channel is unknown, or missing and not in `may_miss`.
+        """
+        if not isinstance(images, Mapping):
+            return Case(images.name.partition(".")[0], dataset, (images,), None, images.name)
+        for name in images:
+            require_choice("channel", name, self.channels)
+        present = [name for name in self.channels if name in images]
+        missing = [name for name in self.channels if name not in images]
+        if not present or set(missing) - set(self.may_miss):
+            found, expected = ", ".join(present) or "none", ", ".join(self.channels)
+            raise ValueError(f"channels: found {found}, expected a file for each of {expected}.")
+        return Case(
+            id="case",
+            dataset=dataset,
+            images=tuple(Path(images[name]) for name in present),
+            labels=None,
+            group="case",
+            missing=tuple(self.channels.index(name) for name in missing),
+        )
+
+    def of_array(self, image: np.ndarray, affine: np.ndarray) -> CaseArrays:
+        """An image in memory, as `read_image` gives it for files with these voxels.
+
+        Args:
+            image: (X, Y, Z, C), the channels in the order of `channels`; (X, Y, Z) if there is one.
+            affine: (4, 4) voxel -> mm, in the axis order of `image`.
+
+        Raises:
+            ValueError: another number of axes or channels, voxels that are not finite, a channel
+                of zeros that no case may lack, or no affine.
+        """
+        from keras_medseg.data.datasets import _volumes  # of the kinds that have volumes
+
+        arrays = _volumes.of_array(image, affine, self.channels, self.may_miss)
+        return _volumes.resampled(arrays, self.spacing_mm)
+
     def check(
         self, folder: Path, *, workers: int | None = None, progress: Progress | None = None
     ) -> CheckReport:
@@ -238,6 +294,22 @@ class Dataset(ABC):
         arrays = self.read(case)
         assert arrays.labels is not None, case.id
         return arrays.labels, arrays.spacing_mm
+
+    def codes_on_disk(self, labels: np.ndarray, dataset: str) -> np.ndarray:
+        """Canonical labels of any shape in the codes that `write_labels` writes.
+
+        As written here, the codes are the same.
+
+        Args:
+            labels: uint8.
+            dataset: `Case.dataset` of the case that was labelled.
+        """
+        return labels
+
+    def labels_on_disk(self, dataset: str) -> dict[int, str]:
+        """`labels` with the codes that `write_labels` writes for cases of `dataset`."""
+        codes = self.codes_on_disk(np.array([*self.labels], np.uint8), dataset)
+        return dict(zip(map(int, codes), self.labels.values()))
 
     @abstractmethod
     def write_labels(self, path: Path, labels: np.ndarray, case: StoredCase) -> None:

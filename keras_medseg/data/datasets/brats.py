@@ -293,6 +293,10 @@ class Brats(Dataset):
         assert case.labels is not None, case.id
         return self.read_labels(case.labels, case), _volumes.spacing_of(case.labels)
 
+    def codes_on_disk(self, labels: np.ndarray, dataset: str) -> np.ndarray:
+        """Canonical labels in the codes of a release, such as 4 for the enhancing tumor of 2021."""
+        return to_dataset_labels(labels, dataset)
+
     def write_labels(self, path: Path, labels: np.ndarray, case: StoredCase) -> None:
         """Write canonical labels as a NIfTI file that overlays the case's own files.
 
@@ -308,7 +312,7 @@ class Brats(Dataset):
             ValueError: the labels are not on the full grid.
             DataError: the folder cannot be written.
         """
-        _volumes.write_codes(path, to_dataset_labels(labels, case.dataset), case)
+        _volumes.write_codes(path, self.codes_on_disk(labels, case.dataset), case)
 
 
 def to_canonical(labels: np.ndarray, dataset: str, where: Path | str) -> np.ndarray:

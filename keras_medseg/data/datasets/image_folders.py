@@ -315,6 +315,24 @@ class ImageFolders(Dataset):
                 warnings.warn(remark, ImageWarning, stacklevel=2)
         return replace(reading.arrays, labels=None)
 
+    def of_array(self, image: np.ndarray, affine: np.ndarray) -> CaseArrays:
+        """An image in memory, (H, W) or (H, W, 1) gray, or (H, W, 3) color, uint8.
+
+        Raises:
+            ValueError: another shape or type.
+        """
+        pixels = image[..., None] if image.ndim == 2 else image
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
+            raise ValueError(
+                f"image: found {image.dtype} of shape {image.shape}, expected uint8 (H, W), "
+                "(H, W, 1) or (H, W, 3)."
+            )
+        return CaseArrays(pixels[:, :, None], None, np.eye(4), ("L", "P", "S"))
+
+    def codes_on_disk(self, labels: np.ndarray, dataset: str) -> np.ndarray:
+        """A single class as 255, several numbered."""
+        return labels * np.uint8(255) if len(self.labels) == 1 else labels
+
     def write_labels(self, path: Path, labels: np.ndarray, case: StoredCase) -> None:
         """Write (H, W, 1) uint8 labels as 8-bit gray: a single class as 255, several unchanged.
 
@@ -334,8 +352,7 @@ class ImageFolders(Dataset):
             raise ValueError(
                 f"labels: found shape {labels.shape}, expected {sizes}, that of {case.id}."
             )
-        only_one = len(self.labels) == 1
-        image_files.write(path, labels * np.uint8(255) if only_one else labels)
+        image_files.write(path, self.codes_on_disk(labels, case.dataset))
 
 
 # What lies on disk
