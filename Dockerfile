@@ -14,14 +14,14 @@ COPY keras_medseg keras_medseg
 COPY experiments experiments
 RUN pip install --no-cache-dir --editable ".${EXTRAS:+[$EXTRAS]}"
 
-# Whoever --user names has no home; the papers' experiments are found from any folder.
-ENV KERAS_HOME=/tmp/keras \
-    MPLCONFIGDIR=/tmp/matplotlib \
+# Whoever --user names has no home, and Keras and Matplotlib want one. The papers' experiments are found
+# from any folder.
+ENV HOME=/tmp \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     PYTHONPATH=/opt/keras_medseg
 
-RUN useradd --create-home medseg && install --directory --owner=medseg /data
-USER medseg
+RUN install --directory --owner=1000 /data
+USER 1000
 WORKDIR /data
 ENTRYPOINT ["keras-medseg"]
 CMD ["--help"]

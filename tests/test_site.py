@@ -1,10 +1,13 @@
 """The documentation site: pages of a small repository by hand, and the build of the real one."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -239,6 +242,53 @@ def test_what_the_check_of_the_built_site_finds(tmp_path, name, text, found):
     assert found is None or found in problems[0]
 
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+DRIVER = """
+<script>
+const said = [];
+const shown = () => [...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.id);
+const look = () => said.push([shown(), document.querySelector(".ledger-filter output").value]);
+const type = (text) => {
+  words.value = text;
+  words.dispatchEvent(new Event("input", { bubbles: true }));
+};
+const words = document.querySelector(".ledger-filter input[type=search]");
+const box = document.querySelector(".ledger-filter input[value=chosen]");
+look();
+type("PIXELS  exact"); look();
+type("usual exact"); look();
+type(""); box.click(); look();
+location.hash = "#rate";
+setTimeout(() => { look(); document.title = JSON.stringify(said); }, 100);
+</script>
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_the_filters_of_a_ledger_in_a_browser(repository, tmp_path):
+    table = ledgers.ledger_page(repository / "experiments/p").partition("</table>")[0]
+    script = (ROOT / "website/assets/ledger.js").read_text()
+    inside = script.replace("const table", "var table")  # the driver looks at it too
+    page = tmp_path / "page.html"
+    page.write_text(
+        f"<title></title>{table[table.index('<table') :]}</table><script>{inside}</script>{DRIVER}"
+    )
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000"]
+    options += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    done = subprocess.run(
+        [CHROMIUM, *options, page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+    said = json.loads(unescape(re.search("<title>(.*?)</title>", done.stdout)[1]))
+    assert said == [
+        [["input-size", "rate"], "2 of 2"],
+        [["input-size"], "1 of 2"],  # every word, in any case
+        [[], "0 of 2"],
+        [["input-size"], "1 of 2"],  # without the chosen ones
+        [["input-size", "rate"], "2 of 2"],  # a link to a hidden entry shows it
+    ]
+
+
 def docs_commands(site):
     """The lines of the Makefile's target docs, which writes into another folder."""
     makefile = (ROOT / "Makefile").read_text()
@@ -261,7 +311,14 @@ def test_the_site_is_built_without_a_warning_and_a_network(tmp_path):
     assert "--quiet" not in commands[0]  # mkdocs would count no warnings
     for line in commands:
         done = subprocess.run(
-            line, shell=True, cwd=ROOT, env=os.environ | offline, capture_output=True, text=True
+            line,
+            shell=True,
+            cwd=ROOT,
+            env=os.environ | offline,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
     built = {path.relative_to(tmp_path).with_suffix("") for path in tmp_path.rglob("*.html")}
