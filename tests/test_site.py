@@ -50,7 +50,9 @@ FILES = {
     "docs/start.md": "# Start\n",
     "docs/newcomer.md": "# Newcomer\n",
     "experiments/p/README.md": "# p\n\n[`rate`](ledger.toml) [all](ledger.toml) [r](recipe.py)\n"
-    "[tables](results) ![curve](curve.png) [data](../../README.md#data) [here](#what)\n\n## What\n",
+    "[tables](results) ![curve](curve.png) [data](../../README.md#data) [here](#what)\n"
+    "[notes](notes)\n\n## What\n",
+    "experiments/p/notes/README.md": "# Notes\n\n[up](../README.md)\n",
     "experiments/p/ledger.toml": LEDGER,
     "experiments/p/recipe.py": "RECIPE = 1\n",
     "experiments/p/results/table.csv": "a,b\n",
@@ -91,6 +93,9 @@ def test_links_of_the_repository_become_links_of_the_site(repository):
     assert "[tables](../../source/experiments/p/results.md)" in page
     assert "![curve](../../source/experiments/p/curve.png)" in page
     assert "[data](../../data.md) [here](index.md#what)" in page
+    assert "[notes](../../source/experiments/p/notes/README.md)" in page
+    notes = shown(site, "source/experiments/p/notes/README.md")
+    assert "[up](../../../../papers/p/index.md)" in notes
     assert "[p](p/index.md)" in shown(site, "papers/index.md")
 
 

@@ -107,17 +107,16 @@ class Site:
             raise LookupError(
                 f"{page.source}: found a link to {link.path}, expected a file of the repository."
             )
+        source = link.path
         if path.is_dir() and (path / "README.md").is_file():
-            new = Page(f"source/{link.path}/README.md", f"{link.path}/README.md", "")
-            self.addresses[link.path] = new.address
-            path = path / "README.md"
+            source = f"{link.path}/README.md"
         elif path.is_file() and not _shown(path):
-            self.files[f"source/{link.path}"] = path
-            self.addresses[link.path] = f"source/{link.path}"
+            self.files[f"source/{source}"] = path
+            self.addresses[source] = f"source/{source}"
             return []
-        else:
-            new = Page(f"source/{link.path.removesuffix('.md')}.md", link.path, "")
-        new = Page(new.address, new.source, _source_text(path, new.source))
+        text = _source_text(self.root / source, source)
+        new = Page(f"source/{source.removesuffix('.md')}.md", source, text)
+        self.addresses[link.path] = new.address
         self._add(new)
         return [new]
 
@@ -132,7 +131,8 @@ def _pages(root: Path) -> Iterator[Page]:
     readme = (root / "README.md").read_text()
     for heading, address in README_SECTIONS.items():
         yield Page(address, "README.md", section(readme, heading))
-    yield Page("papers/index.md", "README.md", _PAPERS + _between(readme, "papers"))
+    tables = [_between(readme, name) for name in ("papers", "results") if f"<!-- {name}:" in readme]
+    yield Page("papers/index.md", "README.md", "\n".join([_PAPERS, *tables]))
     for ledger in sorted((root / "experiments").glob("*/ledger.toml")):
         yield from _paper_pages(ledger.parent, root)
     for address, text in api.api_pages(root / "keras_medseg").items():
@@ -177,9 +177,10 @@ def slug(heading: str) -> str:
 
 
 def _between(readme: str, name: str) -> str:
+    """The table that `make tables` writes between two comments."""
     found = re.search(rf"<!-- {name}:.*?-->\n(.*?)<!-- {name} end -->", readme, re.DOTALL)
     if found is None:
-        raise LookupError(f"README.md: found no comments around its {name}, which the site shows.")
+        raise LookupError(f"README.md: found no end of its {name}, which the site shows.")
     return found[1]
 
 
