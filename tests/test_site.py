@@ -11,8 +11,9 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from skimage.io import imread
 
-from website import check, ledgers, links
+from website import check, ledgers, links, screenshots
 from website.api import api_pages
 from website.navigation import navigation
 from website.pages import README_SECTIONS, Site, section
@@ -247,7 +248,7 @@ def test_what_the_check_of_the_built_site_finds(tmp_path, name, text, found):
     assert found is None or found in problems[0]
 
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+CHROMIUM = next(filter(None, map(shutil.which, screenshots.BROWSERS)), None)
 DRIVER = """
 <script>
 const said = [];
@@ -292,6 +293,21 @@ def test_the_filters_of_a_ledger_in_a_browser(repository, tmp_path):
         [["input-size"], "1 of 2"],  # without the chosen ones
         [["input-size", "rate"], "2 of 2"],  # a link to a hidden entry shows it
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_pictures_of_a_run(tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/case_median.png").write_bytes(b"a picture")
+    with pytest.raises(FileNotFoundError, match=r"report\.html: found no such file"):
+        screenshots.take(tmp_path, tmp_path)
+    (tmp_path / "report.html").write_text('<body style="margin: 0; background: #00ff00">')
+    screenshots.take(tmp_path, tmp_path)
+    shot = imread(tmp_path / "report.png")
+    assert shot.shape[:2] == (1500, 1240)
+    assert (shot[..., :3] == (0, 255, 0)).all()
+    assert (tmp_path / "case_median.png").read_bytes() == b"a picture"
 
 
 def docs_commands(site):
