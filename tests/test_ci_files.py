@@ -43,7 +43,7 @@ def test_workflow_runs_the_targets_of_the_makefile():
     assert set(made) <= targets
     ours = re.findall(r"^make ([\w-]+)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
     assert set(ours) <= set(made)
-    wheel = re.search(r"^wheel:.*\n(\t.*)", makefile, re.MULTILINE)[1]
+    wheel = re.search(r"^wheel:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1]
     [path] = [
         s["with"]["path"]
         for j in jobs().values()
