@@ -131,15 +131,21 @@ def _pages(root: Path) -> Iterator[Page]:
     readme = (root / "README.md").read_text()
     for heading, address in README_SECTIONS.items():
         yield Page(address, "README.md", section(readme, heading))
-    tables = [_between(readme, name) for name in ("papers", "results") if f"<!-- {name}:" in readme]
-    yield Page("papers/index.md", "README.md", "\n".join([_PAPERS, *tables]))
+    papers = _PAPERS + _between(readme, "papers")
+    if "<!-- results:" in readme:
+        papers += "\n## Measured so far\n\n" + _between(readme, "results")
+    yield Page("papers/index.md", "README.md", papers)
     for ledger in sorted((root / "experiments").glob("*/ledger.toml")):
         yield from _paper_pages(ledger.parent, root)
     for address, text in api.api_pages(root / "keras_medseg").items():
         yield Page(address, address, text)
 
 
-_PAPERS = """# Papers
+_PAPERS = """---
+hide: [toc]
+---
+
+# Papers
 
 A paper's page tells what the paper says, where it contradicts itself or is silent, how that was
 decided, what is proven and what has been run. The ledger has every decision with its proof, and the
