@@ -1,5 +1,6 @@
 """What mkdocs calls while it builds the site; mkdocs.yml names this file."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Turn links between files of the repository into links between pages.
 
-    The front page has the whole width. It does not ask for it itself: on GitHub that would show.
+    The front page hides the navigation, and pages without sections the table of contents, so that
+    their tables are wide. The pages do not ask for it themselves: on GitHub that would show.
 
     Args:
         markdown: the page without its front matter.
@@ -44,4 +46,6 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """
     if page.is_homepage:
         page.meta["hide"] = ["navigation"]
+    elif not re.search(r"^##", markdown, re.MULTILINE):
+        page.meta["hide"] = ["toc"]
     return _sites[0].with_links_of_site(markdown, page.file.src_uri)

@@ -33,7 +33,6 @@ def ledger_page(folder: Path) -> str:
     rows = "\n".join(_row(entry, mutations.get(entry["id"], "")) for entry in entries)
     return f"""---
 title: Ledger of {folder.name}
-hide: [toc]
 ---
 
 # The ledger of {folder.name}

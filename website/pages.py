@@ -133,7 +133,7 @@ def _pages(root: Path) -> Iterator[Page]:
         yield Page(address, "README.md", section(readme, heading))
     papers = _PAPERS + _between(readme, "papers")
     if "<!-- results:" in readme:
-        papers += "\n## Measured so far\n\n" + _between(readme, "results")
+        papers += "\nMeasured so far:\n\n" + _between(readme, "results")
     yield Page("papers/index.md", "README.md", papers)
     for ledger in sorted((root / "experiments").glob("*/ledger.toml")):
         yield from _paper_pages(ledger.parent, root)
@@ -141,11 +141,7 @@ def _pages(root: Path) -> Iterator[Page]:
         yield Page(address, address, text)
 
 
-_PAPERS = """---
-hide: [toc]
----
-
-# Papers
+_PAPERS = """# Papers
 
 A paper's page tells what the paper says, where it contradicts itself or is silent, how that was
 decided, what is proven and what has been run. The ledger has every decision with its proof, and the
