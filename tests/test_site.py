@@ -1,13 +1,10 @@
 """The documentation site: pages of a small repository by hand, and the build of the real one."""
 
-import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
-from html import unescape
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,8 @@ from website import check, ledgers, links, screenshots
 from website.api import api_pages
 from website.navigation import navigation
 from website.pages import README_SECTIONS, Site, section
+
+from .reporting.browser import needs_browser, use
 
 ROOT = Path(__file__).parents[1]
 
@@ -248,55 +247,49 @@ def test_what_the_check_of_the_built_site_finds(tmp_path, name, text, found):
     assert found is None or found in problems[0]
 
 
-CHROMIUM = next(filter(None, map(shutil.which, screenshots.BROWSERS)), None)
-DRIVER = """
-<script>
-const said = [];
-const shown = () => [...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.id);
-const look = () => said.push([shown(), document.querySelector(".ledger-filter output").value]);
-const type = (text) => {
-  words.value = text;
-  words.dispatchEvent(new Event("input", { bubbles: true }));
-};
-const words = document.querySelector(".ledger-filter input[type=search]");
-const box = document.querySelector(".ledger-filter input[value=chosen]");
-look();
-type("PIXELS  exact"); look();
-type("usual exact"); look();
-type(""); box.click(); look();
-location.hash = "#rate";
-setTimeout(() => { look(); document.title = JSON.stringify(said); }, 100);
-</script>
+USE_THE_FILTERS = """
+  const rows = [...document.querySelectorAll("tbody tr")];
+  const visible = () => [
+    rows.filter((row) => !row.hidden).map((row) => row.id),
+    document.querySelector(".ledger-filter output").value,
+  ];
+  const words = document.querySelector(".ledger-filter input[type=search]");
+  const type = (text) => {
+    words.value = text;
+    words.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  said.all = visible();
+  type("PIXELS  exact");
+  said.words = visible();
+  type("usual exact");
+  said.none = visible();
+  type("");
+  document.querySelector(".ledger-filter input[value=chosen]").click();
+  said.status = visible();
+  location.hash = "#rate";
+  await pause();
+  said.link = visible();
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@needs_browser
 def test_the_filters_of_a_ledger_in_a_browser(repository, tmp_path):
-    table = ledgers.ledger_page(repository / "experiments/p").partition("</table>")[0]
+    page = ledgers.ledger_page(repository / "experiments/p")
     script = (ROOT / "website/assets/ledger.js").read_text()
-    inside = script.replace("const table", "var table")  # the driver looks at it too
-    page = tmp_path / "page.html"
-    page.write_text(
-        f"<title></title>{table[table.index('<table') :]}</table><script>{inside}</script>{DRIVER}"
-    )
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000"]
-    options += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-    done = subprocess.run(
-        [CHROMIUM, *options, page.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
-    said = json.loads(unescape(re.search("<title>(.*?)</title>", done.stdout)[1]))
-    assert said == [
-        [["input-size", "rate"], "2 of 2"],
-        [["input-size"], "1 of 2"],  # every word, in any case
-        [[], "0 of 2"],
-        [["input-size"], "1 of 2"],  # without the chosen ones
-        [["input-size", "rate"], "2 of 2"],  # a link to a hidden entry shows it
-    ]
+    path = tmp_path / "page.html"
+    path.write_text(f"{page[page.index('<table') :]}<script>{script}</script>")
+    assert use(path, USE_THE_FILTERS, tmp_path) == {
+        "all": [["input-size", "rate"], "2 of 2"],
+        "words": [["input-size"], "1 of 2"],  # every word, in any case
+        "none": [[], "0 of 2"],
+        "status": [["input-size"], "1 of 2"],
+        "link": [["input-size", "rate"], "2 of 2"],  # a link to a hidden entry shows it
+    }
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@needs_browser
 def test_pictures_of_a_run(tmp_path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures/case_median.png").write_bytes(b"a picture")
