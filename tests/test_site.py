@@ -342,3 +342,6 @@ def test_the_site_is_built_without_a_warning_and_a_network(tmp_path):
     losses = (tmp_path / "api/losses.html").read_text()
     assert 'id="keras_medseg.losses.dice_loss"' in losses
     assert not re.findall(r'id="[\w.]*\._\w+"', losses)
+    hidden = r'data-md-type="toc"\s+hidden'
+    assert not re.search(hidden, losses)
+    assert re.search(hidden, (tmp_path / "networks.html").read_text())

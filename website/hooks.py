@@ -46,6 +46,6 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """
     if page.is_homepage:
         page.meta["hide"] = ["navigation"]
-    elif not re.search(r"^##", markdown, re.MULTILINE):
+    elif not re.search(r"^(##|:::)", markdown, re.MULTILINE):
         page.meta["hide"] = ["toc"]
     return _sites[0].with_links_of_site(markdown, page.file.src_uri)
