@@ -7,7 +7,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 PAPERS := $(notdir $(patsubst %/recipe.py,%,$(wildcard experiments/*/recipe.py)))
 
-.PHONY: help install test test-slow mutations coverage lint format tables notebooks clean $(addprefix reproduce-,$(PAPERS))
+.PHONY: help install test test-slow mutations coverage lint format tables notebooks docs wheel clean $(addprefix reproduce-,$(PAPERS))
 
 help:
 	@echo "make reproduce-PAPER [DATA=dir] [PROFILE=quick|paper] [OUT=dir] [SET=\"train.epochs=2 ...\"]"
@@ -23,6 +23,8 @@ help:
 	@echo "make format      mend what ruff can mend"
 	@echo "make tables      write the README's tables again"
 	@echo "make notebooks   execute the notebooks again"
+	@echo "make docs        the documentation site, in build/site"
+	@echo "make wheel       the package as a wheel, in dist"
 	@echo "make install     only the virtual environment in $(VENV)"
 
 install: $(READY)
@@ -72,5 +74,14 @@ format: $(READY)
 notebooks: $(READY)
 	$(BIN)/python -m notebooks.execute
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python -m website.check build/site
+
+# Without build/lib, or the wheel would have modules that no longer exist.
+wheel: $(READY)
+	rm -rf build/lib
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info

@@ -5,9 +5,9 @@
 | `dataset.json`, imagesTr/x_0000.nii.gz, x_0001.nii.gz, labelsTr/x.nii.gz | nnU-Net 1 and 2 |
 | `dataset.json` that lists imagesTr/x.nii.gz (one file, all channels) | Decathlon |
 | `dataset.json` with "dataset": {"x": {"images": [...], "label": ...}} | nnU-Net 2 |
-| `cases.csv`: id, a column per modality[, label][, group][, split]; `labels.json` | your own |
+| `cases.csv`: id, a column per modality, maybe label, group, split; `labels.json` | your own |
 
-A `cases.csv` beside a `dataset.json` has the columns id[,group][,split] alone: nnU-Net knows no
+A `cases.csv` beside a `dataset.json` has the columns `id[,group][,split]` alone: nnU-Net knows no
 patients. Channels, labels and regions are described in formats/description.py. They are options of
 this class; a recipe keeps them, so a run predicts with the channels and labels that it was trained
 for. A folder that describes itself in another way than the recipe is refused.

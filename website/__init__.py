@@ -1,0 +1,1 @@
+"""The documentation site: what `make docs` needs beside the pages in docs/."""
