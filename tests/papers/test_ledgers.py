@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 PAPERS = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/ledger.toml"))
 TEXTS = Path(os.environ.get("KERAS_MEDSEG_SHARED", ROOT.parent / "shared")) / "papers"
 STATUSES = {"exact", "equivalent", "departs", "chosen"}
-FIELDS_OF_ALL = {"name"}
+# The name, and how often a recipe is trained.
+FIELDS_OF_ALL = {"name", "data.folds", "data.split_seed"}
 
 
 def entries(paper):
