@@ -725,7 +725,7 @@ def test_a_case_in_a_form_that_is_not_read_is_named_with_what_it_costs(ending, r
     assert remedy in messages[0]
     assert "00003: found no NIfTI file" in messages[1]
     assert "found 2 cases without NIfTI files" in messages[2]
-    assert "beside 1 case" in messages[2]
+    assert "1 case can be read" in messages[2]
 
 
 def test_one_file_in_another_format_beside_the_others(tmp_path):

@@ -276,11 +276,7 @@ def test_outputs_and_gradients_at_two_sizes(name):
     assert {weight.dtype for weight in larger.weights} == {"float32"}
 
 
-@pytest.mark.parametrize(
-    # omnet's body is mc_fusionnet's, and cunet's blocks are resunet's.
-    "name",
-    [pytest.param(x, marks=[pytest.mark.slow] if x in ("cunet", "omnet") else []) for x in NAMES],
-)
+@pytest.mark.parametrize("name", MOSTLY_SLOW)
 def test_train_step_in_float16(name):
     keras.config.set_dtype_policy("mixed_float16")
     model = _small(name, TRAINED_SIZE[registry.card(name).dimensions], **TRAINED)

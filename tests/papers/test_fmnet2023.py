@@ -296,13 +296,8 @@ def test_absence_by_hand():
 
 
 # One of each kind; the single modalities differ in nothing else, as tested above.
-@pytest.mark.parametrize(
-    "name",
-    [
-        "two_dimensions",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("binary_all_four", "binary_t1ce")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["two_dimensions", "binary_all_four", "binary_t1ce"])
 def test_a_variant_in_slices_goes_from_slices_to_scores(data, tmp_path, name):
     """Two steps; cases are predicted from the chosen modalities and scored both ways."""
     small = {"data.patch": (32, 32, 2), **TINY, **FLOAT32, **PLAIN, "train.epochs": 1}

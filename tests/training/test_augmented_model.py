@@ -48,7 +48,7 @@ def _fitted(model, x, y, **options):
     return {**log, **model.evaluate(x, y, batch_size=4, verbose=0, return_dict=True)}
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_fit_gives_the_weights_of_the_pipelines_augmentation(jit_compile):
     x, y, parameters = _samples()
     augmented = (
