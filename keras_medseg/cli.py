@@ -166,6 +166,8 @@ def score(arguments: argparse.Namespace) -> None:
 
     if arguments.report and arguments.out.suffix.lower() != ".csv":
         raise ValueError(f"--out: found {arguments.out}, expected a name that ends in .csv.")
+    if arguments.out.is_dir():
+        raise ValueError(f"--out: found the folder {arguments.out}, expected a file such as s.csv.")
     folders, truth = _scored_folders(arguments.folders, arguments.truth)
     dataset, regions = _annotations(arguments, truth)
     metrics, rank_by = _metrics(arguments, dataset)
@@ -195,6 +197,12 @@ def score(arguments: argparse.Namespace) -> None:
         _, *files = score_report.write_report(arguments.out, made)
     else:
         score_report.write_scores(arguments.out, scored)
+        if arguments.out.with_suffix(".html").exists():
+            warnings.warn(
+                f"{arguments.out.with_suffix('.html')}: found an earlier report, expected one of "
+                "these scores. Give --report to make it anew, or delete it.",
+                stacklevel=1,
+            )
     print("\n".join(map(str, [f"{arguments.out}: {len(scored.table)} rows", *files])))
 
 
@@ -298,19 +306,26 @@ def _metrics(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The metrics to score with, and those to rank by, if any are given."""
     from keras_medseg.errors import require_choice
+    from keras_medseg.evaluation.metrics import METRICS
     from keras_medseg.evaluation.score_folder import metric_names
 
     metrics = metric_names(_split(arguments.metrics), dataset)
     by = _split(arguments.rank_by)
     rank_by = metric_names(by, dataset) if by else ()
+    directed = [name for name in metrics if METRICS[name].better != "neither"]
     for name in rank_by:
-        require_choice("--rank-by", name, metrics)
+        require_choice("--rank-by", name, directed)
+    if arguments.report and not directed:
+        raise ValueError(
+            f"--metrics: found {', '.join(metrics)}, expected one of which larger or smaller "
+            "values are better, for a report. Add another metric, such as dice."
+        )
     return metrics, rank_by
 
 
 def _split(words: Sequence[str]) -> list[str]:
-    """["dice", "hd95"] of ["dice,hd95"]."""
-    return [part for word in words for part in word.split(",") if part]
+    """["dice", "hd95"] of ["dice, hd95"]."""
+    return [part.strip() for word in words for part in word.split(",") if part.strip()]
 
 
 def pack(arguments: argparse.Namespace) -> None:

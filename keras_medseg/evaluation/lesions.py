@@ -31,6 +31,7 @@ Sources: github rachitsaluja/BraTS-2023-Metrics 43c9052 for 2023; BraTS-2024-Met
 2024 and f1131e3 for 2025; PyPI BraTS_evaluation 0.0.10 for 2026.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -43,6 +44,11 @@ from keras_medseg.evaluation import lesion_matching, metrics
 from keras_medseg.evaluation.surface_elements import robust_hausdorff, surface_elements
 
 Codes = tuple[int, ...]
+
+
+class LabelWarning(UserWarning):
+    """A label map has labels that count as background."""
+
 
 _TOUCHING = ndimage.generate_binary_structure(3, 3)
 _DILATION = ndimage.generate_binary_structure(3, 2)
@@ -193,7 +199,8 @@ def lesion_wise(
         year: 2023, 2024, 2025 or 2026.
         challenge: such as "GLI"; what there is, is in RULES and `lesion_matching.RULES`.
         region: such as "WT".
-        codes: label codes of the region, if they are not those of the challenge's files.
+        codes: label codes of the region, if they are not those of the challenge's files. Two
+            boolean arrays are masks of the region.
         as_published: repeats the mistakes of the original programs. In 2024 and 2025 these compute
             HD95, sensitivity and specificity of the whole mask from the numbers of the lesions, in
             eight bits; in 2026 they exchange the voxel sizes of x and z. By default the masks and
@@ -215,14 +222,21 @@ def lesion_wise(
         TypeError: labels that are not whole numbers.
         ValueError: arrays that are not of one shape (X, Y, Z), a spacing that does not fit, or a
             year, challenge or region that does not exist.
+
+    Warns:
+        LabelWarning: labels that the challenge does not have, such as 4 in 2023.
     """
     metrics.check_label_volumes(prediction, truth, spacing_mm)
+    if codes is None and prediction.dtype == truth.dtype == bool:
+        codes = (1,)
     if year == lesion_matching.YEAR:
         return lesion_matching.match_lesions(
             prediction, truth, spacing_mm, challenge, region,
             codes=codes, as_published=as_published,
         )  # fmt: skip
     rule = _rule(year, challenge, region, codes)
+    if codes is None and not as_published:
+        _warn_of_unknown_codes((prediction, truth), rule, f"{challenge} {year}")
     case = _case(rule, region, prediction.shape, spacing_mm)
     box = _box(rule, prediction, truth)
     found = _scores(case, prediction[box], truth[box], as_published=as_published)
@@ -247,6 +261,20 @@ def _rule(year: int, challenge: str, region: str, codes: Sequence[int] | None) -
         return replace(rule, regions={**rule.regions, region: tuple(codes)})
     require_choice(f"regions of {challenge} {year}", region, rule.regions)
     return rule
+
+
+def _warn_of_unknown_codes(labels: Sequence[np.ndarray], rule: Rule, challenge: str) -> None:
+    """The originals take labels of another year or challenge for background without a word."""
+    known = sorted({0}.union(*rule.regions.values()))
+    other = sorted({*np.concatenate([np.unique(array) for array in labels]).tolist()} - {*known})
+    if other:
+        warnings.warn(
+            f"lesion_wise: found the labels {other}, expected those of {challenge}: "
+            f"{', '.join(map(str, known))}. Others count as background; give codes=(...) if the "
+            "region's are others.",
+            LabelWarning,
+            stacklevel=3,
+        )
 
 
 def _case(rule: Rule, region: str, shape: tuple[int, ...], spacing_mm: Sequence[float]) -> _Case:

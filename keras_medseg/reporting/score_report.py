@@ -85,9 +85,12 @@ def write_report(path: Path, report: ScoreReport) -> list[Path]:
     write_scores(path, scored)
     files = [path]
     for name, table in tables.items():
+        file = path.with_name(f"{path.stem}_{name}.csv")
         if len(table):
-            files.append(path.with_name(f"{path.stem}_{name}.csv"))
-            write_atomic(files[-1], table.to_csv(index=False).encode())
+            files.append(file)
+            write_atomic(file, table.to_csv(index=False).encode())
+        else:
+            file.unlink(missing_ok=True)  # of an earlier report on other methods
     content = {
         **_facts(report),
         "remarks": scored.remarks,
@@ -96,7 +99,10 @@ def write_report(path: Path, report: ScoreReport) -> list[Path]:
     }
     files += [path.with_suffix(".json"), path.with_suffix(".html")]
     write_json(files[-2], content)
-    view = _page_view(report, path.with_name(f"{path.stem}_figures")) | {"scores_file": path.name}
+    figures = path.with_name(f"{path.stem}_figures")
+    for file in figures.glob("*.png"):
+        file.unlink()
+    view = _page_view(report, figures) | {"scores_file": path.name}
     write_atomic(files[-1], pages.render("scores.html", view))
     return files
 

@@ -140,6 +140,13 @@ class Request:
     fold: str = "all"
     splits: Path | None = None
 
+    def __post_init__(self) -> None:
+        # Before anything is decoded.
+        if self.seeds is not None and self.seeds < 1:
+            raise ValueError(f"--seeds: found {self.seeds}, expected 1 or more.")
+        if self.fold != "all" and not self.fold.isdecimal():
+            raise ValueError(f"--fold: found {self.fold!r}, expected all or a number from 0.")
+
 
 def of_recipe(chosen: Recipe) -> Experiment:
     """The experiment that trains a single recipe on a user's own data."""

@@ -3,7 +3,7 @@
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -277,6 +277,8 @@ class RunFolder:
             changed |= {f"{part} of {name}": values for part, values in found.items()}
         if changed:
             name, (now, then) = next(iter(changed.items()))
+            if name == "parts":
+                raise _other_parts(self.path, now, then)
             raise DataError(
                 self.path,
                 found=f"a run with {name} = {then!r}",
@@ -298,6 +300,21 @@ class RunFolder:
         table = table.sort_values(["network", "epoch"], ignore_index=True)
         self.write_table("log", table)
         return table
+
+
+def _other_parts(path: Path, now: Sequence[str] | None, then: Sequence[str] | None) -> DataError:
+    """Other seeds or folds than those of the run are asked for."""
+    found, expected = (
+        f"{len(names)} trainings ({', '.join(names)})" if names else "a single training"
+        for names in (then, now)
+    )
+    return DataError(
+        path,
+        found=f"a run of {found}",
+        expected=f"one of {expected}, as asked for now",
+        remedy="Give the folds of its first command and at least as many --seeds to go on with it, "
+        "or choose another run folder (OUT=, --out).",
+    )
 
 
 def _agree(name: str, now: Any, then: Any) -> bool:

@@ -15,6 +15,7 @@ from keras_medseg.data import datasets
 from keras_medseg.data.formats import nifti
 from keras_medseg.errors import DataError
 from keras_medseg.evaluation.score_folder import metric_names, score_folders, with_groups
+from keras_medseg.phantoms.brats import write_brats
 
 SHAPE = (6, 5, 4)
 SPACING = np.diag([1.0, 2.0, 3.0, 1.0])
@@ -293,6 +294,36 @@ def test_a_ranking_by_another_metric_is_refused_before_scoring(truth, tmp_path, 
     assert "--rank-by: found 'hd95_mm', expected one of: dice" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--metrics", "dice, volume_error_ml", "--rank-by", "volume_error_ml"],
+            "--rank-by: found",
+        ),
+        (
+            ["--metrics", "volume_error_ml", "--report"],
+            "--metrics: found volume_error_ml, expected",
+        ),
+        (["--out", "."], "--out: found the folder ., expected a file such as s.csv"),
+    ],
+)
+def test_what_can_be_known_is_refused_before_scoring(words, message, truth, tmp_path, capsys):
+    assert run(write_nnunet(tmp_path / "a"), "--truth", truth, *words) == 1
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert "mean and" not in printed.out
+
+
+def test_codes_are_refused_where_patients_and_rules_are_known(tmp_path, capsys):
+    """With codes alone, two scans of a patient would count as two patients."""
+    write_brats(tmp_path / "cases", cases=1, layout="BraTS2024-GLI", shape=(40, 40, 26))
+    words = tmp_path, "--truth", tmp_path / "cases", "--regions", "WT=1,2,3"
+    assert run(*words) == 1
+    message = "found labels or regions with codes for a data set (brats), expected names of its"
+    assert message in capsys.readouterr().err
+
+
 def test_no_deep_learning_framework_is_needed(truth, tmp_path):
     """As if none were installed: the whole command, with its page, in a new process."""
     write_nnunet(tmp_path / "a")
@@ -329,3 +360,15 @@ assert {"tensorflow", "keras", "jax", "torch"}.isdisjoint(sys.modules)
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "scores.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_report_of_fewer_methods_leaves_nothing_of_the_one_before(truth, tmp_path):
+    a, b, out = write_nnunet(tmp_path / "a"), write_monai(tmp_path / "b"), tmp_path / "out/s.csv"
+    words = "--truth", truth, "--metrics", "dice", "--out", out
+    assert run(a, b, *words, "--report") == 0
+    assert out.with_name("s_ranking.csv").exists()
+    assert run(a, *words, "--report") == 0
+    assert not [*out.parent.glob("s_ranking.csv"), *out.parent.glob("s_tests.csv")]
+    with pytest.warns(UserWarning, match=r"s\.html: found an earlier report"):
+        assert run(b, *words) == 0

@@ -92,11 +92,31 @@ def annotations(
                 f"{folder}: found {given} beside labels or regions with codes, expected these "
                 "alone. Label maps alone are of no data set."
             )
+        _refuse_codes_of_a_known_data_set(folder)
         return _label_maps.label_maps(folder, labels or {}, regions or {})
     known = name or any(_class_of(kind).recognizes(folder.absolute()) for kind in names())
     if not known and _label_maps.holds(folder):
         return _label_maps.label_maps(folder, {}, {})
     return of_folder(folder, name, **options)
+
+
+def _refuse_codes_of_a_known_data_set(folder: Path) -> None:
+    """With codes, its patients and the rules of its challenge would be lost without a word."""
+    for kind in names():
+        if not _class_of(kind).recognizes(folder.absolute()):
+            continue
+        try:
+            known = of_folder(folder, kind)
+            cases = known.find(folder).cases
+        except DataError:  # label maps alone, named as in a data set
+            continue
+        if cases:
+            raise ValueError(
+                f"{folder}: found labels or regions with codes for a data set ({kind}), "
+                f"expected names of its regions: {', '.join(known.regions)}. Codes are for label "
+                "maps alone: copy these into a folder of their own, and give --groups where a "
+                "patient has several."
+            )
 
 
 def resolve(name: str) -> tuple[str, dict[str, Any]]:
