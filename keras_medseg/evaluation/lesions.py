@@ -27,6 +27,10 @@ are joined (`Rule.joined`), in the order of their numbers: a flipped array may s
 HD95 is that of `surface_elements`. NSD is nnU-Net's: (a + b) / (2 + 1e-8) with a, b the shares of
 the voxels of each border that lie within the tolerance of the other border.
 
+Mistakes of the originals: in 2024 and 2025 they compute HD95, sensitivity and specificity of the
+whole mask from the numbers of the lesions, in eight bits; in 2026 they exchange the voxel sizes of
+x and z. By default the masks and the right sizes are taken.
+
 Sources: github rachitsaluja/BraTS-2023-Metrics 43c9052 for 2023; BraTS-2024-Metrics 9a0ab9c for
 2024 and f1131e3 for 2025; PyPI BraTS_evaluation 0.0.10 for 2026.
 """
@@ -200,11 +204,9 @@ def lesion_wise(
         challenge: such as "GLI"; what there is, is in RULES and `lesion_matching.RULES`.
         region: such as "WT".
         codes: label codes of the region, if they are not those of the challenge's files. Two
-            boolean arrays are masks of the region.
-        as_published: repeats the mistakes of the original programs. In 2024 and 2025 these compute
-            HD95, sensitivity and specificity of the whole mask from the numbers of the lesions, in
-            eight bits; in 2026 they exchange the voxel sizes of x and z. By default the masks and
-            the right sizes are taken.
+            boolean arrays are masks of the region. Labels that the challenge does not have, such
+            as 4 in 2023, are background, with a LabelWarning.
+        as_published: repeats the mistakes of the original programs (end of the module's text).
 
     Returns:
         Up to 2025: lw_dice, lw_hd95 (mm), in 2025 lw_nsd_0.5 and lw_nsd_1.0; tp, fp, fn (lesions:
@@ -222,20 +224,16 @@ def lesion_wise(
         TypeError: labels that are not whole numbers.
         ValueError: arrays that are not of one shape (X, Y, Z), a spacing that does not fit, or a
             year, challenge or region that does not exist.
-
-    Warns:
-        LabelWarning: labels that the challenge does not have, such as 4 in 2023.
     """
     metrics.check_label_volumes(prediction, truth, spacing_mm)
-    if codes is None and prediction.dtype == truth.dtype == bool:
-        codes = (1,)
+    codes = codes or ((1,) if prediction.dtype == truth.dtype == bool else None)
     if year == lesion_matching.YEAR:
         return lesion_matching.match_lesions(
             prediction, truth, spacing_mm, challenge, region,
             codes=codes, as_published=as_published,
         )  # fmt: skip
     rule = _rule(year, challenge, region, codes)
-    if codes is None and not as_published:
+    if not codes and not as_published:
         _warn_of_unknown_codes((prediction, truth), rule, f"{challenge} {year}")
     case = _case(rule, region, prediction.shape, spacing_mm)
     box = _box(rule, prediction, truth)
