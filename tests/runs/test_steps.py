@@ -80,7 +80,8 @@ def test_a_single_training_lies_in_the_run_folder_itself(finished):
     [split] = json.loads(run.splits_file.read_text())
     assert split == {"train": run.run["training"], "val": run.run["validation"]}
     assert "seeds" not in run.report_file.read_text()
-    with pytest.raises(DataError, match=r"a run with parts = None, expected \['seed0', 'seed1'\]"):
+    message = r"a run of a single training, expected one of 2 trainings \(seed0, seed1\), as asked"
+    with pytest.raises(DataError, match=message):
         run.create(run.recipe, run.variants, {"parts": ["seed0", "seed1"]})
 
 
