@@ -84,6 +84,7 @@ def test_the_package_alone_does_not_import_keras():
     assert _run(code).strip() == "set()"
 
 
+@pytest.mark.slow
 def test_keras_keeps_its_own_loader():
     code = (
         "import sys, keras_medseg, keras\n"

@@ -68,14 +68,8 @@ def write_report(path: Path, report: ScoreReport) -> list[Path]:
 
     Raises:
         DataError: a file that could be scored can no longer be read.
-        ValueError: no metric says what is better.
     """
     scored, compared = report.scored, report.compared
-    if not compared.rank_by:
-        raise ValueError(
-            f"--metrics: found {', '.join(scored.metrics)}, expected one of which larger or "
-            "smaller values are better, for a report. Add another metric, such as dice."
-        )
     tables = {
         "summary": compared.summary,
         "tests": compared.tests,

@@ -288,10 +288,13 @@ def _claim(out: Path, identity: Mapping[str, Any], names: Sequence[str], overwri
         known = earlier.get("cases", [])
         then = _compared(earlier)
         for field, asked in _compared(identity).items():
-            if not overwrite and then.get(field) != asked:
-                found = f"label maps of the run {earlier.get('run')}, with another {field}"
-                expected = f"those of {identity['run']}, variant {identity['variant']}"
-                raise DataError(out, found=found, expected=expected, remedy=_REMEDY)
+            if overwrite or then.get(field) == asked:
+                continue
+            found = f"label maps of the run {earlier.get('run')}, with another {field}"
+            expected = f"those of {identity['run']}, variant {identity['variant']}"
+            if field.startswith("--"):
+                found, expected = f"label maps with {field} {then.get(field)}", f"{field} {asked}"
+            raise DataError(out, found=found, expected=expected, remedy=_REMEDY)
     elif not overwrite and (there := [name for name in names if (out / name).exists()]):
         found = f"{there[0]} and no {RECORD} that says how it was made"
         raise DataError(out, found=found, expected="a folder of its own", remedy=_REMEDY)
@@ -304,13 +307,18 @@ def _claim(out: Path, identity: Mapping[str, Any], names: Sequence[str], overwri
 
 
 def _compared(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields in which label maps of one folder agree; the folders of runs may move."""
+    """The fields in which label maps of one folder agree; the folders of runs may move.
+
+    What was asked for is called as on the command line: --flips, --threshold.
+    """
     further = [
         {field: value for field, value in member.items() if field != "run"}
         for member in identity.get("further_members", ())
     ]
-    kept = {field: value for field, value in identity.items() if field not in ("run", "cases")}
-    return {**kept, "further_members": further}
+    left_out = "run", "cases", "asked"
+    kept = {field: value for field, value in identity.items() if field not in left_out}
+    asked = {f"--{name}": value for name, value in identity["asked"].items()}
+    return {**kept, **asked, "further_members": further}
 
 
 def _parse_record(text: str) -> dict[str, Any]:
@@ -326,4 +334,6 @@ def _parse_record(text: str) -> dict[str, Any]:
     further = record["further_members"]
     if not isinstance(further, list) or not all(isinstance(member, dict) for member in further):
         raise ValueError(f"further_members = {further!r}")
+    if not isinstance(record["asked"], dict):
+        raise ValueError(f"asked = {record['asked']!r}")
     return record

@@ -28,13 +28,8 @@ def exported_as(monkeypatch):
     return use
 
 
-@pytest.mark.parametrize(
-    "format",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name == "onnx" else [])
-        for name in export.FORMATS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("format", export.FORMATS)
 def test_auxiliary_outputs_are_left_out(tmp_path, format):
     network = registry.build("mtds_r2unet", input_shape=(16, 16, 4), filters=4)
     assert len(network.outputs) == 4

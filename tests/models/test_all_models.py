@@ -24,6 +24,12 @@ MOSTLY_SLOW = [
     pytest.param(name, marks=[] if name in REPRESENTATIVES else [pytest.mark.slow])
     for name in NAMES
 ]
+# In the fast tier ONNX for one network alone.
+EXPORTS = [
+    pytest.param(name, format, marks=[] if name in fast else [pytest.mark.slow])
+    for format, fast in (("savedmodel", REPRESENTATIVES), ("onnx", ("unet",)))
+    for name in NAMES
+]
 PACKAGE = Path(keras_medseg.__file__).parent
 PORTABLE = [PACKAGE / "losses.py", *PACKAGE.glob("layers/*.py"), *PACKAGE.glob("models/*.py")]
 # TensorFlow's kernel, used on that backend alone; tests/layers/test_batch_norm.py has the others.
@@ -300,8 +306,7 @@ def test_train_step_in_float16(name):
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModel and tf2onnx are TensorFlow's"
 )
-@pytest.mark.parametrize("format", ["savedmodel", "onnx"])
-@pytest.mark.parametrize("name", MOSTLY_SLOW, indirect=True, scope="module")
+@pytest.mark.parametrize(("name", "format"), EXPORTS, indirect=["name"], scope="module")
 def test_exported_network_computes_the_same(model, tmp_path, format):
     """`export_network` compares, see test_export.py; test_samples_of_a_batch_do_not_mix shows that
     these outputs depend on the input."""
