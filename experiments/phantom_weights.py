@@ -1,7 +1,7 @@
 """Train the small weights that come with the package: `python -m experiments.phantom_weights`.
 
 They are trained on synthetic brains, so that the quick start and the tests have something to load
-that anyone may have. It takes about two minutes on a CPU.
+that anyone may have. It takes a few minutes on two cores.
 """
 
 import shutil
