@@ -117,7 +117,7 @@ def test_state_and_config_bring_it_back(name):
     assert np.array_equal(*(keras.ops.convert_to_numpy(v.value) for v in (variable, copy)))
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_works_inside_fit(jit_compile):
     x = np.random.default_rng(0).standard_normal((400, 3), "float32")
     found = []

@@ -895,6 +895,7 @@ def test_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real cases are not here")
+@pytest.mark.slow
 def test_real_cases():
     # Voxel counts of BraTS2021_00000, also in its 2023 copy: 11738, 12836, 32731.
     counts = {}

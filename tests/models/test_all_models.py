@@ -163,6 +163,7 @@ def test_what_is_no_shape_is_refused(name):
             registry.build(name, input_shape=shape)
 
 
+@pytest.mark.parametrize("name", MOSTLY_SLOW)
 @pytest.mark.parametrize(
     ("sizes", "channels"),
     [((1, 1, 1), 5), pytest.param((19, 35, 21), 1, marks=pytest.mark.slow)],

@@ -320,7 +320,7 @@ def test_defaults_of_pytorch():
             assert (initializer.minval, initializer.maxval) == pytest.approx((-bound, bound))
 
 
-@pytest.mark.parametrize("variant", ["code", "paper"])
+@pytest.mark.parametrize("variant", ["code", pytest.param("paper", marks=pytest.mark.slow)])
 def test_checkpointing_changes_nothing_but_memory(variant):
     options = {"variant": variant, "dimensions": 2, "input_shape": (32, 32, 4), "filters": 2}
     plain = registry.build(NAME, **options)

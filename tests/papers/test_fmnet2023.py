@@ -201,7 +201,8 @@ def test_half_precision_learns_what_float32_learns(data):
     np.testing.assert_allclose(found["mixed_float16"], found["float32"], rtol=0.01)
 
 
-@pytest.mark.parametrize("on_device", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("on_device", [False, True])
 def test_a_run_goes_from_crops_to_scores(data, tmp_path, on_device):
     """Training, a whole volume by windows, the authors' scores and the figures. On the device with
     the recipe's own optimizer and precision."""

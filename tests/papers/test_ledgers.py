@@ -1,6 +1,7 @@
 """Every paper's ledger: each entry proves something, and each recipe field has an entry."""
 
 import ast
+import functools
 import importlib
 import os
 import re
@@ -70,14 +71,18 @@ def test_every_recipe_field_has_an_entry(paper, fields):
     assert fields.keys() - covered - FIELDS_OF_ALL == set()
 
 
+@functools.cache
+def _functions(path):
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+
+
 def test_every_named_test_exists(paper):
     for entry in entries(paper):
         for test in entry.get("tests", []):
             file, _, name = test.partition("::")
             assert (ROOT / file).is_file(), f"{entry['id']}: no file {file}"
-            tree = ast.parse((ROOT / file).read_text())
-            functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-            assert name in functions, f"{entry['id']}: {file} has no {name}"
+            assert name in _functions(ROOT / file), f"{entry['id']}: {file} has no {name}"
 
 
 def test_every_claim_of_fidelity_has_a_mutation_and_every_mutation_an_entry(paper):

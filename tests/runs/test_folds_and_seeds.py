@@ -71,6 +71,7 @@ def finished(folder, tmp_path_factory):
     return RunFolder(out), first, page, ask(folder, out, seeds=2)
 
 
+@pytest.mark.slow
 def test_one_fold_is_trained_alone_and_not_again(finished):
     run, first, page, rest = finished
     assert first == ["fold1-seed0", "fold1-seed1"]
@@ -81,6 +82,7 @@ def test_one_fold_is_trained_alone_and_not_again(finished):
     assert "not trained yet" not in run.report_file.read_text()
 
 
+@pytest.mark.slow
 def test_every_seed_scores_every_case_once_and_out_of_fold(finished):
     run, *_ = finished
     scores = run.scores()
@@ -105,6 +107,7 @@ def test_every_seed_scores_every_case_once_and_out_of_fold(finished):
     assert not np.array_equal(*weights)
 
 
+@pytest.mark.slow
 def test_the_table_is_over_all_seeds_and_cases(finished):
     run, *_ = finished
     scores, table = run.scores(), pd.read_csv(run.path / "table.csv")
@@ -127,6 +130,7 @@ def test_the_table_is_over_all_seeds_and_cases(finished):
     assert len(pd.read_csv(run.path / "log.csv")) == 4
 
 
+@pytest.mark.slow
 def test_the_report_is_made_again(finished):
     run, *_ = finished
     names = ("table.csv", "scores.csv", "log.csv")
@@ -137,6 +141,7 @@ def test_the_report_is_made_again(finished):
     assert {name: (run.path / name).read_bytes() for name in names} == before
 
 
+@pytest.mark.slow
 def test_the_splits_are_a_file_that_makes_the_same_splits(finished, folder, tmp_path):
     run, *_ = finished
     file = run.splits_file
@@ -161,6 +166,7 @@ def test_the_splits_are_a_file_that_makes_the_same_splits(finished, folder, tmp_
         steps.load_cohorts(folder, store, task_of(single), elsewhere)
 
 
+@pytest.mark.slow
 def test_folders_of_other_runs_are_refused_and_seeds_may_be_added(finished, folder, tmp_path):
     run, *_ = finished
     other = json.loads(run.splits_file.read_text())[::-1]
@@ -379,6 +385,7 @@ def test_the_first_seed_has_the_bits_of_a_single_training(folder, tmp_path):
     pd.testing.assert_frame_equal(same, alone, check_exact=True)
 
 
+@pytest.mark.slow
 def test_a_run_folder_names_its_trainings_by_names_alone(finished, tmp_path):
     run, *_ = finished
     facts = json.loads((run.path / "run.json").read_text())

@@ -361,6 +361,7 @@ def test_a_training_that_diverges_stops_at_once(tmp_path):
     assert not (tmp_path / "training" / "main-WT" / "model.keras").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_costs_an_epoch_and_no_bit(unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path / "run")
     (tmp_path / "run" / "scores.csv").unlink()
@@ -379,6 +380,7 @@ def test_another_recipe_in_the_same_folder_is_refused(unbroken, tmp_path):
     assert "train.learning_rate = 0.01 (now 0.5)" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(unbroken):
     again = start(unbroken)
     assert again.returncode == 0, again.stderr
