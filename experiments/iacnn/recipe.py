@@ -118,6 +118,8 @@ CPU = {
     "train.schedule_options": {"power": 0.9},
 }
 SAME_WIDTHS = BASELINES["unet"] | {"model.options.filters": 16}
+# Four times as long, at half of the time a step: with SA as printed beside the recipe's reading.
+CPU_LONG = CPU | {"train.epochs": 60, "train.precision": "mixed_bfloat16"}
 
 # What each module does, and what SA does as printed: its sums undivided, with and without the L2
 # term that then outweighs the gradients of the lowest level.
@@ -140,6 +142,11 @@ PROFILES = with_comparison(
         "paper": Profile({}, {"iacnn": {}}),
         "quick": Profile(QUICK, {"iacnn": {}}),
         "cpu": Profile(CPU, {"iacnn": {}, "unet": SAME_WIDTHS}, (("unet", "iacnn"),)),
+        "cpu-long": Profile(
+            CPU_LONG,
+            {"iacnn": {}, "printed": AS_PRINTED, "unet": SAME_WIDTHS},
+            (("unet", "iacnn"), ("printed", "iacnn")),
+        ),
         "arms": Profile({}, ARMS, AGAINST_OWN),
         "short-arms": Profile(SHORT_ARMS, ARMS, AGAINST_OWN),
     },
