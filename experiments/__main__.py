@@ -1,7 +1,6 @@
 """Run the experiment of a paper: `python -m experiments PAPER`; `--help` lists the options."""
 
 import argparse
-import os
 import shlex
 import signal
 import sys
@@ -9,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_medseg.cli import add_protocol
+from keras_medseg.cli import add_protocol, import_frameworks
 
 if TYPE_CHECKING:
     from keras_medseg.runs.experiment import Experiment
@@ -22,12 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0 if the run met its expectations, 1 if not or on an error, 130 on Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides messages about devices
     # Imported after the arguments are parsed, so that --help does not wait for TensorFlow.
-    from keras_medseg import registry
-
     try:
-        registry.check_versions()  # in one line what the imports below would say in many
+        import_frameworks()
         from keras_medseg import recipe
         from keras_medseg.runs import experiment
     except ImportError as error:

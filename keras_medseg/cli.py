@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import re
 import shlex
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +15,9 @@ from keras_medseg import __version__
 
 if TYPE_CHECKING:
     from keras_medseg.data.datasets.base import Dataset
+
+_REMARKS_SHOWN = 12
+_BEFORE_LOGGING = re.compile(r"WARNING: All log messages before absl|I0000 ")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,13 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(argv)
     arguments.line = shlex.join(["keras-medseg", *argv])
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides messages about devices
     usual, warnings.formatwarning = warnings.formatwarning, _one_line
     try:
         if arguments.command in (models, train, predict, evaluate, report, export, pack, install):
-            from keras_medseg import registry
-
-            registry.check_versions()  # in one line what would be many
+            import_frameworks()
         return arguments.command(arguments) or 0
     except (ValueError, OSError, ImportError) as error:
         print(f"keras-medseg: {error}", file=sys.stderr)
@@ -42,6 +44,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         warnings.formatwarning = usual
+
+
+def import_frameworks() -> None:
+    """Import Keras, without what TensorFlow prints about devices before it reads its log level.
+
+    A wrong version is named in one line, where the imports would say it in many. With
+    another TF_CPP_MIN_LOG_LEVEL than 3, everything is printed.
+
+    Raises:
+        ImportError: a package is missing or too old.
+    """
+    from keras_medseg import registry
+
+    registry.check_versions()
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
+        return
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
+            caught.seek(0)
+            lines = caught.read().decode(errors="replace").splitlines(keepends=True)
+            sys.stderr.writelines(line for line in lines if not _BEFORE_LOGGING.match(line))
 
 
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
@@ -171,7 +201,7 @@ def score(arguments: argparse.Namespace) -> None:
     folders, truth = _scored_folders(arguments.folders, arguments.truth)
     dataset, regions = _annotations(arguments, truth)
     metrics, rank_by = _metrics(arguments, dataset)
-    cases = dataset.find(truth).cases
+    cases = dataset.find_annotations(truth).cases
     if arguments.groups:
         cases = score_folder.with_groups(cases, arguments.groups)
     scored = score_folder.score_folders(
@@ -183,8 +213,7 @@ def score(arguments: argparse.Namespace) -> None:
         common=arguments.common,
         workers=arguments.workers or os.cpu_count() or 1,
     )
-    for remark in scored.remarks:
-        warnings.warn(remark, stacklevel=1)
+    _warn_of_each(scored.remarks)
     compared = comparison.compare_all(scored.table, metrics, rank_by)
     print(f"mean and 95 % interval over {plural(len(scored.cases), 'case')}:")
     print(score_folder.summary(scored.table, metrics))
@@ -204,6 +233,13 @@ def score(arguments: argparse.Namespace) -> None:
                 stacklevel=1,
             )
     print("\n".join(map(str, [f"{arguments.out}: {len(scored.table)} rows", *files])))
+
+
+def _warn_of_each(remarks: Sequence[str]) -> None:
+    for remark in remarks[:_REMARKS_SHOWN]:
+        warnings.warn(remark, stacklevel=1)
+    if more := len(remarks[_REMARKS_SHOWN:]):
+        warnings.warn(f"found {more} further remarks; --report lists all.", stacklevel=1)
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -311,7 +347,7 @@ def _metrics(
 
     metrics = metric_names(_split(arguments.metrics), dataset)
     by = _split(arguments.rank_by)
-    rank_by = metric_names(by, dataset) if by else ()
+    rank_by = metric_names(by, dataset, "--rank-by") if by else ()
     directed = [name for name in metrics if METRICS[name].better != "neither"]
     for name in rank_by:
         require_choice("--rank-by", name, directed)
@@ -387,6 +423,13 @@ def _classes(assignments: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
     return classes
 
 
+def _at_least_one(text: str) -> int:
+    """A number of processes or trainings."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected 1 or more")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="keras-medseg",
@@ -445,7 +488,7 @@ def _add_data_commands(commands: argparse._SubParsersAction) -> None:
         metavar="MM",
         help="voxel size X Y Z to which volumes are resampled (default: as they lie)",
     )
-    sub.add_argument("--workers", type=int, help="processes (default: one per core)")
+    sub.add_argument("--workers", type=_at_least_one, help="processes (default: one per core)")
     sub.add_argument("--unlabelled", action="store_true", help="cases have no annotation")
     sub = _add(commands, phantom)
     sub.add_argument("folder", type=Path)
@@ -539,7 +582,7 @@ def _add_score(commands: argparse._SubParsersAction) -> None:
         "--common", action="store_true", help="leave out cases that a folder does not have"
     )
     sub.add_argument("--channel", default="", metavar="NAME", help="background of the pictures")
-    sub.add_argument("--workers", type=int, help="processes (default: one per core)")
+    sub.add_argument("--workers", type=_at_least_one, help="processes (default: one per core)")
 
 
 def _add_run_commands(commands: argparse._SubParsersAction) -> None:

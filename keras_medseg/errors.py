@@ -36,7 +36,8 @@ def require_choice(what: str, value: object, known: Iterable[str]) -> None:
     words = list(known)
     if value in words:
         return
-    near = get_close_matches(str(value), words, n=3, cutoff=0.5)
+    same = [word for word in words if word.casefold() == str(value).casefold()]
+    near = same or get_close_matches(str(value), words, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     raise ValueError(
         f"{what}: found {value!r}, expected one of: {', '.join(words) or 'none'}.{hint}"

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
+_SENTENCE = re.compile(r"([^:]+(?:: field of \w+)?): found (.+?), expected (.+?)\.(?: (.+))?")
 
 _log = logging.getLogger(__name__)
 
@@ -85,13 +87,16 @@ def read_bytes(path: Path, *, expected: str = "a file", remedy: str) -> bytes:
         raise DataError(path, found=found, expected=expected, remedy=remedy) from error
 
 
-def read_file(path: Path, parse: Callable[[str], T], remedy: str) -> T:
+def read_file(
+    path: Path, parse: Callable[[str], T], remedy: str, *, expected: str = "a whole file"
+) -> T:
     """Read a text file.
 
     Args:
         path: a UTF-8 file.
         parse: turns the text into the result; raises a ValueError if the text is damaged.
         remedy: the last sentence of an error, such as "Run the experiment again, to its end."
+        expected: what `parse` takes, for the message.
 
     Returns:
         What `parse` returns.
@@ -103,7 +108,13 @@ def read_file(path: Path, parse: Callable[[str], T], remedy: str) -> T:
     try:
         return parse(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # JSON that is nested too deeply
-        raise DataError(path, found=str(error), expected="a whole file", remedy=remedy) from error
+        if sentence := _SENTENCE.fullmatch(str(error)):  # as errors of fields are
+            part, found, expected, advice = sentence.groups()
+            where = f"{path}, {part}"
+            raise DataError(
+                where, found=found, expected=expected, remedy=advice or remedy
+            ) from error
+        raise DataError(path, found=str(error), expected=expected, remedy=remedy) from error
 
 
 def parse_csv(text: str) -> "pd.DataFrame":

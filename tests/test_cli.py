@@ -1,5 +1,6 @@
 """The command line as its users meet it: a process with output and exit code."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,18 @@ def test_help_names_every_command_and_imports_no_framework():
     )
     assert done.returncode == 0, done.stderr
     assert all(command in done.stdout for command in COMMANDS)
+
+
+def test_what_tensorflow_prints_when_it_is_imported_is_not_shown():
+    """Lines about devices and rounding, before TensorFlow reads its own log level."""
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_medseg.cli", "models", "nosuch"],
+        capture_output=True, text=True, check=False, cwd=ROOT, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("keras-medseg: ")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", COMMANDS)

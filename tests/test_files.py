@@ -29,11 +29,18 @@ def test_a_file_that_cannot_be_read_is_named_with_its_remedy(tmp_path):
     path.write_text('{"a": 1')
     with pytest.raises(DataError, match=r"found Expecting .*expected a whole file\. Run it"):
         files.read_file(path, json.loads, "Run it again.")
+    with pytest.raises(DataError) as caught:
+        files.read_file(path, _refuse_field, "Run it again.")
+    assert str(caught.value) == f"{path}, train: found 3, expected 4. Run it again."
     path.write_bytes(b"\xff")
     with pytest.raises(DataError, match="found 'utf-8' codec"):
         files.read_file(path, str, "Run it again.")
     path.write_text('{"a": 1}')
     assert files.read_file(path, json.loads, "Run it again.") == {"a": 1}
+
+
+def _refuse_field(text):
+    raise ValueError("train: found 3, expected 4.")
 
 
 def test_names_in_a_table_stay_text():

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from keras_medseg.data.cases import Case
+from keras_medseg.data.checks import plural
+from keras_medseg.data.formats import foreign
 from keras_medseg.data.formats.manifest import TEST, TRAINING, VALIDATION
 from keras_medseg.data.splits import Split, assign
 from keras_medseg.errors import DataError
@@ -42,6 +44,40 @@ def as_tree(
     return tree | ({"test": list(test)} if test else {})
 
 
+def count(path: Path) -> int:
+    """How many splits a file has.
+
+    Raises:
+        DataError: the file is missing or of another form.
+    """
+    return len(_read(path))
+
+
+def check_names(path: Path, cases: Sequence[Case], ignored: Collection[str] = ()) -> None:
+    """Check that a file names these cases alone; for a refusal before they are decoded.
+
+    Args:
+        path: of the file.
+        cases: the cases.
+        ignored: as in `read_splits`.
+
+    Raises:
+        DataError: the file is missing or of another form, or names a case that does not exist.
+    """
+    known = {case.id for case in cases}
+    named = {id for fold in _read(path) for ids in fold.values() for id in ids}
+    unknown = sorted(named - known - {*ignored})
+    if not unknown:
+        return
+    listed = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+    endings = {id: foreign.without_ending(id) for id in unknown}
+    remedy = "Fetch these cases, or make a split of those that are there."
+    if all(id in known for id in endings.values()):
+        remedy = f"Write the ids without the ending of a file: {endings[unknown[0]]}."
+    found = f"{plural(len(unknown), 'case')} that only the split has ({listed})"
+    raise DataError(path, found=found, expected="the cases of the data", remedy=remedy)
+
+
 def read_splits(
     path: Path, cases: Sequence[Case], ignored: Collection[str] = ()
 ) -> tuple[Split, ...]:
@@ -61,7 +97,8 @@ def read_splits(
             does not exist, or not all; it has no training or no validation cases; or two folds
             score the same case.
     """
-    folds = read_file(path, _parse, _REMEDY)
+    check_names(path, cases, ignored)
+    folds = _read(path)
     found = []
     for number, fold in enumerate(folds):
         where = path if len(folds) == 1 else f"{path}, fold {number}"
@@ -80,6 +117,10 @@ def read_splits(
             remedy='Name it in "train" of the others. Repeated splits are runs of their own.',
         )
     return tuple(found)
+
+
+def _read(path: Path) -> list[dict[str, list[str]]]:
+    return read_file(path, _parse, _REMEDY, expected="splits as nnU-Net writes them")
 
 
 def _parse(text: str) -> list[dict[str, list[str]]]:

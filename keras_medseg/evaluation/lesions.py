@@ -246,8 +246,12 @@ def lesion_wise(
 
 def _rule(year: int, challenge: str, region: str, codes: Sequence[int] | None) -> Rule:
     """The rule of a challenge, with the codes of the region."""
-    years = {str(known) for known, _ in RULES} | {str(lesion_matching.YEAR)}
-    require_choice("year", str(year), sorted(years))
+    years = sorted({known for known, _ in RULES} | {lesion_matching.YEAR})
+    if not isinstance(year, int | np.integer) or year not in years:
+        raise ValueError(
+            f"year: found {year!r}, expected a number: {', '.join(map(str, years))}. The "
+            "challenges until 2022 scored whole regions, not lesions."
+        )
     if (year, challenge) == (2024, "GoAT"):
         raise ValueError(
             "challenge of 2024: found 'GoAT', expected the challenge that the case comes from. "

@@ -50,7 +50,7 @@ def score_folder(
     predictions: Path, folder: Path, dataset: Dataset, regions: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Score one folder of label maps against the cases in `folder`; see `score_folders`."""
-    cases = dataset.find(folder).cases
+    cases = dataset.find_annotations(folder).cases
     return score_folders({predictions.name: predictions}, cases, dataset, regions=regions).table
 
 
@@ -124,15 +124,25 @@ def with_groups(cases: Sequence[Case], path: Path) -> list[Case]:
     twice = table["case"][table["case"].duplicated()].tolist()
     groups = dict(zip(table["case"], table["group"]))
     absent = [case.id for case in cases if not groups.get(case.id)]
-    for found, names in (("no group of", absent), ("several rows of", twice)):
-        if names:
-            text = f"{found} {matching.listed(names)}"
-            raise DataError(path, found=text, expected="one for every case", remedy=remedy)
+    found = " and ".join(
+        f"{what} {matching.listed(names)}"
+        for what, names in (("no group of", absent), ("several rows of", dict.fromkeys(twice)))
+        if names
+    )
+    if found:
+        raise DataError(path, found=found, expected="one for every case", remedy=remedy)
     return [replace(case, group=groups[case.id]) for case in cases]
 
 
-def metric_names(names: Sequence[str], dataset: Dataset) -> tuple[str, ...]:
+def metric_names(
+    names: Sequence[str], dataset: Dataset, option: str = "--metrics"
+) -> tuple[str, ...]:
     """The metrics to score label maps of a data set with, by names with or without their unit.
+
+    Args:
+        names: of METRICS; none for those of the data set.
+        dataset: kind of data of the cases.
+        option: where the names come from, for the messages.
 
     Raises:
         ValueError: an unknown metric, one in another unit, or one that needs probabilities.
@@ -148,7 +158,12 @@ def metric_names(names: Sequence[str], dataset: Dataset) -> tuple[str, ...]:
     spelled = {name.removesuffix(f"_{unit.lower()}"): name for name in known for unit in units}
     chosen = [name if name in known else spelled.get(name, name) for name in names]
     for name in chosen:
-        require_choice("--metrics", name, known)
+        if name in METRICS and METRICS[name].needs == "probabilities":
+            raise ValueError(
+                f"{option}: found {name!r}, which needs probabilities, expected a metric of label "
+                f"maps: {', '.join(known)}."
+            )
+        require_choice(option, name, known)
     return tuple(dict.fromkeys(chosen)) or dataset.metrics
 
 

@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,10 +144,9 @@ def _load(report: ScoreReport, id: str, why: str) -> viewer.ViewerCase:
         warnings.simplefilter("ignore")  # they were remarks when the case was scored
         truth, spacing = dataset.read_annotation(case)
         maps = {name: dataset.read_labels(paths[id], case) for name, paths in scored.paths.items()}
-        try:
-            image: np.ndarray | None = _background(dataset.read_image(case).image, report)
-        except DataError:
-            image = None
+        image: np.ndarray | None = None
+        with suppress(DataError):
+            image = _background(dataset.read_image(case).image, report) if case.images else None
     if image is not None and image.shape[:3] != truth.shape:
         image = None
     texts = viewer.score_texts(scored.table, id, report.compared.rank_by)
@@ -247,7 +247,10 @@ def _facts(report: ScoreReport) -> dict[str, Any]:
         "folders": {name: str(folder) for name, folder in report.folders.items()},
         "cases": len(scored.cases),
         "groups": int(groups),
-        "regions": {name: list(codes) for name, codes in scored.regions.items()},
+        "regions": {
+            name: [report.dataset.labels[code] for code in codes]
+            for name, codes in scored.regions.items()
+        },
         "metrics": list(scored.metrics),
         "rank_by": list(report.compared.rank_by),
     }

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from keras_medseg.data.cases import Case
+from keras_medseg.data.checks import plural
 from keras_medseg.data.store import StoredCase
 from keras_medseg.errors import DataError
 from keras_medseg.evaluation.generalization import IN_DOMAIN, comparable_metrics, generalization
@@ -19,6 +20,7 @@ from keras_medseg.reporting import evaluation_page
 from keras_medseg.runs import report
 from keras_medseg.runs.members import Member, members, run_and_variant
 from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.tasks.base import Task
 
 RECORD = "record.json"
 """In the folder of an evaluation: whose scores of which folders it holds."""
@@ -43,6 +45,31 @@ def parse_sets(assignments: Sequence[str]) -> dict[str, Path]:
             )
         sets[name] = Path(folder)
     return sets
+
+
+def _cases_of(sets: Mapping[str, Path], task: Task) -> dict[str, list[Case]]:
+    """The cases of all data sets, before any of them is predicted.
+
+    Raises:
+        DataError: of all folders that hold none.
+    """
+    cases, errors = {}, []
+    for name, folder in sets.items():
+        try:
+            cases[name] = task.dataset.find(folder).cases
+        except DataError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        places = ", ".join(map(str, sets.values()))
+        raise _as_one(places, errors, f"{len(errors)} folders without cases", "Give others:")
+    return cases
+
+
+def _as_one(where: Path | str, errors: Sequence[DataError], found: str, remedy: str) -> DataError:
+    listed = "\n  ".join(map(str, errors))
+    return DataError(where, found=found, expected="none", remedy=f"{remedy}\n  {listed}")
 
 
 @dataclass
@@ -87,18 +114,16 @@ def evaluate(text: str, sets: Mapping[str, Path], out: Path, command: str = "") 
         ValueError: the run has no such variant.
     """
     run, variant = run_and_variant(text)
-    found = _begin(run, variant, members([text]), sets, out)
+    all_members = members([text])
+    cases = _cases_of(sets, all_members[0].task)
+    found = _begin(run, variant, all_members, sets, out)
     errors: list[DataError] = []
     for name, folder in sets.items():
-        errors += _score_set(found, name, folder)
+        errors += _score_set(found, name, folder, cases[name])
     if errors:
-        listed = "\n  ".join(map(str, errors))
-        raise DataError(
-            out,
-            found=f"{len(errors)} cases that cannot be read",
-            expected="none",
-            remedy="Mend these and give the same command again; it does what is left:\n  " + listed,
-        )
+        what = plural(len(errors), "case") + " that cannot be read"
+        remedy = "Mend and give the same command again; it does what is left:"
+        raise _as_one(out, errors, what, remedy)
     scores = found.scores[found.scores["dataset"].isin([IN_DOMAIN, *sets])]
     table = generalization(scores, comparable_metrics(scores))
     write_atomic(out / "table.csv", table.to_csv(index=False).encode())
@@ -183,10 +208,10 @@ def _known_cases(run: RunFolder) -> tuple[dict[str, str], list[str]]:
     return {case.voxels_sha256: name for name, case in cases.items()}, []
 
 
-def _score_set(found: _Evaluation, name: str, folder: Path) -> list[DataError]:
+def _score_set(
+    found: _Evaluation, name: str, folder: Path, cases: Sequence[Case]
+) -> list[DataError]:
     """Add the scores of all cases of a data set; the errors of those that cannot be read."""
-    task = found.all_members[0].task
-    cases = task.dataset.find(folder).cases
     if any(is_phantom(case.images[0]) for case in cases):
         found.notes.append(f"{name} is synthetic, not of patients.")
     done = set(found.scores.loc[found.scores["dataset"] == name, "case"])

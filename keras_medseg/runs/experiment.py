@@ -171,6 +171,7 @@ def run(experiment: Experiment, request: Request) -> bool:
     base = _base_recipe(experiment, request)
     recipes = _recipes(profile, base)
     _refuse_other_data(base, recipes)
+    _refuse_other_fold(request, base)
     folder = request.folder or make_phantom(experiment, request.work)
     stored = request.store or store_folder(request.work, folder, base)
     task = task_of(base)
@@ -359,6 +360,17 @@ def _refuse_other_data(base: Recipe, recipes: Mapping[str, Recipe]) -> None:
                     f"variant {name}: found data.{part} {found}, expected {expected}, that of the "
                     "run: all variants share one split."
                 )
+
+
+def _refuse_other_fold(request: Request, base: Recipe) -> None:
+    """Check `request.fold` before anything is decoded.
+
+    Raises:
+        ValueError: there is no such fold.
+        DataError: the file with the splits is missing or of another form.
+    """
+    folds = split_files.count(request.splits) if request.splits else base.data.folds
+    repetitions.require_fold(request.fold, [*map(str, range(folds))] if folds > 1 else [])
 
 
 def _train_and_score(outcome: RunFolder, cohort: Cohort) -> None:

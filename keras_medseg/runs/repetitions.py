@@ -92,14 +92,26 @@ def of_fold(parts: Sequence[Part], fold: str) -> list[Part]:
     """
     if fold == "all":
         return list(parts)
-    chosen = [part for part in parts if str(part.fold) == fold]
-    if not chosen:
-        numbers = [str(part.fold) for part in parts if part.fold is not None]
-        known = ", ".join(dict.fromkeys(numbers))
-        expected = f"all or one of: {known}" if known else "a run with folds"
-        remedy = "" if known else " Give --set data.folds=5 or --splits FILE."
-        raise ValueError(f"--fold: found {fold!r}, expected {expected}.{remedy}")
-    return chosen
+    numbers = [str(part.fold) for part in parts if part.fold is not None]
+    require_fold(fold, list(dict.fromkeys(numbers)))
+    return [part for part in parts if str(part.fold) == fold]
+
+
+def require_fold(fold: str, known: Sequence[str]) -> None:
+    """Check the number of a fold.
+
+    Args:
+        fold: as in `of_fold`.
+        known: the numbers of all folds.
+
+    Raises:
+        ValueError: there is no such fold.
+    """
+    if fold in ("all", *known):
+        return
+    expected = f"all or one of: {', '.join(known)}" if known else "a run with folds"
+    remedy = "" if known else " Give --set data.folds=5 or --splits FILE."
+    raise ValueError(f"--fold: found {fold!r}, expected {expected}.{remedy}")
 
 
 def split_trees(parts: Sequence[Part]) -> list[dict[str, list[str]]]:

@@ -110,6 +110,8 @@ def load_cohorts(
         ValueError: there are fewer than two cases.
     """
     listing = task.dataset.find(folder)
+    if splits_file is not None:
+        split_files.check_names(splits_file, listing.cases)  # before the cases are decoded
     with progress_bar("decoding cases") as progress:
         decoded = store.prepare(listing.cases, task.reader, store_folder, progress=progress)
     check_channels(folder, {name: case.channels for name, case in decoded.cases.items()})

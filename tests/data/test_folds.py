@@ -108,13 +108,25 @@ def test_a_case_that_was_left_out_as_a_duplicate_may_be_named(tmp_path):
     assert ids(split.validation) == ["c", "d"]
 
 
+def test_names_of_files_are_no_ids(tmp_path):
+    file = written(tmp_path, [{"train": ["a.nii.gz", "b.nii.gz"], "val": ["c", "d"]}])
+    words = (
+        r"2 cases that only the split has \(a.nii.gz, b.nii.gz\).*without the ending of a file: a"
+    )
+    with pytest.raises(DataError, match=words):
+        read_splits(file, FOUR)
+
+
 ALL = {"train": ["a", "b"], "val": ["c", "d"]}
 
 
 @pytest.mark.parametrize(
     ("folds", "words"),
     [
-        ([ALL, {"train": ["a", "x"], "val": ["b", "c", "d"]}], r"fold 1: .*only the split has \(x"),
+        (
+            [ALL, {"train": ["a", "x"], "val": ["b", "c", "d"]}],
+            r"1 case that only the split has \(x\)",
+        ),
         ([{"train": ["a"], "val": ["c", "d"]}], r"only the data has \(b"),
         ([{"train": ["a", "b"], "val": ["b", "c", "d"]}], "fold 0 with b twice"),
         ([{"train": ["a", "a", "b"], "val": ["c", "d"]}], "fold 0 with a twice"),

@@ -180,7 +180,7 @@ def test_lesions_far_apart_score_the_same_wherever_they_lie():
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"year": 2022}, ValueError, "year: found '2022', expected one of: 2023, 2024, 2025, 2026"),
+        ({"year": 2022}, ValueError, "year: found 2022, expected a number: 2023, 2024, 2025, 2026"),
         ({"challenge": "XYZ"}, ValueError, "challenge of 2023: found 'XYZ', expected one of: GLI"),
         ({"year": 2026, "challenge": "SSA"}, ValueError, "challenge of 2026: found 'SSA'"),
         ({"region": "RC"}, ValueError, "regions of GLI 2023: found 'RC', expected one of: WT"),

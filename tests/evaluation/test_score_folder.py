@@ -221,6 +221,9 @@ def test_groups_from_a_table(truth, tmp_path):
     path.write_text("case,group\ncase_01,p\ncase_01,q\ncase_02,q\n")
     with pytest.raises(DataError, match="several rows of case_01"):
         with_groups(cases, path)
+    path.write_text("case,group\ncase_01,p\ncase_01,q\n")
+    with pytest.raises(DataError, match="no group of case_02 and several rows of case_01"):
+        with_groups(cases, path)
     path.write_text("id,patient\ncase_01,p\n")
     with pytest.raises(DataError, match="found the columns id, patient, expected case and group"):
         with_groups(cases, path)
@@ -229,16 +232,21 @@ def test_groups_from_a_table(truth, tmp_path):
 def test_metrics_by_name_and_unit(truth):
     dataset = datasets.annotations(truth)
     assert metric_names(["hd95", "iou", "hd95_mm"], dataset) == ("hd95_mm", "iou")
-    for name in ("hd95_px", "cross_entropy", "dise"):
+    for name in ("hd95_px", "dise"):
         with pytest.raises(ValueError, match=f"--metrics: found '{name}', expected one of: dice"):
             metric_names([name], dataset)
+    with pytest.raises(ValueError, match="--rank-by: found 'dise', expected one of: dice"):
+        metric_names(["dise"], dataset, "--rank-by")
+    words = "--metrics: found 'ece', which needs probabilities, expected a metric of label maps"
+    with pytest.raises(ValueError, match=words):
+        metric_names(["ece"], dataset)
 
 
 # The command
 
 
 def run(*words):
-    return cli.main(["score", *map(str, words), "--workers", "1"])
+    return cli.main(["score", "--workers", "1", *map(str, words)])
 
 
 def test_the_command_with_two_folders(truth, tmp_path, capsys):
@@ -322,6 +330,58 @@ def test_codes_are_refused_where_patients_and_rules_are_known(tmp_path, capsys):
     assert run(*words) == 1
     message = "found labels or regions with codes for a data set (brats), expected names of its"
     assert message in capsys.readouterr().err
+
+
+def test_segmentations_of_brats_alone_have_its_regions_and_patients(tmp_path):
+    """Codes are those on disk: 4 is the enhancing tumor of 2021, and of no other region."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1, 1, :2], labels[1, 1, 2:] = 4, 2
+    id = "BraTS2021_00003"
+    save(tmp_path / f"truth/{id}_seg.nii.gz", labels)
+    save(tmp_path / f"a/{id}.nii.gz", np.where(labels == 4, 1, labels))
+    out = tmp_path / "s.csv"
+    assert run(tmp_path / "a", "--truth", tmp_path / "truth", "--out", out, "--report") == 0
+    found = json.loads(out.with_suffix(".json").read_text())
+    dice = {row["region"]: row["dice"] for row in found["scores"]}
+    assert dice == {"WT": 1, "TC": 1, "ET": 0}
+    assert {row["group"] for row in found["scores"]} == {"GLI-00003"}
+    assert {*found["regions"]["WT"]} == {"necrotic, non-enhancing", "edema", "enhancing"}
+    page = out.with_suffix(".html").read_text()
+    assert "resamples of the" not in page  # of a single case there are none
+
+
+def test_a_segmentation_that_lies_there_twice_is_refused(tmp_path):
+    id = "BraTS2021_00003"
+    for name in (f"{id}/{id}_seg.nii", f"{id}/{id}_seg.nii.gz"):
+        save(tmp_path / name, annotation(1))
+    dataset = datasets.annotations(tmp_path)
+    with pytest.raises(DataError, match="expected each file once"):
+        dataset.find_annotations(tmp_path)
+
+
+def test_masks_alone_are_scored_though_their_names_are_of_a_data_set(tmp_path):
+    pixels = np.zeros((8, 9), np.uint8)
+    pixels[2:5, 2:5] = 255
+    for name in ("truth/ISIC_0000001_segmentation", "a/ISIC_0000001"):
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir()
+        Image.fromarray(pixels).save(path)
+    dataset = datasets.annotations(tmp_path / "truth")
+    cases = dataset.find_annotations(tmp_path / "truth").cases
+    [row] = score_folders({"a": tmp_path / "a"}, cases, dataset).table.to_dict("records")
+    assert (row["case"], row["dice"], row["truth_pixels"]) == ("ISIC_0000001", 1, 9)
+
+
+def test_many_remarks_are_counted(truth, tmp_path, capsys):
+    a = write_nnunet(tmp_path / "a")
+    remarks = [f"remark {number}" for number in range(20)]
+    with pytest.warns(UserWarning, match="remark") as caught:
+        cli._warn_of_each(remarks)
+    assert len(caught) == 13
+    assert str(caught[-1].message) == "found 8 further remarks; --report lists all."
+    with pytest.raises(SystemExit):
+        run(a, truth, "--workers", "0")
+    assert "argument --workers: found '0', expected 1 or more" in capsys.readouterr().err
 
 
 def test_no_deep_learning_framework_is_needed(truth, tmp_path):

@@ -184,10 +184,17 @@ def test_a_damaged_evaluation_is_named(place, tmp_path, name, text, found):
 def test_a_case_that_cannot_be_read_does_not_keep_the_others_back(place, tmp_path):
     data = shutil.copytree(place / "far", tmp_path / "data")
     next(data.rglob("BraTS2021_00010_t2.nii.gz")).write_bytes(b"")
-    with pytest.raises(DataError, match=r"(?s)found 1 cases that cannot be read.*00010_t2"):
+    with pytest.raises(DataError, match=r"(?s)found 1 case that cannot be read.*00010_t2"):
         evaluate(str(place / "run"), {"far": data}, tmp_path / "out")
     assert "BraTS2021_00011" in (tmp_path / "out/scores.csv").read_text()
     assert not (tmp_path / "out/table.csv").exists()
+
+
+def test_all_folders_are_looked_at_before_any_case_is_predicted(place, tmp_path):
+    sets = {"far": place / "far", "x": tmp_path / "x", "y": tmp_path / "y"}
+    with pytest.raises(DataError, match=r"(?s)found 2 folders without cases.*x: found.*y: found"):
+        evaluate(str(place / "run"), sets, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_no_other_data_set_is_refused(place, tmp_path):

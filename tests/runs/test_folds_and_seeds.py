@@ -162,7 +162,7 @@ def test_the_splits_are_a_file_that_makes_the_same_splits(finished, folder, tmp_
         assert len(cohort.validation) == 1
     elsewhere = shutil.copy(file, tmp_path / "mine.json")
     elsewhere.write_text(file.read_text().replace(whole[0]["val"][0], "someone"))
-    with pytest.raises(DataError, match=r"mine.json, fold 0: found 1 cases that only the split"):
+    with pytest.raises(DataError, match=r"mine.json: found 1 case that only the split"):
         steps.load_cohorts(folder, store, task_of(single), elsewhere)
 
 
@@ -182,6 +182,29 @@ def test_folders_of_other_runs_are_refused_and_seeds_may_be_added(finished, fold
     more.create(run.recipe, run.variants, facts | {"parts": names})
     with pytest.raises(DataError, match="found 4 of 6 trainings finished, expected one fold with"):
         repetitions.finished(more, None, None)
+
+
+@pytest.mark.parametrize(
+    ("splits", "more", "words"),
+    [
+        (None, {"fold": "2"}, "--fold: found '2', expected all or one of: 0, 1"),
+        ([{"train": ["a"], "val": ["b"]}], {}, "2 cases that only the split has"),
+        ([{"train": ["a"]}], {}, "expected splits as nnU-Net writes them"),
+    ],
+)
+def test_wrong_folds_and_splits_are_refused_before_a_case_is_decoded(
+    folder, tmp_path, splits, more, words
+):
+    if splits:
+        (tmp_path / "s.json").write_text(json.dumps(splits))
+        more = {"splits": tmp_path / "s.json"}
+    request = experiment.Request(
+        tmp_path / "out", folder, "train", "c", store=tmp_path / "store", **more
+    )
+    with pytest.raises(ValueError, match=words):
+        experiment.run(experiment.of_recipe(RECIPE), request)
+    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def plan(folds=1, seeds=1, first=0):

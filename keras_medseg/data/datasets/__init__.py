@@ -71,8 +71,9 @@ def annotations(
     """The data set in `folder` for scoring; it may also hold label maps alone, without images.
 
     Args:
-        folder: of a data set as in `of_folder`, or of label maps alone: those of nnU-Net below its
-            dataset.json, volumes whose `labels` or `regions` are given, or masks of one object.
+        folder: of a data set as in `of_folder`, or of label maps alone: segmentations with the
+            names of BraTS, those of nnU-Net below its dataset.json, volumes whose `labels` or
+            `regions` are given, or masks of one object.
         name: as in `of_folder`.
         labels: code on disk -> name, of label maps alone.
         regions: name -> codes on disk, of label maps alone; by default every label.
@@ -95,7 +96,7 @@ def annotations(
         _refuse_codes_of_a_known_data_set(folder)
         return _label_maps.label_maps(folder, labels or {}, regions or {})
     known = name or any(_class_of(kind).recognizes(folder.absolute()) for kind in names())
-    if not known and _label_maps.holds(folder):
+    if (not name and _label_maps.masks_alone(folder)) or (not known and _label_maps.holds(folder)):
         return _label_maps.label_maps(folder, {}, {})
     return of_folder(folder, name, **options)
 

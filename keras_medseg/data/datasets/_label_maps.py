@@ -23,6 +23,7 @@ from keras_medseg.data.store import StoredCase
 from keras_medseg.errors import DataError
 
 _DEPTH = 2
+_ENDINGS = (*foreign.NIFTI, *image_files.SUFFIXES)
 _WORD = re.compile(
     r"[-_. ](seg|segmentation|label|labels|mask|gt|gtv|truth|annotation)$", re.IGNORECASE
 )
@@ -170,11 +171,23 @@ def label_maps(folder: Path, labels: Mapping[int, str], regions: Mapping[str, Co
     )
 
 
-def holds(folder: Path, endings: Sequence[str] = (*foreign.NIFTI, *image_files.SUFFIXES)) -> bool:
+def holds(folder: Path, endings: Sequence[str] = _ENDINGS) -> bool:
     """Whether files with one of the endings lie in a folder, or up to two levels below it."""
     with checks.readable_folders():
         files = checks.files_below(folder, _DEPTH)
     return any(foreign.ending(path.name) in endings for path in files)
+
+
+def masks_alone(folder: Path) -> bool:
+    """Whether a folder has masks by their names, such as ISIC_0000001_segmentation.png, alone."""
+    with checks.readable_folders():
+        files = checks.files_below(folder, _DEPTH)
+    maps = [path for path in files if foreign.ending(path.name) in _ENDINGS]
+    return bool(maps) and all(
+        foreign.ending(path.name) in image_files.SUFFIXES
+        and _WORD.search(foreign.without_ending(path.name))
+        for path in maps
+    )
 
 
 def described_by(folder: Path) -> Path | None:

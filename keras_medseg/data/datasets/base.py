@@ -174,6 +174,17 @@ class Dataset(ABC):
         """
         return self.find(folder, labelled=False), []
 
+    def find_annotations(self, folder: Path) -> Listing:
+        """The labelled cases, to score their label maps: images do not matter.
+
+        As written here, those of `find`. A subclass whose names tell the cases of annotations
+        alone overrides this; such cases have no `images`.
+
+        Raises:
+            DataError: as `find`.
+        """
+        return self.find(folder)
+
     @abstractmethod
     def read(self, case: Case) -> CaseArrays:
         """Image and labels of one case, in the package's orientation and label codes.

@@ -213,6 +213,21 @@ class Brats(Dataset):
         complete = _by_patient(folder, complete)
         return Listing(complete), [*chain.from_iterable(errors)]
 
+    def find_annotations(self, folder: Path) -> Listing:
+        """As `find`; a folder of segmentations alone will do, too.
+
+        Raises:
+            DataError: as `find`.
+        """
+        scan = _scan(folder, self.release)
+        if not scan.cases or any({*found.files} != {_SEG} for found in scan.cases):
+            return self.find(folder)
+        layouts = {found.layout.dataset: found.layout for found in scan.cases}
+        checks.raise_first(folder, _release_errors(folder, layouts.values(), self.release))
+        twice = chain.from_iterable(_case_file_errors(found, [_SEG]) for found in scan.cases)
+        checks.raise_first(folder, [*twice])
+        return Listing(_by_patient(folder, [_case(found) for found in scan.cases]))
+
     def read(self, case: Case) -> CaseArrays:
         """Read one case: modalities in the order of `channels`, labels in canonical codes.
 
