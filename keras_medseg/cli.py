@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from keras_medseg.data.datasets.base import Dataset
 
 _REMARKS_SHOWN = 12
+_PREDICT_OPTIONS = "flips", "threshold", "overlap", "probabilities", "uncertainty", "precision"
 _BEFORE_LOGGING = re.compile(r"WARNING: All log messages before absl|I0000 ")
 
 
@@ -165,7 +166,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
     options = {
         name: getattr(arguments, name)
-        for name in ("flips", "threshold", "overlap", "probabilities", "uncertainty")
+        for name in _PREDICT_OPTIONS
         if getattr(arguments, name) is not None
     }
     print(
@@ -654,6 +655,12 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
         "--uncertainty",
         action="store_true",
         help="write OUT/entropy/REGION/ and, of several runs, OUT/disagreement/REGION/",
+    )
+    sub.add_argument(
+        "--precision",
+        metavar="POLICY",
+        help="mixed_bfloat16 or mixed_float16 is faster where the processor has it (default: as "
+        "trained)",
     )
     sub.add_argument(
         "--part", metavar="K/N", help="the K-th of N parts of the cases, for jobs side by side"

@@ -126,6 +126,7 @@ def _windows(
 ) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
     """The first voxel of each window, and the network's output for it, (*patch, R)."""
     starts = window_starts(volume.shape[:-1], patch, overlap)
+    batch_size = min(batch_size, len(starts))
     batch = np.zeros((batch_size, *patch, volume.shape[-1]), np.float32)
     for done in range(0, len(starts), batch_size):
         now = starts[done : done + batch_size]

@@ -7,16 +7,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
-from keras_medseg import recipe
+from keras_medseg import recipe, registry
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.store import StoredCase, reader_name
 from keras_medseg.errors import DataError
 from keras_medseg.files import read_bytes
-from keras_medseg.recipe import Patches
+from keras_medseg.inference.outputs import main_output
+from keras_medseg.recipe import Patches, Recipe
 from keras_medseg.runs.run_folder import RunFolder, Variant
 from keras_medseg.tasks.base import Maps, Networks, Task
+from keras_medseg.training import fit
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,14 @@ class Member:
         run: its folder.
         variant: name of the variant.
         chosen: the variant, perhaps with another overlap of its sliding window.
+        precision: dtype policy of the networks, such as "mixed_bfloat16"; by default that in which
+            they were trained.
     """
 
     run: RunFolder
     variant: str
     chosen: Variant
+    precision: str = ""
 
     @property
     def name(self) -> str:
@@ -50,7 +58,13 @@ class Member:
         Raises:
             DataError: one of them is not completely trained.
         """
-        return self.run.networks(self.variant)
+        networks = self.run.networks(self.variant)
+        if not self.precision:
+            return networks
+        return {
+            targets: in_precision(network, self.chosen.recipe, self.precision)
+            for targets, network in networks.items()
+        }
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -131,6 +145,26 @@ def _overlapping(chosen: Variant, overlap: float) -> Variant:
     return replace(chosen, recipe=recipe.override(chosen.recipe, {"data.overlap": overlap}))
 
 
+def in_precision(network: keras.Model, chosen: Recipe, policy: str) -> keras.Model:
+    """A network of a recipe, with the same weights, that computes in another precision.
+
+    Args:
+        network: as `RunFolder.network` gives it.
+        chosen: its recipe.
+        policy: one of PRECISIONS.
+    """
+    with fit.precision(policy):
+        built = registry.build(
+            chosen.model.name,
+            input_shape=network.input_shape[1:],
+            classes=network.output_shape[-1],
+            **chosen.model.options,
+        )
+    built = main_output(built)
+    built.set_weights(network.get_weights())
+    return built
+
+
 def require_alike(all_members: Sequence[Member]) -> None:
     """Refuse members whose probabilities cannot be averaged.
 
@@ -186,11 +220,39 @@ class Pooled:
     expected_entropy: Maps
 
 
-def pool(
+Decoded = Mapping[str, StoredCase]
+"""A case as the members read it, by the name of the reader: members that read alike share one."""
+
+
+def decode(
     all_members: Sequence[Member],
     case: Case,
-    *,
     read: Callable[[Task], CaseArrays] | None = None,
+) -> Decoded:
+    """Read a case in the way of each member, equal ways once.
+
+    Args:
+        all_members: alike, see `require_alike`.
+        case: to predict.
+        read: gives the case as a member's task decodes it; by default from its files.
+
+    Raises:
+        DataError: the case cannot be read, or is gray where the networks expect color.
+    """
+    decoded: dict[str, StoredCase] = {}
+    for member in all_members:
+        reader = reader_name(member.task.reader)
+        if reader not in decoded:
+            arrays = read(member.task) if read else member.task.read_image(case)
+            decoded[reader] = StoredCase.from_arrays(replace(case, labels=None), arrays)
+        _require_channels(member, case, decoded[reader])
+    return decoded
+
+
+def pool(
+    all_members: Sequence[Member],
+    decoded: Decoded,
+    *,
     flips: str | None = None,
     entropies: bool = False,
 ) -> Pooled:
@@ -201,25 +263,17 @@ def pool(
 
     Args:
         all_members: alike, see `require_alike`.
-        case: to predict; each member reads it in its own way, equal ways once.
-        read: gives the case as a member's task decodes it; by default from its files.
+        decoded: the case, from `decode`.
         flips: as in `Task.probabilities`.
         entropies: whether the mean of the members' entropies is computed too.
 
     Raises:
-        DataError: the case cannot be read, or is gray where the networks expect color.
         ValueError: a network's output is not finite.
     """
-    decoded: dict[str, StoredCase] = {}
     sums: Maps = {}
     entropy_sums: Maps = {}
     for member in all_members:
-        reader = reader_name(member.task.reader)
-        if reader not in decoded:
-            arrays = read(member.task) if read else member.task.read_image(case)
-            decoded[reader] = StoredCase.from_arrays(replace(case, labels=None), arrays)
-        stored = decoded[reader]
-        _require_channels(member, case, stored)
+        stored = decoded[reader_name(member.task.reader)]
         maps = member.task.probabilities(member.networks, stored, flips=flips)
         if len(all_members) > 1:
             maps = member.task.on_own_grid(maps, stored)

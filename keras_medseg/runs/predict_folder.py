@@ -1,11 +1,13 @@
 """Predict a folder of cases with the networks of a run, or of several."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from keras_medseg.data.cases import Case
 from keras_medseg.data.fractions import (
@@ -15,12 +17,15 @@ from keras_medseg.data.fractions import (
     PROBABILITIES,
     write_fractions,
 )
-from keras_medseg.errors import DataError
+from keras_medseg.errors import DataError, require_choice
 from keras_medseg.files import is_file_name, locked, read_file, write_json
 from keras_medseg.inference.outputs import THRESHOLD
 from keras_medseg.progress import progress_bar
 from keras_medseg.runs.members import (
+    PRECISIONS,
     Member,
+    Pooled,
+    decode,
     entropy,
     members,
     pool,
@@ -28,7 +33,10 @@ from keras_medseg.runs.members import (
     with_overlap,
 )
 from keras_medseg.runs.run_folder import RunFolder
-from keras_medseg.tasks.base import Maps
+from keras_medseg.tasks.base import Maps, Task
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 RECORD = "predictions.json"
 """Beside the label maps: by which runs, variants, weights and options they were made."""
@@ -46,6 +54,8 @@ class Options:
         overlap: of the sliding window, 0 to below 1.
         probabilities: whether the mean probabilities are written too.
         uncertainty: whether entropy and disagreement are written too, see `_asked_maps`.
+        precision: dtype policy of all networks, one of `members.PRECISIONS`; None is that in which
+            each was trained.
     """
 
     flips: str | None = None
@@ -53,6 +63,7 @@ class Options:
     overlap: float | None = None
     probabilities: bool = False
     uncertainty: bool = False
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -66,6 +77,8 @@ class Options:
         flips = self.flips or ""
         if len(set(flips)) < len(flips) or set(flips) - set("xyz"):
             raise ValueError(f"--flips: found {flips!r}, expected axes such as x, xy or xyz.")
+        if self.precision is not None:
+            require_choice("--precision", self.precision, PRECISIONS)
 
 
 class Part(NamedTuple):
@@ -184,6 +197,8 @@ def prepared(all_members: Sequence[Member], options: Options) -> Sequence[Member
     require_alike(all_members)
     if options.overlap is not None:
         all_members = with_overlap(all_members, options.overlap)
+    if options.precision is not None:
+        all_members = [replace(member, precision=options.precision) for member in all_members]
     for member in all_members:
         if odd := set(options.flips or "") - set(member.task.axes):
             found = f"--flips: found {', '.join(sorted(odd))}"
@@ -221,26 +236,59 @@ def _summary(all_members: Sequence[Member], out: Path, count: int, part: Part) -
 def _predict_cases(
     all_members: Sequence[Member], cases: Sequence[Case], out: Path, options: Options
 ) -> list[DataError]:
-    """Predict what has no label map yet; the errors of the cases that cannot be read."""
+    """Predict what has no label map yet; the errors of the cases that cannot be read.
+
+    Beside the networks one thread reads the next case, and one writes the case before, so that
+    memory holds three cases, however many there are.
+    """
     suffix = all_members[0].task.dataset.suffix
-    refused = []
-    with progress_bar("predicting") as progress:
-        for number, case in enumerate(cases, 1):
-            try:
-                if not (out / f"{case.id}{suffix}").exists():
-                    _predict_case(all_members, case, out, options)
-            except DataError as error:
+    todo = [case for case in cases if not (out / f"{case.id}{suffix}").exists()]
+    disagreement = options.uncertainty and len(all_members) > 1
+    refused: list[DataError] = []
+    with (
+        progress_bar("predicting") as progress,
+        ThreadPoolExecutor(1) as reader,
+        ThreadPoolExecutor(1) as writer,
+    ):
+        writing: Future[None] | None = None
+        read = _ahead(reader, partial(decode, all_members), todo)
+        for number, (case, decoded) in enumerate(read, 1 + len(cases) - len(todo)):
+            if error := _error_of(decoded):
                 refused.append(error)
+            else:
+                maps = pool(
+                    all_members, decoded.result(), flips=options.flips, entropies=disagreement
+                )
+                refused += filter(None, [_error_of(writing)])
+                writing = writer.submit(_write_case, all_members[0].task, maps, out, options)
             progress(number, len(cases), case.id)
+        refused += filter(None, [_error_of(writing)])
     return refused
 
 
-def _predict_case(all_members: Sequence[Member], case: Case, out: Path, options: Options) -> None:
-    disagreement = options.uncertainty and len(all_members) > 1
-    pooled = pool(all_members, case, flips=options.flips, entropies=disagreement)
-    task, stored = all_members[0].task, pooled.case
+def _ahead(
+    reader: Executor, read: Callable[[T], U], items: Sequence[T]
+) -> Iterator[tuple[T, Future[U]]]:
+    """Each item with what `reader` has read or reads of it, and the next one read ahead."""
+    futures = [reader.submit(read, item) for item in items[:1]]
+    for number, item in enumerate(items, 1):
+        futures += [reader.submit(read, following) for following in items[number : number + 1]]
+        yield item, futures.pop(0)
+
+
+def _error_of(future: Future | None) -> DataError | None:
+    """Wait for a read or written case: what is wrong with it, if anything."""
+    error = future.exception() if future else None
+    if error is None or isinstance(error, DataError):
+        return error
+    raise error
+
+
+def _write_case(task: Task, pooled: Pooled, out: Path, options: Options) -> None:
+    """Write the label map of a case, and before it the maps that are asked for."""
+    stored = pooled.case
     labels = task.label_map(pooled.maps, stored, threshold=options.threshold)
-    name = f"{case.id}{task.dataset.suffix}"
+    name = f"{stored.id}{task.dataset.suffix}"
     if options.probabilities or options.uncertainty:
         means = task.on_own_grid(pooled.maps, stored)
         for kind, maps in _asked_maps(means, pooled.expected_entropy, options).items():

@@ -15,7 +15,7 @@ from keras_medseg.errors import DataError
 from keras_medseg.files import require_file
 from keras_medseg.inference.outputs import THRESHOLD
 from keras_medseg.runs import installed, packages
-from keras_medseg.runs.members import Member, Pooled, members, pool
+from keras_medseg.runs.members import Member, Pooled, decode, members, pool
 from keras_medseg.runs.predict_folder import Options, prepared
 from keras_medseg.tasks.base import Task
 
@@ -173,7 +173,8 @@ class Predictor:
             return arrays
 
         with self._lock:
-            pooled = pool(self._members, case, read=read, flips=self._options.flips)
+            decoded = decode(self._members, case, read)
+            pooled = pool(self._members, decoded, flips=self._options.flips)
         return self._finished(pooled)
 
     def _require_channels(self, case: Case, arrays: CaseArrays) -> None:

@@ -17,6 +17,9 @@ from keras_medseg.tasks.base import Maps, Networks, Targets
 from keras_medseg.tasks.volumes import VolumeTask
 from keras_medseg.training.augmented_model import AugmentedModel
 
+# Of all windows in a batch: more takes memory, fewer takes calls. A window of 128x128x128 is alone.
+_VOXELS_AT_ONCE = 64**3
+
 
 class PatchTask(VolumeTask):
     """Batches of crops, one per case and epoch; a volume is predicted by overlapping windows.
@@ -71,6 +74,7 @@ class PatchTask(VolumeTask):
                 volume,
                 patch=(x, y, 1 if self.settings.slices else z),
                 overlap=self.settings.overlap,
+                batch_size=max(1, _VOXELS_AT_ONCE // (x * y * (1 if self.settings.slices else z))),
                 flips=[self.axes.index(name) for name in flips],
             )
             maps |= by_region(regions, volumes.uncrop(predicted, case))

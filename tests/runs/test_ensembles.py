@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,14 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_medseg import cli, recipe
+from keras_medseg import cli, recipe, registry
 from keras_medseg.data.fractions import write_fractions
 from keras_medseg.data.transforms.resample import resample_image, resample_labels, resample_map
 from keras_medseg.data.transforms.resize import resize, restore
 from keras_medseg.errors import DataError
 from keras_medseg.evaluation.matching import match
 from keras_medseg.runs import predict_folder as module
-from keras_medseg.runs.members import entropy, members, pool
+from keras_medseg.runs.members import decode, entropy, members, pool
 from keras_medseg.runs.predict_folder import Options, Part, predict_folder, predict_with
 from keras_medseg.runs.run_folder import RunFolder, Variant
 
@@ -538,13 +539,75 @@ def test_networks_are_loaded_once_and_no_members_maps_are_kept(heads, runs, tmp_
         type(many[0].task), "probabilities", lambda *_, **__: {"WT": np.zeros(10**6, "f4")}
     )
     monkeypatch.setattr(type(many[0].task), "on_own_grid", lambda self, maps, case: maps)
+    decoded = decode(many, case)
     peaks = []
     for count in (2, 12):
         tracemalloc.start()
-        pool(many[:1] * count, case)
+        pool(many[:1] * count, decoded)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 10**6  # ten maps more would be 40 MB
+
+
+def test_the_next_case_is_read_while_one_is_predicted(heads, runs, tmp_path, monkeypatch):
+    """And no more than that one, however many there are."""
+    started, read = [threading.Event() for _ in range(5)], []
+
+    def watched(all_members, case):
+        read.append(case.id)
+        started[len(read) - 1].set()
+        return decode(all_members, case)
+
+    def predicting(all_members, decoded, **options):
+        [stored] = decoded.values()
+        number = int(stored.id[-1])
+        # Without a thread that reads ahead, nobody would set it.
+        assert number == 4 or started[number + 1].wait(timeout=60)
+        time.sleep(0.05)
+        assert len(read) <= number + 2
+        return pool(all_members, decoded, **options)
+
+    monkeypatch.setattr(module, "decode", watched)
+    monkeypatch.setattr(module, "pool", predicting)
+    predict_folder(RunFolder(runs / "slices_75"), heads[0], tmp_path)
+    assert len(read) == len({*read}) == 5
+
+
+def test_a_label_map_that_cannot_be_written_concerns_its_case_alone(
+    heads, runs, tmp_path, monkeypatch
+):
+    write = module._write_case
+
+    def failing(task, pooled, *others):
+        if pooled.case.id.endswith("2"):
+            raise DataError(pooled.case.id, found="a full disk", expected="room", remedy="Wait.")
+        write(task, pooled, *others)
+
+    monkeypatch.setattr(module, "_write_case", failing)
+    with pytest.raises(DataError, match=r"(?s)found 4 of 5 label maps.*00002: found a full disk"):
+        predict_folder(RunFolder(runs / "slices_75"), heads[0], tmp_path)
+    assert len([*tmp_path.glob("*.nii.gz")]) == 4
+
+
+def test_another_precision_than_that_of_the_training(heads, tmp_path):
+    """bfloat16 keeps 8 bits: a probability differs by about 1/256, and the weights are the same."""
+    chosen = recipe.override(SLICES, {"data.window": (16, 16, 4)})
+    options = dict(chosen.model.options)
+    network = registry.build(chosen.model.name, input_shape=(16, 16, 4), classes=1, **options)
+    run = write_run(tmp_path / "run", network, chosen)
+    for precision in ("float32", "mixed_bfloat16"):
+        asked = Options(precision=precision, probabilities=True)
+        predict_with(members([run.path]), heads[0], tmp_path / precision, asked)
+    predict_with(members([run.path]), heads[0], tmp_path / "own", Options(probabilities=True))
+    own, single, half = (
+        read_map(tmp_path / place / "probabilities/WT" / FIRST)
+        for place in ("own", "float32", "mixed_bfloat16")
+    )
+    np.testing.assert_array_equal(own, single)
+    assert 0 < np.abs(half - single).max() < 0.05
+    asked = Options(precision="mixed_bfloat16", probabilities=True)
+    with pytest.raises(DataError, match="with --precision float32, expected --precision mixed_b"):
+        predict_with(members([run.path]), heads[0], tmp_path / "float32", asked)
 
 
 def other_regions(path):
@@ -594,6 +657,7 @@ def test_volumes_of_other_channels_or_codes_are_not_mixed(runs, tmp_path, change
     [
         ({"flips": "xx"}, "--flips: found 'xx', expected axes"),
         ({"flips": "w"}, "--flips: found 'w', expected axes"),
+        ({"precision": "half"}, "--precision: found 'half', expected one of: float32, mixed_b"),
         ({"threshold": 0.0}, "--threshold: found 0, expected a probability between"),
         ({"threshold": 1.0}, "--threshold: found 1, "),
         ({"threshold": float("nan")}, "--threshold: found nan, "),
