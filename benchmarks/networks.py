@@ -1,4 +1,4 @@
-"""Train step and inference of every network, beside the same network in plain PyTorch for three.
+"""Train step and inference of every network, beside the same network in plain PyTorch.
 
     python benchmarks/networks.py [--quick] [--one-thread] [--only NAME ...] [--without-norms]
         [--torch-python PATH]
@@ -26,7 +26,6 @@ from pathlib import Path
 PRECISIONS = ("float32", "bfloat16")
 STEPS = ("train", "infer")
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-IN_TORCH = ("unet", "attention_unet", "fmnet")
 # Networks whose own size takes more than 20 GB in a train step, or another form that PyTorch has.
 SHAPES = {
     "cunet": (64, 96, 80, 4),
@@ -44,14 +43,11 @@ def keras_steps(
     import numpy as np
 
     from keras_medseg import registry
-    from keras_medseg.layers import normalization
 
     keras.backend.clear_session()
     keras.config.set_dtype_policy("float32" if precision == "float32" else "mixed_bfloat16")
     if not norms:
-        for norm in ("BatchNorm", "DebiasedBatchNorm", "WindowBatchNorm"):
-            setattr(normalization, norm, lambda name, **_: keras.layers.Identity(name=name))
-        keras.layers.GroupNormalization = lambda name, **_: keras.layers.Identity(name=name)
+        leave_out_norms()
     model = registry.build(name, input_shape=tuple(shape), **OPTIONS.get(name, {}))
     model.compile(keras.optimizers.Adam(1e-4), "mse")
     x = np.random.default_rng(0).standard_normal((1, *shape), "float32")
@@ -63,18 +59,35 @@ def keras_steps(
     return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights), steps
 
 
+def leave_out_norms() -> None:
+    """From now on networks are built without batch and instance norms."""
+    import keras
+
+    from keras_medseg.layers import normalization
+
+    for norm in ("BatchNorm", "DebiasedBatchNorm", "WindowBatchNorm"):
+        setattr(normalization, norm, lambda name, **_: keras.layers.Identity(name=name))
+    keras.layers.GroupNormalization = lambda name, **_: keras.layers.Identity(name=name)
+
+
 def torch_steps(
     name: str, shape: list[int], precision: str, norms: bool
 ) -> tuple[int, dict[str, Callable]]:
     """The same in PyTorch."""
+    import keras
     import torch
-    from torch_networks import NETWORKS
+    from torch_twin import Twin
+
+    from keras_medseg import registry
 
     if not norms:
-        torch.nn.BatchNorm2d = torch.nn.InstanceNorm2d = torch.nn.Identity
-    model = NETWORKS[name](shape[-1]).to(memory_format=torch.channels_last)
+        leave_out_norms()
+    keras.config.set_dtype_policy("float32")  # bfloat16 is autocast's affair here
+    network = registry.build(name, input_shape=tuple(shape), **OPTIONS.get(name, {}))
+    model = Twin(network)
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
-    x = torch.randn(1, shape[-1], *shape[:-1]).to(memory_format=torch.channels_last)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    x = torch.randn(1, *shape)
     cast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=precision == "bfloat16")
 
     def train() -> None:
@@ -82,8 +95,7 @@ def torch_steps(
         optimizer.zero_grad()
         with cast():
             y = model(x)
-        outputs = y if isinstance(y, list) else [y]
-        loss = sum(y.float().square().mean() for y in outputs)
+        loss = sum(output.float().square().mean() for output in y)
         loss.backward()
         optimizer.step()
         loss.item()
@@ -120,7 +132,8 @@ class Worker:
 
     def __init__(self, engine: str, python: str, one_thread: bool) -> None:
         command = [python, __file__, "--serve", engine]
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        backend = {"keras": "tensorflow", "torch": "torch"}[engine]
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": backend}
         if one_thread:
             command.append("--one-thread")
             environment |= dict.fromkeys(THREADS, "1")
@@ -205,7 +218,7 @@ def versions(torch_python: str | None) -> str:
 
 
 def has_torch(python: str) -> bool:
-    return not subprocess.run([python, "-c", "import torch"], capture_output=True).returncode
+    return not subprocess.run([python, "-c", "import torch, keras"], capture_output=True).returncode
 
 
 def main() -> None:
@@ -215,7 +228,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--without-norms", action="store_true", help="no batch or instance norms")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter with torch")
+    parser.add_argument("--torch-python", default=sys.executable, help="one with torch and keras")
     parser.add_argument("--serve", choices=ENGINES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     one_thread = arguments.one_thread
@@ -232,7 +245,7 @@ def main() -> None:
     for name, shape in sizes(arguments.only, arguments.quick).items():
         for precision in PRECISIONS:
             workers = [Worker("keras", sys.executable, one_thread)]
-            if python and name in IN_TORCH:
+            if python:
                 workers.append(Worker("torch", python, one_thread))
             network = {"name": name, "shape": shape, "precision": precision}
             network["norms"] = not arguments.without_norms

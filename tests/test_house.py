@@ -33,6 +33,17 @@ def test_the_top_level_shows_the_architecture():
         assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
+def test_no_layer_takes_a_name_of_torchs_module():
+    """On the backend torch a Keras layer is a torch.nn.Module, whose parts have these names."""
+    taken = {"_parameters", "_buffers", "_modules", "_apply", "_version", "parameters", "buffers"}
+    taken |= {"modules", "children", "apply", "forward", "register_buffer", "half", "float"}
+    for path in (PACKAGE / "layers").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                methods = {x.name for x in node.body if isinstance(x, ast.FunctionDef)}
+                assert not methods & taken, (path, node.name)
+
+
 def test_nothing_is_imported_that_one_system_alone_has():
     """Without a guard; Windows has none of them."""
     posix = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "syslog"}

@@ -99,15 +99,15 @@ class BatchNorm(layers.BatchNormalization):
             # On a GPU the gradient of the fused kernel with moving statistics is not deterministic,
             # and TensorFlow refuses it: only a frozen layer in training asks for it.
             if fused_norm.fuses(inputs) and not frozen:
-                return fused_norm.fused(inputs, *self._parameters(), *self._moving(), self.epsilon)[
-                    0
-                ]
+                return fused_norm.fused(
+                    inputs, *self._scale_and_shift(), *self._moving(), self.epsilon
+                )[0]
             return self._normalized(inputs, *self._moving())
         replicas = fused_norm.replicas() if self.synchronized else None
         if fused_norm.fuses(inputs) and replicas is None:
             n = _count(inputs)
             outputs, mean, variance = fused_norm.fused(
-                inputs, *self._parameters(), None, None, self.epsilon
+                inputs, *self._scale_and_shift(), None, None, self.epsilon
             )
             # The kernel's variance is the unbiased one.
             if self.moving_variance_kind != "unbiased":
@@ -125,7 +125,7 @@ class BatchNorm(layers.BatchNormalization):
             config.pop(option, None)
         return {**config, "moving_variance": self.moving_variance_kind}
 
-    def _parameters(self) -> tuple[Any, Any]:
+    def _scale_and_shift(self) -> tuple[Any, Any]:
         """Scale and shift, in float32 or float64."""
         scale = self.gamma if self.scale else ops.ones_like(self.moving_mean)
         shift = self.beta if self.center else ops.zeros_like(self.moving_mean)
@@ -135,7 +135,7 @@ class BatchNorm(layers.BatchNormalization):
         return _wide(self.moving_mean), _wide(self.moving_variance)
 
     def _normalized(self, inputs: Any, mean: Any, variance: Any) -> Any:
-        scale, shift = self._parameters()
+        scale, shift = self._scale_and_shift()
         slope = ops.rsqrt(variance + self.epsilon) * scale
         return ops.cast((_wide(inputs) - mean) * slope + shift, inputs.dtype)
 
