@@ -78,8 +78,9 @@ def border(labels: np.ndarray) -> Border:
 
 def _one_layout(*maps: np.ndarray) -> list[np.ndarray]:
     """The maps with their elements one after the other in memory, in one order of the axes."""
-    order = "F" if maps[-1].flags.f_contiguous else "C"
-    return [np.asarray(labels, order=order) for labels in maps]
+    if maps[-1].flags.f_contiguous:
+        return [np.asfortranarray(labels) for labels in maps]
+    return [np.ascontiguousarray(labels) for labels in maps]
 
 
 def _nonzero(values: np.ndarray) -> np.ndarray:

@@ -58,7 +58,9 @@ def _of_slices(networks: Networks, plan: SlicePlan, image: tf.Tensor) -> Outputs
     slices = tf.reshape(tf.transpose(inside, (0, 4, 2, 3, 1)), (-1, width, height, channels))
     count = tf.shape(slices)[0]
     # Whole batches, as `predict` has them: kernels may round by the size of a batch.
-    slices = tf.pad(slices, [[0, -count % plan.batch_size], [0, 0], [0, 0], [0, 0]])
+    # The remainder of a negative number is another one in ONNX.
+    missing = (plan.batch_size - count % plan.batch_size) % plan.batch_size
+    slices = tf.pad(slices, [[0, missing], [0, 0], [0, 0], [0, 0]])
     batches = tf.reshape(slices, (-1, plan.batch_size, width, height, channels))
     found = tf.map_fn(
         _all_of(networks), batches, fn_output_signature=tf.float32, parallel_iterations=1

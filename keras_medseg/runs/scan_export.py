@@ -211,7 +211,13 @@ def _compared(
     maps = task.probabilities(member.networks, stored, flips="")
     own = task.on_own_grid(maps, stored)
     expected = np.stack([own[name] for name in scan_plan.regions_of(graph.networks)])
-    found = given[PROBABILITIES].reshape(expected.shape)
+    found = given[PROBABILITIES]
+    if found.size != expected.size:
+        raise ValueError(
+            f"{case.id}: found probabilities of shape {found.shape}, expected {expected.shape}. "
+            "Report it, with the weights."
+        )
+    found = found.reshape(expected.shape)
     apart, largest = float(np.abs(found - expected).max()), float(np.abs(expected).max())
     elements = labelled = different = 0
     if LABELS in given:

@@ -221,15 +221,19 @@ def test_the_rule_of_merging_in_words():
     )
 
 
-@pytest.mark.parametrize("wrong", ["labels", "probabilities"])
+@pytest.mark.parametrize("wrong", ["labels", "probabilities", "shape"])
 def test_a_graph_that_computes_something_else_is_refused(tmp_path, monkeypatch, wrong):
     run = known_runs.write_run(tmp_path / "run", known_runs.constant(0.75), facts=FACTS)
     real = graph_functions.open_graph
 
     def altered(path):
         serve = real(path)
-        change = {"labels": lambda y: y * 0, "probabilities": lambda y: y * 1.001}[wrong]
-        return lambda arrays: {**(y := serve(arrays)), wrong: change(y[wrong])}
+        name, change = {
+            "labels": ("labels", lambda y: y * 0),
+            "probabilities": ("probabilities", lambda y: y * 1.001),
+            "shape": ("probabilities", lambda y: y[..., :0]),
+        }[wrong]
+        return lambda arrays: {**(y := serve(arrays)), name: change(y[name])}
 
     monkeypatch.setattr(graph_functions, "open_graph", altered)
     with pytest.raises(ValueError, match="Report it, with the weights"):
@@ -260,6 +264,45 @@ def test_refusals_in_one_sentence(tmp_path, capsys):
     ):
         scan_export._one_member("run", members([run.path, run.path]))
     assert not (tmp_path / "b").exists()
+
+
+def test_another_backend_is_refused(tmp_path, monkeypatch):
+    run = known_runs.write_run(tmp_path / "run", known_runs.constant(0.75), facts=FACTS)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match="KERAS_BACKEND: found 'jax', expected 'tensorflow'"):
+        export_scans(str(run.path), tmp_path / "out")
+
+
+EVERY_STEP = {
+    "slices": (recipe.override(SLICES, {"data.normalization": "z_score"}), 4, 2, "BraTS2021"),
+    "patches": (recipe.override(PATCHES, {"data.normalization": "z_score"}), 4, 3, "BraTS2021"),
+    "images": (
+        recipe.override(
+            IMAGES, {"data.fit": "pad", "data.smoothing_px": 1.0, "data.equalization": True}
+        ),
+        3, 2, "polyps",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", EVERY_STEP)
+def test_every_step_by_onnx_runtime(tmp_path, kind):
+    """The export itself compares, here on noise that is larger and smaller than the window."""
+    chosen, channels, dimensions, release = EVERY_STEP[kind]
+    run = known_runs.write_run(
+        tmp_path / "run",
+        {chosen.model.targets[0]: wavy(channels, dimensions=dimensions)},
+        chosen,
+        fitted=AS_THEY_ARE,
+        facts={**FACTS, "datasets": [release]},
+    )
+    lines = export_scans(str(run.path), tmp_path / "out", "onnx")
+    assert re.search(r"differ by at most \d(\.\d+)?e-0[678]$|differ by at most 0$", lines[-1])
+    facts = json.loads((tmp_path / "out/model.json").read_text())["keras_medseg"]["graph"]
+    assert (facts["format"], facts["file"], [*facts["files"]]) == (
+        "onnx", "model.onnx", ["model.onnx"]
+    )  # fmt: skip
 
 
 @pytest.mark.slow
