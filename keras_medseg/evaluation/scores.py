@@ -85,29 +85,19 @@ def score_labels(
     if elements == "pixels" and truth.shape[2:] == (1,):
         # In three dimensions, every pixel of a single slice would lie on the surface.
         prediction, truth, spacing = prediction[..., 0], truth[..., 0], spacing[:2]
-    for name, labels in (("prediction", prediction), ("truth", truth)):
-        if labels.dtype != np.uint8:
-            raise TypeError(f"{name}: found dtype {labels.dtype}, expected uint8 label codes.")
-    check_shapes(prediction.shape, truth.shape)
+    _check_labels(prediction, truth)
     seen = foreground(prediction, truth)
     rows: list[dict[str, str | float | int]] = []
     for region, codes in regions.items():
-        predicted, true = _among(codes)[seen.prediction], _among(codes)[seen.truth]
-        tolerance = rules.tolerances.get(region, TOLERANCE)
-        arguments = _arguments(predicted, true, seen.background) | {
+        arguments: Arguments = {
+            **_arguments(*_masks(seen, codes), seen.background),
             "volumes": partial(_whole_masks, prediction, truth, codes, spacing),
             "lesions": partial(_lesions, prediction, truth, spacing, rules.lesions, region, codes),
         }
         distances = cache(partial(_distances, seen, codes, truth.shape, spacing))
-        row: dict[str, str | float | int] = {
-            "region": region,
-            **_values(metrics, arguments, distances, tolerance),
-            f"truth_{elements}": int(np.count_nonzero(true)),
-            f"predicted_{elements}": int(np.count_nonzero(predicted)),
-        }
-        if elements == "pixels":
-            row["common_pixels"] = int(np.count_nonzero(predicted & true))
-        rows.append(row)
+        tolerance = rules.tolerances.get(region, TOLERANCE)
+        values = _values(metrics, arguments, distances, tolerance)
+        rows.append({"region": region, **values, **_counts(*_masks(seen, codes), elements)})
     return rows
 
 
@@ -155,17 +145,10 @@ def score_probabilities(
     for channel, (region, codes) in enumerate(regions.items()):
         likely = probabilities[..., channel]
         true, predicted = np.isin(truth_labels, list(codes)), likely > threshold
-        arguments = _arguments(predicted, true) | {"probabilities": partial(_pair, likely, true)}
+        arguments = _arguments(predicted, true, 0, likely)
         distances = cache(partial(surface_distances, predicted, true, PIXELS))
-        rows.append(
-            {
-                "region": region,
-                **_values(metrics, arguments, distances),
-                "truth_pixels": int(np.count_nonzero(true)),
-                "predicted_pixels": int(np.count_nonzero(predicted)),
-                "common_pixels": int(np.count_nonzero(predicted & true)),
-            }
-        )
+        values = _values(metrics, arguments, distances)
+        rows.append({"region": region, **values, **_counts(predicted, true, "pixels")})
     return rows
 
 
@@ -198,6 +181,27 @@ def pick_cases(scores: pd.DataFrame, variant: str) -> dict[str, str]:
     return {"best": shown[0], **middle, "worst": ranked[-1]}
 
 
+def _check_labels(prediction: np.ndarray, truth: np.ndarray) -> None:
+    for name, labels in (("prediction", prediction), ("truth", truth)):
+        if labels.dtype != np.uint8:
+            raise TypeError(f"{name}: found dtype {labels.dtype}, expected uint8 label codes.")
+    check_shapes(prediction.shape, truth.shape)
+
+
+def _masks(seen: Foreground, codes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """A region in prediction and truth, without what is background in both label maps."""
+    return _among(codes)[seen.prediction], _among(codes)[seen.truth]
+
+
+def _counts(prediction: np.ndarray, truth: np.ndarray, elements: str) -> dict[str, int]:
+    counts = {
+        f"truth_{elements}": int(np.count_nonzero(truth)),
+        f"predicted_{elements}": int(np.count_nonzero(prediction)),
+    }
+    common = int(np.count_nonzero(prediction & truth))
+    return counts | ({"common_pixels": common} if elements == "pixels" else {})
+
+
 Arguments = Mapping[str, Callable[[], tuple]]
 """What metrics need, see `Metric.needs` -> a function that makes it."""
 
@@ -221,17 +225,17 @@ def _values(
 
 
 def _arguments(
-    prediction: np.ndarray, truth: np.ndarray, left_out: int = 0
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    left_out: int,
+    probabilities: np.ndarray | None = None,
 ) -> dict[str, Callable[[], tuple]]:
     """Of masks without `left_out` elements that are background in both."""
     return {
         "masks": lambda: (prediction, truth),
         "background": lambda: (prediction, truth, left_out),
+        "probabilities": lambda: (probabilities, truth),
     }
-
-
-def _pair(probabilities: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return probabilities, truth
 
 
 def _distances(
