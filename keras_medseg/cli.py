@@ -251,16 +251,21 @@ def report(arguments: argparse.Namespace) -> None:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Export a trained network (model.keras) for use without this package."""
-    if arguments.model.is_dir():
-        inside = sorted(str(path) for path in arguments.model.rglob("model.keras"))
-        raise ValueError(
-            f"{arguments.model}: found a folder, expected the file model.keras of one network. "
-            f"Name it{': ' + ', '.join(inside[:4]) if inside else ''}."
-        )
-    from keras_medseg.inference import export
+    """Export a run or weights as one graph of scans, or one network (model.keras) alone."""
+    source = Path(arguments.source)
+    if source.suffix == ".keras":
+        from keras_medseg.inference import export
 
-    print(export.export(arguments.model, arguments.out, arguments.format))
+        if arguments.cases:
+            raise ValueError(
+                "--cases: found one beside a network alone, expected a run or weights."
+            )
+        print(export.export(source, arguments.out, arguments.format))
+        return
+    from keras_medseg.runs.scan_export import export_scans
+
+    exported = export_scans(arguments.source, arguments.out, arguments.format, arguments.cases)
+    print("\n".join(exported))
 
 
 def _scored_folders(named: Sequence[str], truth: Path | None) -> tuple[dict[str, Path], Path]:
@@ -603,9 +608,14 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     sub = _add(commands, report)
     sub.add_argument("run", type=Path)
     sub = _add(commands, export)
-    sub.add_argument("model", type=Path)
-    sub.add_argument("out", type=Path)
+    sub.add_argument(
+        "source",
+        metavar="RUN",
+        help="run folder, RUN:VARIANT, archive or name of weights; or model.keras of one network",
+    )
+    sub.add_argument("out", type=Path, help="a new folder; of one network the folder or .onnx file")
     sub.add_argument("--format", choices=("savedmodel", "onnx"), default="savedmodel")
+    sub.add_argument("--cases", type=Path, metavar="DIR", help="compare on these cases, too")
     _add_weights(commands)
 
 

@@ -155,12 +155,6 @@ def test_a_data_set_can_be_named_and_is_refused_where_it_is_unknown(tmp_path, ca
     assert "classes" in capsys.readouterr().err
 
 
-def test_a_store_among_the_data_and_a_run_for_a_network_are_refused(tmp_path, capsys):
-    (tmp_path / "training/main-WT").mkdir(parents=True)
-    (tmp_path / "training/main-WT/model.keras").write_bytes(b"x")
+def test_a_store_among_the_data_is_refused(tmp_path, capsys):
     assert cli.main(["prepare", str(tmp_path), str(tmp_path)]) == 1
     assert "found the folder of the cases, expected one of its own" in capsys.readouterr().err
-    assert cli.main(["export", str(tmp_path), str(tmp_path / "out")]) == 1
-    error = capsys.readouterr().err
-    assert "expected the file model.keras of one network" in error
-    assert "training/main-WT/model.keras" in error

@@ -25,15 +25,16 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 from keras_medseg.evaluation import calibration, object_measures
-from keras_medseg.evaluation.surface_elements import to_nearest
+from keras_medseg.evaluation.foreground import border
+from keras_medseg.evaluation.surface_elements import nearest_distances
 
 LOWEST, HIGHEST = 1e-37, 1 - 2**-24
 """Probabilities are clipped to these, so that log(0) cannot occur: about the ends of what a sigmoid
 in float32 can say."""
 MM3_PER_ML = 1000
+_FOREGROUND = np.arange(256) > 0
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Metric:
 
     Attributes:
         function: computes the metric from what it `needs`:
-            "masks": function(prediction, truth), boolean arrays of one shape;
+            "masks": function(prediction, truth), boolean arrays of one shape; elements that are
+            background in both may be left out;
+            "background": function(prediction, truth, left_out), as "masks", with their number;
             "volumes": function(prediction, truth, spacing_mm);
             "surfaces": function(distances), a `SurfaceDistances`;
             "tolerance": function(distances, tolerance), in one unit;
@@ -59,9 +62,9 @@ class Metric:
     label: str
     unit: Literal["", "mm", "px", "mL"] = ""
     bounds: tuple[float, float | None] = (0.0, 1.0)
-    needs: Literal["masks", "volumes", "surfaces", "tolerance", "lesions", "probabilities"] = (
-        "masks"
-    )
+    needs: Literal[
+        "masks", "background", "volumes", "surfaces", "tolerance", "lesions", "probabilities"
+    ] = "masks"
     better: Literal["higher", "lower", "neither"] = "higher"
 
 
@@ -128,15 +131,21 @@ def sensitivity(prediction: np.ndarray, truth: np.ndarray) -> float:
     return float(np.count_nonzero(prediction & truth) / positives)
 
 
-def specificity(prediction: np.ndarray, truth: np.ndarray) -> float:
+def specificity(prediction: np.ndarray, truth: np.ndarray, left_out: int = 0) -> float:
     """`TN / (TN + FP)`: the share of the background that was predicted as such.
 
     Every element outside the truth counts, as in the BraTS challenge, so small regions have values
-    close to 1. From 0 to 1, no unit. 1 without background. Arguments and errors: `dice`.
+    close to 1. From 0 to 1, no unit. 1 without background. Errors: `dice`.
+
+    Args:
+        prediction: as of `dice`.
+        truth: as of `dice`.
+        left_out: number of further elements, which are background in both.
     """
     _check_masks(prediction, truth)
-    negatives = truth.size - np.count_nonzero(truth)
-    true_negatives = truth.size - np.count_nonzero(prediction | truth)
+    size = truth.size + left_out
+    negatives = size - np.count_nonzero(truth)
+    true_negatives = size - np.count_nonzero(prediction | truth)
     return float(true_negatives / negatives) if negatives else 1.0
 
 
@@ -159,20 +168,32 @@ def surface_distances(
         ValueError: the shapes differ, or the spacing does not fit them.
     """
     _check_masks(prediction, truth)
-    _check_spacing(spacing, prediction.shape)
-    either = prediction | truth
-    if not either.any():
-        return SurfaceDistances(np.empty(0), np.empty(0))
-    # Both masks are background outside the box, and the erosion assumes background beyond the
-    # border of an array: so the tight box gives the same surfaces as the full volume.
-    box = _bounding_box(either)
-    surfaces = _surface(prediction[box]), _surface(truth[box])
-    if not (prediction.any() and truth.any()):
-        diagonal = float(np.linalg.norm(np.multiply(prediction.shape, spacing)))
-        return SurfaceDistances(*(np.full(np.count_nonzero(s), diagonal) for s in surfaces))
+    check_spacing(spacing, prediction.shape)
+    surfaces = [border(mask).surface(_FOREGROUND) for mask in (prediction, truth)]
+    return distances_between(surfaces[0], surfaces[1], prediction.shape, spacing)
+
+
+def distances_between(
+    prediction: np.ndarray, truth: np.ndarray, shape: Sequence[int], spacing: Sequence[float]
+) -> SurfaceDistances:
+    """As `surface_distances`, of surfaces that are given by the indices of their elements.
+
+    Args:
+        prediction: (n, axes) indices.
+        truth: (m, axes) indices.
+        shape: of the array.
+        spacing: size of an element along each axis.
+    """
+    surfaces = prediction, truth
+    if not (len(prediction) and len(truth)):
+        diagonal = float(np.linalg.norm(np.multiply(shape, spacing)))
+        return SurfaceDistances(*(np.full(len(places), diagonal) for places in surfaces))
+    # Counted from the box around both, so that distances round alike wherever it lies.
+    first = np.minimum(*(places.min(axis=0) for places in surfaces))
+    prediction, truth = prediction - first, truth - first
     return SurfaceDistances(
-        to_nearest(surfaces[0], surfaces[1], spacing),
-        to_nearest(surfaces[1], surfaces[0], spacing),
+        nearest_distances(prediction, truth, spacing),
+        nearest_distances(truth, prediction, spacing),
     )
 
 
@@ -283,14 +304,14 @@ def mean_absolute_error(probabilities: np.ndarray, truth: np.ndarray) -> float:
     return float(np.abs(truth - probabilities.astype(np.float64)).mean())
 
 
-def mask_error(prediction: np.ndarray, truth: np.ndarray) -> float:
+def mask_error(prediction: np.ndarray, truth: np.ndarray, left_out: int = 0) -> float:
     """`(FP + FN) / N`: the share of wrong pixels, which is the mean absolute error of a mask.
 
     From 0 to 1, no unit; 0 if both masks are empty. Source: csam_knee, equation 4 with the mask for
-    y'. Arguments and errors: `dice`.
+    y'. Arguments and errors: `specificity`.
     """
     _check_masks(prediction, truth)
-    return float(np.count_nonzero(prediction ^ truth) / truth.size)
+    return float(np.count_nonzero(prediction ^ truth) / (truth.size + left_out))
 
 
 def lesion_dice(scores: Mapping[str, Any]) -> float:
@@ -335,7 +356,7 @@ METRICS: dict[str, Metric] = {
     "iou": Metric(iou, "IoU"),
     "precision": Metric(precision, "precision"),
     "sensitivity": Metric(sensitivity, "sensitivity"),
-    "specificity": Metric(specificity, "specificity"),
+    "specificity": Metric(specificity, "specificity", needs="background"),
     "hd95_mm": Metric(hd95, "HD95", unit="mm", needs="surfaces", **_FROM_0),
     "hd95_px": Metric(hd95, "HD95", unit="px", needs="surfaces", **_FROM_0),
     "assd_mm": Metric(mean_surface_distance, "ASSD", unit="mm", needs="surfaces", **_FROM_0),
@@ -356,7 +377,7 @@ METRICS: dict[str, Metric] = {
     "lesions_made_up": Metric(lesions_made_up, "lesions made up", needs="lesions", **_FROM_0),
     "cross_entropy": Metric(cross_entropy, "loss rate", needs="probabilities", **_FROM_0),
     "mae": Metric(mean_absolute_error, "MAE", needs="probabilities", better="lower"),
-    "mae_mask": Metric(mask_error, "MAE of the mask", better="lower"),
+    "mae_mask": Metric(mask_error, "MAE of the mask", needs="background", better="lower"),
     "brier": Metric(calibration.brier_score, "Brier score", better="lower", **_OF_MAPS),
     "ece": Metric(calibration.expected_calibration_error, "ECE", better="lower", **_OF_MAPS),
     "mean_dice": Metric(object_measures.mean_dice, "mean Dice", **_OF_MAPS),
@@ -395,14 +416,15 @@ def _check_masks(prediction: np.ndarray, truth: np.ndarray) -> None:
     for name, mask in (("prediction", prediction), ("truth", truth)):
         if getattr(mask, "dtype", None) != np.bool_:
             raise TypeError(f"{name}: found {_kind(mask)}, expected a boolean NumPy array.")
-    _check_shapes(prediction.shape, truth.shape)
+    check_shapes(prediction.shape, truth.shape)
 
 
 def _kind(array: object) -> str:
     return f"dtype {array.dtype}" if hasattr(array, "dtype") else type(array).__name__
 
 
-def _check_shapes(prediction: tuple[int, ...], truth: tuple[int, ...]) -> None:
+def check_shapes(prediction: tuple[int, ...], truth: tuple[int, ...]) -> None:
+    """Raise a ValueError for two shapes that differ."""
     if prediction != truth:
         raise ValueError(
             f"prediction and truth: found shapes {prediction} and {truth}, "
@@ -427,24 +449,17 @@ def check_label_volumes(
     for name, labels in (("prediction", prediction), ("truth", truth)):
         if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "biu":
             raise TypeError(f"{name}: found {_kind(labels)}, expected an array of whole numbers.")
-    _check_shapes(prediction.shape, truth.shape)
+    check_shapes(prediction.shape, truth.shape)
     if prediction.ndim != 3:
         raise ValueError(f"prediction: found shape {prediction.shape}, expected three axes.")
-    _check_spacing(spacing_mm, prediction.shape)
+    check_spacing(spacing_mm, prediction.shape)
 
 
-def _check_spacing(spacing: Sequence[float], shape: tuple[int, ...]) -> None:
+def check_spacing(spacing: Sequence[float], shape: tuple[int, ...]) -> None:
+    """Raise a ValueError for a spacing that does not fit arrays of this shape."""
     sizes = np.asarray(spacing, float)
     if sizes.shape != (len(shape),) or not (np.isfinite(sizes) & (sizes > 0)).all():
         raise ValueError(
             f"spacing: found {spacing}, expected {len(shape)} positive numbers, "
             f"one for each axis of masks of shape {shape}."
         )
-
-
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    return ndimage.find_objects(mask.view(np.uint8))[0]
-
-
-def _surface(mask: np.ndarray) -> np.ndarray:
-    return mask & ~ndimage.binary_erosion(mask, border_value=0)

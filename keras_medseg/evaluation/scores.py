@@ -5,7 +5,7 @@ The module also chooses the cases that a report shows.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,16 @@ import pandas as pd
 from keras_medseg.data.datasets.base import GLIOMAS_2023, LesionRule
 from keras_medseg.data.formats import nifti
 from keras_medseg.errors import require_choice
+from keras_medseg.evaluation.foreground import Foreground, foreground
 from keras_medseg.evaluation.lesions import lesion_wise
-from keras_medseg.evaluation.metrics import METRICS, surface_distances
+from keras_medseg.evaluation.metrics import (
+    METRICS,
+    SurfaceDistances,
+    check_shapes,
+    check_spacing,
+    distances_between,
+    surface_distances,
+)
 
 PIXELS = (1.0, 1.0)
 """The spacing of the pixels of an image: its distances are in pixels."""
@@ -77,21 +85,19 @@ def score_labels(
     if elements == "pixels" and truth.shape[2:] == (1,):
         # In three dimensions, every pixel of a single slice would lie on the surface.
         prediction, truth, spacing = prediction[..., 0], truth[..., 0], spacing[:2]
+    _check_labels(prediction, truth)
+    seen = foreground(prediction, truth)
     rows: list[dict[str, str | float | int]] = []
     for region, codes in regions.items():
-        predicted = _region_mask("prediction", prediction, codes)
-        true = _region_mask("truth", truth, codes)
-        of_lesions = partial(_lesions, prediction, truth, spacing, rules.lesions, region, codes)
-        tolerance = rules.tolerances.get(region, TOLERANCE)
-        row: dict[str, str | float | int] = {
-            "region": region,
-            **_values(metrics, predicted, true, spacing, tolerance, of_lesions=of_lesions),
-            f"truth_{elements}": int(np.count_nonzero(true)),
-            f"predicted_{elements}": int(np.count_nonzero(predicted)),
+        arguments: Arguments = {
+            **_arguments(*_masks(seen, codes), seen.background),
+            "volumes": partial(_whole_masks, prediction, truth, codes, spacing),
+            "lesions": partial(_lesions, prediction, truth, spacing, rules.lesions, region, codes),
         }
-        if elements == "pixels":
-            row["common_pixels"] = int(np.count_nonzero(predicted & true))
-        rows.append(row)
+        distances = cache(partial(_distances, seen, codes, truth.shape, spacing))
+        tolerance = rules.tolerances.get(region, TOLERANCE)
+        values = _values(metrics, arguments, distances, tolerance)
+        rows.append({"region": region, **values, **_counts(*_masks(seen, codes), elements)})
     return rows
 
 
@@ -139,15 +145,10 @@ def score_probabilities(
     for channel, (region, codes) in enumerate(regions.items()):
         likely = probabilities[..., channel]
         true, predicted = np.isin(truth_labels, list(codes)), likely > threshold
-        rows.append(
-            {
-                "region": region,
-                **_values(metrics, predicted, true, PIXELS, probabilities=likely),
-                "truth_pixels": int(np.count_nonzero(true)),
-                "predicted_pixels": int(np.count_nonzero(predicted)),
-                "common_pixels": int(np.count_nonzero(predicted & true)),
-            }
-        )
+        arguments = _arguments(predicted, true, 0, likely)
+        distances = cache(partial(surface_distances, predicted, true, PIXELS))
+        values = _values(metrics, arguments, distances)
+        rows.append({"region": region, **values, **_counts(predicted, true, "pixels")})
     return rows
 
 
@@ -180,30 +181,76 @@ def pick_cases(scores: pd.DataFrame, variant: str) -> dict[str, str]:
     return {"best": shown[0], **middle, "worst": ranked[-1]}
 
 
+def _check_labels(prediction: np.ndarray, truth: np.ndarray) -> None:
+    for name, labels in (("prediction", prediction), ("truth", truth)):
+        if labels.dtype != np.uint8:
+            raise TypeError(f"{name}: found dtype {labels.dtype}, expected uint8 label codes.")
+    check_shapes(prediction.shape, truth.shape)
+
+
+def _masks(seen: Foreground, codes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """A region in prediction and truth, without what is background in both label maps."""
+    return _among(codes)[seen.prediction], _among(codes)[seen.truth]
+
+
+def _counts(prediction: np.ndarray, truth: np.ndarray, elements: str) -> dict[str, int]:
+    counts = {
+        f"truth_{elements}": int(np.count_nonzero(truth)),
+        f"predicted_{elements}": int(np.count_nonzero(prediction)),
+    }
+    common = int(np.count_nonzero(prediction & truth))
+    return counts | ({"common_pixels": common} if elements == "pixels" else {})
+
+
+Arguments = Mapping[str, Callable[[], tuple]]
+"""What metrics need, see `Metric.needs` -> a function that makes it."""
+
+
 def _values(
     metrics: Sequence[str],
+    arguments: Arguments,
+    distances: Callable[[], SurfaceDistances],
+    tolerance: float = TOLERANCE,
+) -> dict[str, float]:
+    """Every metric of one pair of masks; what several metrics need is computed once."""
+    makers = {
+        **arguments,
+        "surfaces": lambda: (distances(),),
+        "tolerance": lambda: (distances(), tolerance),
+    }
+    needed = {METRICS[name].needs for name in metrics}
+    made = {need: makers[need]() for need in needed}
+    values = {name: METRICS[name].function(*made[METRICS[name].needs]) for name in metrics}
+    return values | ({"nsd_tolerance": tolerance} if "tolerance" in needed else {})
+
+
+def _arguments(
     prediction: np.ndarray,
     truth: np.ndarray,
-    spacing: Sequence[float],
-    tolerance: float = TOLERANCE,
-    *,
+    left_out: int,
     probabilities: np.ndarray | None = None,
-    of_lesions: Callable[[], dict[str, Any]] | None = None,
-) -> dict[str, float]:
-    """Every metric of one pair of masks; distances and lesions are computed once for all."""
-    needed = {METRICS[name].needs for name in metrics}
-    arguments: dict[str, tuple] = {
-        "masks": (prediction, truth),
-        "volumes": (prediction, truth, spacing),
-        "probabilities": (probabilities, truth),
+) -> dict[str, Callable[[], tuple]]:
+    """Of masks without `left_out` elements that are background in both."""
+    return {
+        "masks": lambda: (prediction, truth),
+        "background": lambda: (prediction, truth, left_out),
+        "probabilities": lambda: (probabilities, truth),
     }
-    if needed & {"surfaces", "tolerance"}:
-        distances = surface_distances(prediction, truth, spacing)
-        arguments |= {"surfaces": (distances,), "tolerance": (distances, tolerance)}
-    if "lesions" in needed and of_lesions:
-        arguments["lesions"] = (of_lesions(),)
-    values = {name: METRICS[name].function(*arguments[METRICS[name].needs]) for name in metrics}
-    return values | ({"nsd_tolerance": tolerance} if "tolerance" in needed else {})
+
+
+def _distances(
+    seen: Foreground, codes: Sequence[int], shape: tuple[int, ...], spacing: Sequence[float]
+) -> SurfaceDistances:
+    """`surface_distances` of a region."""
+    check_spacing(spacing, shape)
+    prediction, truth = (border.surface(_among(codes)) for border in seen.borders)
+    return distances_between(prediction, truth, shape, spacing)
+
+
+def _whole_masks(
+    prediction: np.ndarray, truth: np.ndarray, codes: Sequence[int], spacing: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, Sequence[float]]:
+    return _among(codes)[prediction], _among(codes)[truth], spacing
 
 
 def _lesions(
@@ -213,21 +260,21 @@ def _lesions(
     rule: LesionRule,
     region: str,
     codes: Sequence[int],
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any]]:
     """`lesions.lesion_wise` on label maps in LPS, scored as they lie in the case's files."""
     if rule.axis_codes != ("L", "P", "S"):
         prediction, truth = (
             nifti.restore(labels, rule.axis_codes) for labels in (prediction, truth)
         )
         spacing_mm = [spacing_mm["LRPASI".index(code) // 2] for code in rule.axis_codes]
-    return lesion_wise(
+    found = lesion_wise(
         prediction, truth, spacing_mm, rule.year, rule.challenge, region, codes=codes
     )
+    return (found,)
 
 
-def _region_mask(name: str, labels: np.ndarray, codes: Sequence[int]) -> np.ndarray:
-    if labels.dtype != np.uint8:
-        raise TypeError(f"{name}: found dtype {labels.dtype}, expected uint8 label codes.")
+def _among(codes: Sequence[int]) -> np.ndarray:
+    """(256,) bool: whether a code is one of these."""
     belongs = np.zeros(256, bool)
     belongs[list(codes)] = True
-    return belongs[labels]
+    return belongs

@@ -94,7 +94,23 @@ def to_nearest(elements: np.ndarray, others: np.ndarray, spacing: Sequence[float
         (n,) distances in the unit of the spacing, in C order of the elements. Infinite if there are
         no others.
     """
-    points, targets, sizes = np.argwhere(elements), np.argwhere(others), np.asarray(spacing, float)
+    return nearest_distances(np.argwhere(elements), np.argwhere(others), spacing)
+
+
+def nearest_distances(
+    points: np.ndarray, targets: np.ndarray, spacing: Sequence[float]
+) -> np.ndarray:
+    """As `to_nearest`, of elements that are given by their indices.
+
+    Args:
+        points: (n, axes) indices.
+        targets: (m, axes) indices of the others.
+        spacing: size along each axis.
+
+    Returns:
+        (n,) distances in the unit of the spacing. Infinite if there are no others.
+    """
+    sizes = np.asarray(spacing, float)
     if not (len(points) and len(targets)):
         return np.full(len(points), np.inf)
     _, nearest = spatial.cKDTree(targets * sizes).query(points * sizes)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -91,21 +92,61 @@ def merge_regions(
         ValueError: no region is given, one is unknown, or the maps have different shapes.
     """
     labels = np.zeros(_one_shape(probabilities, regions), np.uint8)
-    codes = {name: frozenset(regions[name]) for name in probabilities}
-    order = list(codes)
     inside: dict[str, np.ndarray] = {}
-    for name in sorted(codes, key=lambda name: -len(codes[name])):  # from the outermost inward
-        parent = _parent(name, codes)
-        won = probabilities[name] > threshold
-        for other in order:
-            if other != name and _parent(other, codes) == parent:
-                # Of equals the first one wins, as in `most_likely`.
-                first = order.index(name) < order.index(other)
-                larger = np.greater_equal if first else np.greater
-                won &= larger(probabilities[name], probabilities[other])
-        inside[name] = won if parent is None else won & inside[parent]
-        labels[inside[name]] = nesting.get(name, regions[name][0])
+    for step in merging_steps(list(probabilities), regions, nesting):
+        likely = probabilities[step.name]
+        won = likely > threshold
+        for other, wins_ties in step.rivals:
+            larger = np.greater_equal if wins_ties else np.greater
+            won &= larger(likely, probabilities[other])
+        inside[step.name] = won if step.parent is None else won & inside[step.parent]
+        labels[inside[step.name]] = step.code
     return labels
+
+
+class MergingStep(NamedTuple):
+    """How one region enters a merged label map; `merge_regions` says why.
+
+    Attributes:
+        name: of the region.
+        code: written where the region is; later steps may write over it.
+        parent: the smallest region around it, outside which it is not written.
+        rivals: (name, whether this region wins where both are equal) of the regions beside it.
+    """
+
+    name: str
+    code: int
+    parent: str | None
+    rivals: tuple[tuple[str, bool], ...]
+
+
+def merging_steps(
+    names: Sequence[str], regions: Mapping[str, Sequence[int]], nesting: Mapping[str, int]
+) -> list[MergingStep]:
+    """The steps of `merge_regions`, from the outermost region inward.
+
+    Args:
+        names: of the regions that are merged.
+        regions: as in `merge_regions`.
+        nesting: as in `merge_regions`.
+    """
+    codes = {name: frozenset(regions[name]) for name in names}
+    parents = {name: _parent(name, codes) for name in names}
+    order = {name: place for place, name in enumerate(names)}
+    return [
+        MergingStep(
+            name,
+            nesting.get(name, regions[name][0]),
+            parents[name],
+            # Of equals the first one wins, as in `most_likely`.
+            tuple(
+                (other, order[name] < order[other])
+                for other in names
+                if other != name and parents[other] == parents[name]
+            ),
+        )
+        for name in sorted(names, key=lambda name: -len(codes[name]))
+    ]
 
 
 def _parent(name: str, codes: Mapping[str, frozenset[int]]) -> str | None:

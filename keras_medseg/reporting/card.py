@@ -6,7 +6,7 @@ from typing import Any
 _FEW_CASES = 20
 """Below this number of scored cases a card warns of its intervals; see `bootstrap_interval`."""
 
-_NO_DEVICE = (
+NO_DEVICE = (
     "Research on methods. The weights are no medical device: nobody has examined whether they may "
     "be used for diagnosis or treatment."
 )
@@ -20,9 +20,9 @@ def write_card(manifest: Mapping[str, Any], text: str = "") -> str:
         text: of the packer, in Markdown; it is added at the end.
     """
     sections = [
-        ("", _summary(manifest)),
-        ("Intended use", [_NO_DEVICE]),
-        ("Limits", _limits(manifest)),
+        ("", summary(manifest)),
+        ("Intended use", [NO_DEVICE]),
+        ("Limits", limits(manifest)),
         ("Input", _input(manifest)),
         ("Output", _output(manifest)),
         ("Data", _data(manifest)),
@@ -38,7 +38,8 @@ def write_card(manifest: Mapping[str, Any], text: str = "") -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _summary(manifest: Mapping[str, Any]) -> Iterator[str]:
+def summary(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What the networks are, and on what they were trained."""
     network, data = manifest["network"], manifest["data"]
     count = len(manifest["output"]["networks"])
     networks = "One network" if count == 1 else f"{count} networks"
@@ -48,7 +49,8 @@ def _summary(manifest: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _limits(manifest: Mapping[str, Any]) -> Iterator[str]:
+def limits(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader must not expect of the networks, an item of a list each."""
     data = manifest["data"]
     if data["phantom"]:
         yield (

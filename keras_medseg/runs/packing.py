@@ -113,16 +113,7 @@ def _content(
         "scores.csv": scores.to_csv(index=False).encode(),
     }
     content |= {network_file(chosen, part): _saved(network) for part, network in whole.items()}
-    manifest = {
-        "format": FORMAT,
-        "name": name,
-        "keras_medseg": __version__,
-        "keras": keras.__version__,
-        "license": license,
-        **_description(chosen, networks, facts),
-        "scores": _summary(scores, chosen.task.dataset.metrics),
-        "training": _training(run),
-    }
+    manifest = {"format": FORMAT, **describe(run, variant, networks, name, license)}
     content[CARD] = write_card(manifest, card).encode()
     manifest["files"] = {
         path: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -130,6 +121,31 @@ def _content(
     }
     content[MANIFEST] = _json({**manifest, "sha256": seal(manifest)})
     return content
+
+
+def describe(
+    run: RunFolder, variant: str, networks: Networks, name: str | None = None, license: str = ""
+) -> dict[str, Any]:
+    """What package.json says of networks, without what concerns the files of an archive.
+
+    Args:
+        run: of one training.
+        variant: its variant.
+        networks: its networks, with one output each.
+        name: of the weights; by default that of the recipe and that of the data.
+        license: of the weights.
+    """
+    chosen, facts = run.variant(variant), run.run
+    scores = run.scores() if run.scores_file.exists() else pd.DataFrame({"variant": []})
+    return {
+        "name": name or _default_name(chosen, facts),
+        "keras_medseg": __version__,
+        "keras": keras.__version__,
+        "license": license,
+        **_description(chosen, networks, facts),
+        "scores": _summary(scores[scores["variant"] == variant], chosen.task.dataset.metrics),
+        "training": _training(run),
+    }
 
 
 def _require_one_training(run: RunFolder) -> None:

@@ -17,6 +17,7 @@ from keras_medseg.data.splits import Split
 from keras_medseg.data.store import Reader, Store, StoredCase
 from keras_medseg.errors import require_choice
 from keras_medseg.inference.outputs import THRESHOLD
+from keras_medseg.inference.scan_plan import Merging, ScanGraph, regions_of
 from keras_medseg.recipe import Recipe
 
 Networks = Mapping[tuple[str, ...], keras.Model]
@@ -212,6 +213,31 @@ class Task(ABC):
         Returns:
             (X, Y, Z) uint8 on the grid of the case's own files, as `Dataset.write_labels` takes it.
         """
+
+    @abstractmethod
+    def scan_graph(self, networks: Networks, release: str) -> ScanGraph:
+        """The prediction of a case as one graph, with what cannot be in it named.
+
+        Args:
+            networks: of this recipe.
+            release: `Case.dataset` of cases whose label codes are written.
+        """
+
+    @abstractmethod
+    def scan_inputs(self, arrays: CaseArrays) -> dict[str, np.ndarray]:
+        """What the graph of `scan_graph` takes for a case: name of an input -> array, with N = 1.
+
+        Args:
+            arrays: the case as `dataset.read_image` or `dataset.of_array` gives it.
+        """
+
+    def _merging(self, networks: Networks, release: str) -> Merging:
+        """How the graph of a prediction merges regions, with the codes of a release."""
+        regions = {name: self.dataset.regions[name] for name in regions_of(networks)}
+        nesting = self.dataset.nesting
+        codes = sorted({nesting.get(name, codes[0]) for name, codes in regions.items()})
+        on_disk = self.dataset.codes_on_disk(np.array(codes, np.uint8), release)
+        return Merging(regions, nesting, dict(zip(codes, map(int, on_disk))))
 
     @abstractmethod
     def predict(self, networks: Networks, case: StoredCase) -> Any:

@@ -17,6 +17,7 @@ from keras_medseg.data.store import Reader, Store, StoredCase
 from keras_medseg.data.transforms import resize
 from keras_medseg.data.transforms.images import Preparation, fit_preparation
 from keras_medseg.evaluation.scores import score_probabilities
+from keras_medseg.inference import scan_plan
 from keras_medseg.inference.flips import mirrored_mean
 from keras_medseg.inference.outputs import THRESHOLD, by_region, check_maps, most_likely
 from keras_medseg.recipe import Images
@@ -133,6 +134,31 @@ class ImageTask(Task):
             maps |= by_region(regions, predicted[0])
         return maps
 
+    def scan_inputs(self, arrays: CaseArrays) -> dict[str, np.ndarray]:
+        return {"image": np.moveaxis(arrays.image[:, :, 0], 2, 0)[None]}
+
+    def scan_graph(self, networks: Networks, release: str) -> scan_plan.ScanGraph:
+        settings, preparation = self.settings, self.preparation
+        channels = next(iter(networks.values())).input_shape[-1]
+        merging = self._merging(networks, release)
+        rows, columns = settings.size
+        steps = {
+            "size": f"{settings.fit} to {rows} x {columns} pixels (keras_medseg.data.transforms."
+            "resize); bilinear with antialiasing, rounded to 8 bits as Pillow does",
+            "preparation": _words(preparation),
+            "networks": "the whole image at once",
+            "merging": scan_plan.merging_words(networks, merging),
+            "grid": "labels by the nearest pixel, probabilities bilinear, at the size of the image",
+        }
+        return scan_plan.ScanGraph(
+            networks,
+            scan_plan.ImagePlan(settings.size, settings.fit, preparation, merging),
+            (scan_plan.Input("image", (None, channels, None, None), "uint8"),),
+            ("rows", "columns"),
+            trial_shape=(rows + 11, columns + 30),
+            inside=tuple(scan_plan.Step(*step) for step in steps.items()),
+        )
+
     def predict(self, networks: Networks, case: StoredCase) -> Maps:
         return self.probabilities(networks, case)
 
@@ -172,3 +198,19 @@ class ImageTask(Task):
             dice=dice,
         )
         return drawn, "outlines of annotation and prediction."
+
+
+def _words(preparation: Preparation) -> str:
+    """What is done to the intensities of an image, in words."""
+    words = []
+    if preparation.smoothing_px:
+        sigma = f"a Gaussian filter of {preparation.smoothing_px:g} pixels"
+        words.append(f"{sigma}, rounded to 8 bits")
+    if preparation.equalization:
+        words.append("the histogram of each channel equalized")
+    if preparation.mean and preparation.std:
+        mean, std = ([round(n, 6) for n in part] for part in (preparation.mean, preparation.std))
+        words.append(f"divided by 255, minus {mean}, divided by {std}")
+    else:
+        words.append("divided by 255, minus the mean of each channel, divided by its deviation")
+    return "; ".join(words)

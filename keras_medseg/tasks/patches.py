@@ -1,6 +1,6 @@
 """The task for volumes in patches: 3-D crops in training, a sliding window in prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import keras
@@ -8,8 +8,10 @@ import numpy as np
 
 from keras_medseg.data.batches.crop_slices import CropSliceBatches
 from keras_medseg.data.batches.patches import PatchBatches
+from keras_medseg.data.cases import CaseArrays
 from keras_medseg.data.store import Store, StoredCase
 from keras_medseg.data.transforms import volumes
+from keras_medseg.inference import scan_plan
 from keras_medseg.inference.outputs import by_region
 from keras_medseg.inference.sliding_window import predict_volume
 from keras_medseg.recipe import Patches
@@ -79,6 +81,78 @@ class PatchTask(VolumeTask):
             )
             maps |= by_region(regions, volumes.uncrop(predicted, case))
         return maps
+
+    def scan_inputs(self, arrays: CaseArrays) -> dict[str, np.ndarray]:
+        """As of a whole scan; where the network is 2-D, of its first slice."""
+        inputs = super().scan_inputs(arrays)
+        image = inputs["image"]
+        if self.settings.slices:
+            inputs["image"] = image[..., 0]
+        if self.settings.normalization == "none":
+            return inputs
+        channels = [values[values != 0].astype(np.float64) for values in image[0]]
+        if self.settings.normalization == "z_score":
+            pairs = [(values.mean(), values.std()) for values in channels]
+        else:
+            pairs = [(min(v.min(), 0), max(v.max(), 0) - min(v.min(), 0)) for v in channels]
+        center, spread = np.array(pairs).T
+        return {**inputs, "center": center[None], "spread": spread[None]}
+
+    def scan_graph(self, networks: Networks, release: str) -> scan_plan.ScanGraph:
+        settings, channels = self.settings, len(self.modalities)
+        names = () if settings.normalization == "none" else ("center", "spread")
+        numbers = tuple(scan_plan.Input(name, (None, channels), "float64") for name in names)
+        size = settings.input_size
+        image = scan_plan.Input("image", (None, channels, *size), "float32")
+        before, after = self._steps_around()
+        scaling = f"{scan_plan.NORMALIZATION.get(settings.normalization)} (center, spread)"
+        return scan_plan.ScanGraph(
+            networks,
+            scan_plan.PatchPlan(settings.normalization),
+            (image, *numbers),
+            ("x", "y", "z")[: len(size)],
+            trial_shape=(*size, 1)[:3],
+            inside=(
+                *((scan_plan.Step("normalization", scaling),) if names else ()),
+                scan_plan.Step("networks", "probabilities of a patch"),
+            ),
+            before=(*before, *self._steps_to_patches(names)),
+            after=(*self._steps_from_patches(self._merging(networks, release), networks), *after),
+        )
+
+    def _steps_to_patches(self, names: Sequence[str]) -> Iterator[scan_plan.Step]:
+        settings = self.settings
+        x, y, z = settings.patch
+        yield scan_plan.Step(
+            "box", "crop the scan to the box outside which all channels of the case are 0"
+        )
+        if names:
+            how = (
+                "mean and standard deviation of the non-zero voxels of each channel of the scan"
+                if settings.normalization == "z_score"
+                else "smallest value, and largest minus smallest, of each channel, 0 among them"
+            )
+            yield scan_plan.Step("center, spread", f"{how}, in float64")
+        how = (
+            f"patches of {x} x {y} x {1 if settings.slices else z} voxels that overlap by "
+            f"{settings.overlap:g} along each axis (keras_medseg.inference.sliding_window); a box "
+            "that is smaller is padded on both sides with what is 0 after normalization"
+        )
+        yield scan_plan.Step("sliding window", how)
+
+    def _steps_from_patches(
+        self, merging: scan_plan.Merging, networks: Networks
+    ) -> Iterator[scan_plan.Step]:
+        how = (
+            "the mean of overlapping patches, weighted by a Gaussian whose standard deviation is "
+            "an eighth of the patch along each axis (0.001 at least)"
+        )
+        yield scan_plan.Step("sliding window", how)
+        if self.settings.test_time_flips:
+            how = "the mean over the box mirrored along every set of x, y and z, mirrored back"
+            yield scan_plan.Step("mirrors", how)
+        yield scan_plan.Step("merging", scan_plan.merging_words(networks, merging))
+        yield scan_plan.Step("box", "put the box back into the grid; 0 outside")
 
 
 class _OfSlices:

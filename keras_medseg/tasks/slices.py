@@ -10,6 +10,7 @@ from keras_medseg.data.store import Store, StoredCase
 from keras_medseg.data.transforms import volumes
 from keras_medseg.data.transforms.resample import resample_labels
 from keras_medseg.evaluation.metrics import dice
+from keras_medseg.inference import scan_plan
 from keras_medseg.inference.flips import mirrored_mean
 from keras_medseg.inference.outputs import THRESHOLD, by_region, check_maps
 from keras_medseg.recipe import Slices
@@ -55,6 +56,32 @@ class SliceTask(VolumeTask):
             window = self.predict_window(network, case, flips or "")
             maps |= by_region(regions, volumes.paste(window, case.full_shape))
         return maps
+
+    def scan_graph(self, networks: Networks, release: str) -> scan_plan.ScanGraph:
+        settings = self.settings
+        merging = self._merging(networks, release)
+        size = " x ".join(map(str, settings.window))
+        steps = {
+            "window": f"the center {size} voxels of the scan, padded with 0",
+            "normalization": scan_plan.NORMALIZATION.get(settings.normalization, ""),
+            "networks": f"axial slices of the window, {self.recipe.train.batch_size} at a time",
+            "merging": scan_plan.merging_words(networks, merging),
+            "grid": "probabilities and labels on the grid of the scan, 0 outside the window",
+        }
+        before, after = self._steps_around()
+        width, height, depth = settings.window
+        return scan_plan.ScanGraph(
+            networks,
+            scan_plan.SlicePlan(
+                settings.window, settings.normalization, self.recipe.train.batch_size, merging
+            ),
+            (scan_plan.Input("image", (None, len(self.modalities), *[None] * 3), "float32"),),
+            ("x", "y", "z"),
+            trial_shape=(width + 5, max(height - 3, 1), depth + 3),
+            inside=tuple(scan_plan.Step(*step) for step in steps.items() if step[1]),
+            before=before,
+            after=after,
+        )
 
     def predict_and_score(self, networks: Networks, case: StoredCase) -> Scored:
         """Predict a case and score it.

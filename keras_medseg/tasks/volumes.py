@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_medseg.data import datasets
+from keras_medseg.data.cases import CaseArrays
 from keras_medseg.data.datasets.base import Dataset
 from keras_medseg.data.store import Reader, StoredCase
 from keras_medseg.data.transforms.resample import resample_labels, resample_map
@@ -15,6 +16,7 @@ from keras_medseg.errors import require_choice
 from keras_medseg.evaluation.scores import Rules, score_labels
 from keras_medseg.inference import outputs
 from keras_medseg.inference.postprocess import drop_small_components
+from keras_medseg.inference.scan_plan import ORIENTATION, OWN_ORIENTATION, Step
 from keras_medseg.recipe import Images
 from keras_medseg.reporting.figures import volumes as figures
 from keras_medseg.tasks.base import Maps, Networks, Task
@@ -56,6 +58,30 @@ class VolumeTask(Task):
 
     def channels(self, stored: int) -> int:
         return len(self.modalities)
+
+    def scan_inputs(self, arrays: CaseArrays) -> dict[str, np.ndarray]:
+        seen = arrays.image[..., self.channel_indices].astype(np.float32)
+        return {"image": np.moveaxis(seen, 3, 0)[None]}
+
+    def _steps_around(self) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+        """What a caller does before and after the graph of a volume, see `scan_plan.ScanGraph`."""
+        before, after = [ORIENTATION], [OWN_ORIENTATION]
+        if smallest := self.recipe.predict.smallest_component:
+            how = (
+                "connected components (26 neighbors, whatever their labels) of less than "
+                f"{smallest:g} of the voxels of the largest one become 0"
+            )
+            after.insert(0, Step("components", how))
+        if sizes := self.dataset.spacing_mm:
+            how = (
+                f"resample the image to voxels of {' x '.join(f'{mm:g}' for mm in sizes)} mm over "
+                "the same box: cubic splines, clipped to the range of the non-zero voxels, 0 where "
+                "more than half is background (keras_medseg.data.transforms.resample)"
+            )
+            before.append(Step("resampling", how))
+            how = "bring the label map back to the grid of the file (resample_labels there)"
+            after.insert(-1, Step("resampling", how))
+        return tuple(before), tuple(after)
 
     def predict(self, networks: Networks, case: StoredCase) -> np.ndarray:
         """(X, Y, Z) uint8 label map of a case, after postprocessing.

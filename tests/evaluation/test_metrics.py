@@ -10,7 +10,9 @@ from scipy.spatial.distance import cdist
 from keras_medseg.evaluation import metrics
 from keras_medseg.evaluation.metrics import METRICS, surface_distances
 
-OF_MASKS = [metric.function for metric in METRICS.values() if metric.needs == "masks"]
+OF_MASKS = [
+    metric.function for metric in METRICS.values() if metric.needs in ("masks", "background")
+]
 
 
 def mask(shape, *voxels):
@@ -300,6 +302,7 @@ def test_every_metric_has_a_label_and_values_within_its_bounds():
     distances = surface_distances(prediction, truth, (1, 1))
     inputs = {
         "masks": (prediction, truth),
+        "background": (prediction, truth, 20),
         "volumes": (*volumes, (1, 1, 1)),
         "surfaces": (distances,),
         "tolerance": (distances, 0.5),

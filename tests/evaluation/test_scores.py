@@ -294,11 +294,11 @@ def test_surface_distances_are_computed_once_for_all_metrics_and_only_where_need
 
     def counted(*arguments):
         calls.append(arguments)
-        return metrics.surface_distances(*arguments)
+        return metrics.distances_between(*arguments)
 
     second = metrics.Metric(lambda d: float(d[0].mean()), "mean", unit="mm", needs="surfaces")
     monkeypatch.setitem(metrics.METRICS, "mean_distance_mm", second)
-    monkeypatch.setattr(scores, "surface_distances", counted)
+    monkeypatch.setattr(scores, "distances_between", counted)
     truth, prediction = np.zeros((2, 1, 9), np.uint8)
     truth[0, 2], prediction[0, 5:7] = 1, 1
     [row] = score_labels(

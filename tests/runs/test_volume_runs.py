@@ -65,7 +65,9 @@ def test_the_tutorial_on_own_data_does_what_it_says(tmp_path, monkeypatch, capsy
         np.testing.assert_allclose(one, other)
     [stored] = {case.full_shape for case in open_store(Path(run.run["store"])).cases.values()}
     assert stored == (44, 44, 28)  # 240 / 5.5 = 43.6, 155 / 5.5 = 28.2
-    assert (Path("exported") / "saved_model.pb").exists()
+    assert (Path("exported") / "1/saved_model.pb").exists()
+    before = json.loads(Path("exported/model.json").read_text())["keras_medseg"]["before"]
+    assert [step["name"] for step in before] == ["orientation", "resampling"]
 
 
 def test_a_table_with_a_missing_modality_and_patients(tmp_path, capsys):

@@ -122,8 +122,13 @@ def _scaled(values: np.ndarray, size: Sequence[int], *, nearest: bool = False) -
         return values
     if values.ndim == 3:
         return np.stack([_scaled(channel, size) for channel in np.moveaxis(values, -1, 0)], -1)
-    how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(values).resize((size[1], size[0]), how))
+    image = Image.fromarray(values)
+    if nearest:
+        return np.asarray(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
+    # Columns first, as Pillow does until version 12; 13 chooses by the sizes, and rounds between.
+    for wanted in ((size[1], image.height), (size[1], size[0])):
+        image = image.resize(wanted, Image.Resampling.BILINEAR)
+    return np.asarray(image)
 
 
 def _centered(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
