@@ -21,7 +21,6 @@ from keras_medseg.data.batches.feeding import py_dataset, tf_dataset
 from keras_medseg.errors import DataError, require_choice
 from keras_medseg.files import write_atomic
 from keras_medseg.optimizers import OPTIMIZERS
-from keras_medseg.progress import StatusLine
 from keras_medseg.training import checkpoint
 from keras_medseg.training.callbacks import (
     Checkpoint,
@@ -112,7 +111,7 @@ def _fit_epochs(
         progress,
         RefuseDivergence(),
     ]
-    with interrupted_between_steps() as interruption:
+    with progress.display, interrupted_between_steps() as interruption:
         model.fit(
             _feed(training, range(done, train.epochs)),
             steps_per_epoch=training.steps_per_epoch,
@@ -228,7 +227,7 @@ def _teach_loss(loss: keras.losses.Loss, training: CaseBatches) -> None:
         return
     dice = loss.learn(_label_maps(training, epochs=loss.options["steps"]))
     text = f"  edge network: learned from label maps, Dice of their edges {dice:.4f}"
-    StatusLine().show(text, last=True)
+    print(text, flush=True)
 
 
 def _label_maps(training: CaseBatches, epochs: int) -> Iterator[np.ndarray]:
