@@ -16,6 +16,7 @@ from keras_medseg import __version__
 
 if TYPE_CHECKING:
     from keras_medseg.data.datasets.base import Dataset
+    from keras_medseg.training.events import Listener
 
 _REMARKS_SHOWN = 12
 _PREDICT_OPTIONS = "flips", "threshold", "overlap", "probabilities", "uncertainty", "precision"
@@ -206,13 +207,24 @@ def train(arguments: argparse.Namespace) -> Answer:
         profile="train",
         command=arguments.line,
         store=arguments.store or arguments.out / "store",
-        changes=recipe.parse_assignments(arguments.set),
+        changes={
+            **recipe.parse_assignments(arguments.set),
+            **({"train.init": arguments.init} if arguments.init else {}),
+        },
         seeds=arguments.seeds,
         fold=arguments.fold,
         splits=arguments.splits,
+        listeners=_listeners(arguments),
     )
     experiment.run(experiment.of_recipe(read_recipe(arguments.recipe)), request)
     return Answer(answers.of_run(arguments.out))
+
+
+def _listeners(arguments: argparse.Namespace) -> list["Listener"]:
+    """Those of --tracking."""
+    from keras_medseg.runs.tracking import tracker
+
+    return [tracker(name, arguments.out) for name in arguments.tracking]
 
 
 def predict(arguments: argparse.Namespace) -> Answer:
@@ -481,11 +493,17 @@ def completion(arguments: argparse.Namespace) -> None:
         for action in sub._actions:
             action.choices = action.choices or names.get((command, action.dest))
             if action.type is Path or (command, action.dest) in _ALSO_FILES:
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
+                action.complete = shtab.FILE
     print(shtab.complete(parser, arguments.shell))
 
 
-_ALSO_FILES = {("predict", "run"), ("evaluate", "run"), ("score", "folders"), ("install", "source")}
+_ALSO_FILES = {
+    ("predict", "run"),
+    ("evaluate", "run"),
+    ("score", "folders"),
+    ("install", "source"),
+    ("train", "init"),
+}
 """Arguments that may be a path or something else."""
 
 
@@ -679,12 +697,8 @@ def _add_score(commands: argparse._SubParsersAction) -> None:
         "--common", action="store_true", help="leave out cases that a folder does not have"
     )
     sub.add_argument("--channel", default="", metavar="NAME", help="background of the pictures")
-<<<<<<< HEAD
     sub.add_argument("--workers", type=_at_least_one, help="processes (default: one per core)")
-=======
-    sub.add_argument("--workers", type=int, help="processes (default: one per core)")
     add_output(sub)
->>>>>>> 1567f25 (Progress by rich on terminals, --json and --quiet, completion by shtab)
 
 
 def _add_run_commands(commands: argparse._SubParsersAction) -> None:
@@ -694,6 +708,19 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("--out", type=Path, required=True, help="run folder; a started run goes on")
     sub.add_argument("--store", type=Path, help="decoded cases (default: OUT/store)")
     sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    sub.add_argument(
+        "--init",
+        metavar="WEIGHTS",
+        help="start from these: installed weights by name, an archive, or a run folder "
+        "(as --set train.init=WEIGHTS)",
+    )
+    sub.add_argument(
+        "--tracking",
+        action="append",
+        default=[],
+        choices=("mlflow", "wandb"),
+        help="also report parameters, epochs, scores and files to this tracker",
+    )
     add_protocol(sub)
     add_output(sub)
     _add_predict(commands)

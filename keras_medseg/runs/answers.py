@@ -1,6 +1,7 @@
-"""What commands answer to programs (`--json`): what was written where, and the numbers in it."""
+"""What is told to programs (`--json`, listeners): what was written where, and its numbers."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from keras_medseg.evaluation.statistics import summarize
 from keras_medseg.files import read_file
 from keras_medseg.runs.predict_folder import RECORD
 from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.training.events import FINISHED, Event
 
+_TOLD = {".html", ".csv", ".json", ".md"}
 _AGAIN = "Give the command again."
 
 
@@ -33,6 +36,24 @@ def of_run(out: Path) -> dict[str, Any]:
         "report": str(run.report_file),
         "scores": records(summarize(scores, [name for name in metrics if name in scores])),
     }
+
+
+def finished_event(run: RunFolder) -> Event:
+    """What listeners are told of a finished run: mean scores, networks, and the files beside them.
+
+    Raises:
+        DataError: the run is not finished.
+    """
+    means = run.scores().groupby(["variant", "region"]).mean(numeric_only=True)
+    metrics: dict[str, float] = {}
+    means = means.drop(columns=["seed", "fold"], errors="ignore").reset_index()
+    for row in means.to_dict("records"):
+        where = f"{row.pop('variant')}/{row.pop('region')}"
+        metrics |= {f"{where}/{name}": mean for name, mean in row.items() if math.isfinite(mean)}
+    files = [path for path in run.path.iterdir() if path.suffix in _TOLD]
+    files += [file for part in run.parts for file in part.path.glob("training/*/model.keras")]
+    artifacts = {path.relative_to(run.path).as_posix(): path for path in sorted(files)}
+    return Event(FINISHED, run.path, metrics=metrics, artifacts=artifacts)
 
 
 def of_predictions(out: Path) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def load(
     if not sources:
         raise ValueError("load: found no name or path, expected at least one.")
     with ExitStack() as opened:
-        loaded = [member for source in sources for member in _members(str(source), opened)]
+        loaded = [member for source in sources for member in open_members(str(source), opened)]
         return Predictor(loaded, Options(flips=flips, threshold=threshold, overlap=overlap))
 
 
@@ -200,8 +200,17 @@ class Predictor:
         return Prediction(restored(labels), probabilities, case.affine)
 
 
-def _members(source: str, opened: ExitStack) -> Sequence[Member]:
-    """The members that a source names; an archive stays unpacked until `opened` is closed."""
+def open_members(source: str, opened: ExitStack) -> Sequence[Member]:
+    """The members that a source names; an archive stays unpacked until `opened` is closed.
+
+    Args:
+        source: as in `load`.
+        opened: keeps the folder of an unpacked archive.
+
+    Raises:
+        DataError: as `load`.
+        ValueError: as `load`.
+    """
     path = installed.locate(source)
     if path.is_file():
         archive, path = path, Path(opened.enter_context(tempfile.TemporaryDirectory())) / "weights"

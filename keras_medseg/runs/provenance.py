@@ -53,7 +53,7 @@ def recorded(
         yield
     finally:
         mine |= {"seconds": round(time.monotonic() - started, 1), **peak_memory_gb()}
-        write_json(run.provenance_file, content | _training_time(run))
+        write_json(run.provenance_file, content | _training_time(run) | _initial(run))
 
 
 def gather(run: RunFolder, done: Finished) -> dict[str, Any]:
@@ -94,6 +94,12 @@ def _of_cases(cohort: Cohort) -> dict[str, Any]:
 def _training_time(run: RunFolder) -> dict[str, Any]:
     seconds = sum(float(log["seconds"].sum()) for log in run.logs().values())
     return {"training_seconds": seconds, "training_time": progress.duration(seconds)}
+
+
+def _initial(run: RunFolder) -> dict[str, Any]:
+    """What networks took from other weights; nothing where all were drawn at random."""
+    found = run.initial()
+    return {"init": found} if found else {}
 
 
 def peak_memory_gb() -> dict[str, float]:

@@ -16,6 +16,7 @@ import pandas as pd
 from keras_medseg import progress
 from keras_medseg.files import write_atomic
 from keras_medseg.training import checkpoint
+from keras_medseg.training.events import Listener, epoch_of, nobody
 
 
 @contextmanager
@@ -90,16 +91,24 @@ class Checkpoint(keras.callbacks.Callback):
         best: whether weights that are better than those of all earlier epochs are first written
             into `best/`. A kill between the two does no harm, because the log determines which
             epoch is the best.
+        listener: is told of the epoch when all is written.
     """
 
     def __init__(
-        self, folder: Path, identity: dict, log: list[dict], *, best: bool = False
+        self,
+        folder: Path,
+        identity: dict,
+        log: list[dict],
+        *,
+        best: bool = False,
+        listener: Listener = nobody,
     ) -> None:
         super().__init__()
         self.folder = folder
         self.identity = identity
         self.log = log
         self.best = best
+        self.listener = listener
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.started = time.monotonic()
@@ -119,6 +128,7 @@ class Checkpoint(keras.callbacks.Callback):
         checkpoint.save(self.folder / "checkpoint", epoch + 1, state, record)
         table = pd.DataFrame(self.log).to_csv(index=False)
         write_atomic(self.folder / "log.csv", table.encode())
+        self.listener(epoch_of(self.folder, self.log, self.params["epochs"]))
 
 
 def best_epoch(log: list[dict]) -> int:

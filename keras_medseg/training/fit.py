@@ -7,7 +7,7 @@ functions of (seed, epoch, step), and every Dropout generator is reseeded from (
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,13 @@ from keras_medseg.training.callbacks import (
     interrupted_between_steps,
     tensorboard,
 )
+from keras_medseg.training.events import STARTED, Event, Listener, epoch_of, nobody
 from keras_medseg.training.logits import logits_of
 from keras_medseg.training.metrics import MainAccuracy, MainDice, RegionDice
 from keras_medseg.training.schedules import check_schedule, schedule_callbacks
 
 Wrap = Callable[[keras.Model], keras.Model]
+Begin = Callable[[keras.Model], None]
 
 
 def fit(
@@ -48,6 +50,8 @@ def fit(
     channels: int,
     wrap: Wrap | None = None,
     fitted: Mapping[str, Any] | None = None,
+    begin: Begin | None = None,
+    listener: Listener = nobody,
 ) -> None:
     """Train one network of a recipe, or resume from its checkpoint.
 
@@ -63,6 +67,9 @@ def fit(
         channels: image channels that the network sees.
         wrap: as `tasks.Task.wrap`.
         fitted: numbers besides the recipe on which the batches depend, see `tasks.Task.fit`.
+        begin: sets the weights of the network if there is no checkpoint yet; by default they are
+            those that the seed draws.
+        listener: is told when the training starts and after every epoch.
 
     Raises:
         DataError: `folder` contains a training with another recipe or other data, or only damaged
@@ -82,15 +89,28 @@ def fit(
     network, model = compile_network(chosen, targets, channels=channels, wrap=wrap)
     if arrays:
         _restore(model, arrays)
+    elif begin is not None:
+        begin(network)
+    _tell_start(listener, chosen, folder, log)
     if len(log) < chosen.train.epochs:
         _teach_loss(model.loss, training)
-        saving = Checkpoint(folder, identity, log, best=chosen.train.keep == "best")
+        keeps = chosen.train.keep == "best"
+        saving = Checkpoint(folder, identity, log, best=keeps, listener=listener)
         progress = Progress("+".join(targets), chosen.train.epochs)
         _fit_epochs(model, chosen.train, training, validation, saving, progress)
     if chosen.train.keep == "best":
         best, _ = checkpoint.load(folder / "best", best_epoch(log))
         _assign("weights", model.weights, best)
     _save_model(network, path)
+
+
+def _tell_start(
+    listener: Listener, chosen: recipe.Recipe, folder: Path, log: Sequence[dict]
+) -> None:
+    epochs = chosen.train.epochs
+    listener(Event(STARTED, folder, len(log), epochs, recipe.fields(chosen)))
+    if log:  # a process that died may not have told its last epoch
+        listener(epoch_of(folder, log, epochs))
 
 
 def _fit_epochs(
