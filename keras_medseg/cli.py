@@ -473,6 +473,15 @@ def install(arguments: argparse.Namespace) -> None:
         )
 
 
+def doctor(arguments: argparse.Namespace) -> Answer:
+    """Say what this machine has for a run and what is missing; exit code 1 if something is."""
+    from keras_medseg.runs import doctor as examination
+
+    facts = examination.examine()
+    print(examination.text(facts))
+    return Answer(facts, 1 if facts["missing"] else 0)
+
+
 def completion(arguments: argparse.Namespace) -> None:
     """Print what completes commands, options, files and names in a shell."""
     import shtab
@@ -553,6 +562,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--write", type=Path, metavar="PAGE", help="put the list into a Markdown page")
     _add_data_commands(commands)
     _add_run_commands(commands)
+    add_output(_add(commands, doctor))
     sub = _add(commands, completion)
     sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return parser

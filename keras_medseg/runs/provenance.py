@@ -116,14 +116,15 @@ def peak_memory_gb() -> dict[str, float]:
 def _machine() -> dict[str, Any]:
     return {
         "backend": keras.backend.backend(),
-        "devices": _devices(),
+        "devices": devices(),
         "cores": os.cpu_count(),
         "processor": platform.machine(),
         "versions": {"python": platform.python_version(), **_versions()},
     }
 
 
-def _devices() -> list[str]:
+def devices() -> list[str]:
+    """Names of the devices that the backend sees: its GPUs, otherwise "CPU"."""
     if keras.backend.backend() != "tensorflow":
         return keras.distribution.list_devices()
     import tensorflow as tf  # noqa: PLC0415 - not installed beside other backends

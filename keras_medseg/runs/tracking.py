@@ -8,6 +8,8 @@ import importlib
 import json
 import os
 import re
+import secrets
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,15 @@ PROJECT = "keras_medseg"
 def tracker(name: str, out: Path) -> Listener:
     """The listener that passes a run on to a tracker, which its own variables configure.
 
+    What fails later than here, such as a server that cannot be reached, is a warning: log.csv has
+    every epoch, and the training goes on.
+
     Args:
         name: "mlflow" or "wandb".
         out: the run folder.
 
     Raises:
-        ValueError: an unknown tracker, or one that is not installed.
+        ValueError: an unknown tracker, or one that is not installed or refuses its configuration.
     """
     require_choice("--tracking", name, _TRACKERS)
     try:
@@ -39,7 +44,19 @@ def tracker(name: str, out: Path) -> Listener:
             f"--tracking: found no package {name} ({error}), expected it beside this one. Run: "
             f"python -m pip install {name}"
         ) from error
-    return _TRACKERS[name](module, out)
+    try:
+        passed_on = _TRACKERS[name](module, out)
+    except Exception as error:  # each tracker has its own
+        raise ValueError(f"--tracking {name}: {_brief(error)}") from error
+
+    def tell(event: Event) -> None:
+        try:
+            passed_on(event)
+        except Exception as error:
+            text = f"--tracking {name}: {_brief(error)} The training goes on without it."
+            warnings.warn(text, stacklevel=2)
+
+    return tell
 
 
 def _mlflow(module: Any, out: Path) -> Listener:
@@ -60,7 +77,8 @@ def _mlflow(module: Any, out: Path) -> Listener:
         for name, number in event.metrics.items():
             client.log_metric(run, _key(name), number, step=event.epoch)
         for name, path in event.artifacts.items():
-            client.log_artifact(run, str(path), Path(name).parent.as_posix())
+            folder = name.rpartition("/")[0]
+            client.log_artifact(run, str(path), folder or None)
         if _is_last(event):
             client.set_terminated(run)
 
@@ -71,7 +89,7 @@ def _wandb(module: Any, out: Path) -> Listener:
     opened: dict[str, Any] = {}
 
     def tell(event: Event) -> None:
-        run_id = _id(out, "wandb", event, lambda _: module.util.generate_id())
+        run_id = _id(out, "wandb", event, lambda _: secrets.token_hex(8))
         if run_id not in opened:
             opened[run_id] = module.init(
                 project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -100,6 +118,11 @@ def _wandb(module: Any, out: Path) -> Listener:
 
 _TRACKERS: Mapping[str, Callable[[Any, Path], Listener]] = {"mlflow": _mlflow, "wandb": _wandb}
 NAMES = tuple(_TRACKERS)
+
+
+def _brief(error: Exception) -> str:
+    """What a tracker says, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _is_last(event: Event) -> bool:

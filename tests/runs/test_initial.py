@@ -18,7 +18,7 @@ STILL = {
     "data.window": (32, 32, 12),
     "data.split_seed": 0,
     "train.optimizer": "sgd",
-    "train.learning_rate": 0.0,
+    "train.learning_rate": 1e-30,
 }
 """A training that changes no kernel."""
 KERNELS = ("Conv1", "Output")

@@ -32,7 +32,6 @@ class MlflowClient:
     "wandb": """
 import types
 calls = []
-util = types.SimpleNamespace(generate_id=lambda: f"id{len(calls)}")
 def Settings(**options):
     return options
 class Artifact:
@@ -100,7 +99,7 @@ def test_mlflow_has_a_run_for_every_network_and_one_for_all(fake, tmp_path):
         ["experiment", "keras_medseg"],
         ["run", "7", "out"],
         ["log_metric", "id2", "main/WT/dice", 0.75, {"step": 0}],
-        ["log_artifact", "id2", str(out / "report.html"), "."],
+        ["log_artifact", "id2", str(out / "report.html"), None],
         ["log_artifact", "id2", str(out / "m"), "fold0/training/m"],
         ["set_terminated", "id2"],
     ]
@@ -111,18 +110,19 @@ def test_wandb_has_a_run_for_every_network_and_one_for_all(fake, tmp_path, monke
     calls, out = fake("wandb"), tmp_path / "out"
     tell_a_run(tracker("wandb", out), out)
     begun = [call[1] for call in calls() if call[0] == "init"]
+    network, whole = (run["id"] for run in begun)
     assert [run["name"] for run in begun] == ["out/fold0/main-WT+TC", "out"]
     assert [run["config"] for run in begun] == [{"train.epochs": 2}, {}]
     assert {(run["group"], run["project"], run["resume"]) for run in begun} == {
         ("out", "mine", "allow")
     }
     assert [call for call in calls() if call[0] != "init"] == [
-        ["log", "id0", {"epoch": 1, "loss": 0.5, "dice_a+b": 1.0}],
-        ["log", "id0", {"epoch": 2, "loss": 0.25, "dice_a+b": 1.0}],
-        ["finish", "id0"],
-        ["summary", "id4", {"main/WT/dice": 0.75}],
-        ["artifact", "id4", "out", ["report.html", "fold0/training/m/model.keras"]],
-        ["finish", "id4"],
+        ["log", network, {"epoch": 1, "loss": 0.5, "dice_a+b": 1.0}],
+        ["log", network, {"epoch": 2, "loss": 0.25, "dice_a+b": 1.0}],
+        ["finish", network],
+        ["summary", whole, {"main/WT/dice": 0.75}],
+        ["artifact", whole, "out", ["report.html", "fold0/training/m/model.keras"]],
+        ["finish", whole],
     ]
 
 
@@ -137,8 +137,27 @@ def test_a_resumed_run_goes_on_in_the_same_run_of_its_tracker(name, fake, tmp_pa
     ids = {call[1] for call in calls() if call[0] in ("log", "log_metric")}
     assert ids == {*kept.values()}
     (out / "tracking.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"tracking.json: .*list, not names and ids"):
+    with pytest.warns(UserWarning, match=r"tracking.json: .*list, not names and ids"):
         tracker(name, out)(Event(STARTED, network, 0, 2))
+
+
+def test_a_tracker_that_fails_does_not_stop_a_training(fake, tmp_path, monkeypatch):
+    """A server that is gone is a warning; one that is not there at the start is an error."""
+    calls, out = fake("mlflow"), tmp_path / "out"
+    listener = tracker("mlflow", out)
+    client = sys.modules["mlflow"].MlflowClient
+
+    def unreachable(*words, **options):
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(client, "log_metric", unreachable, raising=False)
+    with pytest.warns(UserWarning, match="mlflow: ConnectionError: no route to host The train"):
+        listener(Event(EPOCH, out / "training/main-WT", 1, 2, metrics={"loss": 0.5}))
+    listener(Event(STARTED, out / "training/main-WT", 1, 2))
+    assert calls()[-1] == ["update_run", "id1", {"status": "RUNNING"}]
+    monkeypatch.setattr(client, "__init__", unreachable)
+    with pytest.raises(ValueError, match="--tracking mlflow: ConnectionError: no route to host"):
+        tracker("mlflow", out)
 
 
 @pytest.mark.parametrize("name", NAMES)
