@@ -7,7 +7,10 @@ from typing import Any
 # In this order, as far as they exist. A page of docs/ that is not named comes last in "Guides".
 SECTIONS = {
     "Start": ("start.md", "own_data.md", "commands.md", "run_folder.md", "python.md"),
-    "Guides": ("protocol.md", "prediction.md", "scoring.md", "metrics.md", "sharing.md"),
+    "Guides": (
+        *("training.md", "protocol.md", "prediction.md", "scoring.md", "metrics.md", "sharing.md"),
+        "terminal.md",
+    ),
     "Data": ("data.md", "brats.md", "datasets/README.md"),
     "Papers": ("papers/index.md",),
     "Reference": ("networks.md", "fidelity.md", "benchmarks.md", "limits.md", "api/index.md"),

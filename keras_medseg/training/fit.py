@@ -67,21 +67,14 @@ def fit(
         channels: image channels that the network sees.
         wrap: as `tasks.Task.wrap`.
         fitted: numbers besides the recipe on which the batches depend, see `tasks.Task.fit`.
-        begin: sets the weights of the network if there is no checkpoint yet; by default they are
-            those that the seed draws.
+        begin: sets the first weights of the network; by default they are those of the seed.
         listener: is told when the training starts and after every epoch.
 
     Raises:
         DataError: `folder` contains a training with another recipe or other data, or only damaged
             checkpoints.
     """
-    identity = {
-        "recipe": recipe.to_tree(chosen),
-        "fitted": dict(fitted or {}),
-        "targets": list(targets),
-        "data": training.store.fingerprint,
-        "cases": [list(training.case_ids), list(validation.case_ids)],
-    }
+    identity = _identity(chosen, targets, fitted or {}, training, validation)
     arrays, log = _find_checkpoint(folder / "checkpoint", identity)
     path = folder / "model.keras"
     if len(log) == chosen.train.epochs and path.exists():
@@ -102,6 +95,23 @@ def fit(
         best, _ = checkpoint.load(folder / "best", best_epoch(log))
         _assign("weights", model.weights, best)
     _save_model(network, path)
+
+
+def _identity(
+    chosen: recipe.Recipe,
+    targets: tuple[str, ...],
+    fitted: Mapping[str, Any],
+    training: CaseBatches,
+    validation: CaseBatches,
+) -> dict[str, Any]:
+    """Everything that a training depends on."""
+    return {
+        "recipe": recipe.to_tree(chosen),
+        "fitted": dict(fitted),
+        "targets": list(targets),
+        "data": training.store.fingerprint,
+        "cases": [list(training.case_ids), list(validation.case_ids)],
+    }
 
 
 def _tell_start(

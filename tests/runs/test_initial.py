@@ -1,11 +1,14 @@
 """`train.init`: what a run takes from weights, records and refuses."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from keras_medseg import recipe
+from keras_medseg import cli, recipe
 from keras_medseg.phantoms.brats import write_brats
 from keras_medseg.runs import experiment, initial
 from keras_medseg.runs.run_folder import RunFolder
@@ -127,3 +130,29 @@ def test_a_run_of_several_trainings_and_a_missing_network_are_refused(tmp_path):
     (tmp_path / "run/seed1/training/main-WT/model.keras").unlink()
     with pytest.raises(ValueError, match=r"seed1/training/main-WT/model.keras: found no file"):
         begin(str(run.path / "seed1"), SLICES, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_page_on_training_does_what_it_says(tmp_path, monkeypatch, capsys):
+    """Its command and its program, after the first commands of own_data.md, on smaller heads."""
+    docs = Path(__file__).parents[2] / "docs"
+    monkeypatch.chdir(tmp_path)
+    shown = (docs / "own_data.md").read_text()
+    chosen = json.loads(shown.partition("```json")[2].partition("```")[0])
+    chosen["data"]["window"], chosen["data"]["options"]["spacing_mm"] = [48, 48, 24], [5.5] * 3
+    chosen["model"]["options"]["filters"], chosen["train"]["epochs"] = 4, 2
+    Path("recipe.json").write_text(json.dumps(chosen))
+    page = (docs / "training.md").read_text()
+    starts = ("keras-medseg phantom mydata", "keras-medseg train")
+    lines = [line for line in shown.splitlines() if line.startswith(starts)]
+    [initial_line] = re.findall("^```bash\n(.*)\n```", page, re.MULTILINE)
+    for line in [*lines, initial_line]:
+        words = shlex.split(line.replace("64 64 40", "48 48 31"))[1:]
+        assert cli.main(words) == 0, capsys.readouterr().err
+    [record] = RunFolder(Path("run3")).initial().values()
+    assert (record["weights"], record["other_shape"], record["new"]) == ("run", {}, [])
+    capsys.readouterr()
+    exec(page.partition("```python")[2].partition("```")[0], {})
+    heard = re.findall("heard: (.*)", capsys.readouterr().out)
+    assert [line.split()[1] for line in heard[:2]] == ["1/2", "2/2"]
+    assert {"report.html", "scores.csv"} < {*heard[2].split(", ")}
