@@ -8,7 +8,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -477,6 +477,8 @@ def doctor(arguments: argparse.Namespace) -> Answer:
     """Say what this machine has for a run and what is missing; exit code 1 if something is."""
     from keras_medseg.runs import doctor as examination
 
+    with suppress(ImportError):  # which the examination tells in its place
+        import_frameworks()
     facts = examination.examine()
     print(examination.text(facts))
     return Answer(facts, 1 if facts["missing"] else 0)

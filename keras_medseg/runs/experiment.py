@@ -200,8 +200,7 @@ def run(experiment: Experiment, request: Request) -> bool:
     with locked(outcome.path, "writes into this run folder"):
         verdicts, page = _report(experiment, outcome, cohorts[0].store)
     to_all(request.listeners)(answers.finished_event(outcome))
-    print((request.out / "table.md").read_text())
-    print(f"report: {page}")
+    print(f"{(request.out / 'table.md').read_text()}\nreport: {page}")
     return all(verdict["passed"] for verdict in verdicts)
 
 

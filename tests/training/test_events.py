@@ -83,8 +83,8 @@ def test_a_listener_hears_the_recipe_and_every_row_of_the_log(train):
     assert len(heard) == 4
 
 
-def test_no_listener_changes_a_bit_and_a_killed_one_none_either(train):
-    """A listener that draws random numbers; a training that ends in it and goes on."""
+def test_no_listener_changes_a_bit_not_even_one_that_ends_the_training(train):
+    """It draws random numbers, and fails after the second epoch; the training goes on."""
 
     def meddle(event):
         keras.utils.set_random_seed(event.epoch)
@@ -95,11 +95,10 @@ def test_no_listener_changes_a_bit_and_a_killed_one_none_either(train):
             raise Killed
 
     alone = state(train("alone", to_all(())))
-    assert state(train("meddled", to_all([meddle]))) == alone
     with pytest.raises(Killed):
         train("killed", to_all([meddle, die]))
     heard: list[Event] = []
-    assert state(train("killed", heard.append)) == alone
+    assert state(train("killed", to_all([meddle, heard.append]))) == alone
     # The second epoch is on disk, and is told again: its first listener may not have heard of it.
     assert [(event.kind, event.epoch) for event in heard] == [
         (STARTED, 2), (EPOCH, 2), (EPOCH, 3),
