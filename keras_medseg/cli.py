@@ -27,11 +27,11 @@ class Answer(NamedTuple):
     """What a command has to say to programs.
 
     Attributes:
-        facts: what --json prints.
+        facts: gives what --json prints; called for --json alone.
         code: the exit code.
     """
 
-    facts: Mapping[str, Any]
+    facts: Callable[[], Mapping[str, Any]]
     code: int = 0
 
 
@@ -111,7 +111,7 @@ def _told(arguments: argparse.Namespace, answer: Answer | int | None) -> int:
     if arguments.json:
         import json
 
-        print(json.dumps(answer.facts, indent=1, allow_nan=False))
+        print(json.dumps(answer.facts(), indent=1, allow_nan=False))
     return answer.code
 
 
@@ -153,8 +153,9 @@ def check(arguments: argparse.Namespace) -> Answer:
         {"severity": problem.severity, "case": problem.case_id, "message": problem.message}
         for problem in report.problems
     ]
-    facts = {"folder": str(report.folder), "cases": [case.id for case in report.cases]}
-    return Answer({**facts, "ok": report.ok, "problems": problems}, 0 if report.ok else 1)
+    cases = [case.id for case in report.cases]
+    facts = {"folder": str(report.folder), "cases": cases, "ok": report.ok, "problems": problems}
+    return Answer(lambda: facts, 0 if report.ok else 1)
 
 
 def prepare(arguments: argparse.Namespace) -> Answer:
@@ -175,7 +176,7 @@ def prepare(arguments: argparse.Namespace) -> Answer:
         )
     print(f"{arguments.store}: {len(made.cases)} cases, fingerprint {made.fingerprint[:12]}")
     facts = {"store": str(arguments.store), "cases": list(made.cases)}
-    return Answer({**facts, "fingerprint": made.fingerprint})
+    return Answer(lambda: {**facts, "fingerprint": made.fingerprint})
 
 
 def phantom(arguments: argparse.Namespace) -> None:
@@ -217,7 +218,7 @@ def train(arguments: argparse.Namespace) -> Answer:
         listeners=_listeners(arguments),
     )
     experiment.run(experiment.of_recipe(read_recipe(arguments.recipe)), request)
-    return Answer(answers.of_run(arguments.out))
+    return Answer(lambda: answers.of_run(arguments.out))
 
 
 def _listeners(arguments: argparse.Namespace) -> list["Listener"]:
@@ -248,7 +249,7 @@ def predict(arguments: argparse.Namespace) -> Answer:
             overwrite=arguments.overwrite,
         )
     )
-    return Answer(answers.of_predictions(arguments.out))
+    return Answer(lambda: answers.of_predictions(arguments.out))
 
 
 def evaluate(arguments: argparse.Namespace) -> Answer:
@@ -259,7 +260,7 @@ def evaluate(arguments: argparse.Namespace) -> Answer:
     sets = evaluation.parse_sets(arguments.datasets)
     page = evaluation.evaluate(arguments.run, sets, arguments.out, arguments.line)
     print(f"page: {page}")
-    return Answer(answers.of_evaluation(arguments.out, page))
+    return Answer(lambda: answers.of_evaluation(arguments.out, page))
 
 
 def score(arguments: argparse.Namespace) -> Answer:
@@ -308,7 +309,7 @@ def score(arguments: argparse.Namespace) -> Answer:
             )
     print("\n".join(map(str, [f"{arguments.out}: {len(scored.table)} rows", *files])))
     written = [str(path) for path in (arguments.out, *files)]
-    return Answer({"files": written, **score_report.content(made)})
+    return Answer(lambda: {"files": written, **score_report.content(made)})
 
 
 def _warn_of_each(remarks: Sequence[str]) -> None:
@@ -475,13 +476,13 @@ def install(arguments: argparse.Namespace) -> None:
 
 def doctor(arguments: argparse.Namespace) -> Answer:
     """Say what this machine has for a run and what is missing; exit code 1 if something is."""
-    from keras_medseg.runs import doctor as examination
-
     with suppress(ImportError):  # which the examination tells in its place
         import_frameworks()
+    from keras_medseg.runs import doctor as examination
+
     facts = examination.examine()
     print(examination.text(facts))
-    return Answer(facts, 1 if facts["missing"] else 0)
+    return Answer(lambda: facts, 1 if facts["missing"] else 0)
 
 
 def completion(arguments: argparse.Namespace) -> None:

@@ -18,7 +18,6 @@ from packaging.requirements import Requirement
 
 from keras_medseg.data.checks import plural
 from keras_medseg.files import read_file
-from keras_medseg.runs.installed import home
 
 PACKAGE = "keras_medseg"
 _PURPOSE = {
@@ -46,6 +45,7 @@ def examine(work: Path = Path()) -> dict[str, Any]:
     """
     missing, optional, versions = _packages()
     backend, devices, trouble = _backend()
+    places = [work.resolve(), *([] if trouble else [_weights_home()])]
     machine = _machine()
     gpus = _gpus()
     if not gpus and _DRIVER.exists():
@@ -61,7 +61,7 @@ def examine(work: Path = Path()) -> dict[str, Any]:
         "devices": devices,
         "gpus": gpus,
         "machine": machine,
-        "disk": {str(place): _free_gb(place) for place in (work.resolve(), home())},
+        "disk": {str(place): _free_gb(place) for place in places},
         "papers": _papers(machine["memory_free_gb"]),
         "missing": [*missing, *trouble],
         "optional": optional,
@@ -191,6 +191,12 @@ def _gpus() -> list[dict[str, Any]]:
         mib = {key: round(int(cell) * 2**20 / 1e9, 1) for key, cell in sizes.items()}
         found.append({"name": name, **mib})
     return found
+
+
+def _weights_home() -> Path:
+    from keras_medseg.runs.installed import home
+
+    return home()
 
 
 def _free_gb(folder: Path) -> float:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import stat
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -69,6 +71,19 @@ def test_a_backend_that_does_not_start_is_a_sentence(monkeypatch, capsys):
     assert "missing    backend " in printed
     assert "found the error ImportError: libcuda.so.1: cannot open\n" in printed
     assert "Nothing is missing" not in printed
+
+
+def test_a_machine_without_its_backend_is_examined_too():
+    code = (
+        "import sys\nsys.modules['tensorflow'] = None\nfrom keras_medseg import cli\n"
+        "sys.exit(cli.main(['doctor']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "machine    " in done.stdout
+    assert re.search("missing    backend tensorflow: found the error .*tensorflow", done.stdout)
 
 
 def test_the_measured_runs_of_all_papers_are_compared_with_the_free_memory(monkeypatch, capsys):
