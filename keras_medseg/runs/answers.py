@@ -1,10 +1,10 @@
 """What is told to programs (`--json`, listeners): what was written where, and its numbers."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from keras_medseg.evaluation.statistics import summarize
@@ -27,14 +27,12 @@ def of_run(out: Path) -> dict[str, Any]:
         DataError: the run is not finished.
     """
     run = RunFolder(out)
-    scores = run.scores()
-    metrics = run.variant(run.run["variants"][0]).task.dataset.metrics
     return {
         "run": str(out),
         **{name: run.run[name] for name in ("profile", "data", "variants")},
         "trainings": [str(part.path) for part in run.parts],
         "report": str(run.report_file),
-        "scores": records(summarize(scores, [name for name in metrics if name in scores])),
+        "scores": _means(run),
     }
 
 
@@ -44,16 +42,21 @@ def finished_event(run: RunFolder) -> Event:
     Raises:
         DataError: the run is not finished.
     """
-    means = run.scores().groupby(["variant", "region"]).mean(numeric_only=True)
-    metrics: dict[str, float] = {}
-    means = means.drop(columns=["seed", "fold"], errors="ignore").reset_index()
-    for row in means.to_dict("records"):
-        where = f"{row.pop('variant')}/{row.pop('region')}"
-        metrics |= {f"{where}/{name}": mean for name, mean in row.items() if math.isfinite(mean)}
+    metrics = {
+        f"{row['variant']}/{row['region']}/{row['metric']}": row["mean"] for row in _means(run)
+    }
     files = [path for path in run.path.iterdir() if path.suffix in _TOLD]
     files += [file for part in run.parts for file in part.path.glob("training/*/model.keras")]
     artifacts = {path.relative_to(run.path).as_posix(): path for path in sorted(files)}
     return Event(FINISHED, run.path, metrics=metrics, artifacts=artifacts)
+
+
+def _means(run: RunFolder) -> list[dict[str, Any]]:
+    """Mean and interval of every metric that is a number for all cases, as the report has them."""
+    scores = run.scores()
+    known = run.variant(run.run["variants"][0]).task.dataset.metrics
+    whole = [name for name in known if name in scores and np.isfinite(scores[name]).all()]
+    return records(summarize(scores, whole)) if whole and len(scores) else []
 
 
 def of_predictions(out: Path) -> dict[str, Any]:

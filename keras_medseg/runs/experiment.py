@@ -199,7 +199,7 @@ def run(experiment: Experiment, request: Request) -> bool:
         _train(experiment, training, request, folder)
     with locked(outcome.path, "writes into this run folder"):
         verdicts, page = _report(experiment, outcome, cohorts[0].store)
-    to_all(request.listeners)(answers.finished_event(outcome))
+    _tell_end(request, outcome)
     print(f"{(request.out / 'table.md').read_text()}\nreport: {page}")
     return all(verdict["passed"] for verdict in verdicts)
 
@@ -263,6 +263,11 @@ def _train(experiment: Experiment, training: _Training, request: Request, folder
             command=request.command,
         ):
             _train_and_score(outcome, part.cohort, to_all(request.listeners))
+
+
+def _tell_end(request: Request, outcome: RunFolder) -> None:
+    if request.listeners:
+        to_all(request.listeners)(answers.finished_event(outcome))
 
 
 def remake_report(out: Path) -> Path:

@@ -24,7 +24,7 @@ class Event:
         epochs: of the whole training.
         parameters: of STARTED, every field of the recipe, such as {"train.epochs": 20}.
         metrics: of EPOCH, the row of log.csv without the epoch; of FINISHED, the mean of every
-            column of scores.csv over the cases, such as {"main/WT/dice": 0.91}.
+            metric over the cases, such as {"main/WT/dice": 0.91}.
         artifacts: of FINISHED, path in the run folder -> file.
     """
 
