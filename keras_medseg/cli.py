@@ -125,6 +125,17 @@ def add_output(sub: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tracking(sub: argparse.ArgumentParser) -> None:
+    """Add --tracking, of commands that train; see `_listeners`."""
+    sub.add_argument(
+        "--tracking",
+        action="append",
+        default=[],
+        choices=("mlflow", "wandb"),
+        help="also report parameters, epochs, scores and files to this tracker",
+    )
+
+
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
     """A warning as a user reads it, without the module that gave it and its source."""
     return f"keras-medseg: warning: {message}\n"
@@ -215,17 +226,17 @@ def train(arguments: argparse.Namespace) -> Answer:
         seeds=arguments.seeds,
         fold=arguments.fold,
         splits=arguments.splits,
-        listeners=_listeners(arguments),
+        listeners=_listeners(arguments.tracking, arguments.out),
     )
     experiment.run(experiment.of_recipe(read_recipe(arguments.recipe)), request)
     return Answer(lambda: answers.of_run(arguments.out))
 
 
-def _listeners(arguments: argparse.Namespace) -> list["Listener"]:
-    """Those of --tracking."""
+def _listeners(trackers: Sequence[str], out: Path) -> list["Listener"]:
+    """Those of --tracking, for a run in this folder."""
     from keras_medseg.runs.tracking import tracker
 
-    return [tracker(name, arguments.out) for name in arguments.tracking]
+    return [tracker(name, out) for name in dict.fromkeys(trackers)]
 
 
 def predict(arguments: argparse.Namespace) -> Answer:
@@ -727,13 +738,7 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
         help="start from these: installed weights by name, an archive, or a run folder "
         "(as --set train.init=WEIGHTS)",
     )
-    sub.add_argument(
-        "--tracking",
-        action="append",
-        default=[],
-        choices=("mlflow", "wandb"),
-        help="also report parameters, epochs, scores and files to this tracker",
-    )
+    add_tracking(sub)
     add_protocol(sub)
     add_output(sub)
     _add_predict(commands)

@@ -129,6 +129,40 @@ def test_what_is_printed_in_a_loop_stands_above_the_bar(clock, monkeypatch):
     assert "━" in terminal.getvalue()[message:]  # drawn again below it
 
 
+def test_a_training_shows_its_epoch_losses_and_time(clock, monkeypatch):
+    """Two epochs of two steps of 10 s. The first step is not timed, because it compiles: after the
+    second one 10 s have passed for one step, and two steps are left."""
+    terminal = in_terminal(monkeypatch, 80)
+    from keras_medseg.training.callbacks import Progress
+
+    shown = Progress("WT+TC", epochs=2)
+    shown.set_params({"steps": 2})
+
+    def written():
+        text = re.sub("\x1b.*?[A-Za-z]", "", terminal.getvalue())
+        terminal.seek(terminal.truncate(0))
+        return text
+
+    with shown.display:
+        shown.on_train_begin()
+        shown.on_epoch_begin(0)
+        assert "compiling" in (start := written())
+        assert "WT+TC  epoch 1/2  step 0/2" in start
+        for batch in range(2):
+            clock[0] += 10
+            shown.on_train_batch_end(batch, {"loss": 0.5 - batch / 4, "dice_WT": 1.0})
+        step = written()
+        assert "epoch 1/2  step 2/2" in step
+        assert "20 s left" in step
+        assert step.endswith("\n  loss 0.25")
+        assert "dice" not in step
+        shown.on_test_begin()
+        assert "validating" in written()
+        shown.on_epoch_end(0, {"loss": 0.25, "val_loss": 0.125})
+    line = "  WT+TC  epoch 1/2  step 2/2  loss 0.25  val_loss 0.125  20 s left\n"
+    assert line in terminal.getvalue()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
 def test_ctrl_c_in_a_real_terminal_leaves_its_last_line_and_the_cursor():
