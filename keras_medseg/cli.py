@@ -7,18 +7,32 @@ import shlex
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_medseg import __version__
 
 if TYPE_CHECKING:
     from keras_medseg.data.datasets.base import Dataset
+    from keras_medseg.training.events import Listener
 
 _REMARKS_SHOWN = 12
 _PREDICT_OPTIONS = "flips", "threshold", "overlap", "probabilities", "uncertainty", "precision"
 _BEFORE_LOGGING = re.compile(r"WARNING: All log messages before absl|I0000 ")
+
+
+class Answer(NamedTuple):
+    """What a command has to say to programs.
+
+    Attributes:
+        facts: gives what --json prints; called for --json alone.
+        code: the exit code.
+    """
+
+    facts: Callable[[], Mapping[str, Any]]
+    code: int = 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command in (models, train, predict, evaluate, report, export, pack, install):
             import_frameworks()
-        return arguments.command(arguments) or 0
+        with _messages(arguments):
+            answer = arguments.command(arguments)
+        return _told(arguments, answer)
     except (ValueError, OSError, ImportError) as error:
         print(f"keras-medseg: {error}", file=sys.stderr)
         return 1
@@ -75,6 +91,51 @@ def import_frameworks() -> None:
             sys.stderr.writelines(line for line in lines if not _BEFORE_LOGGING.match(line))
 
 
+@contextmanager
+def _messages(arguments: argparse.Namespace) -> Iterator[None]:
+    """What a command prints: on stdout, with --json on stderr, with --quiet nowhere."""
+    if getattr(arguments, "quiet", False):
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            yield
+    elif getattr(arguments, "json", False):
+        with redirect_stdout(sys.stderr):
+            yield
+    else:
+        yield
+
+
+def _told(arguments: argparse.Namespace, answer: Answer | int | None) -> int:
+    """Print the answer of a command if --json asks for it; its exit code."""
+    if not isinstance(answer, Answer):
+        return answer or 0
+    if arguments.json:
+        import json
+
+        print(json.dumps(answer.facts(), indent=1, allow_nan=False))
+    return answer.code
+
+
+def add_output(sub: argparse.ArgumentParser) -> None:
+    """Add --json, of commands that return an Answer, and --quiet."""
+    sub.add_argument(
+        "--json", action="store_true", help="print the result as JSON, and messages on stderr"
+    )
+    sub.add_argument(
+        "--quiet", action="store_true", help="print no messages but warnings and errors"
+    )
+
+
+def add_tracking(sub: argparse.ArgumentParser) -> None:
+    """Add --tracking, of commands that train; see `_listeners`."""
+    sub.add_argument(
+        "--tracking",
+        action="append",
+        default=[],
+        choices=("mlflow", "wandb"),
+        help="also report parameters, epochs, scores and files to this tracker",
+    )
+
+
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
     """A warning as a user reads it, without the module that gave it and its source."""
     return f"keras-medseg: warning: {message}\n"
@@ -91,7 +152,7 @@ def models(arguments: argparse.Namespace) -> None:
         print(registry.describe(arguments.name) if arguments.name else model_table.table())
 
 
-def check(arguments: argparse.Namespace) -> int:
+def check(arguments: argparse.Namespace) -> Answer:
     """List all problems of a folder of cases; exit code 1 if there are any."""
     from keras_medseg.progress import progress_bar
 
@@ -99,10 +160,16 @@ def check(arguments: argparse.Namespace) -> int:
     with progress_bar("checking") as progress:
         report = dataset.check(arguments.data, progress=progress)
     print(report.text)
-    return 0 if report.ok else 1
+    problems = [
+        {"severity": problem.severity, "case": problem.case_id, "message": problem.message}
+        for problem in report.problems
+    ]
+    cases = [case.id for case in report.cases]
+    facts = {"folder": str(report.folder), "cases": cases, "ok": report.ok, "problems": problems}
+    return Answer(lambda: facts, 0 if report.ok else 1)
 
 
-def prepare(arguments: argparse.Namespace) -> None:
+def prepare(arguments: argparse.Namespace) -> Answer:
     """Decode a folder of cases once into a verified store."""
     from keras_medseg.data import store
     from keras_medseg.progress import progress_bar
@@ -119,6 +186,8 @@ def prepare(arguments: argparse.Namespace) -> None:
             cases, dataset.read, arguments.store, workers=arguments.workers, progress=progress
         )
     print(f"{arguments.store}: {len(made.cases)} cases, fingerprint {made.fingerprint[:12]}")
+    facts = {"store": str(arguments.store), "cases": list(made.cases)}
+    return Answer(lambda: {**facts, "fingerprint": made.fingerprint})
 
 
 def phantom(arguments: argparse.Namespace) -> None:
@@ -138,10 +207,10 @@ def phantom(arguments: argparse.Namespace) -> None:
     print(f"{arguments.folder}: {arguments.cases} synthetic cases, layout {arguments.layout}")
 
 
-def train(arguments: argparse.Namespace) -> None:
+def train(arguments: argparse.Namespace) -> Answer:
     """Train the networks of a recipe on your data, score held-out cases, write a report."""
     from keras_medseg import recipe
-    from keras_medseg.runs import experiment
+    from keras_medseg.runs import answers, experiment
     from keras_medseg.runs.run_folder import read_recipe
 
     request = experiment.Request(
@@ -150,17 +219,29 @@ def train(arguments: argparse.Namespace) -> None:
         profile="train",
         command=arguments.line,
         store=arguments.store or arguments.out / "store",
-        changes=recipe.parse_assignments(arguments.set),
+        changes={
+            **recipe.parse_assignments(arguments.set),
+            **({"train.init": arguments.init} if arguments.init else {}),
+        },
         seeds=arguments.seeds,
         fold=arguments.fold,
         splits=arguments.splits,
+        listeners=_listeners(arguments.tracking, arguments.out),
     )
     experiment.run(experiment.of_recipe(read_recipe(arguments.recipe)), request)
+    return Answer(lambda: answers.of_run(arguments.out))
 
 
-def predict(arguments: argparse.Namespace) -> None:
+def _listeners(trackers: Sequence[str], out: Path) -> list["Listener"]:
+    """Those of --tracking, for a run in this folder."""
+    from keras_medseg.runs.tracking import tracker
+
+    return [tracker(name, out) for name in dict.fromkeys(trackers)]
+
+
+def predict(arguments: argparse.Namespace) -> Answer:
     """Write label maps (NIfTI or PNG) for a folder of cases with the networks of runs."""
-    from keras_medseg.runs import installed
+    from keras_medseg.runs import answers, installed
     from keras_medseg.runs.members import members
     from keras_medseg.runs.predict_folder import WHOLE, Options, Part, predict_with
 
@@ -179,17 +260,21 @@ def predict(arguments: argparse.Namespace) -> None:
             overwrite=arguments.overwrite,
         )
     )
+    return Answer(lambda: answers.of_predictions(arguments.out))
 
 
-def evaluate(arguments: argparse.Namespace) -> None:
+def evaluate(arguments: argparse.Namespace) -> Answer:
     """Score a run on other data sets, beside its own held-out cases, with the drops."""
+    from keras_medseg.runs import answers
     from keras_medseg.runs import evaluate as evaluation
 
     sets = evaluation.parse_sets(arguments.datasets)
-    print(f"page: {evaluation.evaluate(arguments.run, sets, arguments.out, arguments.line)}")
+    page = evaluation.evaluate(arguments.run, sets, arguments.out, arguments.line)
+    print(f"page: {page}")
+    return Answer(lambda: answers.of_evaluation(arguments.out, page))
 
 
-def score(arguments: argparse.Namespace) -> None:
+def score(arguments: argparse.Namespace) -> Answer:
     """Score folders of label maps, of any program, against the cases' annotations."""
     from keras_medseg.data.checks import plural
     from keras_medseg.evaluation import comparison, score_folder
@@ -219,11 +304,11 @@ def score(arguments: argparse.Namespace) -> None:
     print(f"mean and 95 % interval over {plural(len(scored.cases), 'case')}:")
     print(score_folder.summary(scored.table, metrics))
     print(comparison.standings(compared), end="")
+    made = score_report.ScoreReport(
+        scored, compared, dataset, truth, folders, arguments.line, arguments.channel
+    )
     files: list[Path] = []
     if arguments.report:
-        made = score_report.ScoreReport(
-            scored, compared, dataset, truth, folders, arguments.line, arguments.channel
-        )
         _, *files = score_report.write_report(arguments.out, made)
     else:
         score_report.write_scores(arguments.out, scored)
@@ -234,6 +319,8 @@ def score(arguments: argparse.Namespace) -> None:
                 stacklevel=1,
             )
     print("\n".join(map(str, [f"{arguments.out}: {len(scored.table)} rows", *files])))
+    written = [str(path) for path in (arguments.out, *files)]
+    return Answer(lambda: {"files": written, **score_report.content(made)})
 
 
 def _warn_of_each(remarks: Sequence[str]) -> None:
@@ -403,6 +490,51 @@ def install(arguments: argparse.Namespace) -> None:
         )
 
 
+def doctor(arguments: argparse.Namespace) -> Answer:
+    """Say what this machine has for a run and what is missing; exit code 1 if something is."""
+    with suppress(ImportError):  # which the examination tells in its place
+        import_frameworks()
+    from keras_medseg.runs import doctor as examination
+
+    facts = examination.examine()
+    print(examination.text(facts))
+    return Answer(lambda: facts, 1 if facts["missing"] else 0)
+
+
+def completion(arguments: argparse.Namespace) -> None:
+    """Print what completes commands, options, files and names in a shell."""
+    import shtab
+
+    from keras_medseg import phantoms, registry
+    from keras_medseg.data import datasets
+
+    names = {
+        ("models", "name"): registry.list_models(),
+        ("phantom", "layout"): phantoms.layouts(),
+        ("check", "dataset"): datasets.names(),
+        ("prepare", "dataset"): datasets.names(),
+        ("score", "dataset"): datasets.names(),
+    }
+    parser = _parser()
+    [commands] = [part for part in parser._actions if isinstance(part.choices, Mapping)]
+    for command, sub in dict(commands.choices or {}).items():
+        for action in sub._actions:
+            action.choices = action.choices or names.get((command, action.dest))
+            if action.type is Path or (command, action.dest) in _ALSO_FILES:
+                action.complete = shtab.FILE
+    print(shtab.complete(parser, arguments.shell))
+
+
+_ALSO_FILES = {
+    ("predict", "run"),
+    ("evaluate", "run"),
+    ("score", "folders"),
+    ("install", "source"),
+    ("train", "init"),
+}
+"""Arguments that may be a path or something else."""
+
+
 def _dataset(arguments: argparse.Namespace) -> "Dataset":
     """The data set named by --dataset, otherwise the kind recognized in the folder."""
     from keras_medseg.data import datasets
@@ -449,11 +581,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--write", type=Path, metavar="PAGE", help="put the list into a Markdown page")
     _add_data_commands(commands)
     _add_run_commands(commands)
+    add_output(_add(commands, doctor))
+    sub = _add(commands, completion)
+    sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return parser
 
 
 def _add(
-    commands: argparse._SubParsersAction, command: Callable[[argparse.Namespace], int | None]
+    commands: argparse._SubParsersAction,
+    command: Callable[[argparse.Namespace], Answer | int | None],
 ) -> argparse.ArgumentParser:
     words = command.__doc__ or ""
     sub = commands.add_parser(
@@ -483,6 +619,7 @@ def _add_data_commands(commands: argparse._SubParsersAction) -> None:
     sub = _add(commands, check)
     sub.add_argument("data", type=Path)
     _add_dataset(sub)
+    add_output(sub)
     sub = _add(commands, prepare)
     sub.add_argument("data", type=Path)
     sub.add_argument("store", type=Path)
@@ -496,6 +633,7 @@ def _add_data_commands(commands: argparse._SubParsersAction) -> None:
     )
     sub.add_argument("--workers", type=_at_least_one, help="processes (default: one per core)")
     sub.add_argument("--unlabelled", action="store_true", help="cases have no annotation")
+    add_output(sub)
     sub = _add(commands, phantom)
     sub.add_argument("folder", type=Path)
     sub.add_argument("--cases", type=int, default=8)
@@ -589,6 +727,7 @@ def _add_score(commands: argparse._SubParsersAction) -> None:
     )
     sub.add_argument("--channel", default="", metavar="NAME", help="background of the pictures")
     sub.add_argument("--workers", type=_at_least_one, help="processes (default: one per core)")
+    add_output(sub)
 
 
 def _add_run_commands(commands: argparse._SubParsersAction) -> None:
@@ -598,12 +737,21 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("--out", type=Path, required=True, help="run folder; a started run goes on")
     sub.add_argument("--store", type=Path, help="decoded cases (default: OUT/store)")
     sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    sub.add_argument(
+        "--init",
+        metavar="WEIGHTS",
+        help="start from these: installed weights by name, an archive, or a run folder "
+        "(as --set train.init=WEIGHTS)",
+    )
+    add_tracking(sub)
     add_protocol(sub)
+    add_output(sub)
     _add_predict(commands)
     sub = _add(commands, evaluate)
     sub.add_argument("run", help="run folder, or RUN:VARIANT (default: its first variant)")
     sub.add_argument("datasets", nargs="+", metavar="NAME=DIR", help="folder of annotated cases")
     sub.add_argument("--out", type=Path, required=True, help="folder of the tables and the page")
+    add_output(sub)
     _add_score(commands)
     sub = _add(commands, report)
     sub.add_argument("run", type=Path)
@@ -676,6 +824,7 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
         "--part", metavar="K/N", help="the K-th of N parts of the cases, for jobs side by side"
     )
     sub.add_argument("--overwrite", action="store_true", help="predict again what is there")
+    add_output(sub)
 
 
 if __name__ == "__main__":

@@ -275,6 +275,8 @@ class Train(_Section):
             given, the split.
         keep: which weights are kept: those of the "last" epoch, or of the first epoch with the
             "best" (lowest) validation loss.
+        init: weights to start from: a name, an archive or a run folder, as in
+            `keras_medseg.load`; see `runs.initial`. Empty: the weights that the seed draws.
     """
 
     section = "train"
@@ -291,6 +293,7 @@ class Train(_Section):
     loss_options: dict[str, Any] = field(default_factory=dict)
     schedule_options: dict[str, Any] = field(default_factory=dict)
     keep: str = "last"
+    init: str = ""
 
     def _check(self) -> None:
         self._require(self.epochs >= 1, "epochs", "1 or more")

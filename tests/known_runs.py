@@ -62,7 +62,7 @@ def _convolution(kernel: np.ndarray, bias: np.ndarray) -> keras.Model:
     dimensions = kernel.ndim - 2
     convolution = {2: keras.layers.Conv2D, 3: keras.layers.Conv3D}[dimensions]
     image = keras.Input((*[None] * dimensions, kernel.shape[-2]))
-    layer = convolution(len(bias), kernel.shape[0], padding="same")
+    layer = convolution(len(bias), kernel.shape[0], padding="same", name="Convolution")
     network = keras.Model(image, layer(image))
     layer.set_weights([kernel, bias])
     return network

@@ -15,7 +15,7 @@ from keras_medseg.phantoms.images import write_images
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
     "models", "check", "prepare", "train", "predict", "evaluate", "score", "report", "export",
-    "phantom", "pack", "install",
+    "phantom", "pack", "install", "completion", "doctor",
 )  # fmt: skip
 
 

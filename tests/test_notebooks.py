@@ -9,7 +9,7 @@ pytest.importorskip("ipykernel")
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
 
-from notebooks import execute  # noqa: E402
+from notebooks import execute, table  # noqa: E402
 
 SOURCES = execute.sources()
 notebook_of_each_source = pytest.mark.parametrize("path", SOURCES.values(), ids=SOURCES)
@@ -53,6 +53,22 @@ def notebook_of(*cells):
 
 def test_there_are_notebooks():
     assert "dcabes2020" in SOURCES
+
+
+def test_the_page_lists_every_notebook(tmp_path):
+    page = table.FOLDER / "README.md"
+    rows = re.findall(r"^\| \[(\w+)\]\((\S+)\).* \| .+ \|$", page.read_text(), re.MULTILINE)
+    assert rows == [(name, f"{name}.ipynb") for name in SOURCES]
+
+
+def test_an_address_gives_links_to_colab():
+    colab = "https://colab.research.google.com/github/me/of.it/blob/main/notebooks/dcabes2020.ipynb"
+    for address in ("https://github.com/me/of.it", "https://github.com/me/of.it/"):
+        assert f"| [dcabes2020](dcabes2020.ipynb) ([Colab]({colab})) | " in table.table(address)
+    assert "Colab" not in table.table()
+    for address in ("https://gitlab.com/me/it", "https://github.com/me", "me/it"):
+        with pytest.raises(ValueError, match=f"{address}: found no https://github.com/OWNER/NAME"):
+            table.table(address)
 
 
 @pytest.mark.slow

@@ -8,12 +8,14 @@ from typing import Any
 SECTIONS = {
     "Start": ("start.md", "own_data.md", "commands.md", "run_folder.md", "python.md"),
     "Guides": (
+        "training.md",
         "protocol.md",
         "prediction.md",
         "scoring.md",
         "metrics.md",
         "sharing.md",
         "export.md",
+        "terminal.md",
     ),
     "Data": ("data.md", "brats.md", "datasets/README.md"),
     "Papers": ("papers/index.md",),

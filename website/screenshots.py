@@ -23,6 +23,7 @@ def take(run: Path, images: Path) -> None:
 
     Raises:
         FileNotFoundError: no Chromium, or a file of the run is missing.
+        RuntimeError: the browser took no picture.
     """
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
@@ -30,12 +31,17 @@ def take(run: Path, images: Path) -> None:
     report, case = run / "report.html", run / "figures/case_median.png"
     for path in (report, case):
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: found no such file, expected that of a finished run.")
+            expected = "expected that of a finished run with three scored cases or more."
+            raise FileNotFoundError(f"{path}: found no such file, {expected}")
     with tempfile.TemporaryDirectory() as profile:
         words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
         words += [f"--user-data-dir={profile}", "--window-size={},{}".format(*REPORT_SIZE)]
         target = f"--screenshot={images / 'report.png'}"
-        subprocess.run([browser, *words, target, report.resolve().as_uri()], check=True)
+        command = [browser, *words, target, report.resolve().as_uri()]
+        # Chromium complains of every service of a desktop that is not there.
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not (images / "report.png").exists():
+        raise RuntimeError(f"{browser}: exit code {done.returncode}. {done.stderr[-500:]}")
     shutil.copy(case, images / "case_median.png")
 
 

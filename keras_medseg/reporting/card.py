@@ -117,6 +117,9 @@ def _scores(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 def _training(facts: Mapping[str, Any]) -> Iterator[str]:
     yield "* Settings: `recipe.json`."
+    if "init" in facts:
+        digests = (f"{name} `{text[:12]}`" for name, text in facts["init"]["sha256"].items())
+        yield f"* Started from the weights {facts['init']['weights']}: {', '.join(digests)}."
     if "training_seconds" in facts:
         devices = ", ".join(facts.get("devices", ())) or "unknown devices"
         yield f"* Time: {facts['training_seconds']:,.0f} s of training on {devices}."

@@ -70,36 +70,43 @@ def write_report(path: Path, report: ScoreReport) -> list[Path]:
     Raises:
         DataError: a file that could be scored can no longer be read.
     """
-    scored, compared = report.scored, report.compared
-    tables = {
-        "summary": compared.summary,
-        "tests": compared.tests,
-        "ranking": compared.ranking,
-        "permutations": compared.permutations,
-    }
-    write_scores(path, scored)
+    write_scores(path, report.scored)
     files = [path]
-    for name, table in tables.items():
+    for name, table in _tables(report).items():
         file = path.with_name(f"{path.stem}_{name}.csv")
         if len(table):
             files.append(file)
             write_atomic(file, table.to_csv(index=False).encode())
         else:
             file.unlink(missing_ok=True)  # of an earlier report on other methods
-    content = {
-        **_facts(report),
-        "remarks": scored.remarks,
-        "scores": _records(scored.table),
-        **{name: _records(table) for name, table in tables.items()},
-    }
     files += [path.with_suffix(".json"), path.with_suffix(".html")]
-    write_json(files[-2], content)
+    write_json(files[-2], content(report))
     figures = path.with_name(f"{path.stem}_figures")
     for file in figures.glob("*.png"):
         file.unlink()
     view = _page_view(report, figures) | {"scores_file": path.name}
     write_atomic(files[-1], pages.render("scores.html", view))
     return files
+
+
+def content(report: ScoreReport) -> dict[str, Any]:
+    """All numbers of a report, as its JSON file and `keras-medseg score --json` have them."""
+    return {
+        **_facts(report),
+        "remarks": report.scored.remarks,
+        "scores": _records(report.scored.table),
+        **{name: _records(table) for name, table in _tables(report).items()},
+    }
+
+
+def _tables(report: ScoreReport) -> dict[str, pd.DataFrame]:
+    compared = report.compared
+    return {
+        "summary": compared.summary,
+        "tests": compared.tests,
+        "ranking": compared.ranking,
+        "permutations": compared.permutations,
+    }
 
 
 # What is read again, for the pictures

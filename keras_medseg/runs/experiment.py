@@ -3,7 +3,7 @@
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +18,13 @@ from keras_medseg.progress import progress_bar
 from keras_medseg.recipe import Changes, Recipe
 from keras_medseg.reporting.report import ReportFigure
 from keras_medseg.reporting.tables import Reference, TableSpec
-from keras_medseg.runs import provenance, repetitions, report, steps
+from keras_medseg.runs import answers, initial, provenance, repetitions, report, steps
 from keras_medseg.runs.expectations import Expected, ExpectedOrder, judge, judge_orders
 from keras_medseg.runs.repetitions import Part
 from keras_medseg.runs.run_folder import RunFolder, Variant, trained_as
 from keras_medseg.runs.steps import Cohort
 from keras_medseg.tasks import task_of
+from keras_medseg.training.events import Listener, to_all
 
 OWN_VARIANT = "main"
 """Name of the only variant when a single recipe is trained."""
@@ -126,6 +127,8 @@ class Request:
         fold: "all", or the number of the fold to train; the report is about those that are
             finished.
         splits: file with the splits to use, see `data.split_files`.
+        listeners: functions that are told of every epoch and of the finished run, see
+            `training.events`.
     """
 
     out: Path
@@ -139,6 +142,7 @@ class Request:
     seeds: int | None = None
     fold: str = "all"
     splits: Path | None = None
+    listeners: Sequence[Listener] = ()
 
     def __post_init__(self) -> None:
         # Before anything is decoded.
@@ -181,10 +185,9 @@ def run(experiment: Experiment, request: Request) -> bool:
         seeds = PAPER_SEEDS if _of_the_paper(request.profile) else 1
     parts = repetitions.plan(cohorts, base.train.seed, seeds, task.split_seed)
     asked = repetitions.of_fold(parts, request.fold)
-    for chosen in recipes.values():
-        steps.check_recipe(chosen, cohorts[0].channels)
-    trainings = [_training(profile, base, part) for part in asked]
     outcome = RunFolder(request.out)
+    _check_recipes(recipes, cohorts[0].channels, begins=not outcome.exists)
+    trainings = [_training(profile, base, part) for part in asked]
     if len(parts) > 1:
         known = _facts(request, folder, steps.together(cohorts)) | repetitions.facts(parts)
         sources = trained_as(recipes)
@@ -196,8 +199,8 @@ def run(experiment: Experiment, request: Request) -> bool:
         _train(experiment, training, request, folder)
     with locked(outcome.path, "writes into this run folder"):
         verdicts, page = _report(experiment, outcome, cohorts[0].store)
-    print((request.out / "table.md").read_text())
-    print(f"report: {page}")
+    _tell_end(request, outcome)
+    print(f"{(request.out / 'table.md').read_text()}\nreport: {page}")
     return all(verdict["passed"] for verdict in verdicts)
 
 
@@ -221,6 +224,14 @@ def _base_recipe(experiment: Experiment, request: Request) -> Recipe:
 def _recipes(profile: Profile, base: Recipe) -> dict[str, Recipe]:
     """The recipe of each variant."""
     return {name: recipe.override(base, changes) for name, changes in profile.variants.items()}
+
+
+def _check_recipes(recipes: Mapping[str, Recipe], channels: int, *, begins: bool) -> None:
+    """Build all networks; a run that goes on needs the weights that it started from no more."""
+    for chosen in recipes.values():
+        steps.check_recipe(chosen, channels)
+        if begins:
+            initial.check_initial(chosen, channels)
 
 
 def _training(profile: Profile, base: Recipe, part: Part) -> _Training:
@@ -251,7 +262,12 @@ def _train(experiment: Experiment, training: _Training, request: Request, folder
             seed=base.train.seed,
             command=request.command,
         ):
-            _train_and_score(outcome, part.cohort)
+            _train_and_score(outcome, part.cohort, to_all(request.listeners))
+
+
+def _tell_end(request: Request, outcome: RunFolder) -> None:
+    if request.listeners:
+        to_all(request.listeners)(answers.finished_event(outcome))
 
 
 def remake_report(out: Path) -> Path:
@@ -373,10 +389,10 @@ def _refuse_other_fold(request: Request, base: Recipe) -> None:
     repetitions.require_fold(request.fold, [*map(str, range(folds))] if folds > 1 else [])
 
 
-def _train_and_score(outcome: RunFolder, cohort: Cohort) -> None:
+def _train_and_score(outcome: RunFolder, cohort: Cohort, listener: Listener) -> None:
     for name, variant in outcome.variants.items():
         if variant.trained_as == name:
-            steps.train_variant(outcome, name, cohort)
+            steps.train_variant(outcome, name, cohort, listener)
     outcome.gather_logs()
     for name in outcome.variants:
         steps.score_variant(outcome, name, cohort)

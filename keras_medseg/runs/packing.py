@@ -19,6 +19,7 @@ from keras_medseg.errors import DataError
 from keras_medseg.evaluation.statistics import summarize
 from keras_medseg.files import read_bytes, write_atomic
 from keras_medseg.inference.outputs import main_output
+from keras_medseg.recipe import Recipe
 from keras_medseg.reporting.card import write_card
 from keras_medseg.runs.packages import (
     AGAIN,
@@ -103,12 +104,15 @@ def _content(
     }
     networks = {targets: main_output(network) for targets, network in whole.items()}
     kept = {key: facts[key] for key in _KEPT if key in facts}
-    tree = {"recipe": recipe.to_tree(chosen.recipe), "trained_as": chosen.trained_as}
+    told = _without_paths(chosen.recipe)
+    if "train.init" in facts.get("changes", {}):
+        kept["changes"] = {**facts["changes"], "train.init": repr(told.train.init)}
+    tree = {"recipe": recipe.to_tree(told), "trained_as": chosen.trained_as}
     scores = run.scores()
     scores = scores[scores["variant"] == variant]
     content = {
         "run.json": _json({**kept, "variants": [variant]}),
-        "recipe.json": recipe.to_json(chosen.recipe).encode(),
+        "recipe.json": recipe.to_json(told).encode(),
         f"variants/{variant}.json": _json({**tree, "fitted": dict(chosen.fitted)}),
         "scores.csv": scores.to_csv(index=False).encode(),
     }
@@ -144,8 +148,16 @@ def describe(
         "license": license,
         **_description(chosen, networks, facts),
         "scores": _summary(scores[scores["variant"] == variant], chosen.task.dataset.metrics),
-        "training": _training(run),
+        "training": _training(run) | _initial(run, chosen),
     }
+
+
+def _without_paths(chosen: Recipe) -> Recipe:
+    """The recipe, in which a run or archive to start from has its name alone."""
+    init = chosen.train.init
+    if not init or is_name(init):
+        return chosen
+    return recipe.override(chosen, {"train.init": Path(init).name})
 
 
 def _require_one_training(run: RunFolder) -> None:
@@ -254,6 +266,18 @@ def _training(run: RunFolder) -> dict[str, Any]:
     if peaks:
         found["peak_memory_gb"] = max(peaks)
     return found
+
+
+def _initial(run: RunFolder, chosen: Variant) -> dict[str, Any]:
+    """The sha256 of the weights that each network started from, as far as it did."""
+    prefix = f"{chosen.trained_as}-"
+    found = {
+        name.removeprefix(prefix): facts["weights_sha256"]
+        for name, facts in run.initial().items()
+        if name.startswith(prefix)
+    }
+    init = _without_paths(chosen.recipe).train.init
+    return {"init": {"weights": init, "sha256": found}} if found else {}
 
 
 def _json(content: Any) -> bytes:

@@ -53,7 +53,7 @@ def recorded(
         yield
     finally:
         mine |= {"seconds": round(time.monotonic() - started, 1), **peak_memory_gb()}
-        write_json(run.provenance_file, content | _training_time(run))
+        write_json(run.provenance_file, content | _training_time(run) | _initial(run))
 
 
 def gather(run: RunFolder, done: Finished) -> dict[str, Any]:
@@ -96,6 +96,12 @@ def _training_time(run: RunFolder) -> dict[str, Any]:
     return {"training_seconds": seconds, "training_time": progress.duration(seconds)}
 
 
+def _initial(run: RunFolder) -> dict[str, Any]:
+    """What networks took from other weights; nothing where all were drawn at random."""
+    found = run.initial()
+    return {"init": found} if found else {}
+
+
 def peak_memory_gb() -> dict[str, float]:
     """Peak resident memory so far, of this process and of the largest decoding process."""
     if resource is None:  # Windows, which does not tell it of processes that have ended
@@ -110,14 +116,15 @@ def peak_memory_gb() -> dict[str, float]:
 def _machine() -> dict[str, Any]:
     return {
         "backend": keras.backend.backend(),
-        "devices": _devices(),
+        "devices": devices(),
         "cores": os.cpu_count(),
         "processor": platform.machine(),
         "versions": {"python": platform.python_version(), **_versions()},
     }
 
 
-def _devices() -> list[str]:
+def devices() -> list[str]:
+    """Names of the devices that the backend sees: its GPUs, otherwise "CPU"."""
     if keras.backend.backend() != "tensorflow":
         return keras.distribution.list_devices()
     import tensorflow as tf  # noqa: PLC0415 - not installed beside other backends

@@ -24,6 +24,8 @@ _NO_RUN = "Name the folder that a training wrote into."
 _RUN_AGAIN = "Run the experiment again, to its end."
 FURTHER = "further_scores"
 """Table of scores that do not follow from the label maps."""
+INITIAL = "init.json"
+"""In the folder of a network that started from weights: what it took, see `runs.initial`."""
 _MAY_CHANGE = ("data_folder", "store", "changes")
 """Facts in run.json that do not identify a run: folders may move, fields may be redundant."""
 
@@ -197,6 +199,15 @@ class RunFolder:
             for path in sorted((part.path / "training").glob("*/log.csv")):
                 found[prefix + path.parent.name] = read_file(path, _numbers, _RUN_AGAIN)
         return found
+
+    def initial(self) -> dict[str, Any]:
+        """{"<variant>-<targets>": its init.json} of the networks that started from weights.
+
+        Raises:
+            DataError: a file is damaged.
+        """
+        paths = sorted((self.path / "training").glob(f"*/{INITIAL}"))
+        return {path.parent.name: read_file(path, _parse_initial, _RUN_AGAIN) for path in paths}
 
     def log(self, variant: str, targets: tuple[str, ...]) -> pd.DataFrame:
         """log.csv of one network.
@@ -393,6 +404,12 @@ def _parse_variant(text: str) -> dict[str, Any]:
     fitted = tree.get("fitted")
     _require(isinstance(fitted, dict) and all(map(_are_numbers, fitted.values())), "fitted", tree)
     return tree
+
+
+def _parse_initial(text: str) -> dict[str, Any]:
+    record = _mapping(text)
+    _require(isinstance(record.get("weights_sha256"), str), "weights_sha256", record)
+    return record
 
 
 def _parse_provenance(text: str) -> dict[str, Any]:

@@ -21,9 +21,11 @@ from keras_medseg.inference import complexity
 from keras_medseg.phantoms.folder import is_phantom
 from keras_medseg.progress import progress_bar
 from keras_medseg.recipe import Images, Recipe, override
+from keras_medseg.runs import initial
 from keras_medseg.runs.run_folder import FURTHER, RunFolder, Variant, trained_as
 from keras_medseg.tasks import Task, task_of
 from keras_medseg.training import fit
+from keras_medseg.training.events import Listener, nobody
 
 
 @dataclass(frozen=True)
@@ -266,8 +268,8 @@ def check_batches(variant: Variant, cohort: Cohort) -> None:
         task.batches(cohort.store, cohort.validation, targets, training=False)
 
 
-def train_variant(run: RunFolder, name: str, cohort: Cohort) -> None:
-    """Train the networks of a variant one after the other."""
+def train_variant(run: RunFolder, name: str, cohort: Cohort, listener: Listener = nobody) -> None:
+    """Train the networks of a variant one after the other; `listener` is told of every epoch."""
     variant = run.variant(name)
     task = variant.task
     for number, targets in enumerate(variant.recipe.model.targets, 1):
@@ -285,6 +287,10 @@ def train_variant(run: RunFolder, name: str, cohort: Cohort) -> None:
             channels=task.channels(cohort.channels),
             wrap=task.wrap,
             fitted=task.fitted,
+            begin=initial.start(
+                variant.recipe, targets, cohort.scored, run.training(name, targets)
+            ),
+            listener=listener,
         )
         keras.utils.clear_session()
 

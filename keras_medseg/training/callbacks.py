@@ -16,6 +16,7 @@ import pandas as pd
 from keras_medseg import progress
 from keras_medseg.files import write_atomic
 from keras_medseg.training import checkpoint
+from keras_medseg.training.events import Listener, epoch_of, nobody
 
 
 @contextmanager
@@ -90,16 +91,24 @@ class Checkpoint(keras.callbacks.Callback):
         best: whether weights that are better than those of all earlier epochs are first written
             into `best/`. A kill between the two does no harm, because the log determines which
             epoch is the best.
+        listener: is told of the epoch when all is written.
     """
 
     def __init__(
-        self, folder: Path, identity: dict, log: list[dict], *, best: bool = False
+        self,
+        folder: Path,
+        identity: dict,
+        log: list[dict],
+        *,
+        best: bool = False,
+        listener: Listener = nobody,
     ) -> None:
         super().__init__()
         self.folder = folder
         self.identity = identity
         self.log = log
         self.best = best
+        self.listener = listener
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.started = time.monotonic()
@@ -119,6 +128,7 @@ class Checkpoint(keras.callbacks.Callback):
         checkpoint.save(self.folder / "checkpoint", epoch + 1, state, record)
         table = pd.DataFrame(self.log).to_csv(index=False)
         write_atomic(self.folder / "log.csv", table.encode())
+        self.listener(epoch_of(self.folder, self.log, self.params["epochs"]))
 
 
 def best_epoch(log: list[dict]) -> int:
@@ -127,39 +137,50 @@ def best_epoch(log: list[dict]) -> int:
 
 
 class Progress(keras.callbacks.Callback):
-    """Show epoch, step, losses and remaining time of one network."""
+    """Show epoch, step, losses and remaining time of one network, within its `display`."""
 
     def __init__(self, name: str, epochs: int) -> None:
         super().__init__()
         self.name = name
         self.epochs = epochs
-        self.line = progress.StatusLine()
+        self.display = progress.Display()
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.done = -1
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.epoch = epoch
+        if self.done < 0 and self.display.in_place:
+            self.started = time.monotonic()
+            self.display.show(self._status(0, {})._replace(time="", detail="compiling"))
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.done += 1
         if self.done == 0:  # the first step includes compilation, so it is not timed
             self.started = time.monotonic()
-        elif self.line.due:
-            self._show(batch + 1, logs or {})
+        elif self.display.due:
+            self.display.show(self._status(batch + 1, logs or {}))
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        if self.display.status is not None:  # on a terminal, where the bar stands still now
+            self.display.show(self.display.status._replace(detail="validating"))
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._show(self.params["steps"], logs or {}, last=True)
+        self.display.keep(self._status(self.params["steps"], logs or {}))
 
-    def _show(self, step: int, logs: dict, *, last: bool = False) -> None:
+    def _status(self, step: int, logs: dict) -> progress.Status:
         steps = self.params["steps"]
         left = (self.epochs - self.epoch) * steps - step
         remaining = left * (time.monotonic() - self.started) / max(self.done, 1)
         hidden = ("learning_rate", "seconds", "dice", "val_dice")  # Dice has a column a region
         shown = [f"{k} {v:.4g}" for k, v in logs.items() if not k.startswith(hidden)]
-        where = f"epoch {self.epoch + 1}/{self.epochs}  step {step}/{steps}"
-        ending = f"{progress.duration(remaining)} left"
-        self.line.show("  ".join([f"  {self.name}", where, *shown, ending]), last=last)
+        return progress.Status(
+            self.name,
+            f"epoch {self.epoch + 1}/{self.epochs}  step {step}/{steps}",
+            "  ".join(shown),
+            f"{progress.duration(remaining)} left",
+            1 - left / (self.epochs * steps),
+        )
 
 
 def tensorboard(folder: Path) -> list[keras.callbacks.Callback]:

@@ -7,7 +7,7 @@ functions of (seed, epoch, step), and every Dropout generator is reseeded from (
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from keras_medseg.data.batches.feeding import py_dataset, tf_dataset
 from keras_medseg.errors import DataError, require_choice
 from keras_medseg.files import write_atomic
 from keras_medseg.optimizers import OPTIMIZERS
-from keras_medseg.progress import StatusLine
 from keras_medseg.training import checkpoint
 from keras_medseg.training.callbacks import (
     Checkpoint,
@@ -32,11 +31,13 @@ from keras_medseg.training.callbacks import (
     interrupted_between_steps,
     tensorboard,
 )
+from keras_medseg.training.events import STARTED, Event, Listener, epoch_of, nobody
 from keras_medseg.training.logits import logits_of
 from keras_medseg.training.metrics import MainAccuracy, MainDice, RegionDice
 from keras_medseg.training.schedules import check_schedule, schedule_callbacks
 
 Wrap = Callable[[keras.Model], keras.Model]
+Begin = Callable[[keras.Model], None]
 
 
 def fit(
@@ -49,6 +50,8 @@ def fit(
     channels: int,
     wrap: Wrap | None = None,
     fitted: Mapping[str, Any] | None = None,
+    begin: Begin | None = None,
+    listener: Listener = nobody,
 ) -> None:
     """Train one network of a recipe, or resume from its checkpoint.
 
@@ -64,18 +67,14 @@ def fit(
         channels: image channels that the network sees.
         wrap: as `tasks.Task.wrap`.
         fitted: numbers besides the recipe on which the batches depend, see `tasks.Task.fit`.
+        begin: sets the first weights of the network; by default they are those of the seed.
+        listener: is told when the training starts and after every epoch.
 
     Raises:
         DataError: `folder` contains a training with another recipe or other data, or only damaged
             checkpoints.
     """
-    identity = {
-        "recipe": recipe.to_tree(chosen),
-        "fitted": dict(fitted or {}),
-        "targets": list(targets),
-        "data": training.store.fingerprint,
-        "cases": [list(training.case_ids), list(validation.case_ids)],
-    }
+    identity = _identity(chosen, targets, fitted or {}, training, validation)
     arrays, log = _find_checkpoint(folder / "checkpoint", identity)
     path = folder / "model.keras"
     if len(log) == chosen.train.epochs and path.exists():
@@ -83,15 +82,45 @@ def fit(
     network, model = compile_network(chosen, targets, channels=channels, wrap=wrap)
     if arrays:
         _restore(model, arrays)
+    elif begin is not None:
+        begin(network)
+    _tell_start(listener, chosen, folder, log)
     if len(log) < chosen.train.epochs:
         _teach_loss(model.loss, training)
-        saving = Checkpoint(folder, identity, log, best=chosen.train.keep == "best")
+        keeps = chosen.train.keep == "best"
+        saving = Checkpoint(folder, identity, log, best=keeps, listener=listener)
         progress = Progress("+".join(targets), chosen.train.epochs)
         _fit_epochs(model, chosen.train, training, validation, saving, progress)
     if chosen.train.keep == "best":
         best, _ = checkpoint.load(folder / "best", best_epoch(log))
         _assign("weights", model.weights, best)
     _save_model(network, path)
+
+
+def _identity(
+    chosen: recipe.Recipe,
+    targets: tuple[str, ...],
+    fitted: Mapping[str, Any],
+    training: CaseBatches,
+    validation: CaseBatches,
+) -> dict[str, Any]:
+    """Everything that a training depends on."""
+    return {
+        "recipe": recipe.to_tree(chosen),
+        "fitted": dict(fitted),
+        "targets": list(targets),
+        "data": training.store.fingerprint,
+        "cases": [list(training.case_ids), list(validation.case_ids)],
+    }
+
+
+def _tell_start(
+    listener: Listener, chosen: recipe.Recipe, folder: Path, log: Sequence[dict]
+) -> None:
+    epochs = chosen.train.epochs
+    listener(Event(STARTED, folder, len(log), epochs, recipe.fields(chosen)))
+    if log:  # a process that died may not have told its last epoch
+        listener(epoch_of(folder, log, epochs))
 
 
 def _fit_epochs(
@@ -112,7 +141,7 @@ def _fit_epochs(
         progress,
         RefuseDivergence(),
     ]
-    with interrupted_between_steps() as interruption:
+    with progress.display, interrupted_between_steps() as interruption:
         model.fit(
             _feed(training, range(done, train.epochs)),
             steps_per_epoch=training.steps_per_epoch,
@@ -228,7 +257,7 @@ def _teach_loss(loss: keras.losses.Loss, training: CaseBatches) -> None:
         return
     dice = loss.learn(_label_maps(training, epochs=loss.options["steps"]))
     text = f"  edge network: learned from label maps, Dice of their edges {dice:.4f}"
-    StatusLine().show(text, last=True)
+    print(text, flush=True)
 
 
 def _label_maps(training: CaseBatches, epochs: int) -> Iterator[np.ndarray]:

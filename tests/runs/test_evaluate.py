@@ -244,3 +244,7 @@ def test_the_command_line(place, tmp_path, capsys):
     assert (
         f"keras-medseg evaluate {place / 'run'} {far}" in (tmp_path / "evaluation.html").read_text()
     )
+    assert cli.main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["page"] == str(tmp_path / "evaluation.html")
+    assert {row["dataset"] for row in told["table"]} == {"in-domain", "far"}

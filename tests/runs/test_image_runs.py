@@ -1,5 +1,6 @@
 """Image data sets from check to report: the polyp benchmark with its split, classes in colors."""
 
+import json
 import shutil
 
 import numpy as np
@@ -23,7 +24,7 @@ TINY = {
 }
 
 
-def _train(tmp_path, layout: str, changes: dict) -> RunFolder:
+def _train(tmp_path, capsys, layout: str, changes: dict) -> RunFolder:
     """All verbs up to a report, on the command line, each with exit code 0."""
     data, out = tmp_path / "data", tmp_path / "run"
     phantoms.write(data, layout=layout, cases=9, size=(48, 64))
@@ -31,14 +32,22 @@ def _train(tmp_path, layout: str, changes: dict) -> RunFolder:
     chosen.write_text(recipe.to_json(recipe.override(RECIPE, {**TINY, **changes})))
     assert cli.main(["check", str(data)]) == 0
     assert cli.main(["prepare", str(data), str(tmp_path / "store"), "--workers", "1"]) == 0
-    assert cli.main(["train", str(data), "--recipe", str(chosen), "--out", str(out)]) == 0
+    capsys.readouterr()
+    command = ["train", str(data), "--recipe", str(chosen), "--out", str(out)]
+    assert cli.main([*command, "--json", "--quiet"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    run = RunFolder(out)
+    means = run.scores().groupby("region")["dice"].mean()
+    found = {row["region"]: row["mean"] for row in told["scores"] if row["metric"] == "dice"}
+    assert found == pytest.approx(means.to_dict())
+    assert told["report"] == str(run.report_file)
     assert cli.main(["report", str(out)]) == 0
-    return RunFolder(out)
+    return run
 
 
 @pytest.mark.slow
-def test_polyp_benchmark(tmp_path):
-    run = _train(tmp_path, "polyps", {})
+def test_polyp_benchmark(tmp_path, capsys):
+    run = _train(tmp_path, capsys, "polyps", {})
     assert len(run.run["training"]) == 4
     assert all(case.startswith("TrainDataset_") for case in run.run["training"])
     assert {case.split("_")[1] for case in run.run["validation"]} == {

@@ -18,7 +18,7 @@ import pytest
 import keras_medseg
 from keras_medseg import cli, recipe
 from keras_medseg.errors import DataError
-from keras_medseg.runs import installed, packages, packing
+from keras_medseg.runs import initial, installed, packages, packing
 from keras_medseg.runs.run_folder import RunFolder
 
 from .. import known_runs
@@ -462,6 +462,39 @@ def test_commands_pack_install_and_list(tmp_path, run, home, capsys):
     assert str(home / NAME) in printed
     assert cli.main(["install"]) == 1
     assert "found no source" in capsys.readouterr().err
+
+
+def test_a_training_starts_from_an_archive_and_from_weights_by_name(tmp_path, run):
+    archive = tmp_path / "weights.zip"
+    packing.pack(run, archive, name=NAME)
+    installed.install(str(archive))
+    for source in (str(archive), NAME):
+        network = known_runs.next_voxel(scale=1)
+        chosen = recipe.override(known_runs.SLICES, {"train.init": source})
+        initial.start(chosen, ("WT",), ("a",), tmp_path)(network)
+        assert network.get_weights()[0].max() == 1 / 16
+        record = json.loads((tmp_path / "init.json").read_text())
+        assert (record["weights"], record["taken"]) == (source, ["Convolution"])
+
+
+def test_what_a_network_started_from_is_packed_without_its_path(tmp_path):
+    chosen = recipe.override(known_runs.SLICES, {"train.init": "somewhere/secret/first:main"})
+    facts = {**FACTS, "changes": {"train.init": "'somewhere/secret/first:main'"}}
+    run = known_runs.write_run(tmp_path / "run", known_runs.next_voxel(), chosen, facts=facts)
+    run.write_scores(pd.DataFrame(columns=["variant", "case", "group", "region", "dice"]))
+    record = {"weights": "somewhere/secret/first:main", "weights_sha256": "5" * 64}
+    (run.training("main", ("WT",)) / "init.json").write_text(json.dumps(record))
+    packing.pack(run, tmp_path / "weights.zip", name=NAME)
+    installed.install(str(tmp_path / "weights.zip"))
+    folder = installed.locate(NAME)
+    assert all(b"secret" not in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    packed = RunFolder(folder)
+    assert packed.recipe.train.init == "first:main"
+    assert packed.run["changes"] == {"train.init": "'first:main'"}
+    assert (
+        f"* Started from the weights first:main: WT `{'5' * 12}`."
+        in (folder / "card.md").read_text()
+    )
 
 
 def test_shipped_weights_are_small_and_find_the_drawn_tumors(tmp_path):

@@ -96,6 +96,23 @@ def test_resume_is_exact_under_mixed_precision_too(tmp_path):
     assert_resume_is_exact(tmp_path, "--set", "train.precision=mixed_float16")
 
 
+@pytest.mark.slow
+def test_resume_is_exact_from_given_weights_that_are_gone_by_then(unbroken, tmp_path):
+    """The first weights count once: a checkpoint contains all that is needed."""
+    source = tmp_path / "source"
+    shutil.copytree(unbroken, source)
+    settings = ("--set", f"train.init={source}")
+    assert start(tmp_path / "whole", *settings).returncode == 0
+    step = str(STEPS_PER_EPOCH + 1)
+    assert start(tmp_path / "killed", *settings, "--die-at-step", step).returncode != 0
+    shutil.rmtree(source)
+    resumed = start(tmp_path / "killed", *settings)
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_bits(tmp_path / "whole", tmp_path / "killed")
+    first, given = (outcome(folder)[1]["loss"][0] for folder in (unbroken, tmp_path / "whole"))
+    assert given < first / 2
+
+
 SUPERVISED = (
     "model.name=tiny_supervised",
     "model.auxiliary=('ET','ED')",
