@@ -273,8 +273,9 @@ def train_variant(run: RunFolder, name: str, cohort: Cohort, listener: Listener 
     variant = run.variant(name)
     task = variant.task
     for number, targets in enumerate(variant.recipe.model.targets, 1):
+        finished = (run.training(name, targets) / "model.keras").exists()
         print(
-            f"training {name}, network {number} of {len(variant.recipe.model.targets)}: "
+            f"{'trained before:' if finished else 'training'} {name}, network {number} of {len(variant.recipe.model.targets)}: "
             f"{variant.recipe.model.name} for {'+'.join(targets)}",
             flush=True,
         )
