@@ -272,10 +272,11 @@ def train_variant(run: RunFolder, name: str, cohort: Cohort, listener: Listener 
     """Train the networks of a variant one after the other; `listener` is told of every epoch."""
     variant = run.variant(name)
     task = variant.task
+    count = len(variant.recipe.model.targets)
     for number, targets in enumerate(variant.recipe.model.targets, 1):
         finished = (run.training(name, targets) / "model.keras").exists()
         print(
-            f"{'trained before:' if finished else 'training'} {name}, network {number} of {len(variant.recipe.model.targets)}: "
+            f"{'trained before:' if finished else 'training'} {name}, network {number} of {count}: "
             f"{variant.recipe.model.name} for {'+'.join(targets)}",
             flush=True,
         )
