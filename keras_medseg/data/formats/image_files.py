@@ -1,9 +1,9 @@
 """Strict reading of PNG, JPEG, TIFF and BMP files into 8-bit pixels, and writing of them.
 
 tifffile reads TIFF, Pillow the rest (and the TIFF compressions for which tifffile needs a separate
-package); both come with scikit-image. TIFF is read by tifffile because Pillow refuses three samples
-that are declared "minisblack", as in the files of CVC-ClinicDB. This module decides by a file's own
-header what is accepted, not by what a reader returns:
+package). TIFF is read by tifffile because Pillow refuses three samples that are declared
+"minisblack", as in the files of CVC-ClinicDB. This module decides by a file's own header what is
+accepted, not by what a reader returns:
 
 | file | verdict |
 |---|---|

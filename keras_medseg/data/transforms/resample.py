@@ -103,7 +103,15 @@ def resample_map(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def _zoom(array: np.ndarray, shape: Sequence[int], *, order: int) -> np.ndarray:
-    from scipy import ndimage
+    from skimage.transform import resize
 
-    factors = [new / old for new, old in zip(shape, array.shape)]
-    return ndimage.zoom(array, factors, order=order, mode="nearest", grid_mode=True)
+    # nnU-Net resamples by the same function, also without antialiasing.
+    return resize(
+        array,
+        shape,
+        order=order,
+        mode="edge",
+        clip=False,
+        preserve_range=True,
+        anti_aliasing=False,
+    )

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from scipy import ndimage
+from skimage import measure
 
 from keras_medseg.reporting.figures.style import (
     OTHER_COLORS,
@@ -237,8 +238,7 @@ def difference_boxes(one: np.ndarray, other: np.ndarray) -> list[Box]:
     """
     differing = ndimage.binary_opening(one != other, np.ones((3, 3)))
     grown = ndimage.binary_dilation(differing, np.ones((5, 5)))
-    labels, count = ndimage.label(grown, np.ones((3, 3)))
-    return [_bounding_box(labels == number, margin=0) for number in range(1, count + 1)]
+    return [place.slice for place in measure.regionprops(measure.label(grown))]
 
 
 def _outlined(labels: Mapping[int, str], regions: Mapping[str, Sequence[int]]) -> dict[str, str]:
