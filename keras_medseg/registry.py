@@ -240,12 +240,20 @@ def _require_backend() -> str:
     expected = f"expected one of {', '.join(BACKENDS)}"
     if chosen not in (*BACKENDS, *_OTHER_BACKENDS):
         raise ImportError(f"{where}: found {chosen!r}, {expected}. Unset it, or name one of them.")
-    if chosen not in sys.modules and chosen != "numpy" and find_spec(chosen) is None:
+    if chosen != "numpy" and not _is_installed(chosen):
+        there = list(filter(_is_installed, BACKENDS))
+        remedy = f"Set KERAS_BACKEND={there[0]}" if there else "Unset it"
         raise ImportError(
-            f"{where}: found {chosen!r}, which is not installed, {expected} that is. Unset it, or "
+            f"{where}: found {chosen!r}, which is not installed, {expected} that is. {remedy}, or "
             f"run: python -m pip install {chosen}"
         )
     return chosen
+
+
+def _is_installed(package: str) -> bool:
+    if package in sys.modules:
+        return sys.modules[package] is not None  # as where its import is forbidden
+    return find_spec(package) is not None
 
 
 def _require_channels_last() -> None:

@@ -66,8 +66,9 @@ class MainDice(keras.metrics.Metric):
         self.both.assign_add(keras.ops.sum(truth + found))
 
     def result(self) -> Any:
-        none = self.both == 0
-        return keras.ops.where(none, 1.0, 2 * self.common / keras.ops.where(none, 1.0, self.both))
+        both = keras.ops.convert_to_tensor(self.both)  # JAX does not take variables in `where`
+        none = both == 0
+        return keras.ops.where(none, 1.0, 2 * self.common / keras.ops.where(none, 1.0, both))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "channels": self.channels, "activation": self.activation}
