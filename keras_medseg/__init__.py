@@ -5,7 +5,7 @@ from typing import Any
 
 from keras_medseg import custom_objects
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _FUNCTIONS = {name: "registry" for name in ("build", "describe", "list_models")}
 _FUNCTIONS["load"] = "runs.predictor"

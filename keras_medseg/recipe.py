@@ -23,6 +23,9 @@ from keras_medseg.data.batches.patches import CROPS
 from keras_medseg.data.transforms import images, resize, volumes
 from keras_medseg.errors import require_choice
 
+FORMAT = 2
+"""Of recipe.json; docs/versions.md says when it changes. 1 had the names of `_RENAMED`."""
+
 Changes = Mapping[str, Any]
 """Field -> new value, such as {"model.name": "unet", "model.options": {"filters": 16}}."""
 
@@ -390,15 +393,24 @@ def to_tree(recipe: Recipe) -> dict[str, Any]:
     """The recipe as nested dictionaries, for JSON."""
     tree = dataclasses.asdict(recipe)
     tree["data"] = {"task": type(recipe.data).__name__, **tree["data"]}
-    return tree
+    return {"format": FORMAT, **tree}
 
 
 def from_tree(tree: Any) -> Recipe:
-    """Inverse of `to_tree`.
+    """Inverse of `to_tree`; also reads earlier formats, and trees written by hand without one.
 
     Raises:
-        ValueError: a field is missing, unknown or invalid; the message names it.
+        ValueError: a field is missing, unknown or invalid, and the message names it; or a later
+            format.
     """
+    if isinstance(tree, Mapping) and "format" in tree:
+        written = tree["format"]
+        if type(written) is not int or not 1 <= written <= FORMAT:
+            raise ValueError(
+                f"recipe: found format {written!r}, expected {FORMAT} or earlier. If a later "
+                "version wrote it, run: python -m pip install --upgrade keras_medseg"
+            )
+        tree = {name: value for name, value in tree.items() if name != "format"}
     return _coerce(Recipe, "recipe", _with_current_names(tree))
 
 
@@ -556,7 +568,11 @@ def _current_name(name: str) -> str:
         start = ".".join(parts[:count])
         if start in _RENAMED:
             current = ".".join([_RENAMED[start], *parts[count:]])
-            warnings.warn(f"{name} is called {current} now.", FutureWarning, stacklevel=3)
+            warnings.warn(
+                f"{name} is called {current} now; its old name goes with 0.3.",
+                FutureWarning,
+                stacklevel=3,
+            )
             return current
     return name
 

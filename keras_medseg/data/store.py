@@ -3,7 +3,7 @@
 A store is a flat folder. For each case it holds `<id>.image.npy`, `<id>.labels.npy` (for a volume
 that was resampled also `<id>.own_labels.npy`) and `<id>.json`, which is written after the arrays
 and contains their sha256; `manifest.json` is written last and contains the checksums of all cases.
-A case that is incomplete, missing, damaged or of another version fails this verification and is
+A case that is incomplete, missing, damaged or of another format fails this verification and is
 decoded again.
 """
 
@@ -34,6 +34,8 @@ from keras_medseg.errors import DataError
 from keras_medseg.files import is_file, locked, read_bytes, write_atomic
 
 FORMAT = 5
+"""Of a store; docs/versions.md says when it changes."""
+
 MANIFEST = "manifest.json"
 
 Reader = Callable[[Case], CaseArrays]
@@ -266,7 +268,7 @@ def prepare(
     """Decode `cases` into the store in `folder` and open it.
 
     Intact cases from an earlier run, killed or not, are kept. A case is decoded again if its source
-    files, the reader, the version of the package or the files of the store have changed. Other
+    files, the reader, the format or the files of the store have changed. Other
     cases in the folder are left alone but are not part of the returned store. If two processes
     prepare one folder at once, the second waits for the first.
 
@@ -311,7 +313,7 @@ def open_store(folder: Path | str) -> Store:
     """Open a prepared store after checking the sha256 of every file.
 
     Raises:
-        DataError: there is no store, or it is incomplete, of another version, or has damaged files
+        DataError: there is no store, or it is incomplete, of another format, or has damaged files
             (the message names all of them).
     """
     folder = Path(folder)
@@ -410,16 +412,15 @@ def _read_sealed(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(read_bytes(path, expected="a sealed file", remedy=_REBUILD))
         seal = document.pop("sha256")
-        version = {key: document[key] for key in ("format", "keras_medseg")}
+        found = document["format"]
     except DataError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             path, found="no readable JSON", expected="a sealed file", remedy=_REBUILD
         ) from error
-    expected = {"format": FORMAT, "keras_medseg": __version__}
-    if version != expected:
-        raise DataError(path, found=f"{version}", expected=f"{expected}", remedy=_REBUILD)
+    if found != FORMAT:
+        raise DataError(path, found=f"format {found}", expected=f"{FORMAT}", remedy=_REBUILD)
     if hashlib.sha256(_canonical(document)).hexdigest() != seal:
         raise DataError(path, found="a wrong sha256", expected=seal, remedy=_REBUILD)
     return document["content"]

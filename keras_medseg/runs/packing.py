@@ -35,9 +35,9 @@ from keras_medseg.runs.run_folder import RunFolder, Variant
 from keras_medseg.runs.steering import steered
 from keras_medseg.tasks.base import Networks
 
-_KEPT = ("keras_medseg", "experiment", "profile", "changes", "data", "fingerprint", "training",
-         "validation", "test", "fold", "seed", "duplicates", "leaking_groups", "datasets",
-         "phantom")  # fmt: skip
+_KEPT = ("format", "keras_medseg", "experiment", "profile", "changes", "data", "fingerprint",
+         "training", "validation", "test", "fold", "seed", "duplicates", "leaking_groups",
+         "datasets", "phantom")  # fmt: skip
 """What is kept of run.json: no path of the machine that trained."""
 
 

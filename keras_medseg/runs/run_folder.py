@@ -20,6 +20,9 @@ from keras_medseg.inference.outputs import load_network, main_output
 from keras_medseg.recipe import Recipe
 from keras_medseg.tasks import Task, task_of
 
+FORMAT = 2
+"""Of a run folder, in run.json; docs/versions.md says when it changes."""
+
 _NO_RUN = "Name the folder that a training wrote into."
 _RUN_AGAIN = "Run the experiment again, to its end."
 FURTHER = "further_scores"
@@ -116,12 +119,14 @@ class RunFolder:
 
     @cached_property
     def run(self) -> dict[str, Any]:
-        """run.json: version, experiment, data, split and variants.
+        """run.json: format, version, experiment, data, split and variants.
 
         Raises:
-            DataError: the folder has no run.
+            DataError: the folder has no run, or one in another format.
         """
-        return _Facts(self._run_file, read_file(self._run_file, _parse_facts, _NO_RUN))
+        facts = read_file(self._run_file, _parse_facts, _NO_RUN)
+        _require_format(self._run_file, facts)
+        return _Facts(self._run_file, facts)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -259,7 +264,8 @@ class RunFolder:
             DataError: the folder already has a run with another recipe, other data, another split
                 or another version of the package.
         """
-        asked = {"keras_medseg": __version__, **facts, "variants": list(variants)}
+        versions = {"format": FORMAT, "keras_medseg": __version__}
+        asked = {**versions, **facts, "variants": list(variants)}
         if self.exists:
             self._refuse_other_run(base, asked, variants)
         write_atomic(self.path / "recipe.json", recipe.to_json(base).encode())
@@ -378,11 +384,30 @@ _TEXTS = {"keras_medseg", "profile", "data", "data_folder", "store", "fingerprin
 _LISTS = {"training", "validation", "test", "leaking_groups", "datasets", "variants", "parts"}
 
 
+def _require_format(path: Path, facts: Mapping[str, Any]) -> None:
+    """Refuse what this version cannot read; the recipe of an earlier run it can."""
+    found = facts["format"]
+    if found == FORMAT:
+        return
+    earlier = found < FORMAT
+    again = f"train again with --recipe {path.with_name('recipe.json')}, whose names are understood"
+    raise DataError(
+        path,
+        found=f"a run folder of format {found}, of keras_medseg {facts.get('keras_medseg')}",
+        expected=f"format {FORMAT}",
+        remedy=f"Read it with that version, or {again}."
+        if earlier
+        else "Run: python -m pip install --upgrade keras_medseg",
+    )
+
+
 def _parse_facts(text: str) -> dict[str, Any]:
     facts = _mapping(text)
+    # The number is younger than its format; format 1 had "held_out" where 2 has "validation".
+    facts = {"format": 1 if "held_out" in facts else 2, **facts}
     kinds: dict[str, type] = dict.fromkeys(_TEXTS, str) | dict.fromkeys(_LISTS, list)
     kinds |= {"changes": dict, "duplicates": dict, "phantom": bool}
-    kinds |= {"fold": int, "seed": int}
+    kinds |= {"fold": int, "seed": int, "format": int}
     for name in kinds.keys() & facts.keys():
         _require(isinstance(facts[name], kinds[name]), name, facts)
     for name in _LISTS & facts.keys():
