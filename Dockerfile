@@ -1,4 +1,4 @@
-# keras-medseg and `python -m experiments` in a container; docs/start.md has the commands.
+# keras-medseg in a container; docs/start.md has the commands.
 #   docker build --tag keras-medseg .
 #   docker build --tag keras-medseg:cuda --build-arg EXTRAS=cuda .
 ARG PYTHON=3.11
@@ -12,13 +12,11 @@ WORKDIR /opt/keras_medseg
 COPY LICENSE README.md setup.cfg setup.py ./
 COPY keras_medseg keras_medseg
 COPY experiments experiments
-RUN pip install --no-cache-dir --editable ".${EXTRAS:+[$EXTRAS]}"
+RUN pip install --no-cache-dir ".${EXTRAS:+[$EXTRAS]}"
 
-# Whoever --user names has no home, and Keras and Matplotlib want one. The papers' experiments are found
-# from any folder.
+# Whoever --user names has no home, and Keras and Matplotlib want one.
 ENV HOME=/tmp \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    PYTHONPATH=/opt/keras_medseg
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 RUN install --directory --owner=1000 /data
 USER 1000

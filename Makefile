@@ -24,7 +24,7 @@ help:
 	@echo "make tables      write the README's tables again"
 	@echo "make notebooks   execute the notebooks again"
 	@echo "make docs        the documentation site, in build/site"
-	@echo "make wheel       the package as a wheel, in dist"
+	@echo "make wheel       the package as a wheel and as source, in dist (REPOSITORY=address for its links)"
 	@echo "make install     only the virtual environment in $(VENV)"
 
 install: $(READY)
@@ -78,10 +78,13 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	$(BIN)/python -m website.check build/site
 
-# Without build/lib, or the wheel would have modules that no longer exist.
+# The wheel is made of the source distribution, in a folder of its own, so that build/ of earlier days is
+# not in it. REPOSITORY is where links of README lead on a registry; without it they become words.
+wheel: export REPOSITORY := $(REPOSITORY)
 wheel: $(READY)
-	rm -rf build/lib
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	rm -rf dist
+	$(BIN)/python -c 'import setuptools.build_meta as backend; backend.build_sdist("dist")'
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist dist/*.tar.gz
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

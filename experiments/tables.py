@@ -1,13 +1,13 @@
 """The tables of README.md that follow from the code: `python -m experiments.tables`."""
 
-import importlib
 import sys
 from pathlib import Path
 
-from experiments.__main__ import PAPERS
-from experiments.metafiles import results_table
 from keras_medseg.files import write_between
 from keras_medseg.reporting import model_table
+from keras_medseg.runs import papers
+
+from .metafiles import results_table
 
 README = Path(__file__).parents[1] / "README.md"
 MARKS = ("<!-- papers: make tables -->", "<!-- papers end -->")
@@ -17,8 +17,8 @@ RESULTS = ("<!-- results: make tables -->", "<!-- results end -->")
 def papers_table() -> str:
     """The reproduced papers as a Markdown table, from what their recipes declare."""
     lines = ["| paper | network | data | page |", "|---|---|---|---|"]
-    for paper in PAPERS:
-        experiments = importlib.import_module(f"experiments.{paper}.recipe").EXPERIMENTS.values()
+    for paper in papers.names():
+        experiments = papers.recipe_module(paper).EXPERIMENTS.values()
         references = [experiment.reference for experiment in experiments]
         data = ", ".join(dict.fromkeys(reference.data for reference in references))
         names = [experiment.recipe.model.name for experiment in experiments]
@@ -37,7 +37,7 @@ def _heading(paper: str) -> str:
 def main() -> int:
     """Write the tables into README.md."""
     write_between(README, MARKS, papers_table())
-    write_between(README, RESULTS, results_table(PAPERS))
+    write_between(README, RESULTS, results_table(papers.names()))
     model_table.write_table(README)
     return 0
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import shlex
+import signal
 import sys
 import tempfile
 import warnings
@@ -16,6 +17,7 @@ from keras_medseg import __version__
 
 if TYPE_CHECKING:
     from keras_medseg.data.datasets.base import Dataset
+    from keras_medseg.recipe import Recipe
     from keras_medseg.training.events import Listener
 
 _REMARKS_SHOWN = 12
@@ -35,18 +37,19 @@ class Answer(NamedTuple):
     code: int = 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, line: str = "") -> int:
     """Run one command. Exit code: 0 on success, 1 on an error that the user can fix, 130 on Ctrl-C.
 
     Args:
         argv: the arguments; by default those of the process.
+        line: the command as the user gave it, for the provenance; by default keras-medseg ARGV.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(argv)
-    arguments.line = shlex.join(["keras-medseg", *argv])
+    arguments.line = line or shlex.join(["keras-medseg", *argv])
     usual, warnings.formatwarning = warnings.formatwarning, _one_line
     try:
-        if arguments.command in (models, train, predict, evaluate, report, export, pack, install):
+        if arguments.command in _NETWORK_COMMANDS:
             import_frameworks()
         with _messages(arguments):
             answer = arguments.command(arguments)
@@ -55,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"keras-medseg: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        resumes = arguments.command in (prepare, train, predict, evaluate, phantom)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the exit
+        resumes = arguments.command in (prepare, reproduce, train, predict, evaluate, phantom)
         ending = "The same command goes on from here." if resumes else "Nothing is half-written."
         print(f"\nStopped. {ending}", file=sys.stderr)
         return 130
@@ -207,11 +211,65 @@ def phantom(arguments: argparse.Namespace) -> None:
     print(f"{arguments.folder}: {arguments.cases} synthetic cases, layout {arguments.layout}")
 
 
+def recipes(arguments: argparse.Namespace) -> None:
+    """List the papers whose recipes are here, or print one with what its ledger says."""
+    from keras_medseg.runs import papers
+
+    if not arguments.name:
+        if arguments.out:
+            raise ValueError("--out: found no paper, expected the one whose recipe is written.")
+        print(papers.listing())
+        return
+    import_frameworks()
+    if arguments.out:
+        from keras_medseg import recipe
+        from keras_medseg.files import write_atomic
+
+        chosen = papers.named(arguments.name).recipe
+        write_atomic(arguments.out, recipe.to_json(chosen).encode())
+        print(arguments.out)
+    else:
+        print(papers.describe(arguments.name))
+
+
+def reproduce(arguments: argparse.Namespace) -> Answer:
+    """Run a paper's experiment and print its tables, measured beside published numbers."""
+    from keras_medseg import recipe
+    from keras_medseg.runs import answers, experiment, papers
+
+    profile = arguments.profile or ("paper" if arguments.data else "quick")
+    profile += "-compare" if arguments.compare else ""
+    name = experiment.folder_name(arguments.data) if arguments.data else "phantom"
+    parts = (arguments.paper, arguments.dataset, profile, name)
+    chosen = papers.find(arguments.paper, arguments.dataset)
+    if profile not in chosen.profiles:
+        compare = " (--compare adds -compare)" if profile.endswith("-compare") else ""
+        known = ", ".join(chosen.profiles)
+        raise ValueError(f"--profile: found {profile!r}{compare}, expected one of: {known}.")
+    out = arguments.out or arguments.work / "-".join(filter(None, parts))
+    request = experiment.Request(
+        out=out,
+        folder=arguments.data,
+        profile=profile,
+        command=arguments.line,
+        work=arguments.work,
+        changes=recipe.parse_assignments(arguments.set),
+        experiment=(arguments.paper, arguments.dataset),
+        seeds=arguments.seeds,
+        fold=arguments.fold,
+        splits=arguments.splits,
+        listeners=_listeners(arguments.tracking, out),
+    )
+    passed = experiment.run(chosen, request)
+    if not passed:
+        print("The run is outside of what its recipe expects; see above.", file=sys.stderr)
+    return Answer(lambda: answers.of_run(out), 0 if passed else 1)
+
+
 def train(arguments: argparse.Namespace) -> Answer:
     """Train the networks of a recipe on your data, score held-out cases, write a report."""
     from keras_medseg import recipe
     from keras_medseg.runs import answers, experiment
-    from keras_medseg.runs.run_folder import read_recipe
 
     request = experiment.Request(
         out=arguments.out,
@@ -228,7 +286,7 @@ def train(arguments: argparse.Namespace) -> Answer:
         splits=arguments.splits,
         listeners=_listeners(arguments.tracking, arguments.out),
     )
-    experiment.run(experiment.of_recipe(read_recipe(arguments.recipe)), request)
+    experiment.run(experiment.of_recipe(_recipe(arguments.recipe)), request)
     return Answer(lambda: answers.of_run(arguments.out))
 
 
@@ -353,6 +411,21 @@ def export(arguments: argparse.Namespace) -> None:
 
     exported = export_scans(arguments.source, arguments.out, arguments.format, arguments.cases)
     print("\n".join(exported))
+
+
+def _recipe(text: str) -> "Recipe":
+    """The recipe in a file, or that of PAPER or PAPER:DATASET.
+
+    Raises:
+        ValueError: neither a file nor a paper, or a file without a recipe.
+    """
+    from keras_medseg.runs import papers
+    from keras_medseg.runs.run_folder import read_recipe
+
+    path = Path(text)
+    if not path.exists() and "/" not in text and path.suffix != ".json":
+        return papers.named(text).recipe
+    return read_recipe(path)
 
 
 def _scored_folders(named: Sequence[str], truth: Path | None) -> tuple[dict[str, Path], Path]:
@@ -571,20 +644,54 @@ def _at_least_one(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="keras-medseg",
-        description="Papers on medical image segmentation, reproduced. "
-        "The experiments themselves: python -m experiments --help.",
+        description="Papers on medical image segmentation, reproduced.",
     )
     parser.add_argument("--version", action="version", version=f"keras-medseg {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     sub = _add(commands, models)
     sub.add_argument("name", nargs="?")
     sub.add_argument("--write", type=Path, metavar="PAGE", help="put the list into a Markdown page")
+    _add_papers(commands)
     _add_data_commands(commands)
     _add_run_commands(commands)
     add_output(_add(commands, doctor))
     sub = _add(commands, completion)
     sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return parser
+
+
+def _add_papers(commands: argparse._SubParsersAction) -> None:
+    from keras_medseg.runs import papers
+
+    sub = _add(commands, recipes)
+    sub.add_argument("name", nargs="?", metavar="PAPER[:DATASET]")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="write it as a recipe.json to edit")
+    sub = _add(commands, reproduce)
+    sub.add_argument("paper", choices=papers.names())
+    sub.add_argument("--data", type=Path, help="folder of cases (default: synthetic data)")
+    sub.add_argument("--dataset", help="which of the paper's data sets (default: its first)")
+    sub.add_argument("--out", type=Path, help="run folder (default: runs/PAPER-PROFILE-DATA)")
+    sub.add_argument(
+        "--profile",
+        help="quick, paper or another of the recipe's; default: paper with --data, quick without",
+    )
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="override the recipe"
+    )
+    sub.add_argument(
+        "--compare",
+        action="store_true",
+        help="train the networks that the paper compares itself with, under its recipe",
+    )
+    sub.add_argument(
+        "--work",
+        type=Path,
+        default=Path("runs"),
+        help="where synthetic data and decoded stores are kept (default: runs)",
+    )
+    _add_protocol(sub)
+    add_tracking(sub)
+    add_output(sub)
 
 
 def _add(
@@ -655,14 +762,13 @@ def _add_data_commands(commands: argparse._SubParsersAction) -> None:
     )
 
 
-def add_protocol(sub: argparse.ArgumentParser) -> None:
-    """Add the options of folds and seeds, which `python -m experiments` has as well."""
+def _add_protocol(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--seeds",
         type=int,
         metavar="N",
         help="trainings of each network, each with its own seed (default: 1; 3 in the profile "
-        "paper of python -m experiments)",
+        "paper of reproduce)",
     )
     sub.add_argument(
         "--fold",
@@ -733,7 +839,9 @@ def _add_score(commands: argparse._SubParsersAction) -> None:
 def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     sub = _add(commands, train)
     sub.add_argument("data", type=Path)
-    sub.add_argument("--recipe", type=Path, required=True, help="recipe.json of any run")
+    sub.add_argument(
+        "--recipe", required=True, metavar="FILE|PAPER", help="recipe.json of any run, or a paper"
+    )
     sub.add_argument("--out", type=Path, required=True, help="run folder; a started run goes on")
     sub.add_argument("--store", type=Path, help="decoded cases (default: OUT/store)")
     sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
@@ -744,7 +852,7 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
         "(as --set train.init=WEIGHTS)",
     )
     add_tracking(sub)
-    add_protocol(sub)
+    _add_protocol(sub)
     add_output(sub)
     _add_predict(commands)
     sub = _add(commands, evaluate)
@@ -825,6 +933,10 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     )
     sub.add_argument("--overwrite", action="store_true", help="predict again what is there")
     add_output(sub)
+
+
+# Commands that need Keras, whose version is checked first.
+_NETWORK_COMMANDS = (models, reproduce, train, predict, evaluate, report, export, pack, install)
 
 
 if __name__ == "__main__":

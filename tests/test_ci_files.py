@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from keras_medseg import cli
+
 yaml = pytest.importorskip("yaml")
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +55,17 @@ def test_workflow_runs_the_targets_of_the_makefile():
     assert f"--wheel-dir {Path(path).parent}" in wheel
 
 
+def test_workflow_tries_the_wheel_by_commands_that_exist():
+    """Where no checkout is: what it installs is what the job before it built."""
+    job = jobs()["installed"]
+    assert not any("checkout" in step.get("uses", "") for step in job["steps"])
+    assert job["needs"] == "make"
+    given = [shlex.split(line)[1:] for line in runs(job) if line.startswith("keras-medseg ")]
+    assert {"reproduce", "predict"} <= {words[0] for words in given}
+    for words in given:
+        cli._parser().parse_args(words)
+
+
 def test_workflow_has_a_python_that_setup_takes():
     [lowest] = re.findall(r">=(\d+)\.(\d+)", SETUP["options"]["python_requires"])
     steps = [step for job in jobs().values() for step in job["steps"]]
@@ -60,7 +73,7 @@ def test_workflow_has_a_python_that_setup_takes():
     versions += [
         value for line in instructions("ARG") for value in re.findall(r"PYTHON=(.*)", line)
     ]
-    assert len(versions) == 2
+    assert len(versions) == 3
     for version in versions:
         assert tuple(map(int, version.split("."))) >= tuple(map(int, lowest))
 
@@ -105,8 +118,9 @@ def test_dockerfile_copies_what_exists_and_is_not_ignored():
 
 def test_dockerfile_copies_what_the_installation_reads():
     read = re.findall(r"file: ([\w.]+)", (ROOT / "setup.cfg").read_text())
-    packages = {p for p in SETUP["options.packages.find"]["include"].split() if "*" not in p}
-    assert {*read, *packages, "setup.cfg", "setup.py", "experiments"} <= set(copied())
+    read += re.findall(r'Path\("(README\.md)"\)', (ROOT / "setup.py").read_text())
+    assert {*read, "README.md", "setup.cfg", "setup.py"} <= set(copied())
+    assert {"keras_medseg", "experiments"} <= set(copied())
 
 
 def test_extras_of_the_image_exist():
@@ -121,14 +135,12 @@ def test_extras_of_the_image_exist():
     assert extras <= set(SETUP["options.extras_require"])
 
 
-def test_image_starts_the_console_script_and_finds_the_experiments():
+def test_image_starts_the_console_script_and_reproduces():
     [entry] = instructions("ENTRYPOINT")
     scripts = SETUP["options.entry_points"]["console_scripts"]
     assert f"{yaml.safe_load(entry)[0]} =" in scripts
-    first, last = instructions("WORKDIR")
-    [environment] = instructions("ENV")
-    assert f"PYTHONPATH={first}" in environment.split()
+    _, last = instructions("WORKDIR")
     commands = [line for job in jobs().values() for line in runs(job) if "docker run" in line]
-    assert any("-m experiments" in line for line in commands)
+    assert any("keras-medseg recipes" in line for line in commands)
     page = (ROOT / "docs/start.md").read_text()
     assert f':{last}"' in page

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments import __main__ as experiments_cli
 from experiments import tables
 from keras_medseg import cli
+from keras_medseg.runs import papers
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "keras_medseg"
+START = ROOT / "docs" / "start.md"
 PAPERS = sorted(path.parent for path in (ROOT / "experiments").glob("*/recipe.py"))
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
@@ -183,7 +184,7 @@ def test_make_targets_and_variables_exist(page):
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
     shown = {Path(name).parent.name for name in shown_files(page) if name.endswith("recipe.py")}
-    targets |= {f"reproduce-{paper}" for paper in {*experiments_cli.PAPERS, *shown}}
+    targets |= {f"reproduce-{paper}" for paper in {*papers.names(), *shown}}
     for words in commands(page, "make"):
         assert words[0] in targets
         for variable in words[1:]:
@@ -211,21 +212,49 @@ def test_every_dependency_has_its_reason():
 def test_citation_lists_every_paper():
     text = (ROOT / "CITATION.cff").read_text()
     top, _, references = text.partition("\nreferences:\n")
-    for key in ("cff-version", "title", "message", "authors", "version", "license"):
+    for key in ("cff-version", "title", "message", "authors", "license"):
         assert re.search(rf"^{key}:", top, re.MULTILINE), key
-    papers = re.split(r"^  - (?=type:)", references, flags=re.MULTILINE)[1:]
-    assert len(papers) == len(experiments_cli.PAPERS)
-    for paper in papers:
+    listed = re.split(r"^  - (?=type:)", references, flags=re.MULTILINE)[1:]
+    assert len(listed) == len(papers.names())
+    for paper in listed:
         for line in paper.splitlines():
             assert re.fullmatch(r"\s*(- )?[a-z-]+:( .+)?", line), line
         assert {"title", "authors"} <= set(re.findall(r"^ {4}(\w+):", paper, re.MULTILINE))
 
 
-def test_citation_and_changelog_have_the_packages_version():
+def test_the_version_stands_in_one_place():
+    """And is the newest of the changelog."""
     from keras_medseg import __version__
 
-    assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
-    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] == __version__
+    for name in ("setup.cfg", "setup.py", "CITATION.cff", "README.md", "Dockerfile", "Makefile"):
+        assert __version__ not in (ROOT / name).read_text(), name
+
+
+def test_formats_of_the_versions_page_are_those_of_the_code():
+    from keras_medseg import recipe
+    from keras_medseg.data import store
+    from keras_medseg.runs import packages, run_folder
+
+    page = (ROOT / "docs/versions.md").read_text()
+    shown = dict(re.findall(r"^\| ([a-z ]+) \| (\d+) \|", page, re.MULTILINE))
+    assert {name: int(number) for name, number in shown.items()} == {
+        "recipe": recipe.FORMAT,
+        "store": store.FORMAT,
+        "run folder": run_folder.FORMAT,
+        "packed weights": packages.FORMAT,
+    }
+
+
+def test_jax_alone_is_installed_by_the_command_of_the_page():
+    """What is always installed without TensorFlow: pip has no extra that removes a package."""
+    setup = configparser.ConfigParser(interpolation=None)
+    setup.read(ROOT / "setup.cfg")
+    required = re.findall(r"^([\w-]+)", setup["options"]["install_requires"], re.MULTILINE)
+    [shown] = re.findall(r"^pip install (jax .+)$", START.read_text(), re.MULTILINE)
+    packages = re.findall(r"([\w-]+)(?:>=[\d.]+)?", shown.replace("'", ""))
+    assert sorted(packages) == sorted({*required, "jax"} - {"tensorflow", "tensorboard"})
 
 
 IMPORTS = (ast.Import, ast.ImportFrom)

@@ -13,8 +13,11 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     ("backend", "verdict"),
     [
-        ("theano", "iacnn: KERAS_BACKEND: found 'theano', expected one of tensorflow, jax, torch."),
-        ("openvino", "iacnn: KERAS_BACKEND: found 'openvino', which is not installed"),
+        (
+            "theano",
+            "KERAS_BACKEND: found 'theano', expected one of tensorflow, jax, torch.",
+        ),
+        ("openvino", "KERAS_BACKEND: found 'openvino', which is not installed"),
     ],
 )
 def test_a_backend_that_is_not_there_is_one_line(backend, verdict, tmp_path):
@@ -28,5 +31,5 @@ def test_a_backend_that_is_not_there_is_one_line(backend, verdict, tmp_path):
     )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith(verdict)
+    assert line.startswith(f"keras-medseg: {verdict}")
     assert not (tmp_path / "work").exists()

@@ -1,9 +1,10 @@
 """The figures of csam_knee: the attention maps of CSAM, and the masks of all networks."""
 
-from experiments.image_figures import attention_figure, comparison_figure
 from keras_medseg.reporting.report import ReportFigure
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort
+
+from ..image_figures import attention_figure, comparison_figure
 
 CAPTION = "The weight of every pixel on each skip (section 2.3)."
 

@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.csam_knee.recipe import EXPERIMENT, RECIPE
-from experiments.gradients import gradients_at_start
 from keras_medseg import recipe
 from keras_medseg.evaluation.metrics import dice
 from keras_medseg.files import write_atomic
@@ -26,6 +24,9 @@ from keras_medseg.recipe import Recipe
 from keras_medseg.runs import experiment, steps
 from keras_medseg.tasks import task_of
 from keras_medseg.training import fit
+
+from ..gradients import gradients_at_start
+from .recipe import EXPERIMENT, RECIPE
 
 HERE = Path(__file__).parent
 IMAGES = RECIPE.train.batch_size

@@ -9,19 +9,20 @@ import keras
 import numpy as np
 import pytest
 
-from experiments.mutations import (
-    Mutation,
-    clip_probabilities,
-    collector,
-    set_field,
-    substitute,
-)
 from keras_medseg import frameworks, losses, optimizers
 from keras_medseg.data.transforms import images
 from keras_medseg.evaluation import metrics
 from keras_medseg.layers import attention
 from keras_medseg.models import res_csam_unet as network
 from keras_medseg.training import schedules
+
+from ..mutations import (
+    Mutation,
+    clip_probabilities,
+    collector,
+    set_field,
+    substitute,
+)
 
 MUTATIONS: dict[str, Mutation] = {}
 _mutation = collector(MUTATIONS)

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.csam_knee.figures import knee_figures
 from keras_medseg.recipe import Images, Model, Recipe, Train
 from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
 from keras_medseg.runs.experiment import (
@@ -23,6 +22,8 @@ from keras_medseg.runs.experiment import (
     Profile,
     with_comparison,
 )
+
+from .figures import knee_figures
 
 RECIPE = Recipe(
     name="csam_knee",

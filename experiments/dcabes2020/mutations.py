@@ -14,8 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.dcabes2020 import scores
-from experiments.mutations import Mutation, collector, set_field, substitute
 from keras_medseg import frameworks, losses
 from keras_medseg.data import splits
 from keras_medseg.data.transforms import volumes
@@ -25,6 +23,9 @@ from keras_medseg.reporting import tables
 from keras_medseg.reporting.figures import style
 from keras_medseg.tasks import slices
 from keras_medseg.training import schedules
+
+from ..mutations import Mutation, collector, set_field, substitute
+from . import scores
 
 MUTATIONS: dict[str, Mutation] = {}
 _mutation = collector(MUTATIONS)

@@ -13,8 +13,6 @@ its entry in ledger.toml. Other readings are changes of fields, such as a learne
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.dcabes2020.figures import paper_figures
-from experiments.dcabes2020.scores import ALONE, HIGH_GRADE, further_scores
 from keras_medseg.data.datasets.brats import MODALITIES
 from keras_medseg.frameworks import KERAS_2_2
 from keras_medseg.recipe import Model, Recipe, Slices, Train
@@ -27,6 +25,9 @@ from keras_medseg.runs.experiment import (
     Profile,
     with_comparison,
 )
+
+from .figures import paper_figures
+from .scores import ALONE, HIGH_GRADE, further_scores
 
 RECIPE = Recipe(
     name="dcabes2020",

@@ -8,12 +8,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.fmnet2023.crop_scores import (
-    as_list,
-    in_order_of_figure_11,
-    outside,
-    validation_crops,
-)
 from keras_medseg.data.datasets.base import Dataset
 from keras_medseg.data.store import StoredCase
 from keras_medseg.reporting.figures import style, volumes
@@ -21,6 +15,13 @@ from keras_medseg.reporting.report import ReportFigure
 from keras_medseg.reporting.tables import read_published
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort
+
+from .crop_scores import (
+    as_list,
+    in_order_of_figure_11,
+    outside,
+    validation_crops,
+)
 
 VARIANT = "fmnet"
 CURVES = {

@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from experiments.fmnet2023.crop_scores import crop_scores
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort
 from keras_medseg.training.callbacks import best_epoch
+
+from .crop_scores import crop_scores
 
 EPOCHS = (5, 30, 40)
 """At which the curves of Figures 3 and 4 were read off."""

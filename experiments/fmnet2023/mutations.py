@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 
-from experiments.mutations import Mutation, collector, set_field, substitute
 from keras_medseg import frameworks, losses, optimizers
 from keras_medseg.data import cropping
 from keras_medseg.data.batches import crop_slices, patches
@@ -17,6 +16,8 @@ from keras_medseg.data.transforms import volumes
 from keras_medseg.layers import interpolation
 from keras_medseg.models import fmnet
 from keras_medseg.training import fit
+
+from ..mutations import Mutation, collector, set_field, substitute
 
 MUTATIONS: dict[str, Mutation] = {}
 _mutation = collector(MUTATIONS)

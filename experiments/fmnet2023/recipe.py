@@ -12,8 +12,6 @@ follow the paper instead. Every choice below has its entry in ledger.toml.
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.fmnet2023.figures import CURVES, paper_figures
-from experiments.fmnet2023.further_scores import further_scores
 from keras_medseg.data.datasets.brats import MODALITIES
 from keras_medseg.recipe import Changes, Model, Patches, Recipe, Train
 from keras_medseg.reporting.figures.style import channel_title
@@ -26,6 +24,9 @@ from keras_medseg.runs.experiment import (
     Profile,
     with_comparison,
 )
+
+from .figures import CURVES, paper_figures
+from .further_scores import further_scores
 
 AUGMENTATION = {
     "zoom": {"probability": 0.15, "scale": (0.7, 1.0)},

@@ -21,13 +21,14 @@ import keras
 import numpy as np
 import pandas as pd
 
-from experiments.gradients import gradients_at_start
-from experiments.iacnn.recipe import ARMS, EXPERIMENTS, RECIPE
 from keras_medseg import recipe
 from keras_medseg.runs import experiment, report, steps
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort
 from keras_medseg.tasks import task_of
+
+from ..gradients import gradients_at_start
+from .recipe import ARMS, EXPERIMENTS, RECIPE
 
 IMAGES = 4  # of the batch whose gradients are measured
 EPOCHS = {"phantom": 12, "cvc": 2}  # 288 and 122 steps

@@ -1,9 +1,10 @@
 """The figures of iacnn: the maps of SFA, SA and CA, and the masks of all networks."""
 
-from experiments.image_figures import attention_figure, comparison_figure
 from keras_medseg.reporting.report import ReportFigure
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort
+
+from ..image_figures import attention_figure, comparison_figure
 
 CAPTION = (
     "Mean absolute values over the channels: of SFA its output (equation 4), of SA and CA what "

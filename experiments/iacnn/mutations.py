@@ -7,13 +7,6 @@ import keras
 import numpy as np
 import pytest
 
-from experiments.mutations import (
-    Mutation,
-    clip_probabilities,
-    collector,
-    set_field,
-    substitute,
-)
 from keras_medseg import frameworks, optimizers
 from keras_medseg.data.datasets import _image_layouts
 from keras_medseg.data.formats import masks
@@ -21,6 +14,14 @@ from keras_medseg.data.transforms import augment
 from keras_medseg.evaluation import metrics
 from keras_medseg.layers import attention
 from keras_medseg.models import integrated_attention_cnn as network
+
+from ..mutations import (
+    Mutation,
+    clip_probabilities,
+    collector,
+    set_field,
+    substitute,
+)
 
 MUTATIONS: dict[str, Mutation] = {}
 _mutation = collector(MUTATIONS)

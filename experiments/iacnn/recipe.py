@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.iacnn.figures import tumor_figures
 from keras_medseg.recipe import Images, Model, Recipe, Train
 from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
 from keras_medseg.runs.experiment import (
@@ -24,6 +23,8 @@ from keras_medseg.runs.experiment import (
     Profile,
     with_comparison,
 )
+
+from .figures import tumor_figures
 
 RECIPE = Recipe(
     name="iacnn",

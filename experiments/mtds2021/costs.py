@@ -9,10 +9,11 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from experiments.mtds2021.recipe import EXPERIMENT
 from keras_medseg import recipe, registry
 from keras_medseg.data.datasets.brats import MODALITIES
 from keras_medseg.inference.complexity import multiply_adds
+
+from .recipe import EXPERIMENT
 
 NAMES = {
     "mtds": "MTDS",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.mtds2021.recipe import HEADS
+from .recipe import HEADS
 
 SCORES = Path(__file__).parent / "results"
 NONE = "without_supervision"

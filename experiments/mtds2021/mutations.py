@@ -10,14 +10,6 @@ import keras
 import numpy as np
 import pytest
 
-from experiments.mtds2021.recipe import EXPERIMENT, SE_WITHOUT_DROPOUT, WITHOUT_SUPERVISION
-from experiments.mutations import (
-    Mutation,
-    clip_probabilities,
-    collector,
-    set_field,
-    substitute,
-)
 from keras_medseg import frameworks, losses, optimizers
 from keras_medseg.data.transforms import volumes
 from keras_medseg.evaluation import metrics
@@ -27,6 +19,15 @@ from keras_medseg.models import mtds_r2unet as network
 from keras_medseg.reporting.figures import volumes as drawings
 from keras_medseg.runs.experiment import Profile
 from keras_medseg.training import schedules
+
+from ..mutations import (
+    Mutation,
+    clip_probabilities,
+    collector,
+    set_field,
+    substitute,
+)
+from .recipe import EXPERIMENT, SE_WITHOUT_DROPOUT, WITHOUT_SUPERVISION
 
 MUTATIONS: dict[str, Mutation] = {}
 _mutation = collector(MUTATIONS)

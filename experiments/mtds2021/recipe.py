@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.mtds2021.figures import paper_figures
 from keras_medseg.data.datasets.brats import MODALITIES
 from keras_medseg.recipe import Model, Predict, Recipe, Slices, Train
 from keras_medseg.reporting.tables import Column, Reference, Row, TableSpec
@@ -24,6 +23,8 @@ from keras_medseg.runs.experiment import (
     Profile,
     with_comparison,
 )
+
+from .figures import paper_figures
 
 RECIPE = Recipe(
     name="mtds2021",

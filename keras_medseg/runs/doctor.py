@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 
 from keras_medseg.data.checks import plural
 from keras_medseg.files import read_file
+from keras_medseg.runs import papers
 
 PACKAGE = "keras_medseg"
 _PURPOSE = {
@@ -214,11 +215,6 @@ def _papers(free_gb: float) -> list[dict[str, Any]]:
             **{name: result[name] for name in names},
             "fits": result["memory_gb"] <= free_gb,
         }
-        for path in sorted(_papers_folder().glob("*/metafile.toml"))
+        for path in sorted(papers.FOLDER.glob("*/metafile.toml"))
         for result in read_file(path, tomllib.loads, "Install the package again.")["results"]
     ]
-
-
-def _papers_folder() -> Path:
-    """The folder with a folder per paper, in a checkout."""
-    return Path(__file__).parents[2] / "experiments"

@@ -1,8 +1,6 @@
 """Declaration of an experiment, and `run`, which executes it: data, training, scores, report."""
 
 import hashlib
-import importlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +10,20 @@ import pandas as pd
 
 from keras_medseg import phantoms, recipe
 from keras_medseg.data import split_files, store
-from keras_medseg.errors import DataError, require_choice
 from keras_medseg.files import locked
 from keras_medseg.progress import progress_bar
 from keras_medseg.recipe import Changes, Recipe
 from keras_medseg.reporting.report import ReportFigure
 from keras_medseg.reporting.tables import Reference, TableSpec
-from keras_medseg.runs import answers, initial, provenance, repetitions, report, steps
+from keras_medseg.runs import (
+    answers,
+    initial,
+    papers,
+    provenance,
+    repetitions,
+    report,
+    steps,
+)
 from keras_medseg.runs.expectations import Expected, ExpectedOrder, judge, judge_orders
 from keras_medseg.runs.repetitions import Part
 from keras_medseg.runs.run_folder import RunFolder, Variant, trained_as
@@ -120,8 +125,8 @@ class Request:
         profile: name of one of the experiment's profiles.
         changes: to the recipe, from the command line.
         command: the command line, for the provenance.
-        experiment: (paper, data set), by which `find` finds the experiment again; None for a single
-            recipe.
+        experiment: (paper, data set), by which `papers.find` finds the experiment again; None for a
+            single recipe.
         seeds: number of trainings of each variant, with the seeds `train.seed`, `train.seed` + 1,
             ...; None: PAPER_SEEDS under the paper's own recipe, otherwise 1.
         fold: "all", or the number of the fold to train; the report is about those that are
@@ -277,39 +282,16 @@ def remake_report(out: Path) -> Path:
         The path of report.html.
 
     Raises:
-        DataError: the run is not finished, its store is missing, or its paper is not available.
+        DataError: the run is not finished, or its store is missing.
+        ValueError: its paper is not available.
     """
     outcome = RunFolder(out)
     facts = outcome.run
-    experiment = find(*facts["experiment"]) if facts["experiment"] else of_recipe(outcome.recipe)
+    paper = facts["experiment"]
+    experiment = papers.find(*paper) if paper else of_recipe(outcome.recipe)
     decoded = report.open_store(outcome)
     with locked(out, "writes into this run folder"):
         return _report(experiment, outcome, decoded)[1]
-
-
-def find(paper: str, dataset: str | None = None) -> Experiment:
-    """The experiment of a paper, by default on its first data set.
-
-    Raises:
-        DataError: the recipes of the papers are not available.
-        ValueError: the paper has no such data set.
-    """
-    # A command in bin/ does not look into the working folder, as python -m does.
-    checkout = Path(__file__).parents[2]
-    if (checkout / "experiments").is_dir() and str(checkout) not in sys.path:
-        sys.path.append(str(checkout))
-    try:
-        declared = importlib.import_module(f"experiments.{paper}.recipe").EXPERIMENTS
-    except ModuleNotFoundError as error:
-        raise DataError(
-            f"experiments/{paper}",
-            found=f"no such module ({error.name})",
-            expected="the recipe of the paper",
-            remedy="Install the package from a checkout of its repository: pip install -e .",
-        ) from error
-    chosen = dataset or next(iter(declared))
-    require_choice("--dataset", chosen, declared)
-    return declared[chosen]
 
 
 def _report(

@@ -74,7 +74,9 @@ def complete(chosen: Recipe, folder: Path) -> Recipe:
 
     Raises:
         DataError: the files leave an option open, or contradict each other.
+        ValueError: the files are those of another kind of data set.
     """
+    datasets.refuse_another_kind(chosen.data.dataset, folder)
     if isinstance(chosen.data, Images):
         classes = chosen.data.classes
         given = {"classes": classes} if any(classes.values()) else {}

@@ -15,6 +15,7 @@ from keras_medseg.data.datasets.image_folders import ImageFolders
 from keras_medseg.data.formats import image_files, nifti
 from keras_medseg.errors import DataError
 from keras_medseg.evaluation import metrics
+from keras_medseg.phantoms.images import write_images
 
 METRICS = metrics.METRICS.keys()
 BRATS_FILE = "HGG/Brats17_TCIA_101_1/Brats17_TCIA_101_1_flair.nii.gz"
@@ -365,3 +366,14 @@ class TestCheckAsInherited:
     def test_no_folder(self, toy):
         with pytest.raises(DataError, match="found no such folder"):
             datasets.get("toy").check(toy / "nowhere")
+
+
+def test_files_of_another_kind_than_the_recipe_names_are_refused(tmp_path):
+    """As by `train OWN --recipe PAPER`; of a folder that no kind knows, the kind speaks itself."""
+    write_images(tmp_path / "frames", cases=1, layout="CVC-ClinicDB", size=(48, 64))
+    words = "found 'brats', expected 'image_folders', .* --set data.dataset=image_folders"
+    with pytest.raises(ValueError, match=words):
+        datasets.refuse_another_kind("brats", tmp_path / "frames")
+    datasets.refuse_another_kind("image_folders", tmp_path / "frames")
+    (tmp_path / "empty").mkdir()
+    datasets.refuse_another_kind("brats", tmp_path / "empty")

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.__main__ import PAPERS
 from keras_medseg import recipe, registry
 from keras_medseg.reporting.tables import read_published
-from keras_medseg.runs import steps
+from keras_medseg.runs import papers, steps
 from keras_medseg.tasks import task_of
 
 FOLDER = Path(__file__).parents[2] / "experiments"
@@ -18,7 +17,7 @@ SLOW = [pytest.mark.slow]
 SHARED = Path(os.environ.get("KERAS_MEDSEG_SHARED", FOLDER.parent.parent / "shared"))
 EXPERIMENTS = {
     f"{paper}-{dataset}": experiment
-    for paper in PAPERS
+    for paper in papers.names()
     for dataset, experiment in importlib.import_module(
         f"experiments.{paper}.recipe"
     ).EXPERIMENTS.items()
@@ -122,7 +121,7 @@ def test_tables_and_published_file_have_the_same_rows(experiment, published):
         assert set(zip(printed["region"], printed["metric"])) <= columns
 
 
-@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize("paper", papers.names())
 def test_only_what_no_run_measures_is_published_and_not_shown(paper):
     """Such as seconds per epoch on the authors' machine."""
     tables = [

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from experiments import metafiles
-from experiments.__main__ import PAPERS
+from keras_medseg.runs import papers
 
-RESULTS = [(paper, result) for paper in PAPERS for result in metafiles.read_results(paper)]
+RESULTS = [(paper, result) for paper in papers.names() for result in metafiles.read_results(paper)]
 
 
 BEFORE = 300
@@ -27,7 +27,7 @@ def passages(paper, command):
 
 
 def test_every_paper_whose_page_has_results_has_them_here():
-    pages = {paper: (metafiles.HOME / paper / "README.md").read_text() for paper in PAPERS}
+    pages = {paper: (metafiles.HOME / paper / "README.md").read_text() for paper in papers.names()}
     with_results = {paper for paper, text in pages.items() if "results so far\n" in text.lower()}
     assert len(with_results) >= 5
     assert {paper for paper, _ in RESULTS} == with_results

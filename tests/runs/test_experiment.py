@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 
 from experiments import __main__ as experiments_cli
-from keras_medseg.errors import DataError
 from keras_medseg.phantoms.brats import write_brats
 from keras_medseg.recipe import Images
 from keras_medseg.runs import experiment, report
@@ -229,25 +228,3 @@ def test_a_recipe_without_a_phantom_wants_data(tmp_path):
     request = experiment.Request(tmp_path / "out", None, "train", "test")
     with pytest.raises(ValueError, match="found none, expected a folder of cases"):
         experiment.run(experiment.of_recipe(small_recipe()), request)
-
-
-def test_a_paper_that_is_not_at_hand_is_named():
-    with pytest.raises(
-        DataError, match=r"experiments/nowhere: found no such module .* pip install"
-    ):
-        experiment.find("nowhere")
-    with pytest.raises(ValueError, match="--dataset: found 'mri', expected one of: cvc, isic"):
-        experiment.find("iacnn", "mri")
-
-
-def test_papers_are_found_by_a_command_that_does_not_look_into_the_working_folder(
-    tmp_path, monkeypatch
-):
-    """As `.venv/bin/keras-medseg report RUN`, whose sys.path begins with bin/."""
-    root = Path(experiment.__file__).parents[2]
-    elsewhere = [path for path in sys.path if Path(path or ".").resolve() != root]
-    monkeypatch.setattr(sys, "path", elsewhere)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "experiments"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.chdir(tmp_path)
-    assert experiment.find("dcabes2020").recipe.name == "dcabes2020"

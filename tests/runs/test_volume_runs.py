@@ -27,6 +27,24 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+def tutorial() -> list[str]:
+    return [line for block in blocks("own_data.md", "bash") for line in block.splitlines()]
+
+
+@pytest.mark.slow
+def test_a_papers_recipe_is_trained_on_own_volumes_by_the_command_of_the_page(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    [line] = [line for line in tutorial() if "--recipe dcabes2020" in line]
+    phantoms.write(Path("mydata"), layout="nnUNet", cases=3, size=(48, 48, 31))
+    assert cli.main(shlex.split(line)[1:]) == 0, capsys.readouterr().err
+    chosen = RunFolder(Path("paper")).recipe
+    assert (chosen.name, chosen.data.dataset) == ("dcabes2020", "volume_folders")
+    assert chosen.train.loss == "cross_entropy_and_edge"  # the paper's
+    assert Path("paper/training/main-core/model.keras").exists()
+
+
 def test_the_tutorial_on_own_data_does_what_it_says(tmp_path, monkeypatch, capsys):
     """Every command in order, on smaller heads and with one epoch."""
     monkeypatch.chdir(tmp_path)
@@ -36,7 +54,7 @@ def test_the_tutorial_on_own_data_does_what_it_says(tmp_path, monkeypatch, capsy
     shown["model"]["options"]["filters"] = 4
     shown["train"]["epochs"] = 2
     Path("recipe.json").write_text(json.dumps(shown))
-    lines = [line for block in blocks("own_data.md", "bash") for line in block.splitlines()]
+    lines = [line for line in tutorial() if "--recipe dcabes2020" not in line]
     assert [shlex.split(line)[1] for line in lines] == [
         "phantom", "phantom", "check", "train", "predict", "score", "export", "report"
     ]  # fmt: skip

@@ -178,6 +178,21 @@ def recognize(folder: Path) -> str:
     raise checks.with_trees(error, checks.beside_listing(_examples(), folder))
 
 
+def refuse_another_kind(name: str, folder: Path) -> None:
+    """Refuse a folder whose files are those of other kinds alone.
+
+    Raises:
+        ValueError: naming the kind to set in the recipe.
+    """
+    found = [kind for kind in names() if _class_of(kind).recognizes(folder.absolute())]
+    if found and name not in found:
+        raise ValueError(
+            f"data.dataset: found {name!r}, expected {found[0]!r}, whose files those in {folder} "
+            f"are. Give --set data.dataset={found[0]}, and what else the recipe says of "
+            "its data: model.targets, data.modalities."
+        )
+
+
 def _about(cls: type[Dataset]) -> str:
     """The first line of a class' docstring, as a part of a sentence."""
     return (cls.__doc__ or "").splitlines()[0].rstrip(".")
