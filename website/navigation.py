@@ -23,7 +23,7 @@ SECTIONS = {
     "Questions": ("faq.md", "coming_from.md"),
     "Project": (
         *("contributing.md", "architecture.md", "dependencies.md", "fuzzing.md"),
-        *("changelog.md", "citing.md"),
+        *("versions.md", "changelog.md", "citing.md"),
     ),
 }
 _TITLES = {
