@@ -18,7 +18,7 @@ PAPERS = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/ledg
 TEXTS = Path(os.environ.get("KERAS_MEDSEG_SHARED", ROOT.parent / "shared")) / "papers"
 STATUSES = {"exact", "equivalent", "departs", "chosen"}
 # The name, and how often a recipe is trained.
-FIELDS_OF_ALL = {"name", "data.folds", "data.split_seed"}
+FIELDS_OF_ALL = {"name", "data.folds", "data.split_seed", "train.init"}
 
 
 def entries(paper):
