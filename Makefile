@@ -13,6 +13,7 @@ help:
 	@echo "make reproduce-PAPER [DATA=dir] [PROFILE=quick|paper] [OUT=dir] [SET=\"train.epochs=2 ...\"]"
 	@echo "    PAPER: $(PAPERS)"
 	@echo "    SEEDS=3: trainings of each network; FOLD=K|all, SPLITS=file: folds of data.folds or of a file"
+	@echo "    DEVICES=N|all, SCHEDULER=local:N or an address: docs/scaling.md"
 	@echo "    DATASET=cvc|isic: which of the two data sets of iacnn"
 	@echo "    without DATA: a synthetic data set and the quick profile, minutes on two CPU cores"
 	@echo "make test        the fast tier: at most 5 minutes on two quiet cores"
@@ -38,7 +39,7 @@ $(READY): setup.cfg setup.py
 	@touch $@
 
 $(addprefix reproduce-,$(PAPERS)): reproduce-%: $(READY)
-	@$(BIN)/python -m experiments $* $(if $(DATASET),--dataset $(DATASET)) $(if $(DATA),--data "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)) $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FOLD),--fold $(FOLD)) $(if $(SPLITS),--splits "$(SPLITS)") $(foreach s,$(SET),--set '$(subst ','\'',$(s))')
+	@$(BIN)/python -m experiments $* $(if $(DATASET),--dataset $(DATASET)) $(if $(DATA),--data "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)) $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FOLD),--fold $(FOLD)) $(if $(SPLITS),--splits "$(SPLITS)") $(if $(DEVICES),--devices $(DEVICES)) $(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(foreach s,$(SET),--set '$(subst ','\'',$(s))')
 
 reproduce-%:
 	@echo "No paper '$*'. There are: $(PAPERS)"; exit 2

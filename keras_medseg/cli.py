@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -175,6 +176,7 @@ def check(arguments: argparse.Namespace) -> Answer:
 
 def prepare(arguments: argparse.Namespace) -> Answer:
     """Decode a folder of cases once into a verified store."""
+    from keras_medseg import cluster
     from keras_medseg.data import store
     from keras_medseg.progress import progress_bar
 
@@ -185,9 +187,20 @@ def prepare(arguments: argparse.Namespace) -> Answer:
         )
     dataset = _dataset(arguments)
     cases = dataset.find(arguments.data, labelled=not arguments.unlabelled).cases
-    with progress_bar("decoding cases") as progress:
+    if arguments.estimate:
+        told = store.estimate(cases, dataset.read)
+        print(f"{arguments.store}: {told}")
+        return Answer(lambda: {"store": str(arguments.store), **asdict(told)})
+    with (
+        cluster.connected(arguments.scheduler) as tasks,
+        progress_bar("decoding cases") as progress,
+    ):
         made = store.prepare(
-            cases, dataset.read, arguments.store, workers=arguments.workers, progress=progress
+            cases,
+            dataset.read,
+            arguments.store,
+            workers=tasks or arguments.workers,
+            progress=progress,
         )
     print(f"{arguments.store}: {len(made.cases)} cases, fingerprint {made.fingerprint[:12]}")
     facts = {"store": str(arguments.store), "cases": list(made.cases)}
@@ -236,7 +249,10 @@ def reproduce(arguments: argparse.Namespace) -> Answer:
     """Run a paper's experiment and print its tables, measured beside published numbers."""
     from keras_medseg import recipe
     from keras_medseg.runs import answers, experiment, papers
+    from keras_medseg.training import hosts
 
+    if arguments.coordinator and (code := hosts.supervise()) is not None:
+        return Answer(dict, code)
     profile = arguments.profile or ("paper" if arguments.data else "quick")
     profile += "-compare" if arguments.compare else ""
     name = experiment.folder_name(arguments.data) if arguments.data else "phantom"
@@ -259,6 +275,7 @@ def reproduce(arguments: argparse.Namespace) -> Answer:
         fold=arguments.fold,
         splits=arguments.splits,
         listeners=_listeners(arguments.tracking, out),
+        **_where(arguments),
     )
     passed = experiment.run(chosen, request)
     if not passed:
@@ -270,7 +287,10 @@ def train(arguments: argparse.Namespace) -> Answer:
     """Train the networks of a recipe on your data, score held-out cases, write a report."""
     from keras_medseg import recipe
     from keras_medseg.runs import answers, experiment
+    from keras_medseg.training import hosts
 
+    if arguments.coordinator and (code := hosts.supervise()) is not None:
+        return Answer(dict, code)
     request = experiment.Request(
         out=arguments.out,
         folder=arguments.data,
@@ -285,9 +305,22 @@ def train(arguments: argparse.Namespace) -> Answer:
         fold=arguments.fold,
         splits=arguments.splits,
         listeners=_listeners(arguments.tracking, arguments.out),
+        **_where(arguments),
     )
     experiment.run(experiment.of_recipe(_recipe(arguments.recipe)), request)
     return Answer(lambda: answers.of_run(arguments.out))
+
+
+def _where(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Where the trainings of a run are done, as `experiment.Request` has it."""
+    from keras_medseg.training import hosts
+
+    return {
+        "devices": arguments.devices,
+        "scheduler": arguments.scheduler,
+        "hosts": hosts.of_arguments(arguments.coordinator, arguments.processes, arguments.process),
+        "local_store": arguments.local_store,
+    }
 
 
 def _listeners(trackers: Sequence[str], out: Path) -> list["Listener"]:
@@ -299,6 +332,7 @@ def _listeners(trackers: Sequence[str], out: Path) -> list["Listener"]:
 
 def predict(arguments: argparse.Namespace) -> Answer:
     """Write label maps (NIfTI or PNG) for a folder of cases with the networks of runs."""
+    from keras_medseg import cluster
     from keras_medseg.runs import answers, installed
     from keras_medseg.runs.members import members
     from keras_medseg.runs.predict_folder import WHOLE, Options, Part, predict_with
@@ -308,16 +342,17 @@ def predict(arguments: argparse.Namespace) -> Answer:
         for name in _PREDICT_OPTIONS
         if getattr(arguments, name) is not None
     }
-    print(
-        predict_with(
+    with cluster.connected(arguments.scheduler) as tasks:
+        told = predict_with(
             members([*map(installed.checked, arguments.run)], arguments.variant),
             arguments.data,
             arguments.out,
             Options(**options),
             part=Part.parse(arguments.part) if arguments.part else WHOLE,
             overwrite=arguments.overwrite,
+            cluster=tasks,
         )
-    )
+    print(told)
     return Answer(lambda: answers.of_predictions(arguments.out))
 
 
@@ -334,29 +369,28 @@ def evaluate(arguments: argparse.Namespace) -> Answer:
 
 def score(arguments: argparse.Namespace) -> Answer:
     """Score folders of label maps, of any program, against the cases' annotations."""
+    from keras_medseg import cluster
     from keras_medseg.data.checks import plural
     from keras_medseg.evaluation import comparison, score_folder
     from keras_medseg.reporting import score_report
 
-    if arguments.report and arguments.out.suffix.lower() != ".csv":
-        raise ValueError(f"--out: found {arguments.out}, expected a name that ends in .csv.")
-    if arguments.out.is_dir():
-        raise ValueError(f"--out: found the folder {arguments.out}, expected a file such as s.csv.")
+    _check_table(arguments.out, arguments.report)
     folders, truth = _scored_folders(arguments.folders, arguments.truth)
     dataset, regions = _annotations(arguments, truth)
     metrics, rank_by = _metrics(arguments, dataset)
     cases = dataset.find_annotations(truth).cases
     if arguments.groups:
         cases = score_folder.with_groups(cases, arguments.groups)
-    scored = score_folder.score_folders(
-        folders,
-        cases,
-        dataset,
-        metrics=metrics,
-        regions=regions,
-        common=arguments.common,
-        workers=arguments.workers or os.cpu_count() or 1,
-    )
+    with cluster.connected(arguments.scheduler) as tasks:
+        scored = score_folder.score_folders(
+            folders,
+            cases,
+            dataset,
+            metrics=metrics,
+            regions=regions,
+            common=arguments.common,
+            workers=tasks or arguments.workers or os.cpu_count() or 1,
+        )
     _warn_of_each(scored.remarks)
     compared = comparison.compare_all(scored.table, metrics, rank_by)
     print(f"mean and 95 % interval over {plural(len(scored.cases), 'case')}:")
@@ -379,6 +413,13 @@ def score(arguments: argparse.Namespace) -> Answer:
     print("\n".join(map(str, [f"{arguments.out}: {len(scored.table)} rows", *files])))
     written = [str(path) for path in (arguments.out, *files)]
     return Answer(lambda: {"files": written, **score_report.content(made)})
+
+
+def _check_table(out: Path, report: bool) -> None:
+    if report and out.suffix.lower() != ".csv":
+        raise ValueError(f"--out: found {out}, expected a name that ends in .csv.")
+    if out.is_dir():
+        raise ValueError(f"--out: found the folder {out}, expected a file such as s.csv.")
 
 
 def _warn_of_each(remarks: Sequence[str]) -> None:
@@ -741,6 +782,10 @@ def _add_data_commands(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("--workers", type=_at_least_one, help="processes (default: one per core)")
     sub.add_argument("--unlabelled", action="store_true", help="cases have no annotation")
     add_output(sub)
+    sub.add_argument(
+        "--estimate", action="store_true", help="say how large the store will be; write nothing"
+    )
+    _add_scheduler(sub)
     sub = _add(commands, phantom)
     sub.add_argument("folder", type=Path)
     sub.add_argument("--cases", type=int, default=8)
@@ -762,6 +807,15 @@ def _add_data_commands(commands: argparse._SubParsersAction) -> None:
     )
 
 
+def _add_scheduler(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--scheduler",
+        metavar="ADDRESS|local:N",
+        help="of a Dask cluster (tcp://host:8786), each of whose tasks is one case or training; "
+        "local:N: N processes of this machine",
+    )
+
+
 def _add_protocol(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--seeds",
@@ -779,6 +833,33 @@ def _add_protocol(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--splits", type=Path, metavar="FILE", help="splits_final.json of a run or of nnU-Net"
     )
+    add_devices(sub)
+    sub.add_argument(
+        "--local-store",
+        type=Path,
+        metavar="DIR",
+        help="copy the decoded cases into this folder of a local disk, and read them from there",
+    )
+    _add_scheduler(sub)
+
+
+def add_devices(sub: argparse.ArgumentParser) -> None:
+    """Add the options of a training on several devices."""
+    sub.add_argument(
+        "--devices",
+        default="1",
+        metavar="N|all",
+        help="GPUs that share every batch of a training, or without a GPU parts of the processor; "
+        "no number changes beyond rounding (default: 1)",
+    )
+    sub.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="of process 0 of several that train together, with KERAS_BACKEND=jax; all are given "
+        "the same command but for --process",
+    )
+    sub.add_argument("--processes", type=int, metavar="N", help="their number")
+    sub.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
 
 
 def _add_score(commands: argparse._SubParsersAction) -> None:
@@ -834,6 +915,7 @@ def _add_score(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("--channel", default="", metavar="NAME", help="background of the pictures")
     sub.add_argument("--workers", type=_at_least_one, help="processes (default: one per core)")
     add_output(sub)
+    _add_scheduler(sub)
 
 
 def _add_run_commands(commands: argparse._SubParsersAction) -> None:
@@ -933,6 +1015,7 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     )
     sub.add_argument("--overwrite", action="store_true", help="predict again what is there")
     add_output(sub)
+    _add_scheduler(sub)
 
 
 # Commands that need Keras, whose version is checked first.

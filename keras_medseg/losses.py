@@ -24,6 +24,7 @@ import numpy as np
 from keras import ops
 
 from keras_medseg.errors import require_choice
+from keras_medseg.layers import replicas
 
 RESPONSES = ("xy", "magnitude")
 DICE_SUMS = ("batch", "sample")
@@ -444,9 +445,36 @@ class _Loss(keras.losses.Loss):
         self.options = {**_defaults(self.function), **given}
         self.check(**self.options)
 
+    def __call__(
+        self,
+        y_true: keras.KerasTensor,
+        y_pred: keras.KerasTensor,
+        sample_weight: keras.KerasTensor | None = None,
+    ) -> keras.KerasTensor:
+        """The loss of a batch; where replicas have parts of it (`replicas`), of all together.
+
+        The mean of the replicas' losses is another number where the loss is no mean over samples
+        (a Dice over the batch), or the parts differ in size. So each replica has the loss of the
+        whole batch, divided by their number, since tf.distribute adds up their gradients.
+        """
+        if replicas.context() is None:
+            return super().__call__(y_true, y_pred, sample_weight)
+        if self.reduction != "sum_over_batch_size":
+            raise ValueError(
+                f"{self.name}: found reduction={self.reduction!r} on several devices, expected "
+                "'sum_over_batch_size'."
+            )
+        y_true, y_pred = replicas.whole_batch(y_true), replicas.whole_batch(y_pred)
+        if sample_weight is not None:
+            sample_weight = replicas.whole_batch(sample_weight)
+        return super().__call__(y_true, y_pred, sample_weight)
+
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         y_true = _fitted(y_true, y_pred, len(self.options.get("output_weights", ())))
-        return self.function(y_true, y_pred, **self.options)
+        loss = self.function(y_true, y_pred, **self.options)
+        if len(loss.shape) or replicas.context() is None:
+            return loss
+        return ops.reshape(loss, (1,))  # Keras divides what it reduces, and a scalar it does not
 
     def get_config(self) -> dict[str, Any]:
         own = {key: list(v) if isinstance(v, tuple) else v for key, v in self.options.items()}
@@ -697,7 +725,7 @@ class CrossEntropyAndLearnedEdge(_Loss):
                 "Lower train.loss_options.steps, or give more cases with objects."
             )
         self.network.trainable, self.learned = False, True
-        found = np.asarray(trained.predict_on_batch(maps)) > 0.5
+        found = ops.convert_to_numpy(trained(maps, training=False)) > 0.5
         return float(2 * (found * edges).sum() / (found.sum() + edges.sum()))
 
     def trial(self) -> "CrossEntropyAndLearnedEdge":

@@ -16,6 +16,7 @@ SECTIONS = {
         "sharing.md",
         "export.md",
         "terminal.md",
+        "scaling.md",
     ),
     "Data": ("data.md", "brats.md", "datasets/README.md"),
     "Papers": ("papers/index.md",),

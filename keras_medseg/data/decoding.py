@@ -1,4 +1,4 @@
-"""Run a function on many cases, in processes that end with their parent."""
+"""Run a function on many cases, in processes that end with their parent, or on a cluster."""
 
 import multiprocessing
 import os
@@ -8,8 +8,10 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from typing import TypeVar
 
+from keras_medseg.cluster import Cluster
 from keras_medseg.data.cases import Case
 from keras_medseg.errors import DataError
 
@@ -20,11 +22,11 @@ Results = Generator[tuple[Case, T | Exception], None, None]
 def decode_all(
     decode: Callable[[Case], T],
     cases: Sequence[Case],
-    workers: int,
+    workers: int | Cluster,
     *,
     fatal: type[Exception],
 ) -> Results[T]:
-    """Call `decode` on every case, each in one of up to `workers` processes.
+    """Call `decode` on every case, each in one of up to `workers` processes, or in a task.
 
     Close the generator if it is not used to its end (`contextlib.closing`), so that no worker keeps
     running.
@@ -32,7 +34,7 @@ def decode_all(
     Args:
         decode: must be picklable if there is more than one worker.
         cases: at least one.
-        workers: with 1, everything runs in this process.
+        workers: with 1, everything runs in this process; a cluster has a task for each case.
         fatal: type of error that stops all decoding.
 
     Yields:
@@ -41,6 +43,8 @@ def decode_all(
     Raises:
         DataError: a worker was killed, most likely because it used too much memory.
     """
+    if isinstance(workers, Cluster):
+        return _unless_fatal(workers.results(decode, cases), fatal)
     if min(workers, len(cases)) > 1:
         return _in_processes(decode, cases, workers, fatal)
     return _in_turn(decode, cases, fatal)
@@ -61,6 +65,14 @@ def refuse_unguarded_script() -> None:
             "prepare: found a script that prepares a store on import, expected its main part "
             "under `if __name__ == '__main__':`. Put it there."
         )
+
+
+def _unless_fatal(results: Results[T], fatal: type[Exception]) -> Results[T]:
+    with closing(results):
+        for case, result in results:
+            if isinstance(result, fatal):
+                raise result
+            yield case, result
 
 
 def _in_turn(

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -27,6 +28,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from keras_medseg import __version__
+from keras_medseg.cluster import Cluster
 from keras_medseg.data.cases import Case, CaseArrays, lps_spacing_mm
 from keras_medseg.data.cropping import crop
 from keras_medseg.data.decoding import decode_all, refuse_unguarded_script
@@ -248,6 +250,7 @@ class Store:
 
     def __init__(self, folder: Path, entries: dict[str, _Entry]) -> None:
         self.folder = folder
+        self._entries = entries
         self.cases = {id: _stored_case(folder, entries[id]) for id in sorted(entries)}
         contents = [
             [id, entry["full_shape"], entry["origin"]]
@@ -262,7 +265,7 @@ def prepare(
     read: Reader,
     folder: Path | str,
     *,
-    workers: int | None = None,
+    workers: int | Cluster | None = None,
     progress: Progress | None = None,
 ) -> Store:
     """Decode `cases` into the store in `folder` and open it.
@@ -278,8 +281,8 @@ def prepare(
             it is sent to other processes, and a script must guard its main part with
             `if __name__ == "__main__"`.
         folder: of the store; created if it does not exist.
-        workers: number of processes; by default one per core. Each holds one decoded case in
-            memory.
+        workers: number of processes, by default one per core, each of which holds one decoded case
+            in memory; or a cluster.
         progress: called with (done, total, case id) after each case.
 
     Raises:
@@ -309,8 +312,87 @@ def prepare(
     return Store(folder, entries)
 
 
-def open_store(folder: Path | str) -> Store:
+@dataclass(frozen=True)
+class Estimate:
+    """What a store will need.
+
+    Attributes:
+        cases: to decode.
+        bytes_each: of the decoded cases that were tried.
+        seconds_each: that it took one process to read and decode each of them.
+    """
+
+    cases: int
+    bytes_each: tuple[int, ...]
+    seconds_each: tuple[float, ...]
+
+    def __str__(self) -> str:
+        tried, scale = len(self.bytes_each), self.cases / 1e9
+        low, high = scale * min(self.bytes_each), scale * max(self.bytes_each)
+        hours = self.cases * float(np.mean(self.seconds_each)) / 3600
+        return (
+            f"{scale * float(np.mean(self.bytes_each)):.2f} GB for {self.cases} cases ({low:.2f} "
+            f"if all were as the smallest of {tried} tried, {high:.2f} as the largest), "
+            f"{hours:.2f} hours of one process"
+        )
+
+
+def estimate(cases: Sequence[Case], read: Reader, *, tried: int = 5) -> Estimate:
+    """Decode a few cases, evenly spaced in the list, and write nothing.
+
+    Raises:
+        DataError: one of these cases cannot be decoded.
+    """
+    _check_ids(cases)
+    chosen = [cases[int(n)] for n in np.linspace(0, len(cases) - 1, min(tried, len(cases)))]
+    sizes, seconds = [], []
+    for case in chosen:
+        started = time.perf_counter()
+        image, labels, own_labels, _ = crop(case.id, read(case))
+        sizes.append(sum(a.nbytes for a in (image, labels, own_labels) if a is not None))
+        seconds.append(time.perf_counter() - started)
+    return Estimate(len(cases), tuple(sizes), tuple(seconds))
+
+
+def copy(made: Store, folder: Path) -> Store:
+    """The store in another folder, such as one on a local disk; what is there and sound stays.
+
+    Each file is read once from the store and checked against its sha256 before it is written.
+
+    Args:
+        made: an open store.
+        folder: of the copy.
+
+    Raises:
+        DataError: a file of the store is missing or damaged.
+        DiskFullError: the copy does not fit on its disk.
+    """
+    if folder.resolve() == made.folder.resolve():
+        return made
+    with locked(folder, "copies a store into this folder"):
+        _remove_unfinished(folder)
+        for id, entry in made._entries.items():
+            if _damage(folder, entry) is None:
+                continue
+            for name, expected in entry["files"].items():
+                content = read_bytes(made.folder / name, remedy=_REBUILD)
+                found = hashlib.sha256(content).hexdigest()
+                if found != expected["sha256"]:
+                    path, right = made.folder / name, expected["sha256"]
+                    raise DataError(path, found=found, expected=right, remedy=_REBUILD)
+                _write(folder / name, content)
+            _write_sealed(folder / f"{id}.json", entry)
+        _write_sealed(folder / MANIFEST, dict(sorted(made._entries.items())))
+    return Store(folder, made._entries)
+
+
+def open_store(folder: Path | str, *, verified: str = "") -> Store:
     """Open a prepared store after checking the sha256 of every file.
+
+    Args:
+        folder: of the store.
+        verified: fingerprint of a store whose files another process has just checked; here only the
+            fingerprint and the sizes of the files are compared with it.
 
     Raises:
         DataError: there is no store, or it is incomplete, of another format, or has damaged files
@@ -325,13 +407,22 @@ def open_store(folder: Path | str) -> Store:
             remedy="Prepare the store; an interrupted preparation goes on where it stopped.",
         )
     entries = _read_sealed(folder / MANIFEST)
-    verdicts = _in_threads(partial(_damage, folder), entries.values())
+    found = Store(folder, entries)
+    if verified not in ("", found.fingerprint):
+        raise DataError(
+            folder,
+            found=f"fingerprint {found.fingerprint[:12]}",
+            expected=f"{verified[:12]}, as when it was verified",
+            remedy=_REBUILD,
+        )
+    damage = partial(_damage, folder, hashed=not verified)
+    verdicts = _in_threads(damage, entries.values())
     damaged = [text for _, text in verdicts if text]
     if damaged:
         raise DataError(
             folder, found="; ".join(damaged), expected="files as written", remedy=_REBUILD
         )
-    return Store(folder, entries)
+    return found
 
 
 def reader_name(read: Reader) -> str:
@@ -480,15 +571,15 @@ def _sound_entry(folder: Path, reader: str, case: Case) -> _Entry | None:
     return entry if sound else None
 
 
-def _damage(folder: Path, entry: _Entry) -> str | None:
-    """What is wrong with a case's files, or None."""
+def _damage(folder: Path, entry: _Entry, *, hashed: bool = True) -> str | None:
+    """What is wrong with a case's files, or None; unless `hashed`, of their sizes alone."""
     for name, expected in entry["files"].items():
         path = folder / name
         if not path.exists():
             return f"{name}: missing"
         if (size := path.stat().st_size) != expected["bytes"]:
             return f"{name}: {size} bytes instead of {expected['bytes']}"
-        if _sha256(path) != expected["sha256"]:
+        if hashed and _sha256(path) != expected["sha256"]:
             return f"{name}: wrong sha256"
     return None
 
@@ -538,7 +629,7 @@ def _decode_stale(
     decode: Callable[[Case], _Entry],
     cases: Sequence[Case],
     folder: Path,
-    workers: int,
+    workers: int | Cluster,
     report: Callable[[str, _Entry], None],
 ) -> None:
     expected = sum(_expected_bytes(case) for case in cases)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from keras_medseg.cluster import Cluster
 from keras_medseg.data import checks
 from keras_medseg.data.cases import Case
 from keras_medseg.data.datasets.base import Dataset
@@ -62,7 +63,7 @@ def score_folders(
     metrics: Sequence[str] = (),
     regions: Sequence[str] = (),
     common: bool = False,
-    workers: int = 1,
+    workers: int | Cluster = 1,
 ) -> Scored:
     """Score folders of label maps against the annotations of the same cases.
 
@@ -77,7 +78,7 @@ def score_folders(
             "hd95_px".
         regions: which regions to score; by default all of the data set.
         common: leave out the cases that a folder lacks, instead of refusing them.
-        workers: processes that score at once.
+        workers: processes that score at once, or a cluster.
 
     Raises:
         DataError: names all cases that have no label map, a damaged one, one on another grid or one
@@ -199,7 +200,7 @@ class _CaseScores:
 
 
 def _in_order(
-    score: Callable[[Case], _CaseScores], cases: Sequence[Case], workers: int, title: str
+    score: Callable[[Case], _CaseScores], cases: Sequence[Case], workers: int | Cluster, title: str
 ) -> list[_CaseScores]:
     """What was found of each case, in the order of the cases."""
     found: dict[str, _CaseScores] = {}

@@ -8,6 +8,7 @@ from keras import layers, ops
 
 from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.layers.convolution import conv, conv_bn_relu
+from keras_medseg.layers.dropout import Dropout
 from keras_medseg.layers.normalization import batch_norm
 from keras_medseg.layers.resampling import up
 
@@ -83,7 +84,7 @@ def squeeze_excitation(
             name=f"{name}_{part}",
         )(weights)
     if dropout:
-        weights = layers.Dropout(dropout, name=f"{name}_dropout")(weights)
+        weights = Dropout(dropout, name=f"{name}_dropout")(weights)
     return layers.Multiply(name=f"{name}_scale")([x, weights])
 
 

@@ -1,23 +1,13 @@
-"""What `normalization.BatchNorm` asks TensorFlow itself for: its fused kernel, and its replicas.
+"""What `normalization.BatchNorm` asks TensorFlow itself for: its fused kernel.
 
-The one module of layers/ that is not keras.ops alone. On other backends it says that there is
-neither, and TensorFlow is not imported.
+With `replicas.py` the one module of layers/ that is not keras.ops alone. On other backends it says
+that there is none, and TensorFlow is not imported.
 """
 
 from typing import Any
 
 import keras
 from keras import ops
-
-
-def replicas() -> Any:
-    """The context of a tf.distribute strategy with more than one replica, or None."""
-    if keras.backend.backend() != "tensorflow":
-        return None
-    import tensorflow as tf  # noqa: PLC0415 - not installed beside other backends
-
-    context = tf.distribute.get_replica_context()
-    return context if context is not None and context.num_replicas_in_sync > 1 else None
 
 
 def fuses(x: Any) -> bool:

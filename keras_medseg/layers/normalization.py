@@ -7,7 +7,7 @@ from keras import layers, ops
 
 from keras_medseg.errors import require_choice
 from keras_medseg.frameworks import NORM_AVERAGES, NORM_VARIANCES, FrameworkDefaults
-from keras_medseg.layers import fused_norm
+from keras_medseg.layers import fused_norm, replicas
 
 
 def batch_norm(
@@ -103,8 +103,8 @@ class BatchNorm(layers.BatchNormalization):
                     inputs, *self._scale_and_shift(), *self._moving(), self.epsilon
                 )[0]
             return self._normalized(inputs, *self._moving())
-        replicas = fused_norm.replicas() if self.synchronized else None
-        if fused_norm.fuses(inputs) and replicas is None:
+        together = replicas.context() if self.synchronized else None
+        if fused_norm.fuses(inputs) and together is None:
             n = _count(inputs)
             outputs, mean, variance = fused_norm.fused(
                 inputs, *self._scale_and_shift(), None, None, self.epsilon
@@ -113,7 +113,7 @@ class BatchNorm(layers.BatchNormalization):
             if self.moving_variance_kind != "unbiased":
                 variance = variance * (ops.maximum(n - 1, 1) / n) * self._factor(inputs, n)
         else:
-            mean, biased, n = _moments(_wide(inputs), replicas)
+            mean, biased, n = _moments(_wide(inputs), together)
             variance = biased * self._factor(inputs, n)
             outputs = self._normalized(inputs, mean, biased)
         self._average(mean, variance)
@@ -227,18 +227,19 @@ def _count(x: Any) -> Any:
     return ops.prod(ops.stack([ops.cast(size, dtype) for size in ops.shape(x)[:-1]]))
 
 
-def _moments(x: Any, replicas: Any) -> tuple[Any, Any, Any]:
+def _moments(x: Any, together: Any) -> tuple[Any, Any, Any]:
     """Mean and biased variance of each channel, and the number of values that each is of.
 
     The mean first: the mean of squares minus the square of the mean cancels in float32.
     """
     axes = tuple(range(len(x.shape) - 1))
-    if replicas is None:
+    if together is None:
         mean = ops.mean(x, axis=axes)
         return mean, ops.mean(ops.square(x - mean), axis=axes), _count(x)
-    total, n = replicas.all_reduce("SUM", [ops.sum(x, axis=axes), _count(x)])
+    x = x[: replicas.count(x)]
+    total, n = together.all_reduce("SUM", [ops.sum(x, axis=axes), _count(x)])
     mean = total / n
-    squares = replicas.all_reduce("SUM", ops.sum(ops.square(x - mean), axis=axes))
+    squares = together.all_reduce("SUM", ops.sum(ops.square(x - mean), axis=axes))
     return mean, squares / n, n
 
 

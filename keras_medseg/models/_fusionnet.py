@@ -19,6 +19,7 @@ from keras import layers
 from keras_medseg import frameworks
 from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.layers.convolution import conv, conv_bn_relu
+from keras_medseg.layers.dropout import Dropout
 from keras_medseg.layers.initialization import he_normal
 from keras_medseg.layers.normalization import batch_norm
 from keras_medseg.layers.resampling import max_pool, transposed_conv
@@ -79,7 +80,7 @@ def fusionnet(
         if level < LEVELS:
             skips.append(x)
             x = max_pool(x, 2, name=f"Pool{level}")
-    x = layers.Dropout(0.5, name="Dropout")(x)
+    x = Dropout(0.5, name="Dropout")(x)
     for level in range(LEVELS - 1, 0, -1):
         skip = skips.pop()
         x = transposed_conv(x, skip.shape[-1], framework=framework, name=f"Up{level}")

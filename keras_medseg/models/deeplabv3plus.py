@@ -18,6 +18,7 @@ from keras import layers
 from keras_medseg import frameworks
 from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.layers.convolution import conv
+from keras_medseg.layers.dropout import Dropout
 from keras_medseg.layers.interpolation import adaptive_average_pool, resize_aligned
 from keras_medseg.layers.normalization import batch_norm
 from keras_medseg.registry import Card, register
@@ -191,7 +192,7 @@ def _atrous_pyramid(
         maps.append(_separable(x, filters, framework, f"aspp{number}", rate=rate))
     x = layers.Concatenate(name="aspp_concat")(maps)
     x = _conv_bn_relu(x, filters, 1, framework, "concat_projection")
-    return layers.Dropout(0.1, name="concat_projection_dropout")(x)
+    return Dropout(0.1, name="concat_projection_dropout")(x)
 
 
 def _decode(

@@ -17,6 +17,7 @@ from keras import layers
 from keras_medseg import frameworks
 from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.layers.convolution import conv, output_conv
+from keras_medseg.layers.dropout import SpatialDropout2D
 from keras_medseg.layers.initialization import he_normal
 from keras_medseg.layers.normalization import batch_norm
 from keras_medseg.layers.resampling import require_multiple, transposed_conv
@@ -142,7 +143,7 @@ def _block(
         part = f"{name}_conv_conv_{number}"
         x = conv(x, filters, 3, framework=framework, name=part, use_bias=False)
         x = batch_norm(x, framework=framework, name=f"{name}_conv_conv_{number + 1}")
-        x = layers.SpatialDropout2D(0.2, name=f"{part}_dropout")(x)
+        x = SpatialDropout2D(0.2, name=f"{part}_dropout")(x)
         if residual and number == 4:
             x = layers.Add(name=f"{name}_residual")([x, shortcut])
         x = layers.LeakyReLU(0.1, name=f"{part}_relu")(x)

@@ -12,6 +12,7 @@ from keras import layers
 from keras_medseg import frameworks
 from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.layers.convolution import conv
+from keras_medseg.layers.dropout import SpatialDropout2D
 from keras_medseg.layers.initialization import he_normal
 from keras_medseg.layers.interpolation import adaptive_average_pool, resize_aligned
 from keras_medseg.layers.normalization import batch_norm
@@ -82,7 +83,7 @@ def pspnet(
     x = _resnet(image, filters, depths, he_normal(framework, "fan_out"))
     x = _pyramid(x, framework)
     x = _conv_bn_relu(x, 8 * filters, 3, "cls_0", "cls_1", framework)
-    x = layers.SpatialDropout2D(0.1, name="cls_dropout")(x)
+    x = SpatialDropout2D(0.1, name="cls_dropout")(x)
     x = conv(x, classes, 1, framework=framework, name="cls_4", dtype="float32")
     x = resize_aligned(x, input_shape[:2], name="resize", dtype="float32")
     x = layers.Activation(activation, name="Output", dtype="float32")(x)

@@ -17,6 +17,7 @@ from keras import layers
 from keras_medseg import frameworks
 from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.layers.convolution import conv, output_conv
+from keras_medseg.layers.dropout import Dropout
 from keras_medseg.layers.initialization import with_initializer
 from keras_medseg.layers.transformer import (
     WindowAttention,
@@ -187,7 +188,7 @@ def _block(
 def _add(x: keras.KerasTensor, y: keras.KerasTensor, rate: float, name: str) -> keras.KerasTensor:
     """x + y, in training without y for a share `rate` of the samples (stochastic depth)."""
     if rate:
-        y = layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop_path")(y)
+        y = Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop_path")(y)
     return layers.Add(name=name)([x, y])
 
 

@@ -21,6 +21,7 @@ from keras_medseg import frameworks
 from keras_medseg.errors import require_choice
 from keras_medseg.frameworks import FrameworkDefaults
 from keras_medseg.layers.convolution import conv
+from keras_medseg.layers.dropout import Dropout
 from keras_medseg.layers.normalization import batch_norm
 from keras_medseg.layers.resampling import require_multiple, transposed_conv
 from keras_medseg.registry import Card, register
@@ -124,5 +125,5 @@ def _node(
         else:
             x = normed(convolve(x, filters, 3, name=f"{name}_{part}"), name=f"{name}_{part}_bn")
             x = layers.ReLU(name=f"{name}_{part}_relu")(x)
-        x = layers.Dropout(dropout, name=f"{name}_{part}_dropout")(x)
+        x = Dropout(dropout, name=f"{name}_{part}_dropout")(x)
     return x

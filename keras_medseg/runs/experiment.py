@@ -1,14 +1,17 @@
 """Declaration of an experiment, and `run`, which executes it: data, training, scores, report."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from keras_medseg import phantoms, recipe
+from keras_medseg import cluster, phantoms, recipe
+from keras_medseg.cluster import Cluster
 from keras_medseg.data import split_files, store
 from keras_medseg.files import locked
 from keras_medseg.progress import progress_bar
@@ -22,14 +25,18 @@ from keras_medseg.runs import (
     provenance,
     repetitions,
     report,
+    spread_trainings,
     steps,
 )
 from keras_medseg.runs.expectations import Expected, ExpectedOrder, judge, judge_orders
 from keras_medseg.runs.repetitions import Part
 from keras_medseg.runs.run_folder import RunFolder, Variant, trained_as
 from keras_medseg.runs.steps import Cohort
-from keras_medseg.tasks import task_of
-from keras_medseg.training.events import Listener, to_all
+from keras_medseg.tasks import Task, task_of
+from keras_medseg.training import devices
+from keras_medseg.training.devices import Devices
+from keras_medseg.training.events import Listener, nobody, to_all
+from keras_medseg.training.hosts import Hosts
 
 OWN_VARIANT = "main"
 """Name of the only variant when a single recipe is trained."""
@@ -134,6 +141,11 @@ class Request:
         splits: file with the splits to use, see `data.split_files`.
         listeners: functions that are told of every epoch and of the finished run, see
             `training.events`.
+        devices: of each training, a number or "all"; see `training.devices.choose`.
+        hosts: the processes that train together.
+        local_store: folder on a disk of this machine, into which the store is copied and from which
+            it is then read; for stores on a slow file system.
+        scheduler: of a cluster for cases and trainings, see `cluster.connected`.
     """
 
     out: Path
@@ -148,11 +160,20 @@ class Request:
     fold: str = "all"
     splits: Path | None = None
     listeners: Sequence[Listener] = ()
+    devices: str = "1"
+    scheduler: str | None = None
+    hosts: Hosts | None = None
+    local_store: Path | None = None
 
     def __post_init__(self) -> None:
         # Before anything is decoded.
         if self.seeds is not None and self.seeds < 1:
             raise ValueError(f"--seeds: found {self.seeds}, expected 1 or more.")
+        if self.listeners and self.scheduler:
+            raise ValueError(
+                "--tracking: found it beside --scheduler, expected one of the two: trainings on a "
+                "cluster tell nobody of their epochs."
+            )
         if self.fold != "all" and not self.fold.isdecimal():
             raise ValueError(f"--fold: found {self.fold!r}, expected all or a number from 0.")
 
@@ -181,30 +202,49 @@ def run(experiment: Experiment, request: Request) -> bool:
     recipes = _recipes(profile, base)
     _refuse_other_data(base, recipes)
     _refuse_other_fold(request, base)
-    folder = request.folder or make_phantom(experiment, request.work)
-    stored = request.store or store_folder(request.work, folder, base)
+    with cluster.connected(request.scheduler) as tasks:
+        return _run(experiment, request, base, recipes, tasks)
+
+
+def _run(
+    experiment: Experiment,
+    request: Request,
+    base: Recipe,
+    recipes: Mapping[str, Recipe],
+    tasks: Cluster | None,
+) -> bool:
+    """As `run`, after the checks that need no data."""
+    # The workers of a cluster choose devices of their own.
+    used = devices.ONE if tasks else devices.choose(request.devices, request.hosts)
+    for chosen in recipes.values():
+        used.check(chosen.train)
     task = task_of(base)
-    cohorts = steps.load_cohorts(folder, stored, task, request.splits)
-    seeds = request.seeds
-    if seeds is None:
-        seeds = PAPER_SEEDS if _of_the_paper(request.profile) else 1
-    parts = repetitions.plan(cohorts, base.train.seed, seeds, task.split_seed)
+    with used.first_alone("cases"):
+        folder = request.folder or make_phantom(experiment, request.work)
+        request = replace(request, store=request.store or store_folder(request.work, folder, base))
+        cohorts = _cohorts(request, folder, task, tasks)
+    parts = repetitions.plan(cohorts, base.train.seed, _seeds(request), task.split_seed)
     asked = repetitions.of_fold(parts, request.fold)
     outcome = RunFolder(request.out)
     _check_recipes(recipes, cohorts[0].channels, begins=not outcome.exists)
+    profile = experiment.profiles[request.profile]
     trainings = [_training(profile, base, part) for part in asked]
+    if not used.first:
+        return _follow(outcome, trainings, used)
     if len(parts) > 1:
         known = _facts(request, folder, steps.together(cohorts)) | repetitions.facts(parts)
-        sources = trained_as(recipes)
-        unfitted = {name: Variant(recipes[name], source) for name, source in sources.items()}
-        with locked(outcome.path, "writes into this run folder"):
-            outcome.create(base, unfitted, known)
-            split_files.write_splits(outcome.splits_file, repetitions.split_trees(parts))
-    for training in trainings:
-        _train(experiment, training, request, folder)
+        _create(outcome, base, recipes, known, parts)
+    begin = partial(_started, experiment, request, folder, used)
+    if tasks is None:
+        for training in trainings:
+            with begin(training) as (part, _):
+                _train_and_score(part, training.part.cohort, used, to_all(request.listeners))
+    else:
+        _train_on(tasks, [begin(training) for training in trainings], request.devices)
     with locked(outcome.path, "writes into this run folder"):
         verdicts, page = _report(experiment, outcome, cohorts[0].store)
     _tell_end(request, outcome)
+    used.meet("end")
     print(f"{(request.out / 'table.md').read_text()}\nreport: {page}")
     return all(verdict["passed"] for verdict in verdicts)
 
@@ -252,8 +292,21 @@ def _training(profile: Profile, base: Recipe, part: Part) -> _Training:
     return _Training(part, changed, variants)
 
 
-def _train(experiment: Experiment, training: _Training, request: Request, folder: Path) -> None:
-    """Train and score all variants once, in the folder of this training."""
+def _train_on(
+    tasks: Cluster,
+    trainings: Sequence[AbstractContextManager[spread_trainings.Begun]],
+    asked: str,
+) -> None:
+    with ExitStack() as stack:
+        begun = [stack.enter_context(training) for training in trainings]
+        spread_trainings.train_and_score(tasks, begun, asked)
+
+
+@contextmanager
+def _started(
+    experiment: Experiment, request: Request, folder: Path, used: Devices, training: _Training
+) -> Iterator[spread_trainings.Begun]:
+    """The folder of a training, created and locked, and this command's entry in provenance.json."""
     part, base, variants = training
     outcome = part.folder(RunFolder(request.out))
     with locked(outcome.path, "writes into this run folder"):
@@ -266,8 +319,9 @@ def _train(experiment: Experiment, training: _Training, request: Request, folder
             profile=request.profile,
             seed=base.train.seed,
             command=request.command,
-        ):
-            _train_and_score(outcome, part.cohort, to_all(request.listeners))
+            used=used.names,
+        ) as entry:
+            yield outcome, entry
 
 
 def _tell_end(request: Request, outcome: RunFolder) -> None:
@@ -325,7 +379,7 @@ def _facts(request: Request, folder: Path, cohort: Cohort) -> dict[str, Any]:
         "changes": {name: repr(value) for name, value in request.changes.items()},
         "data": cohort.name,
         "data_folder": str(folder.resolve()),
-        "store": str(cohort.store.folder.resolve()),
+        "store": str((request.store or cohort.store.folder).resolve()),
         "fingerprint": cohort.store.fingerprint,
         "training": list(cohort.training),
         "validation": list(cohort.validation),
@@ -371,10 +425,58 @@ def _refuse_other_fold(request: Request, base: Recipe) -> None:
     repetitions.require_fold(request.fold, [*map(str, range(folds))] if folds > 1 else [])
 
 
-def _train_and_score(outcome: RunFolder, cohort: Cohort, listener: Listener) -> None:
+def _seeds(request: Request) -> int:
+    usual = PAPER_SEEDS if _of_the_paper(request.profile) else 1
+    return usual if request.seeds is None else request.seeds
+
+
+def _cohorts(
+    request: Request, folder: Path, task: Task, tasks: Cluster | None
+) -> tuple[Cohort, ...]:
+    """The cases, in their store or in its copy."""
+    assert request.store is not None
+    cohorts = steps.load_cohorts(folder, request.store, task, request.splits, workers=tasks)
+    if request.local_store is None:
+        return cohorts
+    copied = store.copy(cohorts[0].store, request.local_store)
+    return tuple(replace(cohort, store=copied) for cohort in cohorts)
+
+
+def _create(
+    outcome: RunFolder,
+    base: Recipe,
+    recipes: Mapping[str, Recipe],
+    known: Mapping[str, Any],
+    parts: Sequence[Part],
+) -> None:
+    """The folder of a run with several trainings, which itself has no networks."""
+    unfitted = {
+        name: Variant(recipes[name], source) for name, source in trained_as(recipes).items()
+    }
+    with locked(outcome.path, "writes into this run folder"):
+        outcome.create(base, unfitted, known)
+        split_files.write_splits(outcome.splits_file, repetitions.split_trees(parts))
+
+
+def _follow(outcome: RunFolder, trainings: Sequence[_Training], used: Devices) -> bool:
+    """What the processes after the first do: train with it, while it does all else."""
+    for training in trainings:
+        _train_variants(training.part.folder(outcome), training.part.cohort, used)
+    used.meet("end")
+    return True
+
+
+def _train_variants(
+    outcome: RunFolder, cohort: Cohort, used: Devices, listener: Listener = nobody
+) -> None:
+    used.meet("begun")
     for name, variant in outcome.variants.items():
         if variant.trained_as == name:
-            steps.train_variant(outcome, name, cohort, listener)
+            steps.train_variant(outcome, name, cohort, listener, devices=used)
+
+
+def _train_and_score(outcome: RunFolder, cohort: Cohort, used: Devices, listener: Listener) -> None:
+    _train_variants(outcome, cohort, used, listener)
     outcome.gather_logs()
     for name in outcome.variants:
         steps.score_variant(outcome, name, cohort)

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from keras_medseg.cluster import Cluster
 from keras_medseg.data.cases import Case
 from keras_medseg.data.fractions import (
     DISAGREEMENT,
@@ -134,6 +135,7 @@ def predict_with(
     *,
     part: Part = WHOLE,
     overwrite: bool = False,
+    cluster: Cluster | None = None,
 ) -> str:
     """Write a label map for every case of `folder`; annotations are neither needed nor scored.
 
@@ -151,6 +153,7 @@ def predict_with(
         options: how they are predicted.
         part: predicts these cases alone. Parts may run at the same time into one folder.
         overwrite: whether existing label maps are predicted again.
+        cluster: has a task for each case; without it, one case after the other.
 
     Returns:
         One line: the number of label maps, their regions, and by what they were made.
@@ -174,17 +177,21 @@ def predict_with(
     with nullcontext() if part.total == 1 else locked(out, "starts to predict into this folder"):
         _claim(out, identity, names, overwrite)
     cases, incomplete = part.of(listing.cases), part.of(incomplete)
-    refused = incomplete + _predict_cases(all_members, cases, out, options)
+    predict = _predict_cases if cluster is None else partial(_predict_on, cluster)
+    refused = incomplete + predict(all_members, cases, out, options)
     if refused:
-        total = len(cases) + len(incomplete)
-        listed = "\n  ".join(map(str, refused))
-        raise DataError(
-            out,
-            found=f"{total - len(refused)} of {total} label maps",
-            expected="one for every case",
-            remedy="Mend these and give the same command again; it does what is left:\n  " + listed,
-        )
+        raise _incomplete(out, refused, len(cases) + len(incomplete))
     return _summary(all_members, out, len(cases), part)
+
+
+def _incomplete(out: Path, refused: Sequence[DataError], total: int) -> DataError:
+    listed = "\n  ".join(map(str, refused))
+    return DataError(
+        out,
+        found=f"{total - len(refused)} of {total} label maps",
+        expected="one for every case",
+        remedy="Mend these and give the same command again; it does what is left:\n  " + listed,
+    )
 
 
 def prepared(all_members: Sequence[Member], options: Options) -> Sequence[Member]:
@@ -282,6 +289,43 @@ def _error_of(future: Future | None) -> DataError | None:
     if error is None or isinstance(error, DataError):
         return error
     raise error
+
+
+def _predict_on(
+    cluster: Cluster,
+    all_members: Sequence[Member],
+    cases: Sequence[Case],
+    out: Path,
+    options: Options,
+) -> list[DataError]:
+    """As `_predict_cases`, in tasks."""
+    names = tuple(f"{member.run.path.resolve()}:{member.variant}" for member in all_members)
+    suffix = all_members[0].task.dataset.suffix
+    left = [case for case in cases if not (out / f"{case.id}{suffix}").exists()]
+    predict = partial(_predict_task, names=names, out=out.resolve(), options=options)
+    refused: list[DataError] = []
+    with (
+        progress_bar("predicting") as progress,
+        closing(cluster.results(predict, left, networks=True)) as results,
+    ):
+        for number, (case, result) in enumerate(results, 1):
+            if isinstance(result, DataError):
+                refused.append(result)
+            elif isinstance(result, Exception):
+                raise result
+            progress(number, len(left), case.id)
+    return refused
+
+
+def _predict_task(case: Case, *, names: tuple[str, ...], out: Path, options: Options) -> None:
+    for error in _predict_cases(_opened(names, options), [case], out, options):
+        raise error
+
+
+@lru_cache(maxsize=1)
+def _opened(names: tuple[str, ...], options: Options) -> Sequence[Member]:
+    """The members of a worker's tasks, whose networks are loaded once."""
+    return prepared(members(names), options)
 
 
 def _write_case(task: Task, pooled: Pooled, out: Path, options: Options) -> None:

@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -28,11 +28,18 @@ PACKAGES = ("keras", "tensorflow", "jax", "numpy", "scipy", "nibabel", "pandas",
 
 @contextmanager
 def recorded(
-    run: RunFolder, cohort: Cohort, *, profile: str, seed: int, command: str
-) -> Iterator[None]:
+    run: RunFolder,
+    cohort: Cohort,
+    *,
+    profile: str,
+    seed: int,
+    command: str,
+    used: Sequence[str] = (),
+) -> Iterator[dict[str, Any]]:
     """Write provenance.json before the work and again, with time and memory, after it.
 
-    A resumed run has one entry per command; the entry of a killed command has no `seconds`.
+    A resumed run has one entry per command; the entry of a killed command has no `seconds`. What
+    the work adds to the entry that it is given is written with it.
     """
     earlier = run.provenance()["commands"] if run.provenance_file.exists() else []
     mine: dict[str, Any] = {
@@ -40,6 +47,7 @@ def recorded(
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": None,
         **_machine(),
+        **({"each_training_on": list(used)} if used else {}),
     }
     content = {
         **_of_cases(cohort),
@@ -50,7 +58,7 @@ def recorded(
     write_json(run.provenance_file, content)
     started = time.monotonic()
     try:
-        yield
+        yield mine
     finally:
         mine |= {"seconds": round(time.monotonic() - started, 1), **peak_memory_gb()}
         write_json(run.provenance_file, content | _training_time(run) | _initial(run))

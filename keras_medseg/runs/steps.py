@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import pandas as pd
 
+from keras_medseg.cluster import Cluster
 from keras_medseg.data import datasets, split_files, splits, store
 from keras_medseg.data.cases import Case
 from keras_medseg.data.datasets.base import Listing
@@ -25,6 +26,7 @@ from keras_medseg.runs import initial
 from keras_medseg.runs.run_folder import FURTHER, RunFolder, Variant, trained_as
 from keras_medseg.tasks import Task, task_of
 from keras_medseg.training import fit
+from keras_medseg.training.devices import ONE, Devices
 from keras_medseg.training.events import Listener, nobody
 
 
@@ -92,7 +94,11 @@ def load_cohort(folder: Path, store_folder: Path, task: Task) -> Cohort:
 
 
 def load_cohorts(
-    folder: Path, store_folder: Path, task: Task, splits_file: Path | None = None
+    folder: Path,
+    store_folder: Path,
+    task: Task,
+    splits_file: Path | None = None,
+    workers: Cluster | None = None,
 ) -> tuple[Cohort, ...]:
     """Find the cases of `folder`, decode them into `store_folder` once, and split them.
 
@@ -105,6 +111,7 @@ def load_cohorts(
         store_folder: of the decoded cases.
         task: of the recipe.
         splits_file: with splits that replace those of data set and recipe, see `data.split_files`.
+        workers: that decode; by default processes of this machine.
 
     Returns:
         One cohort per fold, or the only one.
@@ -116,8 +123,9 @@ def load_cohorts(
     listing = task.dataset.find(folder)
     if splits_file is not None:
         split_files.check_names(splits_file, listing.cases)  # before the cases are decoded
-    with progress_bar("decoding cases") as progress:
-        decoded = store.prepare(listing.cases, task.reader, store_folder, progress=progress)
+    read = task.reader
+    with progress_bar("decoding cases") as shown:
+        decoded = store.prepare(listing.cases, read, store_folder, workers=workers, progress=shown)
     check_channels(folder, {name: case.channels for name, case in decoded.cases.items()})
     first: dict[str, str] = {}
     duplicates = {}
@@ -270,8 +278,18 @@ def check_batches(variant: Variant, cohort: Cohort) -> None:
         task.batches(cohort.store, cohort.validation, targets, training=False)
 
 
-def train_variant(run: RunFolder, name: str, cohort: Cohort, listener: Listener = nobody) -> None:
-    """Train the networks of a variant one after the other; `listener` is told of every epoch."""
+def train_variant(
+    run: RunFolder,
+    name: str,
+    cohort: Cohort,
+    listener: Listener = nobody,
+    *,
+    devices: Devices = ONE,
+) -> None:
+    """Train the networks of a variant one after the other, each on all `devices`.
+
+    `listener` is told of every epoch.
+    """
     variant = run.variant(name)
     task = variant.task
     count = len(variant.recipe.model.targets)
@@ -295,6 +313,7 @@ def train_variant(run: RunFolder, name: str, cohort: Cohort, listener: Listener 
                 variant.recipe, targets, cohort.scored, run.training(name, targets)
             ),
             listener=listener,
+            devices=devices,
         )
         keras.utils.clear_session()
 

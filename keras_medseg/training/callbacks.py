@@ -92,6 +92,7 @@ class Checkpoint(keras.callbacks.Callback):
             into `best/`. A kill between the two does no harm, because the log determines which
             epoch is the best.
         listener: is told of the epoch when all is written.
+        writes: whether anything is written, which one of several processes does.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Checkpoint(keras.callbacks.Callback):
         *,
         best: bool = False,
         listener: Listener = nobody,
+        writes: bool = True,
     ) -> None:
         super().__init__()
         self.folder = folder
@@ -109,6 +111,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.log = log
         self.best = best
         self.listener = listener
+        self.writes = writes
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.started = time.monotonic()
@@ -120,6 +123,8 @@ class Checkpoint(keras.callbacks.Callback):
         self.log.append(
             {"epoch": epoch + 1, "learning_rate": self.learning_rate, **row, "seconds": seconds}
         )
+        if not self.writes:
+            return
         state = state_of(self.model)
         if self.best and best_epoch(self.log) == epoch + 1:
             weights = {name: array for name, array in state.items() if name.startswith("weights/")}
@@ -195,7 +200,7 @@ def state_of(model: keras.Model) -> dict[str, np.ndarray]:
     """All weights, moving statistics included, and the state of the optimizer."""
     variables = {"weights": model.weights, "optimizer": model.optimizer.variables}
     return {
-        f"{kind}/{index:04d}": keras.ops.convert_to_numpy(variable.value)
+        f"{kind}/{index:04d}": keras.ops.convert_to_numpy(variable)
         for kind, group in variables.items()
         for index, variable in enumerate(group)
     }

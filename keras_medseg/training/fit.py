@@ -8,7 +8,7 @@ functions of (seed, epoch, step), and every Dropout generator is reseeded from (
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import numpy as np
 
 from keras_medseg import losses, recipe, registry
 from keras_medseg.data.batches.base import CaseBatches
-from keras_medseg.data.batches.feeding import py_dataset, tf_dataset
 from keras_medseg.errors import DataError, require_choice
 from keras_medseg.files import write_atomic
 from keras_medseg.optimizers import OPTIMIZERS
@@ -31,6 +30,7 @@ from keras_medseg.training.callbacks import (
     interrupted_between_steps,
     tensorboard,
 )
+from keras_medseg.training.devices import ONE, Devices, spread
 from keras_medseg.training.events import STARTED, Event, Listener, epoch_of, nobody
 from keras_medseg.training.logits import logits_of
 from keras_medseg.training.metrics import MainAccuracy, MainDice, RegionDice
@@ -52,6 +52,7 @@ def fit(
     fitted: Mapping[str, Any] | None = None,
     begin: Begin | None = None,
     listener: Listener = nobody,
+    devices: Devices = ONE,
 ) -> None:
     """Train one network of a recipe, or resume from its checkpoint.
 
@@ -69,32 +70,36 @@ def fit(
         fitted: numbers besides the recipe on which the batches depend, see `tasks.Task.fit`.
         begin: sets the first weights of the network; by default they are those of the seed.
         listener: is told when the training starts and after every epoch.
+        devices: that share every batch; a training may be resumed on others.
 
     Raises:
-        DataError: `folder` contains a training with another recipe or other data, or only damaged
-            checkpoints.
+        DataError: `folder` has a training with another recipe or data, or only damaged checkpoints.
     """
     identity = _identity(chosen, targets, fitted or {}, training, validation)
     arrays, log = _find_checkpoint(folder / "checkpoint", identity)
     path = folder / "model.keras"
+    devices.agree(folder, f"{len(log)} epochs, {path.name}: {path.exists()}")
     if len(log) == chosen.train.epochs and path.exists():
         return
-    network, model = compile_network(chosen, targets, channels=channels, wrap=wrap)
-    if arrays:
-        _restore(model, arrays)
-    elif begin is not None:
-        begin(network)
-    _tell_start(listener, chosen, folder, log)
-    if len(log) < chosen.train.epochs:
-        _teach_loss(model.loss, training)
-        keeps = chosen.train.keep == "best"
-        saving = Checkpoint(folder, identity, log, best=keeps, listener=listener)
-        progress = Progress("+".join(targets), chosen.train.epochs)
-        _fit_epochs(model, chosen.train, training, validation, saving, progress)
-    if chosen.train.keep == "best":
-        best, _ = checkpoint.load(folder / "best", best_epoch(log))
-        _assign("weights", model.weights, best)
-    _save_model(network, path)
+    with devices.scope():
+        options: dict[str, Any] = dict(channels=channels, wrap=wrap, devices=devices.count)
+        network, model = compile_network(chosen, targets, **options)
+        if arrays:
+            _restore(model, arrays)
+        elif begin is not None:
+            begin(network)
+        _tell_start(listener, chosen, folder, log)
+        if len(log) < chosen.train.epochs:
+            _teach_loss(model.loss, training)
+            kept = {"best": chosen.train.keep == "best", "writes": devices.first}
+            saving = Checkpoint(folder, identity, log, **kept, listener=listener)
+            progress = Progress("+".join(targets), chosen.train.epochs)
+            _fit_epochs(model, chosen.train, (training, validation), saving, progress, devices)
+        if devices.first and chosen.train.keep == "best":
+            best, _ = checkpoint.load(folder / "best", best_epoch(log))
+            _assign("weights", model.weights, best)
+    if devices.first:
+        _save_model(network, path)
 
 
 def _identity(
@@ -104,7 +109,7 @@ def _identity(
     training: CaseBatches,
     validation: CaseBatches,
 ) -> dict[str, Any]:
-    """Everything that a training depends on."""
+    """Everything that a training depends on; the devices do not belong to it."""
     return {
         "recipe": recipe.to_tree(chosen),
         "fitted": dict(fitted),
@@ -126,26 +131,29 @@ def _tell_start(
 def _fit_epochs(
     model: keras.Model,
     train: recipe.Train,
-    training: CaseBatches,
-    validation: CaseBatches,
+    sides: tuple[CaseBatches, CaseBatches],
     saving: Checkpoint,
     progress: Progress,
+    devices: Devices,
 ) -> None:
     """Train the epochs that are left, each of which adds a row to the log of `saving`."""
     done = len(saving.log)
+    training, validation = sides
     callbacks = [
         ReseedDropout(train.seed),
         *schedule_callbacks(train, saving.log),
         saving,
-        *tensorboard(saving.folder),
-        progress,
+        *([*tensorboard(saving.folder), progress] if devices.first else []),
         RefuseDivergence(),
     ]
-    with progress.display, interrupted_between_steps() as interruption:
+    if devices.count > 1:
+        _build_metrics(model, training)
+    display = progress.display if devices.first else nullcontext()
+    with display, interrupted_between_steps() as interruption:
         model.fit(
-            _feed(training, range(done, train.epochs)),
+            devices.feed(training, range(done, train.epochs)),
             steps_per_epoch=training.steps_per_epoch,
-            validation_data=_feed(validation, range(1)),
+            validation_data=devices.feed(validation, [0] * (train.epochs - done)),
             validation_steps=validation.steps_per_epoch,
             initial_epoch=done,
             epochs=train.epochs,
@@ -155,12 +163,23 @@ def _fit_epochs(
         )
 
 
+def _build_metrics(model: keras.Model, training: CaseBatches) -> None:
+    """Let loss and metrics see a sample, so that Keras need not build them.
+
+    On TensorFlow it would build them from the mean of the devices' parts of the first batch, which
+    fails where these differ in size.
+    """
+    model.test_on_batch(*keras.tree.map_structure(lambda array: array[:1], training.batch(0, 0)))
+    model._maybe_symbolic_build = lambda **_: None
+
+
 def compile_network(
     chosen: recipe.Recipe,
     targets: tuple[str, ...],
     *,
     channels: int,
     wrap: Wrap | None = None,
+    devices: int = 1,
 ) -> tuple[keras.Model, keras.Model]:
     """The network of a recipe with the weights that its seed gives, and the model to fit.
 
@@ -174,6 +193,7 @@ def compile_network(
         targets: the regions that the network predicts.
         channels: image channels that the network sees.
         wrap: turns the model into the one that is compiled, see `tasks.Task.wrap`.
+        devices: among which batches are divided, in whose scope this is called.
 
     Raises:
         ValueError: an optimizer, loss or precision does not exist, or the network lacks the
@@ -196,6 +216,7 @@ def compile_network(
         model, activation = _model_to_fit(
             network, (*targets, *chosen.model.auxiliary), losses.takes_logits(loss)
         )
+        model = spread(model, devices)
         if wrap is not None:
             model = wrap(model)
         with _naming("train.optimizer_options"):
@@ -296,12 +317,6 @@ def _model_to_fit(
     elif not from_logits:
         return network, activation
     return keras.Model(network.input, outputs[0], name=network.name), activation
-
-
-def _feed(batches: CaseBatches, epochs: range) -> Any:
-    if keras.backend.backend() == "tensorflow":
-        return tf_dataset(batches, epochs)
-    return py_dataset(batches, epochs[0])
 
 
 def _find_checkpoint(folder: Path, identity: dict) -> tuple[dict[str, np.ndarray], list[dict]]:

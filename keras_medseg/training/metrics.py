@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_medseg import losses
+from keras_medseg.layers import replicas
 
 
 @keras.saving.register_keras_serializable("keras_medseg")
@@ -106,8 +107,10 @@ class RegionDice(keras.metrics.Mean):
         part = (..., slice(self.channel, self.channel + 1))
         main = y_pred[..., : self.channels]
         truth, found = y_true[part], keras.activations.get(self.activation)(main)[part]
+        # Replicas count every batch as often as there are replicas, in sum and in weight.
+        truth, found = replicas.whole_batch(truth), replicas.whole_batch(found)
         loss = losses.dice_loss(truth, found, squared=False, smooth=1e-5, smooth_numerator=1e-5)
-        super().update_state(1 - loss[0], keras.ops.cast(keras.ops.shape(y_pred)[0], "float32"))
+        super().update_state(1 - loss[0], keras.ops.cast(keras.ops.shape(found)[0], "float32"))
 
     def get_config(self) -> dict[str, Any]:
         own = {"channel": self.channel, "channels": self.channels, "activation": self.activation}

@@ -178,6 +178,16 @@ def test_tf_dataset_gives_the_batches_of_its_epochs_in_order(made):
     assert int(dataset.cardinality()) == 8
 
 
+def test_the_parts_of_a_batch_are_the_batch(made):
+    """Four replicas share batches of 4, and a last one of 3, of which one has no sample."""
+    parts = list(tf_dataset(made, range(2), parts=4).as_numpy_iterator())
+    assert [len(x) for x, _ in parts] == ([1] * 12 + [0, 1, 1, 1]) * 2
+    whole = _all(made, 0) + _all(made, 1)
+    for step, batch in enumerate(whole):
+        for array, own in zip(batch, zip(*parts[4 * step :][:4]), strict=True):
+            np.testing.assert_array_equal(np.concatenate(own), array)
+
+
 def test_tensors_keep_their_values_while_later_batches_are_made(made):
     tensors = list(tf_dataset(made, range(3)))
     expected = [batch for epoch in range(3) for batch in _all(made, epoch)]

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -599,3 +600,59 @@ def test_a_script_without_main_guard_is_told_so_and_does_not_hang(tmp_path):
     )
     assert done.returncode != 0
     assert "if __name__ == '__main__'" in done.stderr
+
+
+def test_an_estimate_is_the_size_of_the_store(tmp_path, monkeypatch):
+    """Of all cases, where all are tried; nothing is written. One case in three: three times it."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    import toy_cases
+
+    cases = toy_cases.write_cases(tmp_path / "source", 3)
+    told = store.estimate(cases, toy_cases.read)
+    made = store.prepare(cases, toy_cases.read, tmp_path / "store", workers=1)
+    sizes = [case.image.nbytes + case.labels.nbytes for case in made.cases.values()]
+    assert sorted(told.bytes_each) == sorted(sizes)
+    assert f"{sum(sizes) / 1e9:.2f} GB for 3 cases" in str(told)
+    assert len(store.estimate(cases, toy_cases.read, tried=2).bytes_each) == 2
+
+
+def test_a_copy_is_the_store_and_a_damaged_file_is_not_copied(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    import toy_cases
+
+    cases = toy_cases.write_cases(tmp_path / "source", 2)
+    made = store.prepare(cases, toy_cases.read, tmp_path / "store", workers=1)
+    copied = store.copy(made, tmp_path / "copy")
+    assert copied.folder == tmp_path / "copy"
+    assert store.open_store(tmp_path / "copy").fingerprint == made.fingerprint
+    first, second = sorted((tmp_path / "copy").glob("*.image.npy"))
+    written = first.stat().st_mtime_ns
+    second.write_bytes(b"broken")
+    store.copy(made, tmp_path / "copy")
+    assert first.stat().st_mtime_ns == written
+    store.open_store(tmp_path / "copy")
+
+    damaged = made.folder / first.name
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(DataError, match=f"{first.name}: found .* expected"):
+        store.copy(made, tmp_path / "other")
+    assert not (tmp_path / "other" / store.MANIFEST).exists()
+
+
+def test_a_store_that_was_just_verified_is_opened_by_its_fingerprint(tmp_path, monkeypatch):
+    """Its files are not read again, but their sizes and the fingerprint must be right."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    import toy_cases
+
+    cases = toy_cases.write_cases(tmp_path / "source", 2)
+    made = store.prepare(cases, toy_cases.read, tmp_path / "store", workers=1)
+    with mock.patch.object(store, "_sha256", side_effect=AssertionError):
+        opened = store.open_store(made.folder, verified=made.fingerprint)
+        assert opened.fingerprint == made.fingerprint
+        with pytest.raises(DataError, match="found fingerprint"):
+            store.open_store(made.folder, verified="0" * 64)
+        next(made.folder.glob("*.labels.npy")).write_bytes(b"short")
+        with pytest.raises(DataError, match="bytes instead of"):
+            store.open_store(made.folder, verified=made.fingerprint)

@@ -34,6 +34,7 @@ PACKAGE = Path(keras_medseg.__file__).parent
 PORTABLE = [PACKAGE / "losses.py", *PACKAGE.glob("layers/*.py"), *PACKAGE.glob("models/*.py")]
 # TensorFlow's kernel, used on that backend alone; tests/layers/test_batch_norm.py has the others.
 PORTABLE.remove(PACKAGE / "layers" / "fused_norm.py")
+PORTABLE.remove(PACKAGE / "layers" / "replicas.py")
 # Small without a part of the structure missing: two blocks in one stage, so that a second one is
 # there, and windows that fit into a small image. As far as a network has such options. Compiling
 # and exporting, which take nearly all of the time, take as long as the network is deep.

@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     return path
 
 
-def untrained(chosen, targets, training, validation, folder, *, channels, wrap=None, fitted=None):
+def untrained(chosen, targets, training, validation, folder, *, channels, wrap=None, **_):
     """In place of `fit`: the initial network of the seed, and a log of one epoch."""
     if folder.exists():
         return

@@ -1,6 +1,6 @@
 """Trains and scores a tiny network with Dropout and flips; the tests start it as a process.
 
-usage: run_tiny_training.py FOLDER [--die-at-step N | --die-after-best N]
+usage: run_tiny_training.py FOLDER [--devices N] [--die-at-step N | --die-after-best N]
 
 SIGKILL at the N-th training step, or between the best weights and the checkpoint of epoch N.
 """
@@ -16,11 +16,12 @@ import numpy as np
 from keras_medseg import recipe, registry
 from keras_medseg.data import cases, store
 from keras_medseg.files import write_json
+from keras_medseg.layers.dropout import Dropout
 from keras_medseg.layers.normalization import BatchNorm
 from keras_medseg.runs import steps
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort
-from keras_medseg.training import callbacks, checkpoint
+from keras_medseg.training import callbacks, checkpoint, devices
 
 
 def read(case: cases.Case) -> cases.CaseArrays:
@@ -48,13 +49,19 @@ def read(case: cases.Case) -> cases.CaseArrays:
         parity="rebuilt",
     )
 )
-def tiny_dropout(input_shape: tuple[int, int, int] = (16, 16, 4), classes: int = 1):
+def tiny_dropout(
+    input_shape: tuple[int, int, int] = (16, 16, 4),
+    classes: int = 1,
+    *,
+    synchronized: bool = True,
+    bias: bool = True,
+):
     """One hidden layer, batch norm and Dropout."""
     inputs = keras.Input(input_shape)
-    x = keras.layers.Conv2D(16, 3, padding="same")(inputs)
-    x = BatchNorm()(x)
+    x = keras.layers.Conv2D(16, 3, padding="same", use_bias=bias)(inputs)
+    x = BatchNorm(synchronized=synchronized)(x)
     x = keras.layers.ReLU()(x)
-    x = keras.layers.Dropout(0.3)(x)
+    x = Dropout(0.3)(x)
     return keras.Model(inputs, keras.layers.Conv2D(classes, 1, activation="sigmoid")(x))
 
 
@@ -102,18 +109,25 @@ RECIPE = recipe.Recipe(
 )
 
 
-def train(folder: Path, assignments: list[str]) -> None:
-    """Train and score in `folder`, with these changes of RECIPE."""
-    chosen = recipe.override(RECIPE, recipe.parse_assignments(assignments))
+def cohort_in(folder: Path) -> Cohort:
+    """Two cases to train on and one to score, decoded in `folder`."""
     found = [cases.Case(f"case{i}", "BraTS2021", (), None, f"case{i}") for i in range(3)]
     decoded = store.prepare(found, read, folder / "store", workers=1)
-    cohort = Cohort("test", decoded, ("case0", "case1"), ("case2",), {})
+    return Cohort("test", decoded, ("case0", "case1"), ("case2",), {})
+
+
+def train(folder: Path, assignments: list[str], asked: str = "1") -> None:
+    """Train and score in `folder`, with these changes of RECIPE, on so many devices."""
+    chosen_devices = devices.choose(asked)
+    chosen = recipe.override(RECIPE, recipe.parse_assignments(assignments))
+    cohort = cohort_in(folder)
     run = RunFolder(folder)
     if not run.exists:
         run.create(chosen, steps.fit_variants({"main": chosen}, cohort), {})
     elif recipe.differences(chosen, run.recipe):
         write_variant(folder, chosen)  # past the run folder's own refusal, to the checkpoint's
-    steps.train_variant(run, "main", cohort)
+    chosen_devices.check(chosen.train)
+    steps.train_variant(run, "main", cohort, devices=chosen_devices)
     steps.score_variant(run, "main", cohort)
 
 
@@ -125,6 +139,7 @@ def write_variant(folder: Path, chosen: recipe.Recipe) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--devices", default="1")
     parser.add_argument("--die-at-step", type=int)
     parser.add_argument("--die-after-best", type=int)
     parser.add_argument("--set", action="append", default=[])
@@ -148,7 +163,7 @@ def main() -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         checkpoint.save = save_and_die
-    train(arguments.folder, arguments.set)
+    train(arguments.folder, arguments.set, arguments.devices)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,20 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def tf_dataset(batches: CaseBatches, epochs: Sequence[int] = range(1)) -> tf.data.Dataset:
+def tf_dataset(
+    batches: CaseBatches, epochs: Sequence[int] = range(1), *, parts: int = 1
+) -> tf.data.Dataset:
     """All batches of `epochs` in order, the same in every run, read ahead on another thread.
 
     A resumed `fit(initial_epoch=k)` is given range(k, n) and sees the same batches as an
     uninterrupted one.
+
+    Args:
+        batches: of which every one is read once.
+        epochs: their numbers, in order.
+        parts: into which each batch is divided, one after the other, for the replicas of a
+            tf.distribute strategy. They differ in size by one sample where it does not divide, and
+            the first are empty where there are fewer samples than parts.
     """
     import tensorflow as tf
 
@@ -35,9 +44,19 @@ def tf_dataset(batches: CaseBatches, epochs: Sequence[int] = range(1)) -> tf.dat
             tensor.set_shape((None, *array.shape[1:]))
         return tf.nest.pack_sequence_as(first, tensors)
 
+    def divide(*batch: tf.Tensor) -> tf.data.Dataset:
+        size = tf.shape(tf.nest.flatten(batch)[0], out_type=tf.int64)[0]
+
+        def part(number: tf.Tensor) -> tuple:
+            first, end = size * number // parts, size * (number + 1) // parts
+            return tf.nest.map_structure(lambda array: array[first:end], batch)
+
+        return tf.data.Dataset.range(parts).map(part)
+
     numbers = tf.data.Dataset.range(len(epochs) * steps)
     # One reader: a second one makes both wait for the interpreter's lock.
-    return numbers.map(load, num_parallel_calls=1, deterministic=True).prefetch(2)
+    whole = numbers.map(load, num_parallel_calls=1, deterministic=True)
+    return (whole.flat_map(divide) if parts > 1 else whole).prefetch(2 * parts)
 
 
 def py_dataset(batches: CaseBatches, epoch: int = 0) -> keras.utils.PyDataset:
