@@ -70,6 +70,62 @@ def categorical_cross_entropy(
     return -ops.sum(q * log_p, axis=-1)
 
 
+def cross_entropy_by_task(
+    y_true: keras.KerasTensor,
+    y_pred: keras.KerasTensor,
+    *,
+    classes: Sequence[int] = (),
+    from_logits: bool = False,
+) -> keras.KerasTensor:
+    """The sum of the cross entropies of some tasks, each over the voxels that train it; zhou2020.
+
+    L1 + L2 + L3 of OM-Net with weights of 1, where the voxels that a task learns from are those
+    that have one of its classes (`data.batches.segments`). A task without any adds 0.
+
+    Args:
+        y_true: (N, ..., C), the classes of the tasks one after the other.
+        y_pred: (N, ..., C) probabilities, or logits.
+        classes: number of classes of each task, (5, 5, 2) of OM-Net; empty: one task.
+        from_logits: whether y_pred are logits, of which the softmax of each task is taken.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: the classes are not as many as the channels.
+    """
+    classes = classes or (y_pred.shape[-1],)
+    if sum(classes) != y_pred.shape[-1]:
+        raise ValueError(
+            f"classes: found {classes}, expected {y_pred.shape[-1]} together, one for each channel."
+        )
+    total, first = 0.0, 0
+    for count in classes:
+        q, p = _alike(y_true[..., first : first + count], y_pred[..., first : first + count])
+        voxels = categorical_cross_entropy(q, p, from_logits=from_logits)
+        total += ops.sum(voxels) / ops.maximum(ops.sum(q), 1.0)
+        first += count
+    return total
+
+
+def soft_iou_loss(
+    y_true: keras.KerasTensor,
+    y_pred: keras.KerasTensor,
+    *,
+    smooth: float = 1e-7,
+    from_logits: bool = False,
+) -> keras.KerasTensor:
+    """1 - sum(p q) / (sum(p + q - p q) + smooth) of every channel over the whole batch.
+
+    (N, ..., C) twice -> (C,). With `from_logits`, p is the softmax of y_pred.
+    """
+    q, p = _alike(y_true, y_pred)
+    p = ops.softmax(p, axis=-1) if from_logits else p
+    common = ops.sum(p * q, axis=_all_but_channels(y_pred))
+    either = ops.sum(p + q, axis=_all_but_channels(y_pred)) - common
+    return 1 - common / (either + smooth)
+
+
 def focal_loss(
     y_true: keras.KerasTensor,
     y_pred: keras.KerasTensor,
@@ -609,6 +665,32 @@ class CategoricalCrossEntropy(_Loss):
     check = staticmethod(_check_nothing)
 
 
+def _check_task_classes(*, classes: Sequence[int], from_logits: bool) -> None:
+    if min(classes, default=2) < 2:
+        raise ValueError(f"classes: found {classes}, expected 2 or more for each task.")
+
+
+def _check_smooth(*, smooth: float, from_logits: bool) -> None:
+    if smooth < 0:
+        raise ValueError(f"smooth: found {smooth}, expected 0 or more.")
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class CrossEntropyByTask(_Loss):
+    """`cross_entropy_by_task` for model.compile; the total loss of zhou2020."""
+
+    function = staticmethod(cross_entropy_by_task)
+    check = staticmethod(_check_task_classes)
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class SoftIouLoss(_Loss):
+    """`soft_iou_loss` for model.compile."""
+
+    function = staticmethod(soft_iou_loss)
+    check = staticmethod(_check_smooth)
+
+
 @keras.saving.register_keras_serializable("keras_medseg")
 class CrossEntropyAndEdge(_Loss):
     """`cross_entropy_and_edge` for model.compile."""
@@ -768,7 +850,9 @@ LOSSES: dict[str, type[_Loss]] = {
         CrossEntropy,
         CrossEntropyAndDice,
         CrossEntropyAndEdge,
+        CrossEntropyByTask,
         DiceAndFocal,
+        SoftIouLoss,
     )
 }
 

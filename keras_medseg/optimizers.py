@@ -1,4 +1,4 @@
-"""Optimizers as PyTorch computes them, for papers whose authors used PyTorch."""
+"""Optimizers as PyTorch, Caffe and DeepMedic compute them."""
 
 from typing import Any
 
@@ -149,10 +149,145 @@ class NadamPyTorch(_TwoMoments):
         super()._backend_update_step(gradients, variables, learning_rate)
 
 
+@keras.saving.register_keras_serializable("keras_medseg")
+class SgdCaffe(keras.optimizers.Optimizer):
+    """Caffe's SGD with the multipliers of OM-Net's prototxts.
+
+    v = momentum v + rate (gradient + l2 w), w = w - v. The rate is within v, so that a change of
+    it does not act on earlier steps, as in Keras. Kernels and a norm's gamma and beta decay,
+    biases do not; biases and beta have `bias_rate` times the rate.
+
+    Args:
+        learning_rate: step size, or a Keras schedule.
+        momentum: share of the last step.
+        l2: Caffe's weight_decay.
+        bias_rate: factor of the rate of biases and beta.
+        name: of the optimizer.
+        options: those of keras.optimizers.Optimizer.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        momentum: float = 0.99,
+        l2: float = 0.0,
+        bias_rate: float = 2.0,
+        name: str = "sgd_caffe",
+        **options: Any,
+    ) -> None:
+        super().__init__(learning_rate, name=name, **options)
+        self.momentum = momentum
+        self.l2 = l2
+        self.bias_rate = bias_rate
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Add the last step of every weight."""
+        if self.built:
+            return
+        super().build(variables)
+        [self._steps] = self.add_optimizer_variables(variables, ["step"])
+
+    def update_step(
+        self, gradient: keras.KerasTensor, variable: keras.Variable, learning_rate: keras.Variable
+    ) -> None:
+        index = self._get_variable_index(variable)
+        kind = _kind(self, index)
+        rate = ops.cast(learning_rate, variable.dtype)
+        rate = rate * (self.bias_rate if kind in ("bias", "beta") else 1.0)
+        decay = 0.0 if kind == "bias" else self.l2
+        last = self._steps[index]
+        gradient = ops.cast(gradient, variable.dtype) + decay * variable
+        self.assign(last, self.momentum * last + rate * gradient)
+        self.assign_sub(variable, last)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"momentum": self.momentum, "l2": self.l2, "bias_rate": self.bias_rate}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("keras_medseg")
+class RmsPropDeepMedic(keras.optimizers.Optimizer):
+    """RMSProp with Nesterov's momentum as in DeepMedic (neuralnet/optimizers.py).
+
+    s = rho s + (1 - rho) g^2, d = rate g / sqrt(s + epsilon), v = momentum v - d, w = w + momentum
+    v - d. Keras adds epsilon to the root, and its momentum is the classical one. Kernels add l1
+    sum |w| + l2 sum w^2 to the loss.
+
+    Args:
+        learning_rate: step size, or a Keras schedule.
+        rho: decay of the mean of the squared gradients.
+        epsilon: added to that mean.
+        momentum: share of the last step.
+        normalized: whether d is multiplied by 1 - momentum.
+        l1: factor of the sum of the absolute values of kernels.
+        l2: factor of the sum of their squares.
+        name: of the optimizer.
+        options: those of keras.optimizers.Optimizer.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        rho: float = 0.9,
+        epsilon: float = 1e-4,
+        momentum: float = 0.6,
+        normalized: bool = True,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        name: str = "rmsprop_deepmedic",
+        **options: Any,
+    ) -> None:
+        super().__init__(learning_rate, name=name, **options)
+        self.constants: dict[str, Any] = {
+            "rho": rho,
+            "epsilon": epsilon,
+            "momentum": momentum,
+            "normalized": normalized,
+            "l1": l1,
+            "l2": l2,
+        }
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Add the mean square and the velocity of every weight."""
+        if self.built:
+            return
+        super().build(variables)
+        names = ["square", "velocity"]
+        self._squares, self._velocities = self.add_optimizer_variables(variables, names)
+
+    def update_step(
+        self, gradient: keras.KerasTensor, variable: keras.Variable, learning_rate: keras.Variable
+    ) -> None:
+        of = self.constants
+        index = self._get_variable_index(variable)
+        square, velocity = self._squares[index], self._velocities[index]
+        gradient = ops.cast(gradient, variable.dtype)
+        if _kind(self, index) == "kernel":
+            gradient = gradient + of["l1"] * ops.sign(variable) + 2 * of["l2"] * variable
+        self.assign(square, of["rho"] * square + (1 - of["rho"]) * ops.square(gradient))
+        rate = ops.cast(learning_rate, variable.dtype)
+        rate = rate * (1 - of["momentum"] if of["normalized"] else 1.0)
+        step = rate * gradient / ops.sqrt(square + of["epsilon"])
+        self.assign(velocity, of["momentum"] * velocity - step)
+        self.assign_add(variable, of["momentum"] * velocity - step)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.constants}
+
+
+def _kind(optimizer: keras.optimizers.Optimizer, index: int) -> str:
+    """What a weight is in its layer: "kernel", "bias", "gamma" and so on."""
+    # `update_step` is given TensorFlow's variable, which has no path.
+    return optimizer._trainable_variables[index].path.rpartition("/")[2]
+
+
 OPTIMIZERS = {
+    "adadelta": keras.optimizers.Adadelta,
     "adam": keras.optimizers.Adam,
     "adam_l2": AdamL2,
     "nadam": keras.optimizers.Nadam,
     "nadam_pytorch": NadamPyTorch,
+    "rmsprop_deepmedic": RmsPropDeepMedic,
     "sgd": keras.optimizers.SGD,
+    "sgd_caffe": SgdCaffe,
 }

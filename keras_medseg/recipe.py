@@ -191,6 +191,72 @@ class Patches(_Data):
 
 
 @dataclass(frozen=True)
+class Segments(_Data):
+    """Three-dimensional segments of volumes, drawn by the class of their middle voxel.
+
+    For networks whose outputs are classes that exclude each other: `model.targets` names these.
+    Sizes in voxels (x, y, z).
+
+    Attributes:
+        segment: size of what the network labels.
+        normalization: see `data.transforms.volumes.scaling`.
+        centers: for each task, how often a segment's middle voxel is of each kind: target ->
+            weight. "rest" are the voxels of the object (not 0 in every channel) without a label.
+        segments_per_case: segments in an epoch, as a multiple of the cases.
+        validation: fraction of the patients in the validation set.
+        margin: voxels on every side that the network reads beyond the segment, such as 24 of
+            DeepMedic with form="valid"; 0 for a network that pads.
+        transfer: whether a sample of a task also trains those after it, by OM-Net's rule
+            (`data.transforms.task_transfer`). Otherwise each trains its own.
+        stages: epochs, from 0, from which the second, third, ... task are trained; empty: all from
+            the start.
+        flips: axes, of "x", "y" and "z", along which a training segment is mirrored with
+            probability 1/2.
+        tile: size of the windows when a whole volume is predicted; empty: the segment. One that is
+            larger than the volume predicts it at once.
+        overlap: as `Patches.overlap`.
+        modalities, test, options: as those of `Patches`.
+    """
+
+    segment: tuple[int, int, int]
+    normalization: str
+    centers: tuple[dict[str, float], ...]
+    segments_per_case: int
+    validation: float
+    margin: int = 0
+    transfer: bool = False
+    stages: tuple[int, ...] = ()
+    flips: tuple[str, ...] = ()
+    tile: tuple[int, ...] = ()
+    overlap: float = 0.0
+    modalities: tuple[str, ...] = ()
+    test: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """The segment with its margin."""
+        return tuple(size + 2 * self.margin for size in self.segment)
+
+    def _check(self) -> None:
+        self._check_sizes("segment")
+        require_choice("data.normalization", self.normalization, volumes.NORMALIZATIONS)
+        weights = [[*weights.values()] for weights in self.centers]
+        sound = bool(weights) and all(min(line, default=-1) >= 0 < sum(line) for line in weights)
+        self._require(sound, "centers", "for each task some weights of 0 or more, not all 0")
+        self._require(self.segments_per_case >= 1, "segments_per_case", "1 or more")
+        self._require(self.margin >= 0, "margin", "0 or more")
+        later = len(self.centers) - 1
+        sound = len(self.stages) in (0, later) and [*self.stages] == sorted(self.stages)
+        self._require(sound, "stages", f"no epochs, or {later} that do not fall")
+        self._require_all("flips", ("x", "y", "z"))
+        sound = not self.tile or (len(self.tile) == 3 and min(self.tile) >= 1)
+        self._require(sound, "tile", "three sizes of 1 or more, or none")
+        self._require(0 <= self.overlap < 1, "overlap", "0 or more and less than 1")
+        self._check_sides(self.validation, self.test)
+
+
+@dataclass(frozen=True)
 class Images(_Data):
     """Two-dimensional images, all resized to one size. Sizes in pixels (rows, columns).
 
@@ -332,7 +398,7 @@ class Recipe(_Section):
     """
 
     name: str
-    data: Slices | Patches | Images
+    data: Slices | Patches | Segments | Images
     model: Model
     train: Train
     predict: Predict = field(default_factory=Predict)

@@ -23,7 +23,8 @@ x = Resize((4, 4), "bilinear")(WindowAttention(1, 4)(image))
 x = rematerialized(lambda x, name: keras.layers.Conv2D(1, 1, name=name)(x), x, name="block")
 net = keras.Model(image, keras.layers.Activation("sigmoid")(x))
 net.save(sys.argv[1] + "/uncompiled.keras")
-pairs = zip(losses.LOSSES, itertools.cycle((optimizers.AdamL2, optimizers.NadamPyTorch)))
+kinds = [kind for kind in optimizers.OPTIMIZERS.values() if kind.__module__ == optimizers.__name__]
+pairs = zip(losses.LOSSES, itertools.cycle(kinds))
 for name, optimizer in pairs:
     net.compile(optimizer(1e-3), losses.get(name), [MainAccuracy(1)])
     net.save(f"{sys.argv[1]}/{name}.keras")

@@ -112,7 +112,7 @@ def test_from_logits_is_from_probabilities(name):
     q = np.round(q) if name == "dice_and_focal" else q
     many = {"output_weights": (1.0, 2.0, 0.5)} if name == "cross_entropy_and_dice" else {}
     p = 1 / (1 + np.exp(-z))
-    if name == "categorical_cross_entropy":
+    if name in ("categorical_cross_entropy", "cross_entropy_by_task", "soft_iou_loss"):
         p, q = (np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True) for x in (z, q))
     ours = losses.get(name, from_logits=True, **many)(q, z)
     assert float(ours) == pytest.approx(float(losses.get(name, **many)(q, p)), rel=1e-5)
@@ -715,3 +715,30 @@ def test_an_edge_network_learns_the_same_from_the_same_labels_and_must_learn_fir
 def test_wrong_options_of_a_learned_edge_loss_are_named(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))}|layer_weights"):
         losses.get(LEARNED, **options)
+
+
+def test_the_loss_by_task_by_hand():
+    """Task 1 learns from both voxels, task 2 from the second one alone, task 3 from none."""
+    y_true = np.float32([[1, 0, 0, 0, 0, 0], [0, 1, 0, 1, 0, 0]])
+    y_pred = np.float32([[0.5, 0.5, 0.1, 0.9, 0.3, 0.7], [0.2, 0.8, 0.4, 0.6, 0.6, 0.4]])
+    expected = -(np.log(0.5) + np.log(0.8)) / 2 - np.log(0.6)
+    loss = losses.get("cross_entropy_by_task", classes=(2, 2, 2))
+    assert float(loss(y_true, y_pred)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_task_of_one_class_or_of_other_channels_is_refused():
+    with pytest.raises(ValueError, match=r"classes: found \(1, 2\), expected 2 or more"):
+        losses.get("cross_entropy_by_task", classes=(1, 2))
+    loss = losses.get("cross_entropy_by_task", classes=(2, 2))
+    with pytest.raises(ValueError, match=r"classes: found \(2, 2\), expected 5 together"):
+        loss(np.zeros((1, 5), "float32"), np.zeros((1, 5), "float32"))
+
+
+def test_the_soft_iou_by_hand():
+    q, p = np.float32([[1, 0], [0, 1]]), np.float32([[0.5, 0.5], [0.25, 0.75]])
+    # Channel 0: common 0.5, together 0.75 + 1 - 0.5. Channel 1: 0.75, 1.25 + 1 - 0.75.
+    expected = [1 - 0.5 / 1.25, 1 - 0.75 / 1.5]
+    np.testing.assert_allclose(_numpy(losses.soft_iou_loss(q, p)), expected, rtol=1e-6)
+    assert float(losses.get("soft_iou_loss")(q, q)) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="smooth: found -1"):
+        losses.get("soft_iou_loss", smooth=-1)

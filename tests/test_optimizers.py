@@ -1,11 +1,17 @@
-"""Optimizers against PyTorch's documented formulas, written out in NumPy."""
+"""Optimizers against the formulas of PyTorch, Caffe and DeepMedic, written out in NumPy."""
 
 import keras
 import numpy as np
 import pytest
 
 from keras_medseg import losses
-from keras_medseg.optimizers import OPTIMIZERS, AdamL2, NadamPyTorch
+from keras_medseg.optimizers import (
+    OPTIMIZERS,
+    AdamL2,
+    NadamPyTorch,
+    RmsPropDeepMedic,
+    SgdCaffe,
+)
 
 WEIGHTS = np.array([0.5, -2.0, 0.0, 3e-4])
 GRADIENTS = np.array([[0.1, -3.0, 0.0, 1e-6], [0.2, 2.0, 1e-3, -1e-6], [-0.4, 0.5, 0.0, 2e-6]])
@@ -218,3 +224,56 @@ def test_gradient_of_the_code_of_fmnet_agrees_with_numpy():
     found = kernel - model.get_weights()[0]
     assert np.abs(found).max() > 1e-3
     np.testing.assert_allclose(found, _kernel_gradient(x, slope), atol=1e-6)
+
+
+def _named_steps(optimizer, kind, count=3):
+    """As `_steps`, for a weight of a layer that is called `kind`."""
+    layer = keras.layers.Layer(name="layer")
+    initial = keras.initializers.Constant(WEIGHTS)
+    variable = layer.add_weight(shape=WEIGHTS.shape, initializer=initial, name=kind)
+    after = []
+    for number, gradient in enumerate(GRADIENTS[:count]):
+        optimizer.learning_rate = 0.01 / (number + 1)
+        optimizer.apply([keras.ops.convert_to_tensor(gradient, "float32")], [variable])
+        after.append(keras.ops.convert_to_numpy(variable.value))
+    return after
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "decay"),
+    [("kernel", 1, 0.1), ("gamma", 1, 0.1), ("beta", 2, 0.1), ("bias", 2, 0)],
+)
+def test_caffes_steps_have_their_rate_within(kind, rate, decay):
+    """SGDSolver::ComputeUpdateValue: history = momentum history + local rate * (diff + decay w)."""
+    w, history, expected = WEIGHTS.copy(), 0.0, []
+    for number, g in enumerate(GRADIENTS):
+        history = 0.99 * history + rate * 0.01 / (number + 1) * (g + decay * w)
+        w = w - history
+        expected.append(w)
+    found = _named_steps(SgdCaffe(0.01, momentum=0.99, l2=0.1), kind)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(("kind", "penalized"), [("kernel", 1), ("alpha", 0)])
+@pytest.mark.parametrize("normalized", [True, False])
+def test_rmsprop_is_that_of_deepmedic(kind, penalized, normalized):
+    """Its cost is that of the data + l1 sum |w| + l2 sum w^2, over kernels."""
+    w, square, velocity, expected = WEIGHTS.copy(), 0.0, 0.0, []
+    for number, g in enumerate(GRADIENTS):
+        g = g + penalized * (0.03 * np.sign(w) + 2 * 0.05 * w)
+        square = 0.9 * square + 0.1 * g**2
+        step = 0.01 / (number + 1) * g / np.sqrt(square + 1e-4) * (0.4 if normalized else 1)
+        velocity = 0.6 * velocity - step
+        w = w + 0.6 * velocity - step
+        expected.append(w)
+    optimizer = RmsPropDeepMedic(0.01, normalized=normalized, l1=0.03, l2=0.05)
+    found = _named_steps(optimizer, kind)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [SgdCaffe(l2=0.1, momentum=0.9, bias_rate=3.0), RmsPropDeepMedic(l1=0.1, rho=0.8)]
+)
+def test_the_configuration_makes_the_same_optimizer(optimizer):
+    config = optimizer.get_config()
+    assert type(optimizer).from_config(config).get_config() == config

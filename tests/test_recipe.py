@@ -122,7 +122,10 @@ def test_data_of_the_same_kind_begin_with_the_defaults(recipe):
             {"data": {**PATCHES, "augment_on_device": 1}},
             "augment_on_device: found 1, expected bool",
         ),
-        ({"data": "Slices"}, "data: found 'Slices', expected Slices or Patches or Images"),
+        (
+            {"data": "Slices"},
+            "data: found 'Slices', expected Slices or Patches or Segments or Images",
+        ),
         ({"data.size": (1, 1)}, "data.size: field: found 'size'"),
         ({"data.window": (16, 16)}, r"data.window: found \(16, 16\), expected tuple\[int, int, in"),
         ({"data.window": (16, 16, 0)}, r"data.window: found \(16, 16, 0\), expected sizes of 1"),

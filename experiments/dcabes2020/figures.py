@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from experiments.dcabes2020 import costs
 from keras_medseg import losses
 from keras_medseg.data.datasets import brats
 from keras_medseg.evaluation.scores import pick_cases
@@ -25,10 +26,31 @@ FIGURE_3 = (
     "whole."
 )
 
+COSTS = (
+    "The methods under one recipe, at the sizes of this profile; EMMA is four of its networks, and "
+    "OM-Net without its own recipe is MC. {verdicts} Seconds are those of the clock, of one "
+    "training on this machine."
+)
+
 
 def paper_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
-    """The paper's Figure 3 on a case of this run, and its edge maps."""
-    return [annotation_figure(run, cohort), *edge_figures(run, cohort)]
+    """The paper's Figure 3 on a case of this run, its edge maps, and the costs under one recipe."""
+    return [annotation_figure(run, cohort), *edge_figures(run, cohort), *cost_figures(run)]
+
+
+def cost_figures(run: RunFolder) -> list[ReportFigure]:
+    """What the methods cost under one recipe, with the verdicts; none if they were not trained."""
+    if not {*costs.IN_ONE_RECIPE.values()} <= {*run.run["variants"]}:
+        return []
+    table = costs.one_recipe_costs(run)
+    path = style.save(costs.draw(table), run.figure("costs"))
+    return [
+        ReportFigure(
+            "Fewer parameters, shortest training",
+            COSTS.format(verdicts=" ".join(costs.verdicts(table))),
+            path,
+        )
+    ]
 
 
 def annotation_figure(run: RunFolder, cohort: Cohort) -> ReportFigure:

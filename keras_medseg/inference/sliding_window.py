@@ -24,6 +24,7 @@ def predict_volume(
     mode: str = "gaussian",
     batch_size: int = 1,
     flips: Sequence[int] = (),
+    margin: int = 0,
 ) -> np.ndarray:
     """Probabilities of a whole volume; windows and weights as in MONAI's sliding_window_inference.
 
@@ -42,6 +43,8 @@ def predict_volume(
         batch_size: windows per call of the network.
         flips: axes of the volume, 0 to 2; the result is the mean over the volume mirrored along
             every set of them, see `flips.mirrored_mean`. Three axes are 8 times the work.
+        margin: voxels that the model reads beyond its output on every side; those outside of the
+            volume are 0. The model takes (N, *(patch + 2 margin), C) then.
 
     Returns:
         (X, Y, Z, R) float32.
@@ -53,7 +56,7 @@ def predict_volume(
     _check(volume, patch, overlap, mode, batch_size)
 
     def predict(values: np.ndarray) -> np.ndarray:
-        return _predict(model, values, tuple(patch), overlap, mode, batch_size)
+        return _predict(model, values, tuple(patch), overlap, mode, batch_size, margin)
 
     return mirrored_mean(predict, volume, flips)
 
@@ -96,6 +99,7 @@ def _predict(
     overlap: float,
     mode: str,
     batch_size: int,
+    margin: int,
 ) -> np.ndarray:
     full = volume.shape[:-1]
     missing = [max(wanted - size, 0) for wanted, size in zip(patch, full)]
@@ -106,9 +110,10 @@ def _predict(
     weights = importance_map(patch, mode)
     total: np.ndarray | None = None
     weight = np.zeros(volume.shape[:-1], np.float32)
-    for start, predicted in _windows(model, volume, patch, overlap, batch_size):
+    volume = np.pad(volume, [*[(margin, margin)] * len(full), (0, 0)]) if margin else volume
+    for start, predicted in _windows(model, volume, patch, overlap, batch_size, margin):
         if total is None:
-            total = np.zeros((*volume.shape[:-1], predicted.shape[-1]), np.float32)
+            total = np.zeros((*weight.shape, predicted.shape[-1]), np.float32)
         window = tuple(slice(first, first + size) for first, size in zip(start, patch))
         total[window] += weights[..., None] * predicted
         weight[window] += weights
@@ -123,18 +128,20 @@ def _windows(
     patch: tuple[int, ...],
     overlap: float,
     batch_size: int,
+    margin: int,
 ) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
     """The first voxel of each window, and the network's output for it, (*patch, R)."""
-    starts = window_starts(volume.shape[:-1], patch, overlap)
+    starts = window_starts([size - 2 * margin for size in volume.shape[:-1]], patch, overlap)
     batch_size = min(batch_size, len(starts))
-    batch = np.zeros((batch_size, *patch, volume.shape[-1]), np.float32)
+    read = [size + 2 * margin for size in patch]
+    batch = np.zeros((batch_size, *read, volume.shape[-1]), np.float32)
     for done in range(0, len(starts), batch_size):
         now = starts[done : done + batch_size]
         # The last batch is filled up with rows of the one before; another size would be compiled.
         for row, start in enumerate(now):
-            batch[row] = volume[tuple(slice(f, f + size) for f, size in zip(start, patch))]
+            batch[row] = volume[tuple(slice(f, f + size) for f, size in zip(start, read))]
         predicted = np.asarray(model.predict_on_batch(batch))
-        _check_output(predicted, batch.shape[:-1])
+        _check_output(predicted, (batch_size, *patch))
         yield from zip(now, predicted)
 
 

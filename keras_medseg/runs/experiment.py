@@ -57,11 +57,13 @@ class Profile:
         changes: to the recipe, for all variants.
         variants: name -> further changes for that variant.
         comparisons: (baseline, variant) pairs for the paired tests.
+        ensembles: name -> the variants whose probabilities are averaged; scored as a variant.
     """
 
     changes: Changes
     variants: Mapping[str, Changes]
     comparisons: tuple[tuple[str, str], ...] = ()
+    ensembles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,13 @@ class Request:
             raise ValueError(f"--fold: found {self.fold!r}, expected all or a number from 0.")
 
 
+_OF_THE_RUN = {
+    "data": ("validation", "test", "folds", "split_seed", "options"),
+    "train": ("seed",),
+}
+"""What no variant has for itself: how cases are read and split, and the seed of a training."""
+
+
 def of_recipe(chosen: Recipe) -> Experiment:
     """The experiment that trains a single recipe on a user's own data."""
     return Experiment(chosen, {"train": Profile({}, {OWN_VARIANT: {}})})
@@ -233,7 +242,7 @@ def _run(
         return _follow(outcome, trainings, used)
     if len(parts) > 1:
         known = _facts(request, folder, steps.together(cohorts)) | repetitions.facts(parts)
-        _create(outcome, base, recipes, known, parts)
+        _create(outcome, base, profile, recipes, known, parts)
     begin = partial(_started, experiment, request, folder, used)
     if tasks is None:
         for training in trainings:
@@ -267,8 +276,17 @@ def _base_recipe(experiment: Experiment, request: Request) -> Recipe:
 
 
 def _recipes(profile: Profile, base: Recipe) -> dict[str, Recipe]:
-    """The recipe of each variant."""
-    return {name: recipe.override(base, changes) for name, changes in profile.variants.items()}
+    """The recipe of each variant; one with a section of its own shares what is of the run."""
+    recipes = {}
+    for name, changes in profile.variants.items():
+        shared = {
+            f"{section}.{part}": getattr(getattr(base, section), part)
+            for section, parts in _OF_THE_RUN.items()
+            for part in parts
+            if section in changes
+        }
+        recipes[name] = recipe.override(recipe.override(base, changes), shared)
+    return recipes
 
 
 def _check_recipes(recipes: Mapping[str, Recipe], channels: int, *, begins: bool) -> None:
@@ -289,7 +307,18 @@ def _training(profile: Profile, base: Recipe, part: Part) -> _Training:
     variants = steps.fit_variants(_recipes(profile, changed), part.cohort)
     for variant in variants.values():
         steps.check_batches(variant, part.cohort)
-    return _Training(part, changed, variants)
+    return _Training(part, changed, _with_ensembles(profile, variants))
+
+
+def _with_ensembles(profile: Profile, variants: Mapping[str, Variant]) -> dict[str, Variant]:
+    """The variants, and behind them the ensembles of a profile."""
+    return {
+        **variants,
+        **{
+            name: replace(variants[members[0]], members=members)
+            for name, members in profile.ensembles.items()
+        },
+    }
 
 
 def _train_on(
@@ -445,6 +474,7 @@ def _cohorts(
 def _create(
     outcome: RunFolder,
     base: Recipe,
+    profile: Profile,
     recipes: Mapping[str, Recipe],
     known: Mapping[str, Any],
     parts: Sequence[Part],
@@ -454,7 +484,7 @@ def _create(
         name: Variant(recipes[name], source) for name, source in trained_as(recipes).items()
     }
     with locked(outcome.path, "writes into this run folder"):
-        outcome.create(base, unfitted, known)
+        outcome.create(base, _with_ensembles(profile, unfitted), known)
         split_files.write_splits(outcome.splits_file, repetitions.split_trees(parts))
 
 
@@ -478,8 +508,7 @@ def _train_variants(
 def _train_and_score(outcome: RunFolder, cohort: Cohort, used: Devices, listener: Listener) -> None:
     _train_variants(outcome, cohort, used, listener)
     outcome.gather_logs()
-    for name in outcome.variants:
-        steps.score_variant(outcome, name, cohort)
+    steps.score_variants(outcome, cohort)
 
 
 def with_comparison(

@@ -16,7 +16,7 @@ from keras_medseg.data.store import StoredCase, reader_name
 from keras_medseg.errors import DataError
 from keras_medseg.files import read_bytes
 from keras_medseg.inference.outputs import main_output
-from keras_medseg.recipe import Patches, Recipe
+from keras_medseg.recipe import Patches, Recipe, Segments
 from keras_medseg.runs.run_folder import RunFolder, Variant
 from keras_medseg.tasks.base import Maps, Networks, Task
 from keras_medseg.training import fit
@@ -69,8 +69,7 @@ class Member:
     @property
     def regions(self) -> tuple[str, ...]:
         """All regions that the networks predict."""
-        targets = self.chosen.recipe.model.targets
-        return tuple(dict.fromkeys(name for names in targets for name in names))
+        return tuple(dict.fromkeys(self.task.regions))
 
     def identity(self) -> dict[str, Any]:
         """What probabilities depend on besides their case.
@@ -96,7 +95,8 @@ class Member:
 def members(runs: Sequence[str | Path], variant: str | None = None) -> tuple[Member, ...]:
     """The members that arguments of the command line name.
 
-    A run with folds or seeds has a member for each of its trainings.
+    A run with folds or seeds has a member for each of its trainings; a variant that is an ensemble
+    stands for its own members.
 
     Args:
         runs: each RUN, a run folder, or RUN:VARIANT. A folder whose own name has a colon is taken
@@ -110,7 +110,9 @@ def members(runs: Sequence[str | Path], variant: str | None = None) -> tuple[Mem
     found = []
     for text in runs:
         run, name = run_and_variant(str(text), variant)
-        found += [Member(part, name, part.variant(name)) for part in run.parts]
+        for part in run.parts:
+            names = part.variant(name).members or (name,)
+            found += [Member(part, one, part.variant(one)) for one in names]
     return tuple(found)
 
 
@@ -129,7 +131,7 @@ def with_overlap(all_members: Sequence[Member], overlap: float) -> tuple[Member,
     Raises:
         ValueError: none has a sliding window, or the overlap is out of range.
     """
-    if not any(isinstance(member.chosen.recipe.data, Patches) for member in all_members):
+    if not any(isinstance(member.chosen.recipe.data, Patches | Segments) for member in all_members):
         raise ValueError(
             f"--overlap: found {overlap:g} for {all_members[0].name}, whose networks see whole "
             "slices or images, expected a run with a sliding window. Leave it out."
@@ -140,7 +142,7 @@ def with_overlap(all_members: Sequence[Member], overlap: float) -> tuple[Member,
 
 
 def _overlapping(chosen: Variant, overlap: float) -> Variant:
-    if not isinstance(chosen.recipe.data, Patches):
+    if not isinstance(chosen.recipe.data, Patches | Segments):
         return chosen
     return replace(chosen, recipe=recipe.override(chosen.recipe, {"data.overlap": overlap}))
 

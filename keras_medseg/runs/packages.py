@@ -202,7 +202,7 @@ def open_weights(folder: Path) -> Member:
         ) from error
     seen = len(manifest["input"]["channels_seen"])
     for targets, network in networks.items():
-        channels = (network.input_shape[-1], network.output_shape[-1])
+        channels = (network.input_shape[-1], network.outputs[0].shape[-1])
         wanted = (member.task.channels(seen), len(targets))
         if channels != wanted:
             raise DataError(

@@ -43,7 +43,11 @@ def make(
         changes = ", ".join(f"{name}={value}" for name, value in facts["changes"].items())
         notes.append(f"Not held against its expectations, because --set was given: {changes}.")
     profile = experiment.profiles[facts["profile"]]
-    trained = [name for name, variant in run.variants.items() if variant.trained_as == name]
+    trained = [
+        name
+        for name, variant in run.variants.items()
+        if variant.trained_as == name or variant.members
+    ]
     costs = steps.network_costs(part, trained)
     if part != run:
         run.write_table("networks", costs)

@@ -42,11 +42,14 @@ class Variant:
         trained_as: the variant whose networks it uses: its own name, or that of a variant that
             differs from it only in what follows training.
         fitted: numbers measured on the training cases, see `tasks.Task.fit`.
+        members: of an ensemble, the variants whose probabilities it averages; the rest is that of
+            the first one.
     """
 
     recipe: Recipe
     trained_as: str
     fitted: Mapping[str, Any] = field(default_factory=dict)
+    members: tuple[str, ...] = ()
 
     @property
     def task(self) -> Task:
@@ -163,7 +166,8 @@ class RunFolder:
         require_choice(f"{self.path}: variant", name, self.run["variants"])
         path = self._variant_file(name)
         tree = read_file(path, _parse_variant, _RUN_AGAIN)
-        return Variant(read_recipe(path), tree["trained_as"], tree["fitted"])
+        members = tuple(tree.get("members", ()))
+        return Variant(read_recipe(path), tree["trained_as"], tree["fitted"], members)
 
     def scores(self) -> pd.DataFrame:
         """scores.csv; names such as 001 or NA stay text.
@@ -238,10 +242,17 @@ class RunFolder:
 
         Raises:
             DataError: a network is not completely trained.
+            ValueError: the variant is an ensemble.
         """
         chosen = self.variant(variant)
+        if chosen.members:
+            raise ValueError(
+                f"{self.path}:{variant}: found an ensemble, expected one training. Name one of "
+                f"{', '.join(chosen.members)}."
+            )
+        whole = chosen.task.needs_auxiliary
         return {
-            targets: self.network(chosen.trained_as, targets)
+            targets: self.network(chosen.trained_as, targets, auxiliary=whole)
             for targets in chosen.recipe.model.targets
         }
 
@@ -271,7 +282,9 @@ class RunFolder:
         write_atomic(self.path / "recipe.json", recipe.to_json(base).encode())
         for name, variant in variants.items():
             tree = {"recipe": recipe.to_tree(variant.recipe), "trained_as": variant.trained_as}
-            write_json(self._variant_file(name), {**tree, "fitted": dict(variant.fitted)})
+            tree |= {"fitted": dict(variant.fitted)}
+            tree |= {"members": list(variant.members)} if variant.members else {}
+            write_json(self._variant_file(name), tree)
         write_json(self._run_file, asked)
         self.__dict__.pop("run", None)
         self.__dict__.pop("recipe", None)
@@ -290,7 +303,10 @@ class RunFolder:
         changed = recipe.differences(base, self.recipe) if same_version else {}
         changed |= facts
         for name in () if changed else variants:
-            found = recipe.differences(variants[name].recipe, self.variant(name).recipe)
+            now, then = variants[name], self.variant(name)
+            found = recipe.differences(now.recipe, then.recipe)
+            if now.members != then.members:
+                found |= {"members": (now.members, then.members)}
             changed |= {f"{part} of {name}": values for part, values in found.items()}
         if changed:
             name, (now, then) = next(iter(changed.items()))
@@ -428,6 +444,8 @@ def _parse_variant(text: str) -> dict[str, Any]:
     _require(is_file_name(tree.get("trained_as")), "trained_as", tree)
     fitted = tree.get("fitted")
     _require(isinstance(fitted, dict) and all(map(_are_numbers, fitted.values())), "fitted", tree)
+    members = tree.get("members", [])
+    _require(isinstance(members, list) and all(map(is_file_name, members)), "members", tree)
     return tree
 
 

@@ -138,8 +138,7 @@ def _train(run: RunFolder, variant: str, asked: str) -> None:
 def _score(run: RunFolder) -> None:
     """Score all variants of a training, as an embedded run does."""
     run.gather_logs()
-    for name in run.variants:
-        steps.score_variant(run, name, _cohort(run))
+    steps.score_variants(run, _cohort(run))
 
 
 def _cohort(run: RunFolder) -> steps.Cohort:

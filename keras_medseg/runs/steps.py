@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pandas as pd
 
 from keras_medseg.cluster import Cluster
@@ -25,6 +26,7 @@ from keras_medseg.recipe import Images, Recipe, override
 from keras_medseg.runs import initial
 from keras_medseg.runs.run_folder import FURTHER, RunFolder, Variant, trained_as
 from keras_medseg.tasks import Task, task_of
+from keras_medseg.tasks.base import Scored
 from keras_medseg.training import fit
 from keras_medseg.training.devices import ONE, Devices
 from keras_medseg.training.events import Listener, nobody
@@ -318,6 +320,17 @@ def train_variant(
         keras.utils.clear_session()
 
 
+def score_variants(run: RunFolder, cohort: Cohort) -> None:
+    """Score all variants of a run, the members of an ensemble together with it."""
+    variants = run.variants
+    together = {name for variant in variants.values() for name in variant.members}
+    for name, variant in variants.items():
+        if variant.members:
+            score_ensemble(run, name, cohort)
+        elif name not in together:
+            score_variant(run, name, cohort)
+
+
 def score_variant(run: RunFolder, name: str, cohort: Cohort) -> pd.DataFrame:
     """Predict the cases of `cohort.scored`, write the label maps and score them, a row per region.
 
@@ -325,26 +338,77 @@ def score_variant(run: RunFolder, name: str, cohort: Cohort) -> pd.DataFrame:
     not follow from the label maps go to `further_scores.csv`.
     """
     task = run.variant(name).task
-    run.predictions(name).mkdir(parents=True, exist_ok=True)
-    known = run.scores_file.exists()
-    scores = run.scores() if known else pd.DataFrame(columns=["variant", "case", "group"])
-    scores = with_groups(scores, cohort)
-    done = set(scores.loc[scores["variant"] == name, "case"])
-    left = [case for case in cohort.scored if case not in done]
+    left = _not_scored(run, name, cohort)
     networks = run.networks(name) if left else {}
     with progress_bar(f"predicting {name}") as progress:
         for number, case_id in enumerate(left, 1):
             case = cohort.store.cases[case_id]
-            scored = task.predict_and_score(networks, case)
-            task.write(run.prediction(name, case_id), scored.prediction, case)
-            named = {"variant": name, "case": case_id, "group": case.group}
-            # Before scores.csv, whose rows say that a case is done.
-            _add_further(run, named, scored.further)
-            new = pd.DataFrame([{**named, **row} for row in scored.rows])
-            scores = pd.concat([scores, new], ignore_index=True) if len(scores) else new
-            run.write_scores(scores)
+            _keep(run, cohort, case, {name: task.predict_and_score(networks, case)})
             progress(number, len(left), case_id)
+    return _scores_of(run, name, cohort)
+
+
+def score_ensemble(run: RunFolder, name: str, cohort: Cohort) -> pd.DataFrame:
+    """As `score_variant`, for the mean of the probabilities of some variants, and for these.
+
+    Each of them predicts a case once.
+    """
+    tasks = {member: run.variant(member).task for member in run.variant(name).members}
+    left = _not_scored(run, name, cohort)
+    networks = {member: run.networks(member) for member in tasks} if left else {}
+    with progress_bar(f"predicting {name}") as progress:
+        for number, case_id in enumerate(left, 1):
+            case = cohort.store.cases[case_id]
+            sums: dict[str, Any] = {}
+            found = {}
+            for member, task in tasks.items():
+                maps = task.probabilities(networks[member], case)
+                predicted = task.label_map(maps, case)
+                found[member] = Scored(predicted, task.score(predicted, case))
+                for region, values in maps.items():
+                    sums[region] = sums.get(region, 0) + values
+            task = run.variant(name).task
+            means = {region: total / np.float32(len(tasks)) for region, total in sums.items()}
+            # As `members.pool`: bringing maps to another grid and averaging them commute.
+            predicted = task.label_map(task.on_own_grid(means, case), case)
+            found[name] = Scored(predicted, task.score(predicted, case))
+            _keep(run, cohort, case, found)
+            progress(number, len(left), case_id)
+    return _scores_of(run, name, cohort)
+
+
+def _scores_of(run: RunFolder, name: str, cohort: Cohort) -> pd.DataFrame:
+    scores = with_groups(run.scores(), cohort)
     return scores[scores["variant"] == name]
+
+
+def _not_scored(run: RunFolder, name: str, cohort: Cohort) -> list[str]:
+    """The cases that a variant has no scores of yet."""
+    if not run.scores_file.exists():
+        return list(cohort.scored)
+    scores = run.scores()
+    done = set(scores.loc[scores["variant"] == name, "case"])
+    return [case for case in cohort.scored if case not in done]
+
+
+def _keep(
+    run: RunFolder, cohort: Cohort, case: store.StoredCase, found: Mapping[str, Scored]
+) -> None:
+    """Write the label maps of a case by some variants, and add their scores to the tables."""
+    known = run.scores_file.exists()
+    scores = run.scores() if known else pd.DataFrame(columns=["variant", "case", "group"])
+    scores = with_groups(scores, cohort)
+    for name, scored in found.items():
+        run.predictions(name).mkdir(parents=True, exist_ok=True)
+        run.variant(name).task.write(run.prediction(name, case.id), scored.prediction, case)
+        named = {"variant": name, "case": case.id, "group": case.group}
+        # Before scores.csv, whose rows say that a case is done.
+        _add_further(run, named, scored.further)
+        again = (scores["variant"] == name) & (scores["case"] == case.id)
+        new = pd.DataFrame([{**named, **row} for row in scored.rows])
+        kept = scores[~again]
+        scores = pd.concat([kept, new], ignore_index=True) if len(kept) else new
+    run.write_scores(scores)
 
 
 def with_groups(scores: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
@@ -386,12 +450,15 @@ def network_costs(run: RunFolder, names: Sequence[str]) -> pd.DataFrame:
     """
     rows = []
     for name in names:
-        targets = run.variant(name).recipe.model.targets
-        logs = [run.log(name, part) for part in targets]
+        members = run.variant(name).members or (name,)
+        networks = [network for one in members for network in run.networks(one).values()]
+        logs = [
+            run.log(one, part) for one in members for part in run.variant(one).recipe.model.targets
+        ]
         rows.append(
             {
                 "variant": name,
-                **complexity.costs(run.networks(name).values()),
+                **complexity.costs(networks),
                 "training_epochs": sum(len(log) for log in logs),
                 "training_seconds": float(sum(log["seconds"].sum() for log in logs)),
             }

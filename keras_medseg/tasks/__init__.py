@@ -7,11 +7,13 @@ from keras_medseg import recipe as recipes
 from keras_medseg.tasks.base import Task
 from keras_medseg.tasks.images import ImageTask
 from keras_medseg.tasks.patches import PatchTask
+from keras_medseg.tasks.segments import SegmentTask
 from keras_medseg.tasks.slices import SliceTask
 
 TASKS: dict[type, type[Task]] = {
     recipes.Slices: SliceTask,
     recipes.Patches: PatchTask,
+    recipes.Segments: SegmentTask,
     recipes.Images: ImageTask,
 }
 

@@ -55,12 +55,14 @@ class Task(ABC):
 
     Attributes:
         axes: letters of the axes along which a case can be mirrored.
+        needs_auxiliary: whether predictions need the auxiliary outputs of the networks, too.
         recipe: the recipe; `recipe.data` has the settings of the task.
         dataset: the data set that the recipe names.
         fitted: numbers that `fit` measured, as JSON; empty if nothing is measured.
     """
 
     axes: ClassVar[str] = "xyz"
+    needs_auxiliary: ClassVar[bool] = False
 
     def __init__(self, recipe: Recipe, fitted: Mapping[str, Any] | None = None) -> None:
         """Check the recipe against its data set.
@@ -75,10 +77,19 @@ class Task(ABC):
         self.recipe = recipe
         self.dataset = self._dataset()
         self.fitted = dict(fitted or {})
-        for name in (name for names in recipe.model.targets for name in names):
+        self._check_targets()
+
+    def _check_targets(self) -> None:
+        """Check that the data set has all targets of the recipe."""
+        for name in self.regions:
             require_choice("model.targets", name, self.dataset.regions)
-        for name in recipe.model.auxiliary:
+        for name in self.recipe.model.auxiliary:
             require_choice("model.auxiliary", name, self.dataset.targets)
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions that are predicted and scored; by default the targets of the networks."""
+        return tuple(name for names in self.recipe.model.targets for name in names)
 
     @abstractmethod
     def _dataset(self) -> Dataset:

@@ -100,23 +100,25 @@ class VolumeTask(Task):
         *,
         threshold: float = outputs.THRESHOLD,
     ) -> np.ndarray:
-        regions, nesting = self.dataset.regions, self.dataset.nesting
-        if nesting:
-            labels = outputs.merge_regions(maps, regions, nesting, threshold=threshold)
-        else:
-            labels = outputs.most_likely(maps, regions, threshold=threshold)
+        labels = self._merged(maps, threshold)
         labels = drop_small_components(labels, self.recipe.predict.smallest_component)
         return resample_labels(labels, case.source_shape)
+
+    def _merged(self, maps: Mapping[str, np.ndarray], threshold: float) -> np.ndarray:
+        """The label map of some maps, in their shape."""
+        regions, nesting = self.dataset.regions, self.dataset.nesting
+        if nesting:
+            return outputs.merge_regions(maps, regions, nesting, threshold=threshold)
+        return outputs.most_likely(maps, regions, threshold=threshold)
 
     def write(self, path: Path, prediction: np.ndarray, case: StoredCase) -> None:
         self.dataset.write_labels(path, prediction, case)
 
     def score(self, prediction: np.ndarray, case: StoredCase) -> list[dict[str, Any]]:
-        names = [name for names in self.recipe.model.targets for name in names]
         return score_labels(
             prediction,
             case.own_labels(),
-            {name: self.dataset.regions[name] for name in names},
+            {name: self.dataset.regions[name] for name in self.regions},
             metrics=self.dataset.metrics,
             spacing=case.own_spacing_mm,
             elements=self.dataset.elements,

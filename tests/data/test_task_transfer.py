@@ -50,6 +50,23 @@ def test_losses_are_those_of_the_authors(golden, task):
     assert found == pytest.approx(golden["loss"][task - 1], rel=1e-6)
 
 
+def test_the_loss_of_all_tasks_is_the_sum_of_the_authors_layers(golden):
+    labels = np.concatenate(golden["labels"])
+    tasks, count = np.repeat([1, 2, 3], 3), len(labels)
+    shares, logits = [], []
+    for task, (targets, weights) in transferred(labels, tasks).items():
+        drawn = logits_of(golden, task)
+        one_hot = np.eye(drawn.shape[-1], dtype="float32")[targets]
+        shares.append(one_hot * (weights > 0)[:, None, None, None, None])
+        # The original computes no logits of an output for samples of a later task.
+        padded = np.full((count, *drawn.shape[1:]), 7, "float32")
+        padded[: len(drawn)] = drawn
+        logits.append(padded)
+    loss = losses.get("cross_entropy_by_task", classes=(5, 5, 2), from_logits=True)
+    found = float(loss(np.concatenate(shares, axis=-1), np.concatenate(logits, axis=-1)))
+    assert found == pytest.approx(sum(golden["loss"]), rel=1e-6)
+
+
 @pytest.mark.parametrize("task", [2, 3])
 def test_gradients_are_those_of_the_authors(golden, task):
     targets, weights = batch_of(golden, task)

@@ -197,3 +197,22 @@ def test_networks_that_do_not_fit_are_refused():
         predict_volume(Stub(lambda window: window[:4]), volume, patch=(8, 8, 8))
     with pytest.raises(ValueError, match="not finite"):
         predict_volume(Stub(lambda window: window * np.nan), volume, patch=(8, 8, 8))
+
+
+def test_a_network_that_reads_a_margin_sees_the_volume_around_its_output():
+    """The sum over five voxels along x, of which the network puts out the middle."""
+    volume = _volume((11, 6, 5), channels=1)
+    seen = Stub(lambda window: sum(window[2 + d : 6 + d, 2:-2, 2:-2] for d in (-2, -1, 0, 1, 2)))
+    found = predict_volume(seen, volume, patch=(4, 3, 5), overlap=0.0, margin=2)
+    padded = np.pad(volume, [(2, 2), (0, 0), (0, 0), (0, 0)])
+    expected = sum(padded[d : d + 11] for d in range(5))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert set(seen.shapes) == {(1, 8, 7, 9, 1)}
+
+
+def test_a_volume_smaller_than_the_tile_is_predicted_at_once():
+    volume = _volume((5, 6, 4), channels=1)
+    seen = Stub(lambda window: window[1:-1, 1:-1, 1:-1])
+    found = predict_volume(seen, volume, patch=(8, 8, 8), margin=1)
+    np.testing.assert_allclose(found, volume, rtol=1e-6)
+    assert len(seen.shapes) == 1

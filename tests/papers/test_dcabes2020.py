@@ -1,6 +1,7 @@
 """What only this paper needs."""
 
 import colorsys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,12 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.dcabes2020 import figures, scores
+from experiments.dcabes2020 import costs, figures, rivals, scores
 from experiments.dcabes2020.recipe import EXPERIMENT, RECIPE
 from keras_medseg import recipe, registry
 from keras_medseg.data.datasets import brats
+from keras_medseg.optimizers import OPTIMIZERS
 from keras_medseg.reporting.tables import build_table, read_published
+from keras_medseg.runs import experiment
 from keras_medseg.runs.steps import check_recipe
+from keras_medseg.training.schedules import step_decay
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "dcabes2020"
 
@@ -77,18 +81,140 @@ def test_the_other_readings_of_the_readme_can_be_run(changes):
     check_recipe(recipe.override(RECIPE, small | changes), channels=4)
 
 
-@pytest.mark.parametrize("profile", ["paper-compare", "quick-compare"])
-def test_compared_networks_differ_in_the_network_alone(profile):
+COMPARED = ["unet", "attention_unet", "resunet", "mc", "omnet", "cunet", "emma"]
+
+
+def _recipes(profile):
     chosen = EXPERIMENT.profiles[profile]
     base = recipe.override(RECIPE, chosen.changes)
-    assert [*chosen.variants] == ["with_edge_loss", "unet", "attention_unet", "resunet"]
-    assert {variant for _, variant in chosen.comparisons} == {"with_edge_loss"}
-    for name, changes in chosen.variants.items():
-        changed = recipe.differences(recipe.override(base, changes), base)
+    return base, experiment._recipes(chosen, base)
+
+
+@pytest.mark.parametrize("profile", ["paper-compare", "quick-compare"])
+def test_compared_networks_differ_in_the_network_alone(profile):
+    base, recipes = _recipes(profile)
+    pairs = EXPERIMENT.profiles[profile].comparisons
+    assert pairs == tuple((name, "with_edge_loss") for name in COMPARED)
+    allowed = {"model.targets"} if profile == "quick-compare" else set()
+    for name in ("with_edge_loss", "unet", "attention_unet", "resunet"):
+        changed = recipe.differences(recipes[name], base)
         assert all(field.startswith("model.") for field in changed), name
-        assert "model.targets" not in changed
+        assert not {"model.targets"} & changed.keys() - allowed
     if profile == "paper-compare":
         assert base == RECIPE
+
+
+@pytest.mark.parametrize("profile", ["paper-compare", "quick-compare"])
+def test_under_one_recipe_the_network_alone_differs(profile):
+    _, recipes = _recipes(profile)
+    same = {name: chosen for name, chosen in recipes.items() if name.endswith("_same")}
+    assert len(same) == 9
+    reference = same["mc_same"]
+    for name, chosen in same.items():
+        changed = {*recipe.differences(chosen, reference)}
+        slices = {"data.slices"} if name in rivals.PLANAR else set()
+        found = {field for field in changed if not field.startswith("model.")}
+        assert found == slices
+        assert chosen.model.targets == (("WT", "TC", "ET"),)
+
+
+@pytest.mark.parametrize("profile", ["paper-compare", "quick-compare"])
+def test_the_rows_of_table_ii_are_trained_by_their_own_recipes(profile):
+    _, recipes = _recipes(profile)
+    [table] = [table for table in EXPERIMENT.tables if table.id == "Table II"]
+    rows = {row.label: row.measured for row in table.rows}
+    assert rows == {
+        "EMMA": "emma",
+        "MC": "mc",
+        "OM-Net": "omnet",
+        "CU-Net": "cunet",
+        "Ours": "with_edge_loss",
+    }
+    ensembles = EXPERIMENT.profiles[profile].ensembles
+    networks = [recipes[name].model.name for name in ensembles["emma"]]
+    kinds = {"deepmedic": 2, "dltk_resnetfcn": 3, "mc_fusionnet": 1, "dltk_resunet": 1}
+    assert Counter(networks) == kinds
+    for name in [*rows.values(), *rivals.IN_ONE_RECIPE.values()]:
+        assert name in recipes or name in ensembles
+    assert {*rivals.IN_ONE_RECIPE} == {*COMPARED, "with_edge_loss"} - {"omnet"}
+
+
+def test_the_recipes_of_deepmedic_are_those_of_its_release():
+    """modelConfig.cfg and trainConfig.cfg of v0.6, as facts/cascades.md has them."""
+    _, recipes = _recipes("paper-compare")
+    chosen = recipes["emma_deepmedic"]
+    assert (chosen.data.segment, chosen.data.margin) == ((9, 9, 9), 24)
+    assert chosen.data.centers == ({"rest": 0.5, "WT": 0.5},)
+    assert chosen.data.flips == ("x",)
+    assert chosen.data.tile == (29, 29, 29)  # 45 less 16
+    train = chosen.train
+    assert (train.epochs, train.batch_size, train.learning_rate) == (35, 10, 1e-3)
+    assert chosen.data.segments_per_case == round(20 * 1000 / (285 - round(0.15 * 285)))
+    rates = [step_decay(train, epoch) for epoch in range(35)]
+    assert rates[:13] == [1e-3] * 12 + [5e-4]
+    assert rates[-1] == pytest.approx(1e-3 / 2**8)
+    options = OPTIMIZERS[train.optimizer](train.learning_rate, **train.optimizer_options).constants
+    expected = {"rho": 0.9, "epsilon": 1e-4, "momentum": 0.6, "normalized": True}
+    assert options == expected | {"l1": 1e-6, "l2": 1e-4}
+    wide = recipes["emma_deepmedic_wide"]
+    assert [size + 16 for size in wide.data.segment] == [34, 34, 34]
+    doubled = tuple(2 * width for width in chosen.model.options["widths"])
+    assert wide.model.options["widths"] == doubled
+    # The subsampled pathway reads 22 voxels for 34: ceil(18 / 3) + 16.
+    network = registry.build(
+        "deepmedic", input_shape=(34, 34, 34, 4), form="segments", widths=doubled
+    )
+    assert [shape[1] for shape in network.input_shape] == [34, 22]
+
+
+def test_the_recipes_of_mc_and_omnet_are_those_of_their_solver():
+    """Halved every 80,000 of 400,000 iterations, which are epochs of 2,000 here."""
+    _, recipes = _recipes("paper-compare")
+    cases = 285 - round(0.15 * 285)
+    for name, first in (("mc", 0), ("omnet", 40)):
+        chosen = recipes[name]
+        steps = cases * chosen.data.segments_per_case / chosen.train.batch_size
+        assert steps == pytest.approx(2000, rel=0.01)
+        rates = [step_decay(chosen.train, epoch) for epoch in range(chosen.train.epochs)]
+        assert [epoch for epoch in range(1, len(rates)) if rates[epoch] < rates[epoch - 1]] == [
+            first + 40 * number for number in (1, 2, 3, 4)
+        ]
+        assert len(rates) == first + 200
+        options = OPTIMIZERS[chosen.train.optimizer](1e-3, **chosen.train.optimizer_options)
+        assert (options.momentum, options.l2, options.bias_rate) == (0.99, 5e-4, 2.0)
+        assert chosen.data.segment == (32, 32, 16)  # 16 x 32 x 32, depth first
+    omnet = recipes["omnet"]
+    assert omnet.data.transfer
+    assert omnet.data.stages == (20, 40)
+    assert [*map(list, omnet.data.centers[1:])] == [["WT"], ["TC"]]
+    assert omnet.train.loss_options["classes"] == (5, 5, 2)
+    assert omnet.model.options["attention"] == "cga"
+
+
+def test_the_verdict_on_a_cost():
+    assert costs.judge(3, {"a": 4, "b": 5}) == (costs.CONFIRMED, [])
+    assert costs.judge(3, {"a": 4, "b": 3, "c": 2}) == (costs.REFUTED, ["c", "b"])
+    table = pd.DataFrame(
+        {"networks": 1, "parameters": [9.0, 1.0], "training_seconds": [2.0, 5.0]},
+        index=["MC", "Ours"],
+    )
+    assert costs.verdicts(table) == [
+        "Fewer parameters: confirmed against MC.",
+        "Shortest training: refuted by MC.",
+    ]
+
+
+def test_the_costs_of_a_recipe_by_hand():
+    _, recipes = _recipes("paper-compare")
+    found = costs.costs(recipes["emma_deepmedic"])
+    assert (found.networks, found.parameters) == (1, 1_053_012)
+    assert costs.labeled(recipes["emma_deepmedic"]) == 9**3
+    assert costs.labeled(recipes["with_edge_loss"]) == 176 * 176
+    assert costs.labeled(recipes["mc_same"]) == 64**3
+    assert costs.labeled(recipes["unet_same"]) == 64**2
+    both = costs.together([found, costs.Cost(2, 10, 1.5)])
+    assert (both.networks, both.parameters) == (3, 1_053_022)
+    assert both.multiply_adds == pytest.approx(found.multiply_adds + 1.5)
 
 
 def test_one_network_has_fewer_parameters_than_the_others_and_three_than_most():
@@ -162,6 +288,28 @@ def test_high_grade_cases_alone_have_a_column():
         ("WT", scores.ALONE): (50.0, 2),  # 0.75 and 0.25
         ("ET", scores.ALONE): (50.0, 2),
         ("ET", scores.HIGH_GRADE): (50.0, 1),
+    }
+
+
+def test_scores_under_one_recipe_stand_beside_those_under_their_own():
+    rows = [
+        {"variant": name, "case": "a", "group": "a", "region": "WT", "dice": dice}
+        for name, dice in (("mc", 0.5), ("mc_same", 0.25), ("emma_same", 0.75), ("ours_same", 1.0))
+    ]
+    columns = ["variant", "case", "group", "region", "dice_alone"]
+    run = SimpleNamespace(
+        scores=lambda: pd.DataFrame(rows), further_scores=lambda: pd.DataFrame(columns=columns)
+    )
+    made = scores.further_scores(run, _cohort({"a": ""})).set_index("variant")
+    assert made[scores.SAME_RECIPE].to_dict() == {"mc": 0.25, "emma": 0.75, "with_edge_loss": 1.0}
+    [spec] = [table for table in EXPERIMENT.tables if table.id == "Table II"]
+    table = build_table(spec, None, run.scores(), made.reset_index())
+    cells = table[table["measured"].notna()].set_index(["row", "metric"])["measured"]
+    assert cells.to_dict() == {
+        ("MC", "dice"): 0.5,
+        ("MC", scores.SAME_RECIPE): 25.0,
+        ("EMMA", scores.SAME_RECIPE): 75.0,
+        ("Ours", scores.SAME_RECIPE): 100.0,
     }
 
 

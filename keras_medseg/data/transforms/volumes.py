@@ -246,6 +246,13 @@ def read_box_targets(
     out[inside] = belongs[np.moveaxis(labels[stored], 0, 2)]
 
 
+def read_box_object(case: StoredCase, start: Sequence[int], out: np.ndarray) -> None:
+    """Like `read_box`: fill `out` (x, y, z) bool with whether any channel of a voxel is not 0."""
+    out[...] = False
+    stored, inside = _meeting(case.image.shape, start, out.shape)
+    out[inside] = np.moveaxis(np.any(case.image[stored] != 0, axis=-1), 0, 2)
+
+
 def read_volume(
     case: StoredCase, normalization: str, channels: tuple[int, ...] | None = None
 ) -> np.ndarray:
