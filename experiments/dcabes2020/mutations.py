@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keras_medseg import frameworks, losses
+from keras_medseg import frameworks, losses, optimizers
 from keras_medseg.data import splits
-from keras_medseg.data.transforms import volumes
+from keras_medseg.data.transforms import task_transfer, volumes
 from keras_medseg.layers import residual
 from keras_medseg.models import residual_attention_unet as network
 from keras_medseg.reporting import tables
@@ -312,3 +312,73 @@ def figure_3(patch: pytest.MonkeyPatch) -> None:
     colors = style.LABEL_COLORS
     other = {"necrotic": colors["enhancing"], "enhancing": colors["necrotic"]}
     patch.setattr(style, "LABEL_COLORS", {**colors, **other})
+
+
+@_mutation
+def mc_solver(patch: pytest.MonkeyPatch) -> None:
+    """Biases and beta have the rate of the others."""
+    step = optimizers.SgdCaffe.update_step
+
+    def one_rate(self: Any, *given: Any) -> None:
+        self.bias_rate = 1.0
+        step(self, *given)
+
+    patch.setattr(optimizers.SgdCaffe, "update_step", one_rate)
+
+
+@_mutation
+def omnet_transfer(patch: pytest.MonkeyPatch) -> None:
+    """The core is what BraTS' files call 1 and 2."""
+    share = task_transfer.SHARES[3][1]
+    patch.setitem(task_transfer.SHARES, 3, ((1, 2), share))
+
+
+@_mutation
+def omnet_loss(patch: pytest.MonkeyPatch) -> None:
+    """Each task's sum is divided by the voxels of the whole batch."""
+
+    def over_all(y_true: Any, y_pred: Any, *, classes: Any = (), from_logits: bool = False) -> Any:
+        ends = np.cumsum(classes or (y_pred.shape[-1],))
+        parts = zip([0, *ends[:-1]], ends)
+        return sum(
+            keras.ops.mean(
+                losses.categorical_cross_entropy(
+                    y_true[..., first:end], y_pred[..., first:end], from_logits=from_logits
+                )
+            )
+            for first, end in parts
+        )
+
+    kept = functools.wraps(losses.cross_entropy_by_task)(over_all)
+    patch.setattr(losses.CrossEntropyByTask, "function", staticmethod(kept))
+
+
+@_mutation
+def deepmedic_optimizer(patch: pytest.MonkeyPatch) -> None:
+    """The momentum is the classical one of Keras' RMSprop."""
+    step = optimizers.RmsPropDeepMedic.update_step
+
+    def classical(self: Any, gradient: Any, variable: Any, rate: Any) -> None:
+        before = keras.ops.convert_to_numpy(variable)
+        step(self, gradient, variable, rate)
+        velocity = self._velocities[self._get_variable_index(variable)]
+        self.assign(variable, before + velocity)
+
+    patch.setattr(optimizers.RmsPropDeepMedic, "update_step", classical)
+
+
+@_mutation
+def deepmedic_schedule(patch: pytest.MonkeyPatch) -> None:
+    """The epochs of today's configuration."""
+    declared = importlib.import_module("experiments.dcabes2020.recipe")
+    paper = declared.EXPERIMENT.profiles["paper-compare"]
+    today = {"train.schedule_options.after": (17, 22, 27, 30, 33)}
+    changed = replace(
+        paper,
+        variants={
+            name: {**changes, **today} if "deepmedic" in name and "same" not in name else changes
+            for name, changes in paper.variants.items()
+        },
+    )
+    profiles = {**declared.EXPERIMENT.profiles, "paper-compare": changed}
+    patch.setattr(declared, "EXPERIMENT", replace(declared.EXPERIMENT, profiles=profiles))

@@ -63,6 +63,7 @@ ORIGINAL_NAMES = {
         output="logits",
         source="JeffShun/Brain_Tumor_Segmentation, Cascaded_Unet (unofficial); arXiv 1907.07677",
         parity="golden",
+        compared_in=("dcabes2020",),
         notes="UNOFFICIAL: the golden proves that this is a third person's reading, not that it is "
         "the article's network, of which no code and no full text was found. Unknown of the "
         "original: 2-D or 3-D, sizes, widths, depth, norm, how and where the nets are linked.",

@@ -84,6 +84,7 @@ ORIGINAL_NAMES = {
         output="logits",
         source="deepmedic/deepmedic, Cnn3d, modelConfig.cfg of v0.6; 10.1016/j.media.2016.10.004",
         parity="golden",
+        compared_in=("dcabes2020",),
         notes="The goldens are of today's code, also in v0.6's configuration: that one, for Theano "
         "and Python 2, was read, not run. They prove forms 'segments' and 'valid'; the padding of "
         "'same' follows the code and has none. Inferred: that EMMA used v0.6. Today's: "

@@ -35,6 +35,7 @@ ORIGINAL_NAMES = DLTK_NAMES
         output="logits",
         source="DLTK/DLTK at be50fa5 (8 August 2017), ResUNET; arXiv 1711.06853",
         parity="golden",
+        compared_in=("dcabes2020",),
         notes="NOT a member of EMMA, whose configuration is not published: widths, strides and one "
         "residual unit per scale are those of the golden. The input size is that of EMMA's U-Nets "
         "as recalled, not re-checked.",

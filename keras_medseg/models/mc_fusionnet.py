@@ -29,6 +29,7 @@ ORIGINAL_NAMES = FUSIONNET_NAMES
         output="logits",
         source="chenhong-zhou/OM-Net, OM_Net_deploy.prototxt with one head; arXiv 1906.01796",
         parity="golden",
+        compared_in=("dcabes2020",),
         notes="Inferred: that a network of MC is OM-Net's with one head, from the authors' README; "
         "they released none. Caffe did not run: the golden is the prototxt's layers with the "
         "semantics of BVLC Caffe, re-stated in PyTorch. classes=2 is the network of task 3.",

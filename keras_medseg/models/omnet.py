@@ -53,6 +53,7 @@ ORIGINAL_NAMES = FUSIONNET_NAMES | {
         output="logits",
         source="chenhong-zhou/OM-Net, OM_Net_deploy.prototxt, OM_Net_CGA_deploy.prototxt",
         parity="golden",
+        compared_in=("dcabes2020",),
         notes="Outputs: tasks 1, 2, 3. Caffe did not run: the goldens are the prototxts' layers "
         "with the semantics of BVLC Caffe, re-stated in PyTorch. Inferred: attention='cga' divides "
         "m by its sum over the channels; the layer L1MatrixNormalize was not released, and if it "

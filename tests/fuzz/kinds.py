@@ -218,12 +218,14 @@ def _sound_image(result: Any, folder: Path, tree: Tree, victim: str) -> str:
 @cache
 def _recipe_trees() -> list[Tree]:
     from experiments.dcabes2020.recipe import EXPERIMENTS as SLICES
+    from experiments.dcabes2020.rivals import OMNET as SEGMENTS
     from experiments.fmnet2023.recipe import EXPERIMENTS as PATCHES
     from experiments.iacnn.recipe import EXPERIMENTS as IMAGES
     from keras_medseg import recipe
 
     chosen = [next(iter(found.values())).recipe for found in (SLICES, PATCHES, IMAGES)]
     texts = [recipe.to_json(one).encode() for one in chosen]
+    chosen.append(recipe.override(chosen[0], SEGMENTS))
     variant = json.dumps({"recipe": recipe.to_tree(chosen[2]), "trained_as": "x", "fitted": {}})
     return [{"recipe.json": text} for text in (*texts, variant.encode())]
 
