@@ -111,9 +111,11 @@ def evaluate(text: str, sets: Mapping[str, Path], out: Path, command: str = "") 
     Raises:
         DataError: the run is incomplete, `out` holds another evaluation, or, after all other cases,
             some cases cannot be read.
-        ValueError: the run has no such variant.
+        ValueError: the run has no such variant, or it is an ensemble.
     """
     run, variant = run_and_variant(text)
+    for part in run.parts:
+        part.trained_variant(variant)
     all_members = members([text])
     cases = _cases_of(sets, all_members[0].task)
     found = _begin(run, variant, all_members, sets, out)

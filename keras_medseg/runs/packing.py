@@ -90,7 +90,7 @@ def _content(
 ) -> dict[str, bytes]:
     """{path in the archive: content}."""
     _require_one_training(run)
-    chosen, facts = run.variant(variant), run.run
+    chosen, facts = run.trained_variant(variant), run.run
     name = name or _default_name(chosen, facts)
     if not is_name(name):
         expected = "a name such as dcabes2020/brats2017-fold0: small letters, digits, one slash"

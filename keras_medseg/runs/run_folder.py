@@ -218,6 +218,21 @@ class RunFolder:
         paths = sorted((self.path / "training").glob(f"*/{INITIAL}"))
         return {path.parent.name: read_file(path, _parse_initial, _RUN_AGAIN) for path in paths}
 
+    def trained_variant(self, name: str) -> Variant:
+        """As `variant`, but not an ensemble, which has no networks of its own.
+
+        Raises:
+            DataError: as `variant`.
+            ValueError: the run has no such variant, or it is an ensemble.
+        """
+        chosen = self.variant(name)
+        if chosen.members:
+            raise ValueError(
+                f"{self.path}:{name}: found an ensemble, expected one training. Name one of "
+                f"{', '.join(chosen.members)}."
+            )
+        return chosen
+
     def log(self, variant: str, targets: tuple[str, ...]) -> pd.DataFrame:
         """log.csv of one network.
 
@@ -244,12 +259,7 @@ class RunFolder:
             DataError: a network is not completely trained.
             ValueError: the variant is an ensemble.
         """
-        chosen = self.variant(variant)
-        if chosen.members:
-            raise ValueError(
-                f"{self.path}:{variant}: found an ensemble, expected one training. Name one of "
-                f"{', '.join(chosen.members)}."
-            )
+        chosen = self.trained_variant(variant)
         whole = chosen.task.needs_auxiliary
         return {
             targets: self.network(chosen.trained_as, targets, auxiliary=whole)

@@ -7,6 +7,7 @@ auxiliary outputs, as in OM-Net; a cascade as MC has a network for each.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 
 import keras
@@ -158,7 +159,8 @@ class SegmentTask(VolumeTask):
         inner = [*(maps[name] for name in names[1:]), np.float32(0)]
         classes = [maps[name] - within for name, within in zip(names, inner)]
         classes.insert(0, 1 - maps[names[0]])
-        codes = [0, *(self.dataset.nesting[name] for name in names)]
+        regions, nesting = self.dataset.regions, self.dataset.nesting
+        codes = [0, *(nesting.get(name, regions[name][0]) for name in names)]
         return np.array(codes, np.uint8)[np.argmax(classes, axis=0)]
 
     def _tiled(self, network: keras.Model, classes: int) -> keras.Model:
@@ -182,9 +184,10 @@ class SegmentTask(VolumeTask):
             self._for_tiles[id(network)] = (network, tiled)
         return self._for_tiles[id(network)][1]
 
-    @property
+    @cached_property
     def _for_tiles(self) -> dict[int, tuple[keras.Model, keras.Model]]:
-        return self.__dict__.setdefault("_tiled_networks", {})
+        """By the id of a network: it, and the one for tiles."""
+        return {}
 
     def _classes(self, task: int) -> list[str]:
         """The classes of a task, without its number."""

@@ -8,7 +8,9 @@ import pytest
 from keras_medseg import recipe
 from keras_medseg.errors import DataError
 from keras_medseg.runs import experiment, steps
+from keras_medseg.runs.evaluate import evaluate
 from keras_medseg.runs.members import members, pool
+from keras_medseg.runs.packing import pack
 from keras_medseg.runs.run_folder import RunFolder, Variant
 from keras_medseg.tasks import task_of
 
@@ -84,9 +86,15 @@ def test_an_ensemble_predicts_by_its_members(run, cohort, tmp_path):
     assert float(maps["WT"].mean()) == pytest.approx((0.2 + 0.6 + 0.8) / 3)
 
 
-def test_it_has_no_network_of_its_own(run):
-    with pytest.raises(ValueError, match=r"mean: found an ensemble, expected one training. Name"):
-        run.networks("mean")
+def test_it_has_no_network_of_its_own(run, tmp_path):
+    words = r"mean: found an ensemble, expected one training. Name one of low, high, highest"
+    for refused in (
+        lambda: run.networks("mean"),
+        lambda: evaluate(f"{run.path}:mean", {"Other": tmp_path}, tmp_path / "out"),
+        lambda: pack(run, tmp_path / "weights.zip", variant="mean"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            refused()
 
 
 def test_its_costs_are_those_of_its_members(run, monkeypatch):
