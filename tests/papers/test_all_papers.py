@@ -98,11 +98,21 @@ def test_the_small_comparison_is_of_the_same_networks_as_the_large_one(name):
 
 def test_comparisons_name_variants_of_their_profile(experiment):
     for profile in experiment.profiles.values():
-        assert {name for pair in profile.comparisons for name in pair} <= profile.variants.keys()
+        known = profile.variants.keys() | profile.ensembles.keys()
+        assert {name for pair in profile.comparisons for name in pair} <= known
+
+
+def test_ensembles_are_of_variants_of_their_profile(experiment):
+    for profile in experiment.profiles.values():
+        assert not profile.ensembles.keys() & profile.variants.keys()
+        for members in profile.ensembles.values():
+            assert {*members} <= profile.variants.keys()
+            assert len(members) == len({*members}) > 1
 
 
 def test_every_measured_row_names_a_variant(experiment):
-    variants = {name for profile in experiment.profiles.values() for name in profile.variants}
+    profiles = experiment.profiles.values()
+    variants = {name for one in profiles for name in (*one.variants, *one.ensembles)}
     measured = {row.measured for table in experiment.tables for row in table.rows}
     assert measured - {None} <= variants
 
