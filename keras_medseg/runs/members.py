@@ -159,10 +159,11 @@ def in_precision(network: keras.Model, chosen: Recipe, policy: str) -> keras.Mod
         built = registry.build(
             chosen.model.name,
             input_shape=network.input_shape[1:],
-            classes=network.output_shape[-1],
+            classes=network.outputs[0].shape[-1],
             **chosen.model.options,
         )
-    built = main_output(built)
+    # Some tasks need the auxiliary outputs, see `Task.needs_auxiliary`.
+    built = built if len(network.outputs) > 1 else main_output(built)
     built.set_weights(network.get_weights())
     return built
 

@@ -24,6 +24,7 @@ from keras_medseg.inference.sliding_window import predict_volume
 from keras_medseg.recipe import Segments
 from keras_medseg.tasks.base import Maps, Networks, Targets
 from keras_medseg.tasks.volumes import VolumeTask
+from keras_medseg.training import fit
 
 REST = "rest"
 
@@ -170,12 +171,13 @@ class SegmentTask(VolumeTask):
         if id(network) not in self._for_tiles:
             tiled = network
             if network.input_shape[1:-1] not in (read, (None, None, None)):
-                tiled = registry.build(
-                    self.recipe.model.name,
-                    input_shape=(*read, network.input_shape[-1]),
-                    classes=classes,
-                    **self.recipe.model.options,
-                )
+                with fit.precision(_policy(network)):
+                    tiled = registry.build(
+                        self.recipe.model.name,
+                        input_shape=(*read, network.input_shape[-1]),
+                        classes=classes,
+                        **self.recipe.model.options,
+                    )
                 tiled.set_weights(network.get_weights())
             if len(tiled.outputs) > 1:
                 joined = keras.layers.Concatenate(dtype="float32")(tiled.outputs)
@@ -218,6 +220,12 @@ class SegmentTask(VolumeTask):
             (() if name == REST else self.dataset.targets[name], weight)
             for name, weight in weights.items()
         ]
+
+
+def _policy(network: keras.Model) -> str:
+    """The dtype policy in which a network computes: that of its first convolution."""
+    [first, *_] = [layer for layer in network.layers if hasattr(layer, "kernel")]
+    return str(first.dtype_policy.name)
 
 
 def _parsed(name: str) -> tuple[str, int]:

@@ -9,7 +9,7 @@ from keras_medseg import recipe
 from keras_medseg.errors import DataError
 from keras_medseg.runs import experiment, steps
 from keras_medseg.runs.evaluate import evaluate
-from keras_medseg.runs.members import members, pool
+from keras_medseg.runs.members import decode, members, pool
 from keras_medseg.runs.packing import pack
 from keras_medseg.runs.run_folder import RunFolder, Variant
 from keras_medseg.tasks import task_of
@@ -82,7 +82,7 @@ def test_an_ensemble_predicts_by_its_members(run, cohort, tmp_path):
     assert [member.variant for member in found] == list(TOGETHER)
     task = found[0].task
     case = task.dataset.find(cohort.store.folder.parent / "source").cases[0]
-    maps = pool(found, case).maps
+    maps = pool(found, decode(found, case)).maps
     assert float(maps["WT"].mean()) == pytest.approx((0.2 + 0.6 + 0.65) / 3)
 
 

@@ -11,6 +11,7 @@ from keras_medseg.data.datasets.brats import MODALITIES
 from keras_medseg.data.store import StoredCase
 from keras_medseg.inference.outputs import merge_regions
 from keras_medseg.tasks import task_of
+from keras_medseg.training import fit
 
 from ..known_runs import SLICES, constant
 
@@ -132,6 +133,16 @@ def test_a_network_is_enlarged_to_the_tile(case):
     np.testing.assert_allclose(maps["WT"], expected, rtol=1e-5)
     for ours, theirs in zip(tiled.get_weights(), network.get_weights()):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_tile_computes_in_the_precision_of_the_network(case):
+    options = {"form": "valid", "widths": (2,) * 8, "fc_widths": (2, 2), "activation": "softmax"}
+    with fit.precision("mixed_bfloat16"):
+        network = registry.build("deepmedic", input_shape=(57, 57, 57, 4), classes=4, **options)
+    task = task_of(chosen(model=("deepmedic", options), margin=24, tile=(10, 10, 10)))
+    tiled = task._tiled(network, 4)
+    assert tiled.get_layer("Normal_2_conv").compute_dtype == "bfloat16"
+    assert tiled.input_shape[1:] == (58, 58, 58, 4)
 
 
 def test_batches_have_the_classes_and_centers_of_the_tasks_of_a_network(case):
