@@ -44,7 +44,7 @@ ONE_TRAINING = (
     "One training per variant: how much two trainings of one recipe differ is not in these numbers."
 )
 
-_COSTS = ["sizes", "multiply_adds", "milliseconds"]
+_COSTS = ["sizes", "multiply_adds", "milliseconds", "minutes"]
 _CASES_LISTED = 20
 
 

@@ -62,7 +62,7 @@ def test_costs_of_several_networks_name_one_and_all_and_the_time_of_training(tmp
     [ours] = [
         text for text in (run / "table.md").read_text().splitlines() if "| Ours, with |" in text
     ]
-    assert ours.endswith("| 3 x 570,265 | 2.50 | 31 |")
+    assert ours.endswith("| 3 x 570,265 | 2.50 | 31 | 20.5 |")
     write_report(tmp_path, run_data(), Declaration(), costs=costs.assign(largest_network=600_000))
     assert "| edge | 3 | 1,710,795 |" in (tmp_path / "table.md").read_text()
 
@@ -70,14 +70,19 @@ def test_costs_of_several_networks_name_one_and_all_and_the_time_of_training(tmp
 def test_costs_stand_beside_the_scores_of_their_variant(tmp_path):
     def row(of, start):
         line = next(line for line in of.splitlines() if line.startswith(start))
-        return [cell.strip() for cell in line.split("|")][-4:-1]
+        return [cell.strip() for cell in line.split("|")][-5:-1]
 
     costs = pd.DataFrame([COST])
     run, page = whole_report(tmp_path / "with", costs=costs)
     table = (run / "table.md").read_text()
-    assert row(table, "| |") == ["parameters", "multiply-adds (10^9)", "ms per input"]
-    assert row(table, "| Ours, with |") == ["1,234,567", "2.50", "31"]
-    assert row(table, "| Ours, without |") == row(table, "| Rival |") == [""] * 3
+    assert row(table, "| |") == [
+        "parameters",
+        "multiply-adds (10^9)",
+        "ms per input",
+        "training (min)",
+    ]
+    assert row(table, "| Ours, with |") == ["1,234,567", "2.50", "31", "20.5"]
+    assert row(table, "| Ours, without |") == row(table, "| Rival |") == [""] * 4
     assert page.text.count("1,234,567") == 2  # and in the table of the costs alone
     assert "parameters" not in whole_report(tmp_path / "without")[1].text
 
