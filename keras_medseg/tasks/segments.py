@@ -20,6 +20,7 @@ from keras_medseg.data.store import Store, StoredCase
 from keras_medseg.data.transforms import volumes
 from keras_medseg.errors import require_choice
 from keras_medseg.inference.outputs import THRESHOLD
+from keras_medseg.inference.scan_plan import ScanGraph
 from keras_medseg.inference.sliding_window import predict_volume
 from keras_medseg.recipe import Segments
 from keras_medseg.tasks.base import Maps, Networks, Targets
@@ -140,6 +141,17 @@ class SegmentTask(VolumeTask):
             region: volumes.uncrop(self._of_region(region, task, channels), case)
             for task, region in enumerate(self.regions, 1)
         }
+
+    def scan_graph(self, networks: Networks, release: str) -> ScanGraph:
+        """Refused.
+
+        Raises:
+            ValueError: always; no graph has the tiles and classes of this task.
+        """
+        raise ValueError(
+            "data.task: found Segments, expected Slices, Patches or Images, which a graph of scans "
+            "can have. Export one network (its model.keras) alone, or use keras-medseg predict."
+        )
 
     def _of_region(self, region: str, task: int, channels: Mapping[str, np.ndarray]) -> np.ndarray:
         """The probability of a region: the sum over its classes of the task that gives it."""

@@ -219,6 +219,11 @@ def test_merging_is_that_of_the_package_where_tasks_are_several(case):
     np.testing.assert_array_equal(task.label_map(maps, case), expected)
 
 
+def test_a_graph_of_scans_is_refused():
+    with pytest.raises(ValueError, match=r"data.task: found Segments, expected Slices, Patches"):
+        task_of(chosen()).scan_graph({}, "BraTS2021")
+
+
 def test_a_recipe_survives_its_json():
     whole = chosen((FIVE,), THREE_TASKS, (*SECOND, *THIRD), stages=(1, 2), tile=(8, 8, 8))
     assert recipe.from_json(recipe.to_json(whole)) == whole
