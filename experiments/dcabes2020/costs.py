@@ -16,14 +16,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.dcabes2020.rivals import ENSEMBLES, IN_ONE_RECIPE
 from keras_medseg import recipe, registry
 from keras_medseg.data.datasets.brats import MODALITIES
 from keras_medseg.inference.complexity import multiply_adds
 from keras_medseg.recipe import Recipe, Segments, Slices
 from keras_medseg.reporting.figures import style
-from keras_medseg.runs import experiment
+from keras_medseg.runs import papers
 from keras_medseg.runs.run_folder import RunFolder
+
+from .rivals import ENSEMBLES, IN_ONE_RECIPE
 
 OWN = "with_edge_loss"
 NAMES = {
@@ -84,7 +85,7 @@ def together(parts: Iterable[Cost]) -> Cost:
 def full_size() -> dict[str, Cost]:
     """Method -> its costs in the profile paper-compare."""
     # Not imported: the recipe imports the figures, and these import this file.
-    declared = experiment.find("dcabes2020")
+    declared = papers.find("dcabes2020")
     variants = declared.profiles["paper-compare"].variants
 
     def of(variant: str) -> Cost:

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 
-from experiments.dcabes2020 import costs
 from keras_medseg import losses
 from keras_medseg.data.datasets import brats
 from keras_medseg.evaluation.scores import pick_cases
@@ -13,6 +12,8 @@ from keras_medseg.reporting.report import ReportFigure
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort
 from keras_medseg.tasks.slices import SliceTask
+
+from . import costs
 
 WHOLE_TUMOR = ("WT",)
 CAPTION = (

@@ -2,9 +2,10 @@
 
 import pandas as pd
 
-from experiments.dcabes2020.rivals import IN_ONE_RECIPE
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort, with_groups
+
+from .rivals import IN_ONE_RECIPE
 
 ALONE = "Dice alone"
 HIGH_GRADE = "Dice, high grade"

@@ -13,6 +13,7 @@ from keras_medseg.runs.members import decode, members, pool
 from keras_medseg.runs.packing import pack
 from keras_medseg.runs.run_folder import RunFolder, Variant
 from keras_medseg.tasks import task_of
+from keras_medseg.training.devices import Devices
 
 from ..known_runs import PATCHES, constant, read_map, write_volumes
 
@@ -120,7 +121,7 @@ def test_other_members_are_another_run(run):
 
 def test_a_run_trains_the_variants_and_scores_ensembles_behind_them(monkeypatch):
     done = []
-    monkeypatch.setattr(steps, "train_variant", lambda run, name, *rest: done.append(name))
+    monkeypatch.setattr(steps, "train_variant", lambda run, name, *rest, **more: done.append(name))
     monkeypatch.setattr(steps, "score_variant", lambda run, name, cohort: done.append(f"{name}!"))
     monkeypatch.setattr(steps, "score_ensemble", lambda run, name, cohort: done.append(f"{name}*"))
     plain = {name: Variant(CHOSEN, name) for name in ("a", "b", "c")}
@@ -132,7 +133,7 @@ def test_a_run_trains_the_variants_and_scores_ensembles_behind_them(monkeypatch)
         def gather_logs(self):
             pass
 
-    experiment._train_and_score(Run(), None, None)
+    experiment._train_and_score(Run(), None, Devices(), None)
     assert done == ["a", "b", "c", "a!", "d*"]
     assert Run.variants["d"].trained_as == "b"
 
