@@ -13,7 +13,7 @@ from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.runs.steps import Cohort
 from keras_medseg.tasks.slices import SliceTask
 
-from . import costs
+from . import cost_claim
 
 WHOLE_TUMOR = ("WT",)
 CAPTION = (
@@ -41,14 +41,14 @@ def paper_figures(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
 
 def cost_figures(run: RunFolder) -> list[ReportFigure]:
     """What the methods cost under one recipe, with the verdicts; none if they were not trained."""
-    if not {*costs.IN_ONE_RECIPE.values()} <= {*run.run["variants"]}:
+    if not {*cost_claim.IN_ONE_RECIPE.values()} <= {*run.run["variants"]}:
         return []
-    table = costs.one_recipe_costs(run)
-    path = style.save(costs.draw(table), run.figure("costs"))
+    table = cost_claim.one_recipe_costs(run)
+    path = style.save(cost_claim.draw(table), run.figure("costs"))
     return [
         ReportFigure(
             "Fewer parameters, shortest training",
-            COSTS.format(verdicts=" ".join(costs.verdicts(table))),
+            COSTS.format(verdicts=" ".join(cost_claim.verdicts(table))),
             path,
         )
     ]

@@ -283,7 +283,7 @@ def _recipes(profile: Profile, base: Recipe) -> dict[str, Recipe]:
             f"{section}.{part}": getattr(getattr(base, section), part)
             for section, parts in _OF_THE_RUN.items()
             for part in parts
-            if section in changes
+            if hasattr(changes.get(section), part)
         }
         recipes[name] = recipe.override(recipe.override(base, changes), shared)
     return recipes

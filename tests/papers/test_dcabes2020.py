@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.dcabes2020 import costs, figures, rivals, scores
+from experiments.dcabes2020 import cost_claim, figures, rivals, scores
 from experiments.dcabes2020.recipe import EXPERIMENT, RECIPE
 from keras_medseg import recipe, registry
 from keras_medseg.data.datasets import brats
@@ -192,13 +192,13 @@ def test_the_recipes_of_mc_and_omnet_are_those_of_their_solver():
 
 
 def test_the_verdict_on_a_cost():
-    assert costs.judge(3, {"a": 4, "b": 5}) == (costs.CONFIRMED, [])
-    assert costs.judge(3, {"a": 4, "b": 3, "c": 2}) == (costs.REFUTED, ["c", "b"])
+    assert cost_claim.judge(3, {"a": 4, "b": 5}) == (cost_claim.CONFIRMED, [])
+    assert cost_claim.judge(3, {"a": 4, "b": 3, "c": 2}) == (cost_claim.REFUTED, ["c", "b"])
     table = pd.DataFrame(
         {"networks": 1, "parameters": [9.0, 1.0], "training_seconds": [2.0, 5.0]},
         index=["MC", "Ours"],
     )
-    assert costs.verdicts(table) == [
+    assert cost_claim.verdicts(table) == [
         "Fewer parameters: confirmed against MC.",
         "Shortest training: refuted by MC.",
     ]
@@ -206,13 +206,13 @@ def test_the_verdict_on_a_cost():
 
 def test_the_costs_of_a_recipe_by_hand():
     _, recipes = _recipes("paper-compare")
-    found = costs.costs(recipes["emma_deepmedic"])
+    found = cost_claim.costs(recipes["emma_deepmedic"])
     assert (found.networks, found.parameters) == (1, 1_053_012)
-    assert costs.labeled(recipes["emma_deepmedic"]) == 9**3
-    assert costs.labeled(recipes["with_edge_loss"]) == 176 * 176
-    assert costs.labeled(recipes["mc_same"]) == 64**3
-    assert costs.labeled(recipes["unet_same"]) == 64**2
-    both = costs.together([found, costs.Cost(2, 10, 1.5)])
+    assert cost_claim.labeled(recipes["emma_deepmedic"]) == 9**3
+    assert cost_claim.labeled(recipes["with_edge_loss"]) == 176 * 176
+    assert cost_claim.labeled(recipes["mc_same"]) == 64**3
+    assert cost_claim.labeled(recipes["unet_same"]) == 64**2
+    both = cost_claim.together([found, cost_claim.Cost(2, 10, 1.5)])
     assert (both.networks, both.parameters) == (3, 1_053_022)
     assert both.multiply_adds == pytest.approx(found.multiply_adds + 1.5)
 

@@ -1,6 +1,6 @@
 """Fewer parameters, shortest training: what the compared methods cost, and what follows from it.
 
-    python -m experiments.dcabes2020.costs [RUN]
+    python -m experiments.dcabes2020.cost_claim [RUN]
 
 prints the table of README.md: parameters and multiply-adds of the methods at full size, and with
 the folder of a run with --compare also its times of training under one recipe and the verdicts.
