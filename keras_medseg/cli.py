@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None, *, line: str = "") -> int:
         with _messages(arguments):
             answer = arguments.command(arguments)
         return _told(arguments, answer)
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, OSError, ImportError) as error:
         print(f"keras-medseg: {error}", file=sys.stderr)
         return 1

@@ -56,6 +56,21 @@ def test_what_tensorflow_prints_when_it_is_imported_is_not_shown():
     assert done.stderr.count("\n") == 1
 
 
+def test_a_reader_that_has_enough_ends_a_command_quietly():
+    done = subprocess.run(
+        [sys.executable, "-c", "from keras_medseg import cli; cli.main(['completion', 'bash'])"],
+        stdout=_closed_pipe(), stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.stderr == ""
+
+
+def _closed_pipe():
+    """The writing end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:

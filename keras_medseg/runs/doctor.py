@@ -5,6 +5,7 @@ Nothing here imports a deep-learning framework at the top, because a broken one 
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tomllib
@@ -206,6 +207,10 @@ def _free_gb(folder: Path) -> float:
     return round(shutil.disk_usage(there).free / 1e9, 1)
 
 
+_ANYWHERE = re.compile(r"make reproduce-|python -m experiments ")
+"""What begins a command that needs a checkout."""
+
+
 def _papers(free_gb: float) -> list[dict[str, Any]]:
     """The measured runs of all papers at hand, each with whether its memory is free here."""
     names = ("data", "command", "configuration", "time", "memory_gb", "device")
@@ -213,6 +218,7 @@ def _papers(free_gb: float) -> list[dict[str, Any]]:
         {
             "paper": path.parent.name,
             **{name: result[name] for name in names},
+            "command": _ANYWHERE.sub("keras-medseg reproduce ", result["command"]),
             "fits": result["memory_gb"] <= free_gb,
         }
         for path in sorted(papers.FOLDER.glob("*/metafile.toml"))

@@ -8,7 +8,9 @@ modules of a paper import each other by relative names, so they run under both.
 import ast
 import importlib
 import sys
+import textwrap
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -93,12 +95,19 @@ def describe(text: str) -> str:
         f"own data     keras-medseg train DIR --recipe {text} --out RUN",
         "",
         "Profiles, and the variants that each trains:",
-        *(f"  {name:14} {', '.join(one.variants)}" for name, one in experiment.profiles.items()),
+        *(_profile(name, one.variants) for name, one in experiment.profiles.items()),
         "",
         "The paper's recipe, and what the ledger says of each setting (entry):",
         *_settings(paper, experiment),
     ]
     return "\n".join(parts)
+
+
+def _profile(name: str, variants: Iterable[str]) -> str:
+    """A profile with its variants, in lines of a terminal."""
+    return textwrap.fill(
+        ", ".join(variants), 100, initial_indent=f"  {name:14} ", subsequent_indent=17 * " "
+    )
 
 
 def _first_line(paper: str) -> str:
