@@ -635,7 +635,11 @@ Image(run.figure("edge_maps").read_bytes(), width=800)
 
 # %%
 published = tables.read_published("experiments/dcabes2020/published.csv")
-printed_tables = [spec for spec in PAPER.tables if spec.id in set(published["table"])]
+printed_tables = [
+    replace(spec, columns=tuple(column for column in spec.columns if column.metric in scores))
+    for spec in PAPER.tables
+    if spec.id in set(published["table"])
+]
 cells = pd.concat([tables.build_table(spec, published, scores) for spec in printed_tables])
 key = ["table", "row", "variant"]
 wide = cells.pivot(index=key, columns="region", values=["published", "measured"])

@@ -65,7 +65,7 @@ def saved(tmp_path_factory):
     ],
 )
 def test_a_new_process_opens_networks_with_their_losses_and_optimizers(saved, backend, imports):
-    assert len(saved) == 6
+    assert len(saved) == 8
     _run(LOAD.format(imports=imports), *saved, backend=backend)
 
 

@@ -159,7 +159,7 @@ def test_crop_without_bias_lies_anywhere():
 
 
 def _labelled_store(tmp_path, labels):
-    import toy_cases
+    from . import toy_cases
 
     image = np.ones((*labels.shape, 1), np.int16)
     case = toy_cases.write_case(tmp_path / "objects", "case", image, labels)
