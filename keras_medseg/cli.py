@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import select
 import shlex
 import signal
 import sys
@@ -55,10 +56,9 @@ def main(argv: Sequence[str] | None = None, *, line: str = "") -> int:
         with _messages(arguments):
             answer = arguments.command(arguments)
         return _told(arguments, answer)
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except (ValueError, OSError, ImportError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 1
         print(f"keras-medseg: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -69,6 +69,18 @@ def main(argv: Sequence[str] | None = None, *, line: str = "") -> int:
         return 130
     finally:
         warnings.formatwarning = usual
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout is a pipe whose reader has ended, such as `| head`; then it is closed."""
+    if not hasattr(select, "poll"):
+        return False
+    state = select.poll()
+    state.register(1, 0)
+    gone = any(events & select.POLLERR for _, events in state.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return gone
 
 
 def import_frameworks() -> None:
@@ -679,7 +691,7 @@ def _classes(assignments: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
 
 
 def _at_least_one(text: str) -> int:
-    """A number of processes or trainings."""
+    """A number of processes."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected 1 or more")
     return int(text)

@@ -1,6 +1,6 @@
 """Errors that a user can fix; each message is one line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,14 @@ class DataError(ValueError):
     def __reduce__(self) -> tuple[Any, ...]:
         # The default loses keyword-only arguments, and workers send errors to their parent.
         return _rebuild, (type(self), self.where, self.found, self.expected, self.remedy)
+
+
+def as_one(
+    where: Path | str, errors: Sequence[DataError], *, found: str, expected: str, remedy: str
+) -> DataError:
+    """One error with a line for each of several, below the sentence on all of them."""
+    listed = "\n  ".join(map(str, errors))
+    return DataError(where, found=found, expected=expected, remedy=f"{remedy}\n  {listed}")
 
 
 def require_choice(what: str, value: object, known: Iterable[str]) -> None:

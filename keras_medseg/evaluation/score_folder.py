@@ -14,7 +14,7 @@ from keras_medseg.data import checks
 from keras_medseg.data.cases import Case
 from keras_medseg.data.datasets.base import Dataset
 from keras_medseg.data.decoding import decode_all
-from keras_medseg.errors import DataError, require_choice
+from keras_medseg.errors import DataError, as_one, require_choice
 from keras_medseg.evaluation import matching
 from keras_medseg.evaluation.metrics import METRICS
 from keras_medseg.evaluation.scores import Rules, score_labels
@@ -298,10 +298,10 @@ def _refuse(folders: Mapping[str, Path], errors: Sequence[DataError]) -> None:
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        listed = "\n  ".join(map(str, errors))
-        raise DataError(
+        raise as_one(
             ", ".join(map(str, folders.values())),
+            errors,
             found=f"{len(errors)} problems",
             expected="a label map of each case, on its grid",
-            remedy=f"Mend these:\n  {listed}",
+            remedy="Mend these:",
         )

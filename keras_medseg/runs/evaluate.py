@@ -11,7 +11,7 @@ import pandas as pd
 from keras_medseg.data.cases import Case
 from keras_medseg.data.checks import plural
 from keras_medseg.data.store import StoredCase
-from keras_medseg.errors import DataError
+from keras_medseg.errors import DataError, as_one
 from keras_medseg.evaluation.generalization import IN_DOMAIN, comparable_metrics, generalization
 from keras_medseg.files import is_file_name, parse_csv, read_file, write_atomic, write_json
 from keras_medseg.phantoms.folder import is_phantom
@@ -63,13 +63,9 @@ def _cases_of(sets: Mapping[str, Path], task: Task) -> dict[str, list[Case]]:
         raise errors[0]
     if errors:
         places = ", ".join(map(str, sets.values()))
-        raise _as_one(places, errors, f"{len(errors)} folders without cases", "Give others:")
+        found = f"{len(errors)} folders without cases"
+        raise as_one(places, errors, found=found, expected="cases", remedy="Give others:")
     return cases
-
-
-def _as_one(where: Path | str, errors: Sequence[DataError], found: str, remedy: str) -> DataError:
-    listed = "\n  ".join(map(str, errors))
-    return DataError(where, found=found, expected="none", remedy=f"{remedy}\n  {listed}")
 
 
 @dataclass
@@ -125,7 +121,7 @@ def evaluate(text: str, sets: Mapping[str, Path], out: Path, command: str = "") 
     if errors:
         what = plural(len(errors), "case") + " that cannot be read"
         remedy = "Mend and give the same command again; it does what is left:"
-        raise _as_one(out, errors, what, remedy)
+        raise as_one(out, errors, found=what, expected="none", remedy=remedy)
     scores = found.scores[found.scores["dataset"].isin([IN_DOMAIN, *sets])]
     table = generalization(scores, comparable_metrics(scores))
     write_atomic(out / "table.csv", table.to_csv(index=False).encode())

@@ -18,7 +18,7 @@ from keras_medseg.data.fractions import (
     PROBABILITIES,
     write_fractions,
 )
-from keras_medseg.errors import DataError, require_choice
+from keras_medseg.errors import DataError, as_one, require_choice
 from keras_medseg.files import is_file_name, locked, read_file, write_json
 from keras_medseg.inference.outputs import THRESHOLD
 from keras_medseg.progress import progress_bar
@@ -185,12 +185,12 @@ def predict_with(
 
 
 def _incomplete(out: Path, refused: Sequence[DataError], total: int) -> DataError:
-    listed = "\n  ".join(map(str, refused))
-    return DataError(
+    return as_one(
         out,
+        refused,
         found=f"{total - len(refused)} of {total} label maps",
         expected="one for every case",
-        remedy="Mend these and give the same command again; it does what is left:\n  " + listed,
+        remedy="Mend these and give the same command again; it does what is left:",
     )
 
 
