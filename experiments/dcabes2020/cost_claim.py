@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from keras_medseg import recipe, registry
 from keras_medseg.data.datasets.brats import MODALITIES
@@ -143,6 +144,10 @@ def draw(table: pd.DataFrame) -> Figure:
         bars = axes.barh(np.arange(len(values)), values, color=colors)
         axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=3)
         axes.set(xscale="log", xlabel=label, xlim=(values.min() / 2, values.max() * 4))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        if values.max() < 30 * values.min():  # less than two powers of ten: one label says little
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.set_yticks(np.arange(len(values)), list(table.index))
         axes.invert_yaxis()
     return figure

@@ -101,14 +101,16 @@ BASELINES = {
     name: {"model.name": name, "model.options": {"activation": "sigmoid"}}
     for name in ("unet", "attention_unet", "resunet")
 }
-# Every method of Table II and three more, on voxels of 2 mm: an eighth of every width, every sixth
-# slice, and the baselines find WT alone.
+# Every method of Table II and three more, on voxels of 2 mm: an eighth of every width, and the
+# baselines find WT alone. The paper's own network has a quarter of its widths: with an eighth,
+# 11,645 parameters, it found no tumor in 400 steps. At the quick profile's rate of 0.005 ResUNet
+# found none either: its loss stood still from the second epoch on.
 QUICK_COMPARE = QUICK | {
     "data.window": (96, 96, 64),
-    "data.slice_step": 6,
-    "train.epochs": 4,
+    "train.batch_size": 4,
     "data.options": {"spacing_mm": (2.0, 2.0, 2.0)},
-    "model.options.filters": RECIPE.model.options["filters"] // 8,
+    "train.learning_rate": 0.002,
+    "model.options.filters": RECIPE.model.options["filters"] // 4,
 }
 QUICK_BASELINES = {
     name: changes | {"model.options.filters": 64 // 8, "model.targets": (("WT",),)}
