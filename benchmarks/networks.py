@@ -1,14 +1,16 @@
 """Train step and inference of every network, beside the same network in plain PyTorch.
 
     python benchmarks/networks.py [--quick] [--one-thread] [--only NAME ...] [--without-norms]
-        [--torch-python PATH]
+        [--torch-python PATH] [--compile]
 
-Each network at its paper's size, one image, float32 and bfloat16 (Keras' mixed_bfloat16, PyTorch's
-autocast); Adam on the mean squared error. Each engine is a process of its own; they take turns
-within a round, so what else the machine does falls on both. Shown are medians of milliseconds over
-the rounds, and of the rounds' ratios, ours / PyTorch. --quick takes small sizes. --one-thread is
+Each network at its paper's size, float32 and bfloat16 (Keras' mixed_bfloat16, PyTorch's autocast);
+Adam on the mean squared error. The papers' small networks get batches of eight, the others one
+image. Each engine is a process of its own; they take turns within a round, so what else the machine
+does falls on both. Shown are medians of milliseconds over the rounds, and of the rounds' ratios,
+ours / PyTorch. --quick takes small sizes. --one-thread is
 for a machine that is not idle: it counts the time that one thread computes, not that it waits.
 --without-norms leaves batch and instance norms out of both engines, to see what they take.
+--compile adds torch.compile as a third engine, with its ratio; it needs a C++ compiler.
 """
 
 import argparse
@@ -26,17 +28,17 @@ from pathlib import Path
 PRECISIONS = ("float32", "bfloat16")
 STEPS = ("train", "infer")
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-# Networks whose own size takes more than 20 GB in a train step, or another form that PyTorch has.
+# Networks whose own size takes more than 20 GB in a train step.
 SHAPES = {
     "cunet": (64, 96, 80, 4),
-    "fmnet": (128, 128, 4),
+    "fmnet": (64, 64, 64, 4),
     "nvidia_unet": (128, 64, 64, 5),
 }
-OPTIONS = {"fmnet": {"dimensions": 2}}
+BATCHES = {"integrated_attention_cnn": 8, "mtds_r2unet": 8, "residual_attention_unet": 8}
 
 
 def keras_steps(
-    name: str, shape: list[int], precision: str, norms: bool
+    name: str, shape: list[int], batch: int, precision: str, norms: bool
 ) -> tuple[int, dict[str, Callable]]:
     """Trainable parameters and the steps, as functions without arguments."""
     import keras
@@ -48,9 +50,9 @@ def keras_steps(
     keras.config.set_dtype_policy("float32" if precision == "float32" else "mixed_bfloat16")
     if not norms:
         leave_out_norms()
-    model = registry.build(name, input_shape=tuple(shape), **OPTIONS.get(name, {}))
+    model = registry.build(name, input_shape=tuple(shape))
     model.compile(keras.optimizers.Adam(1e-4), "mse")
-    x = np.random.default_rng(0).standard_normal((1, *shape), "float32")
+    x = np.random.default_rng(0).standard_normal((batch, *shape), "float32")
     y = [np.zeros(y.shape, "float32") for y in keras.tree.flatten(model.predict_on_batch(x))]
     steps = {
         "train": partial(model.train_on_batch, x, y if len(y) > 1 else y[0]),
@@ -71,7 +73,7 @@ def leave_out_norms() -> None:
 
 
 def torch_steps(
-    name: str, shape: list[int], precision: str, norms: bool
+    name: str, shape: list[int], batch: int, precision: str, norms: bool, compiled: bool = False
 ) -> tuple[int, dict[str, Callable]]:
     """The same in PyTorch."""
     import keras
@@ -83,18 +85,19 @@ def torch_steps(
     if not norms:
         leave_out_norms()
     keras.config.set_dtype_policy("float32")  # bfloat16 is autocast's affair here
-    network = registry.build(name, input_shape=tuple(shape), **OPTIONS.get(name, {}))
+    network = registry.build(name, input_shape=tuple(shape))
     model = Twin(network)
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
-    x = torch.randn(1, *shape)
+    x = torch.randn(batch, *shape)
+    forward = torch.compile(model, fullgraph=True) if compiled else model
     cast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=precision == "bfloat16")
 
     def train() -> None:
         model.train()
         optimizer.zero_grad()
         with cast():
-            y = model(x)
+            y = forward(x)
         loss = sum(output.float().square().mean() for output in y)
         loss.backward()
         optimizer.step()
@@ -103,13 +106,17 @@ def torch_steps(
     def infer() -> None:
         model.eval()
         with torch.inference_mode(), cast():
-            model(x)
+            forward(x)
 
     steps = {"train": train, "infer": infer}
     return sum(weight.numel() for weight in model.parameters()), steps
 
 
-ENGINES = {"keras": keras_steps, "torch": torch_steps}
+ENGINES = {
+    "keras": keras_steps,
+    "torch": torch_steps,
+    "compiled": partial(torch_steps, compiled=True),
+}
 
 
 def serve(engine: str, clock: Callable[[], float]) -> None:
@@ -127,12 +134,16 @@ def serve(engine: str, clock: Callable[[], float]) -> None:
         print(json.dumps(answer), flush=True)
 
 
+TITLES = {"torch": "PyTorch", "compiled": "compiled"}
+
+
 class Worker:
     """A process with one engine."""
 
-    def __init__(self, engine: str, python: str, one_thread: bool) -> None:
+    def __init__(self, engine: str, torch_python: str, one_thread: bool) -> None:
+        python = sys.executable if engine == "keras" else torch_python
         command = [python, __file__, "--serve", engine]
-        backend = {"keras": "tensorflow", "torch": "torch"}[engine]
+        backend = "tensorflow" if engine == "keras" else "torch"
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": backend}
         if one_thread:
             command.append("--one-thread")
@@ -184,34 +195,35 @@ def small(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     for size in range(64 if len(shape) == 3 else 32, 513):
         candidate = (*(size,) * (len(shape) - 1), shape[-1])
         try:
-            registry.build(name, input_shape=candidate, **OPTIONS.get(name, {}))
+            registry.build(name, input_shape=candidate)
         except ValueError:
             continue
         return candidate
     raise ValueError(f"{name}: builds at no size up to 512.")
 
 
-def row(name: str, shape: tuple[int, ...], precision: str, seconds: list) -> str:
-    """One line of the table: ours, PyTorch's, and the ratio, per step."""
-    cells = [name, "x".join(map(str, shape)), precision]
+def row(name: str, shape: tuple[int, ...], batch: int, precision: str, seconds: list) -> str:
+    """One line of the table: per step ours, and of each other engine its time and our ratio."""
+    cells = [name, "x".join(map(str, (batch, *shape))), precision]
     for rounds in seconds:
-        ours = statistics.median(times[0] for times in rounds)
-        cells.append(f"{1000 * ours:.0f}")
-        if len(rounds[0]) == 2:
-            theirs = statistics.median(times[1] for times in rounds)
-            ratio = statistics.median(times[0] / times[1] for times in rounds)
+        cells.append(f"{1000 * statistics.median(times[0] for times in rounds):.0f}")
+        for other in range(1, len(rounds[0])):
+            theirs = statistics.median(times[other] for times in rounds)
+            ratio = statistics.median(times[0] / times[other] for times in rounds)
             cells += [f"{1000 * theirs:.0f}", f"{ratio:.2f}"]
-        else:
-            cells += ["", ""]
+    return table_line(cells)
+
+
+def table_line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def versions(torch_python: str | None) -> str:
+def versions(engines: list[str], torch_python: str) -> str:
     """What was measured with, without naming the machine."""
     from importlib.metadata import version
 
     found = [f"{name} {version(name)}" for name in ("tensorflow", "keras")]
-    if torch_python:
+    if "torch" in engines:
         command = [torch_python, "-c", "import torch; print('torch', torch.__version__)"]
         found.append(subprocess.run(command, capture_output=True, text=True).stdout.strip())
     return f"Python {platform.python_version()}, {', '.join(found)}; {os.cpu_count()} CPU cores"
@@ -227,6 +239,7 @@ def main() -> None:
     parser.add_argument("--one-thread", action="store_true", help="for a machine that is not idle")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--without-norms", action="store_true", help="no batch or instance norms")
+    parser.add_argument("--compile", action="store_true", help="torch.compile as a third engine")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--torch-python", default=sys.executable, help="one with torch and keras")
     parser.add_argument("--serve", choices=ENGINES, help=argparse.SUPPRESS)
@@ -235,22 +248,25 @@ def main() -> None:
     if arguments.serve:
         serve(arguments.serve, time.process_time if one_thread else time.perf_counter)
         return
-    python = arguments.torch_python if has_torch(arguments.torch_python) else None
-    if not python:
+    engines = ["keras"]
+    if has_torch(arguments.torch_python):
+        engines += ["torch", "compiled"] if arguments.compile else ["torch"]
+    else:
         print(f"{arguments.torch_python}: found no torch, so nothing beside ours.", file=sys.stderr)
     what = "Milliseconds of one thread" if one_thread else "Milliseconds"
-    print(f"{versions(python)}. {what} for one image, {arguments.rounds} rounds.\n")
-    print("| network | input | precision | train | PyTorch | ratio | inference | PyTorch | ratio |")
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    print(f"{versions(engines, arguments.torch_python)}. {what}, {arguments.rounds} rounds.\n")
+    others = [title for engine in engines[1:] for title in (TITLES[engine], "ratio")]
+    heads = ["network", "input", "precision", "train", *others, "inference", *others]
+    print(table_line(heads))
+    print(table_line(["---"] * len(heads)), flush=True)
     for name, shape in sizes(arguments.only, arguments.quick).items():
+        batch = 1 if arguments.quick else BATCHES.get(name, 1)
         for precision in PRECISIONS:
-            workers = [Worker("keras", sys.executable, one_thread)]
-            if python:
-                workers.append(Worker("torch", python, one_thread))
-            network = {"name": name, "shape": shape, "precision": precision}
+            workers = [Worker(engine, arguments.torch_python, one_thread) for engine in engines]
+            network = {"name": name, "shape": shape, "batch": batch, "precision": precision}
             network["norms"] = not arguments.without_norms
             seconds = list(measure(workers, arguments.rounds, **network))
-            print(row(name, shape, precision, seconds), flush=True)
+            print(row(name, shape, batch, precision, seconds), flush=True)
             for worker in workers:
                 worker.close()
 

@@ -4,8 +4,8 @@
 every layer: the same weights, the same result. What a PyTorch user would write is the result:
 convolutions of `torch.nn.functional` on channels_last memory, its own batch and instance norms,
 autocast for bfloat16. Tensors between layers are NHWC views of channels_last memory, which cost no
-copy. What is not in NATIVE (a few cheap operations, and the attention windows of Swin-UNet) is
-Keras' operation on PyTorch tensors.
+copy. What is not in NATIVE (resizing, a few cheap operations of DeepMedic, and the attention
+windows of Swin-UNet) is Keras' operation on PyTorch tensors.
 
     KERAS_BACKEND=torch python benchmarks/torch_twin.py [NAME ...]
 
@@ -42,6 +42,23 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[in
     return total // 2, total - total // 2
 
 
+class Place(int):
+    """Where a step finds a tensor."""
+
+
+def _place(value: Any) -> Any:
+    return Place(id(value)) if isinstance(value, keras.KerasTensor) else value
+
+
+def _filled(arguments: Any, found: dict[int, torch.Tensor]) -> Any:
+    """The arguments with tensors in their places, in plain Python that torch.compile can follow."""
+    if isinstance(arguments, Place):
+        return found[arguments]
+    if isinstance(arguments, (list, tuple)):
+        return type(arguments)(_filled(argument, found) for argument in arguments)
+    return arguments
+
+
 class Twin(nn.Module):
     """A Keras network in PyTorch; (N, ..., C) -> a list of (N, ..., R)."""
 
@@ -51,7 +68,7 @@ class Twin(nn.Module):
         self.statistics: dict[str, torch.Tensor] = {}
         self.inputs = [id(x) for x in network.inputs]
         self.outputs = [id(x) for x in network.outputs]
-        self.steps: list[tuple[Call, Any, list[int]]] = []
+        self.steps: list[tuple[Call, Any, Any, int]] = []
         calls: dict[str, Call] = {}
         for depth in sorted(network._nodes_by_depth, reverse=True):
             for node in network._nodes_by_depth[depth]:
@@ -60,15 +77,16 @@ class Twin(nn.Module):
                 operation = node.operation
                 if operation.name not in calls:
                     calls[operation.name] = self._call(operation)
-                targets = [id(x) for x in node.output_tensors]
-                self.steps.append((calls[operation.name], node.arguments, targets))
+                (target,) = [id(x) for x in node.output_tensors]
+                arguments = node.arguments.args, node.arguments.kwargs
+                places = keras.tree.map_structure(_place, arguments)
+                self.steps.append((calls[operation.name], *places, target))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         found = {self.inputs[0]: x}
-        for call, arguments, (target,) in self.steps:
-            args, kwargs = arguments.fill_in(found)
-            kwargs.pop("training", None)
-            found[target] = call(*args, **kwargs)
+        for call, args, kwargs, target in self.steps:
+            named = {name: _filled(kwargs[name], found) for name in kwargs if name != "training"}
+            found[target] = call(*_filled(args, found), **named)
         return [found[output] for output in self.outputs]
 
     def _call(self, operation: Any) -> Call:
@@ -310,6 +328,16 @@ NATIVE: dict[str, Callable[[Twin, Any], Call]] = {
     "Concatenate": lambda twin, operation: lambda tensors: torch.cat(tensors, operation.axis),
     "Add": lambda twin, operation: lambda *x: added(x[0] if len(x) == 1 else list(x)),
     "Multiply": lambda twin, operation: multiplied,
+    "Subtract": lambda twin, operation: torch.sub,
+    "TrueDivide": lambda twin, operation: torch.true_divide,
+    "Matmul": lambda twin, operation: torch.matmul,
+    "Erf": lambda twin, operation: torch.erf,
+    "GetItem": lambda twin, operation: lambda x, key: x[key],
+    "Max": lambda twin, operation: lambda x: x.amax(operation.axis, operation.keepdims),
+    "Mean": lambda twin, operation: lambda x: x.mean(operation.axis, operation.keepdims),
+    "Sum": lambda twin, operation: lambda x: x.sum(operation.axis, operation.keepdims),
+    "Swapaxes": lambda twin, operation: lambda x: x.swapaxes(operation.axis1, operation.axis2),
+    "Transpose": lambda twin, operation: lambda x: x.permute(operation.axes),
 }
 """By the name of a layer's class or of a class above it, the more special ones first."""
 
@@ -317,13 +345,13 @@ NATIVE: dict[str, Callable[[Twin, Any], Call]] = {
 def difference(name: str) -> tuple[float, float]:
     """The largest difference between the outputs of network and twin, and the largest output."""
     import numpy as np
-    from networks import OPTIONS, sizes
+    from networks import sizes
 
     from keras_medseg import registry
 
     keras.utils.set_random_seed(0)
     shape = sizes([name], quick=True)[name]
-    network = registry.build(name, input_shape=shape, **OPTIONS.get(name, {}))
+    network = registry.build(name, input_shape=shape)
     generator = np.random.default_rng(0)
     for variable in network.variables:
         if variable.path.endswith(("beta", "bias", "moving_mean")):
