@@ -186,12 +186,13 @@ class SgdCaffe(keras.optimizers.Optimizer):
             return
         super().build(variables)
         [self._steps] = self.add_optimizer_variables(variables, ["step"])
+        self._kinds = _kinds(variables)
 
     def update_step(
         self, gradient: keras.KerasTensor, variable: keras.Variable, learning_rate: keras.Variable
     ) -> None:
         index = self._get_variable_index(variable)
-        kind = _kind(self, index)
+        kind = self._kinds[index]
         rate = ops.cast(learning_rate, variable.dtype)
         rate = rate * (self.bias_rate if kind in ("bias", "beta") else 1.0)
         decay = 0.0 if kind == "bias" else self.l2
@@ -254,6 +255,7 @@ class RmsPropDeepMedic(keras.optimizers.Optimizer):
         super().build(variables)
         names = ["square", "velocity"]
         self._squares, self._velocities = self.add_optimizer_variables(variables, names)
+        self._kinds = _kinds(variables)
 
     def update_step(
         self, gradient: keras.KerasTensor, variable: keras.Variable, learning_rate: keras.Variable
@@ -262,7 +264,7 @@ class RmsPropDeepMedic(keras.optimizers.Optimizer):
         index = self._get_variable_index(variable)
         square, velocity = self._squares[index], self._velocities[index]
         gradient = ops.cast(gradient, variable.dtype)
-        if _kind(self, index) == "kernel":
+        if self._kinds[index] == "kernel":
             gradient = gradient + of["l1"] * ops.sign(variable) + 2 * of["l2"] * variable
         self.assign(square, of["rho"] * square + (1 - of["rho"]) * ops.square(gradient))
         rate = ops.cast(learning_rate, variable.dtype)
@@ -275,10 +277,12 @@ class RmsPropDeepMedic(keras.optimizers.Optimizer):
         return {**super().get_config(), **self.constants}
 
 
-def _kind(optimizer: keras.optimizers.Optimizer, index: int) -> str:
-    """What a weight is in its layer: "kernel", "bias", "gamma" and so on."""
-    # `update_step` is given TensorFlow's variable, which has no path.
-    return optimizer._trainable_variables[index].path.rpartition("/")[2]
+def _kinds(variables: list[keras.Variable]) -> list[str]:
+    """What each weight is in its layer: "kernel", "bias", "gamma" and so on.
+
+    Taken by `build`, because `update_step` is given TensorFlow's variable, which has no path.
+    """
+    return [variable.path.rpartition("/")[2] for variable in variables]
 
 
 OPTIMIZERS = {

@@ -63,7 +63,7 @@ def test_workflow_tries_the_wheel_by_commands_that_exist():
     given = [shlex.split(line)[1:] for line in runs(job) if line.startswith("keras-medseg ")]
     assert {"reproduce", "predict"} <= {words[0] for words in given}
     for words in given:
-        cli._parser().parse_args(words)
+        cli.make_parser().parse_args(words)
 
 
 def test_workflow_has_a_python_that_setup_takes():

@@ -1,6 +1,8 @@
 """House rules that no linter has."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,16 @@ def test_nothing_is_imported_that_one_system_alone_has():
 def test_every_module_says_what_it_is_for():
     for path in SOURCES:
         assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_scoring_loads_the_slow_parts_of_scipy_when_it_uses_them():
+    """`predict` and `train` import all of these before they can refuse a wrong argument."""
+    names = "statistics, ranking, lesion_matching, surface_elements, scores"
+    code = (
+        f"import sys\nfrom keras_medseg.evaluation import {names}\n"
+        "print(*({'scipy.stats', 'scipy.optimize', 'scipy.spatial'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
+    assert done.stdout == "\n"

@@ -13,11 +13,10 @@ def api_pages(package: Path) -> dict[str, str]:
     Args:
         package: folder of the package.
     """
-    folders = sorted({package, *(path.parent for path in package.rglob("__init__.py"))})
+    folders = {package, *(path.parent for path in package.rglob("__init__.py"))}
     pages: dict[str, str] = {}
-    for folder in folders:
-        paths = [path for path in sorted(folder.glob("[!_]*.py")) if path.name != "cli.py"]
-        modules = [path for path in paths if _public_names(path)]
+    for folder in sorted(folders - {package / "cli"}):
+        modules = [path for path in sorted(folder.glob("[!_]*.py")) if _public_names(path)]
         if folder == package:
             pages |= {f"api/{path.stem}.md": _page(path, [path], package) for path in modules}
         else:

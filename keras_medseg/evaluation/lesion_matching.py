@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import ndimage, optimize
+import scipy
+from scipy import ndimage
 
 from keras_medseg.errors import require_choice
 from keras_medseg.evaluation import metrics
@@ -148,7 +149,7 @@ def _pair(prediction: np.ndarray, truth: np.ndarray) -> _Lesions:
     scores = 2 * common / np.add.outer(predicted_sizes[near - 1], true_sizes)
     partner = {
         int(column) + 1: (int(near[row]), float(scores[row, column]))
-        for row, column in zip(*optimize.linear_sum_assignment(scores, maximize=True))
+        for row, column in zip(*scipy.optimize.linear_sum_assignment(scores, maximize=True))
         if scores[row, column] > _LOWEST_DICE
     }
     return _Lesions(predicted, true, true_sizes, many - len(partner), partner)

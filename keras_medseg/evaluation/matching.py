@@ -40,7 +40,6 @@ _DEPTH = 2
 _SEPARATORS = re.compile(r"[\W_]+")
 # Synapse's evaluation of BraTS finds the case of a file by this part of its name.
 _PORTAL = re.compile(r"\d{4,5}(?:-\d{1,3})?$")
-_LISTED = 20
 
 Words = tuple[str, ...]
 
@@ -156,11 +155,11 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def listed(names: Iterable[str]) -> str:
-    """Up to 20 names, and how many more there are."""
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """The first names, and how many more there are."""
     names = list(names)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 class _Index:

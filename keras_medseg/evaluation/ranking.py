@@ -19,7 +19,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from keras_medseg.evaluation.metrics import higher_is_better
 from keras_medseg.evaluation.statistics import RESAMPLES, groups_of, holm
@@ -61,7 +61,9 @@ def case_ranks(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
             )
         values = np.round(table.to_numpy(float), _DECIMALS)
         lowest_first = -values if higher_is_better(metric) else values
-        ranks.append(pd.DataFrame(stats.rankdata(lowest_first, axis=1), table.index, variants))
+        ranks.append(
+            pd.DataFrame(scipy.stats.rankdata(lowest_first, axis=1), table.index, variants)
+        )
     return pd.concat(ranks).groupby(level="case").mean().loc[cases]
 
 
@@ -167,7 +169,7 @@ def _group_sums(ranks: pd.DataFrame, scores: pd.DataFrame) -> tuple[np.ndarray, 
 
 def _places(means: np.ndarray) -> np.ndarray:
     """Places of scores along the last axis; equal scores share the better place."""
-    return stats.rankdata(means, method="min", axis=-1).astype(int)
+    return scipy.stats.rankdata(means, method="min", axis=-1).astype(int)
 
 
 def _resampled_means(sums: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:

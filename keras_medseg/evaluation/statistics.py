@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
@@ -190,7 +190,7 @@ def bootstrap_interval(
         sample, statistic = (*sums, np.bincount(codes)), _ratio_of_sums
     if len(by_seed) > 1:
         statistic = _mean_of_drawn_seeds(np.random.default_rng([seed, len(by_seed)]))
-    interval = stats.bootstrap(
+    interval = scipy.stats.bootstrap(
         sample,
         statistic,
         paired=len(sample) > 1,
@@ -256,7 +256,7 @@ def seeds_and_units_test(differences: np.ndarray) -> PairedTest:
         return PairedTest(np.inf, 0.0, units, "all differences are equal")
     t = abs(mean) / np.sqrt(variance)
     freedom = variance**2 / (of_units**2 / (units - 1) + of_seeds**2 / (seeds - 1))
-    return PairedTest(float(t), float(2 * stats.t.sf(t, freedom)), units, "")
+    return PairedTest(float(t), float(2 * scipy.stats.t.sf(t, freedom)), units, "")
 
 
 def paired_wilcoxon(a: ArrayLike, b: ArrayLike) -> PairedTest:
@@ -290,7 +290,7 @@ def paired_wilcoxon(a: ArrayLike, b: ArrayLike) -> PairedTest:
     differing = np.count_nonzero(differences)
     if differing == 0:
         return PairedTest(0.0, 1.0, first.size, "all differences are zero")
-    result = stats.wilcoxon(differences[differences != 0])
+    result = scipy.stats.wilcoxon(differences[differences != 0])
     note = ""
     if differing < FEWEST_PAIRS:
         note = f"{differing} differing pairs: p cannot be below {2 / 2**differing:.3g}"

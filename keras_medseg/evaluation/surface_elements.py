@@ -15,7 +15,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy import spatial
+import scipy
 
 _BITS = np.array([[[128, 64], [32, 16]], [[8, 4], [2, 1]]], np.uint8)
 """Bit of each voxel around a corner, by its place along x, y, z."""
@@ -113,7 +113,7 @@ def nearest_distances(
     sizes = np.asarray(spacing, float)
     if not (len(points) and len(targets)):
         return np.full(len(points), np.inf)
-    _, nearest = spatial.cKDTree(targets * sizes).query(points * sizes)
+    _, nearest = scipy.spatial.cKDTree(targets * sizes).query(points * sizes)
     # Differences of whole steps, so that equal distances are equal numbers wherever they lie.
     steps = (points - targets[nearest]) * sizes
     return np.sqrt(np.add.reduce(steps.T**2, axis=0))

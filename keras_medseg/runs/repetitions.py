@@ -16,6 +16,7 @@ import pandas as pd
 from keras_medseg.data import split_files
 from keras_medseg.data.store import Store
 from keras_medseg.errors import DataError
+from keras_medseg.evaluation.matching import listed
 from keras_medseg.recipe import Changes
 from keras_medseg.runs import steps
 from keras_medseg.runs.run_folder import FURTHER, RunFolder
@@ -215,13 +216,20 @@ def _finished_parts(run: RunFolder) -> tuple[RunFolder, ...]:
     of_folds: dict[int | None, list[RunFolder]] = {}
     for part in parts:
         of_folds.setdefault(_fold(part.path.name), []).append(part)
-    done = [folder for of in of_folds.values() if all(map(_is_scored, of)) for folder in of]
+    missing = [part.path.name for part in parts if not _is_scored(part)]
+    done = [
+        folder
+        for of in of_folds.values()
+        if not any(part.path.name in missing for part in of)
+        for folder in of
+    ]
     if not done:
         raise DataError(
             run.path,
-            found=f"{sum(map(_is_scored, parts))} of {len(parts)} trainings finished",
+            found=f"{len(parts) - len(missing)} of {len(parts)} trainings finished",
             expected="one fold with all its seeds, or all seeds without folds",
-            remedy="Give the command of the run again, to its end.",
+            remedy="Give the command of the run again, to its end; it does what is missing: "
+            f"{listed(missing, most=12)}.",
         )
     return tuple(done)
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import keras_medseg
 from keras_medseg import cli
+from keras_medseg.cli import scoring
 from keras_medseg.data import datasets
 from keras_medseg.data.formats import nifti
 from keras_medseg.errors import DataError
@@ -376,7 +378,7 @@ def test_many_remarks_are_counted(truth, tmp_path, capsys):
     a = write_nnunet(tmp_path / "a")
     remarks = [f"remark {number}" for number in range(20)]
     with pytest.warns(UserWarning, match="remark") as caught:
-        cli._warn_of_each(remarks)
+        scoring._warn_of_each(remarks)
     assert len(caught) == 13
     assert str(caught[-1].message) == "found 8 further remarks; --report lists all."
     with pytest.raises(SystemExit):
@@ -413,7 +415,7 @@ assert {"tensorflow", "keras", "jax", "torch"}.isdisjoint(sys.modules)
     done = subprocess.run(
         [sys.executable, "-c", script, *words, "--workers", "1"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(keras_medseg.__file__).parents[1])},
         capture_output=True,
         text=True,
         check=False,

@@ -22,7 +22,7 @@ from keras_medseg.errors import DataError
 from keras_medseg.files import write_atomic
 from keras_medseg.phantoms.brats import write_brats
 from keras_medseg.runs import experiment, repetitions, report, steering, steps
-from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.runs.run_folder import RunFolder, Variant
 from keras_medseg.tasks import task_of
 
 from ..recipes import small_recipe
@@ -182,6 +182,38 @@ def test_folders_of_other_runs_are_refused_and_seeds_may_be_added(finished, fold
     more.create(run.recipe, run.variants, facts | {"parts": names})
     with pytest.raises(DataError, match="found 4 of 6 trainings finished, expected one fold with"):
         repetitions.finished(more, None, None)
+
+
+@pytest.mark.parametrize(
+    ("finished", "missing"),
+    [
+        (
+            {"fold0-seed1", *(f"fold1-seed{seed}" for seed in range(7))},
+            "fold0-seed0, fold0-seed2, fold0-seed3, fold0-seed4, fold0-seed5, fold0-seed6, "
+            "fold0-seed7, fold1-seed7.",
+        ),
+        (
+            {"fold0-seed1"},
+            "fold0-seed0, fold0-seed2, fold0-seed3, fold0-seed4, fold0-seed5, fold0-seed6, "
+            "fold0-seed7, fold1-seed0, fold1-seed1, fold1-seed2, fold1-seed3, fold1-seed4 and 3 "
+            "more.",
+        ),
+    ],
+)
+def test_the_trainings_that_a_report_needs_are_named(tmp_path, finished, missing):
+    """Of two folds with eight seeds; one training scored but one of its two cases."""
+    run, variants = RunFolder(tmp_path / "run"), {"main": Variant(RECIPE, "main", {})}
+    names = [f"fold{fold}-seed{seed}" for fold in (0, 1) for seed in range(8)]
+    run.create(RECIPE, variants, {"parts": names})
+    for name in (*finished, "fold0-seed0"):
+        part = RunFolder(run.path / name)
+        part.create(RECIPE, variants, {"validation": ["a", "b"]})
+        cases = ["a", "b"] if name in finished else ["a"]
+        part.write_scores(pd.DataFrame({"variant": "main", "case": cases, "region": "WT"}))
+    with pytest.raises(DataError) as refused:
+        repetitions.finished(run, None, None)
+    assert refused.value.found == f"{len(finished)} of 16 trainings finished"
+    assert str(refused.value).endswith(f"to its end; it does what is missing: {missing}")
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,23 @@ def test_a_tracker_that_fails_does_not_stop_a_training(fake, tmp_path, monkeypat
         tracker("mlflow", out)
 
 
+@pytest.mark.parametrize("command", ["train", "reproduce"])
+def test_a_tracker_beside_a_cluster_is_refused_before_anything_is_written(
+    command, fake, tmp_path, capsys
+):
+    calls, out = fake("mlflow"), tmp_path / "out"
+    words = [*("--out", str(out)), *("--tracking", "mlflow"), *("--scheduler", "local:2")]
+    nowhere = str(tmp_path / "nowhere")
+    own = {"train": [nowhere, "--recipe", "iacnn"], "reproduce": ["iacnn", "--data", nowhere]}
+    assert cli.main([command, *own[command], *words]) == 1
+    assert capsys.readouterr().err == (
+        "keras-medseg: --tracking: found it beside --scheduler, expected one of the two: trainings "
+        "on a cluster tell nobody of their epochs.\n"
+    )
+    assert not out.exists()
+    assert calls() == []
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tracker_that_is_not_installed_is_named_before_anything_is_written(
     name, tmp_path, monkeypatch, capsys

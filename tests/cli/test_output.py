@@ -1,9 +1,7 @@
-"""What commands print for people and for programs (--json, --quiet); completion in shells."""
+"""What commands print for people and for programs (--json, --quiet)."""
 
 import json
 import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from keras_medseg.data.formats import image_files
 from keras_medseg.data.store import open_store
 from keras_medseg.phantoms.images import write_images as write_phantom
 
-from .known_runs import AS_THEY_ARE, IMAGES, constant, write_images, write_run
+from ..known_runs import AS_THEY_ARE, IMAGES, constant, write_images, write_run
 
 
 @pytest.fixture
@@ -93,36 +91,3 @@ def test_predictions_and_scores(tmp_path, told):
     assert facts["summary"][0]["mean"] == pytest.approx(16 / 21)
     assert facts["files"] == [str(tmp_path / "s.csv")]
     assert "s.csv: 2 rows" in err
-
-
-def complete(script: Path, cwd: Path, *words: str) -> set[str]:
-    """What bash would offer after these words."""
-    code = (
-        'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()\n'
-        '_shtab_keras_medseg keras-medseg\nprintf "%s\\n" "${COMPREPLY[@]}"\n'
-    )
-    done = subprocess.run(
-        ["bash", "-c", code, "bash", str(script), "keras-medseg", *words],
-        capture_output=True, text=True, timeout=60, check=True, cwd=cwd,
-    )  # fmt: skip
-    return set(done.stdout.split())
-
-
-@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
-def test_bash_completes_commands_options_names_and_files(tmp_path, told):
-    script = tmp_path / "completion.bash"
-    script.write_text(told("completion", "bash")[1])
-    (tmp_path / "cases").mkdir()
-    assert complete(script, tmp_path, "pre") == {"prepare", "predict"}
-    assert complete(script, tmp_path, "train", "cases", "--rec") == {"--recipe"}
-    assert complete(script, tmp_path, "models", "residual_a") == {"residual_attention_unet"}
-    assert complete(script, tmp_path, "phantom", "x", "--layout", "kn") >= {"knee"}
-    assert complete(script, tmp_path, "check", "ca") == {"cases"}
-    assert complete(script, tmp_path, "predict", "ca") == {"cases"}
-
-
-@pytest.mark.parametrize("shell", ["zsh", "tcsh"])
-def test_other_shells_have_every_command(shell, told):
-    code, out, _ = told("completion", shell)
-    assert code == 0
-    assert all(command in out for command in ("predict", "evaluate", "completion"))

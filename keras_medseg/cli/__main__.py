@@ -1,0 +1,7 @@
+"""`python -m keras_medseg.cli`: the same as `keras-medseg`."""
+
+import sys
+
+from keras_medseg.cli import main
+
+sys.exit(main())
