@@ -20,6 +20,7 @@ TOOLS = {
     "metafiles",
     "mutations",
     "phantom_weights",
+    "sensitivity",
     "tables",
 }
 

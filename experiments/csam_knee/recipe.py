@@ -24,6 +24,7 @@ from keras_medseg.runs.experiment import (
 )
 
 from .figures import knee_figures
+from .readings import OPEN_READINGS
 
 RECIPE = Recipe(
     name="csam_knee",
@@ -136,6 +137,7 @@ PROFILES = with_comparison(
 # Five networks, so two thirds of the epochs.
 FEWER_EPOCHS = {"train.epochs": 20, "train.schedule_options.after": (12,)}
 PROFILES["quick-compare"] = replace(PROFILES["quick-compare"], changes=QUICK | FEWER_EPOCHS)
+PROFILES["sensitivity"] = OPEN_READINGS.profile
 
 METRICS = tuple(
     Column("ligament", metric) for metric in ("cross_entropy", "mae", "mae_mask", "dice")

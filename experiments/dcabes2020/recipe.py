@@ -28,6 +28,7 @@ from keras_medseg.runs.experiment import (
 
 from . import rivals
 from .figures import paper_figures
+from .readings import OPEN_READINGS
 from .scores import ALONE, HIGH_GRADE, SAME_RECIPE, further_scores
 
 RECIPE = Recipe(
@@ -148,6 +149,7 @@ PROFILES["paper-compare"] = _compared(
 PROFILES["quick-compare"] = _compared(
     PROFILES["quick"], {**QUICK_BASELINES, **QUICK_RIVALS}, changes=QUICK_COMPARE
 )
+PROFILES["sensitivity"] = OPEN_READINGS.profile
 
 REGIONS = ("WT", "TC", "ET")
 DICE = tuple(Column(region) for region in REGIONS)

@@ -27,6 +27,7 @@ from keras_medseg.runs.experiment import (
 
 from .figures import CURVES, paper_figures
 from .further_scores import further_scores
+from .readings import OPEN_READINGS
 
 AUGMENTATION = {
     "zoom": {"probability": 0.15, "scale": (0.7, 1.0)},
@@ -253,6 +254,7 @@ EXPERIMENT = Experiment(
                 PAIRS,
             ),
             "quick": Profile(QUICK, {"fmnet": {}, "unet": UNET}, (("unet", "fmnet"),)),
+            "sensitivity": OPEN_READINGS.profile,
         },
         own="fmnet",
         baselines={

@@ -25,6 +25,7 @@ from keras_medseg.runs.experiment import (
 )
 
 from .figures import tumor_figures
+from .readings import OPEN_READINGS
 
 RECIPE = Recipe(
     name="iacnn",
@@ -156,6 +157,7 @@ PROFILES = with_comparison(
 )
 # Six networks instead of one, so about half of the epochs.
 PROFILES["quick-compare"] = replace(PROFILES["quick-compare"], changes=QUICK | {"train.epochs": 16})
+PROFILES["sensitivity"] = OPEN_READINGS.profile
 METRICS = tuple(Column("tumour", metric) for metric in ("dice", "iou", "precision", "sensitivity"))
 ROWS = (
     Row("U-Net", measured="unet"),

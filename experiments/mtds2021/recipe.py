@@ -25,6 +25,7 @@ from keras_medseg.runs.experiment import (
 )
 
 from .figures import paper_figures
+from .readings import OPEN_READINGS
 
 RECIPE = Recipe(
     name="mtds2021",
@@ -202,6 +203,7 @@ PROFILES = with_comparison(
 # The loss from logits has not been tried there.
 FEWER_SLICES = {"data.slice_step": 8, "train.batch_size": 4, "train.learning_rate": 1e-4}
 PROFILES["quick-compare"] = replace(PROFILES["quick-compare"], changes=QUICK | FEWER_SLICES)
+PROFILES["sensitivity"] = OPEN_READINGS.profile
 
 # References 51 to 58, methods of BraTS 2017 to 2019: no surviving sentence cites them, so that
 # they belong to Table 5, as 59 to 62 belong to Table 6.
