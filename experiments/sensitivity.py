@@ -14,6 +14,7 @@ import importlib
 import json
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,7 @@ PROFILE = "sensitivity"
 METRIC = "dice"
 SEEDS = 3
 POINTS = 100
-"""Of a Dice of 1: differences are in points of percent."""
+"""Of a Dice of 1: tables are in percent, differences in percentage points."""
 LEVEL = 1 - statistics.CONFIDENCE
 KEPT = ["variant", "case", "seed", "group", "region", METRIC]
 """Columns of the scores that are kept; a run whose cases have no groups lacks `group`."""
@@ -61,7 +62,7 @@ class Kept(NamedTuple):
 
 
 def differences(readings: Readings, scores: pd.DataFrame) -> pd.DataFrame:
-    """What each alternative does to the Dice, in points of percent, over seeds and cases.
+    """What each alternative does to the Dice, in percentage points, over seeds and cases.
 
     Args:
         readings: of the paper.
@@ -106,19 +107,21 @@ def differences(readings: Readings, scores: pd.DataFrame) -> pd.DataFrame:
 
 def _verdict(row: dict) -> str:
     if row["low"] == row["high"] == 0:
-        return "the same label maps"
+        return "the same scores"
     if row["p_holm"] < LEVEL:
         return f"moves the result by {row['difference']:+.1f}"
     if row["low"] > 0 or row["high"] < 0:
-        return "undecided: interval without 0, but not significant for so many alternatives"
+        return "undecided: the interval leaves out 0, the corrected p does not"
     return "no difference seen"
 
 
 def table_text(table: pd.DataFrame) -> str:
     """The table of `differences` in Markdown, with links into the ledger."""
-    titles = ("entry", "variant", "recipe's reading", "alternative", "Dice %, recipe's")
-    titles += ("Dice %, alternative", "difference (95 %)", "p, by Holm", "verdict")
-    lines = [f"| {' | '.join(titles)} |", "|---|---|---|---|--:|--:|--:|--:|---|"]
+    lines = [
+        "| entry | variant | recipe's reading | alternative | Dice %, recipe's "
+        "| Dice %, alternative | difference (95 %) | p, by Holm | verdict |",
+        "|---|---|---|---|--:|--:|--:|--:|---|",
+    ]
     for row in table.to_dict("records"):
         entries = ", ".join(f"[`{name}`](../../ledger.toml)" for name in row["entries"].split())
         cells = (
@@ -144,13 +147,18 @@ def page(paper: str, readings: Readings, kept: Kept, table: pd.DataFrame) -> str
     reasons = "\n".join(
         f"| [`{name}`](../../ledger.toml) | {why} |" for name, why in readings.not_varied.items()
     )
+    intro = (
+        "Each reading that the [ledger](../../ledger.toml) calls chosen and that the code can "
+        "change, changed alone. "
+        f"Synthetic cases: {training} for training, {validation} for validation, "
+        f"{scored} scored, by the Dice of {readings.region}; {seeds} seeds on one split. "
+        f"{readings.why_small}"
+    )
     return f"""# {paper}: how far the open readings move the result
 
     {kept.command}
 
-Each reading that the [ledger](../../ledger.toml) calls chosen and that the code can change, changed
-alone. Synthetic cases: {training} for training, {validation} for validation, {scored} scored, by
-the Dice of {readings.region}; {seeds} seeds on one split. {readings.why_small}
+{textwrap.fill(intro, 110)}
 
 {table_text(table)}
 
@@ -228,7 +236,7 @@ def write_page(paper: str, readings: Readings, folder: Path) -> None:
     table = differences(readings, kept.scores)
     write_atomic(folder / TABLE, table.round(4).to_csv(index=False).encode())
     drawn = table.rename(columns={"variant": "name", "difference": "value"})
-    label = "difference in Dice from the recipe's reading (points of percent)"
+    label = "difference in Dice from the recipe's reading (percentage points)"
     figure = charts.forest(drawn.assign(region=readings.region), label, zero=True)
     style.save(figure, folder / FIGURE)
     write_atomic(folder / "README.md", page(paper, readings, kept, table).encode())
@@ -242,7 +250,8 @@ def train(paper: str, readings: Readings, request: experiment.Request) -> None:
         declared,
         profiles={PROFILE: readings.profile},
         phantom=replace(declared.phantom, cases=readings.cases, size=readings.size),
-        # The paper's own figures and further scores are about its variants, and take time.
+        # The paper's own tables and figures are about its variants.
+        tables=(),
         figures=experiment.no_figures,
         further_scores=None,
     )
@@ -262,6 +271,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--work", type=Path, default=Path("runs"))
     arguments = parser.parse_args(argv)
+    if arguments.seeds < 2:
+        parser.error(f"--seeds: found {arguments.seeds}, expected 2 or more: they are the sample.")
     readings = importlib.import_module(f"experiments.{arguments.paper}.readings").OPEN_READINGS
     if arguments.out:
         request = experiment.Request(

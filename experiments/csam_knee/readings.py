@@ -11,7 +11,7 @@ OPEN_READINGS = Readings(
         "data.validation": 0.1,
         "data.test": 0.2,
         "data.size": (64, 64),
-        "model.options.filters": 16,
+        "model.options.filters": 8,
         "model.options.norm": "batch",
         "train.batch_size": 8,
         "train.epochs": 14,
