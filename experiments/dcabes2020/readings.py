@@ -20,7 +20,7 @@ OPEN_READINGS = Readings(
         "train.schedule_options.patience": 3,
     },
     why_small=(
-        "Gradient descent has twenty times the paper's rate, because the paper's 20 epochs have far "
+        "Gradient descent has twenty times the paper's rate, because the paper's epochs have far "
         "more steps; the rate falls after 3 epochs without gain, not 5. The network finds WT alone."
     ),
     alternatives={
