@@ -71,7 +71,7 @@ OPEN_READINGS = Readings(
         "classes": "the synthetic knees have one ligament, which is the class",
         "input-size": "the images are decoded another way, so scores would be of other masks",
         "split": "it says which images are scored, and all variants share those",
-        "skips": "the code has no switch: a sum would need equal widths",
+        "skips": "the code has no switch: skips are concatenated",
         "output": "a softmax of two classes is the same function of the difference of its logits",
         "one-output": "the network has no auxiliary output, and images have no postprocessing",
         "mae": "how an error is measured, not what is trained",

@@ -91,7 +91,7 @@ OPEN_READINGS = Readings(
     },
     not_varied={
         "split": "it says which frames are scored, and all variants share those",
-        "stages": "the code has no switch: four halvings leave one deconvolution without use",
+        "stages": "the code has no switch: five halvings",
         "stage": "the code has no switch: the stage of U-Net",
         "skips": "the code has no switch: skips are concatenated",
         "output": "binary cross entropy needs a sigmoid",
