@@ -23,6 +23,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from keras_medseg import recipe
+from keras_medseg.errors import DataError
 from keras_medseg.evaluation import statistics
 from keras_medseg.files import parse_csv, read_file, write_atomic, write_json
 from keras_medseg.reporting.figures import charts, style
@@ -220,9 +221,17 @@ def keep(run: RunFolder, readings: Readings, folder: Path) -> None:
     """Copy from a finished run what the page is made of.
 
     Raises:
-        DataError: the run is not finished.
+        DataError: the run is not finished, or is none of these readings.
     """
     scores = run.scores()
+    expected, found = sorted(readings.profile.variants), sorted(set(scores["variant"]))
+    if found != expected:
+        raise DataError(
+            run.scores_file,
+            found=f"the variants {', '.join(found)}",
+            expected=", ".join(expected),
+            remedy=REMEDY,
+        )
     scores = scores[scores["region"] == readings.region]
     columns = [name for name in KEPT if name in scores]
     write_atomic(folder / SCORES, scores[columns].to_csv(index=False).encode())

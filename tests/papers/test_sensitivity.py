@@ -13,6 +13,7 @@ from experiments import sensitivity
 from experiments.readings import Alternative, Readings
 from keras_medseg import recipe
 from keras_medseg.data import store
+from keras_medseg.errors import DataError
 from keras_medseg.runs import experiment, papers
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.tasks import task_of
@@ -182,6 +183,14 @@ def test_a_page_is_made_of_what_is_kept_of_a_run(tmp_path):
     assert (folder / "sensitivity.png").stat().st_size > 5000
     table = pd.read_csv(folder / "sensitivity.csv")
     assert table["difference"].tolist() == [4, 0, 0, -10]
+
+
+def test_a_run_of_other_readings_is_not_kept(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.write_scores(example(own=(0.5, 0.5)))
+    with pytest.raises(DataError, match="found the variants own, expected hint, noise, own"):
+        sensitivity.keep(run, READINGS, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
 
 
 @pytest.mark.parametrize("paper", PUBLISHED)
