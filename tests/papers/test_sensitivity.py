@@ -24,7 +24,7 @@ PUBLISHED = [paper for paper in PAPERS if (FOLDER / paper / "results" / "sensiti
 # Fields of varied entries in which the small runs differ from the recipe: the pages say so.
 CHANGED = {
     "csam_knee": {"model.options.norm"},
-    "dcabes2020": {"model.targets", "train.schedule_options.patience"},
+    "dcabes2020": {"model.targets"},
     "fmnet2023": {"data.patch"},
     "iacnn": {"model.options.filters", "train.learning_rate", "train.epochs"},
     "mtds2021": set(),
