@@ -150,7 +150,8 @@ def main() -> None:
         for dataset, experiment in papers.recipe_module(paper).EXPERIMENTS.items():
             first, own, everything = costs(paper, experiment, arguments.share)
             print(line(f"{paper} on {dataset}: {first}", own), flush=True)
-            print(line(f"{paper} on {dataset}: all variants", everything), flush=True)
+            if everything != own:
+                print(line(f"{paper} on {dataset}: all variants", everything), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,18 @@
     python benchmarks/growth.py --draw
 
 The first command measures and writes growth.csv, a row for each point; the second one draws it
-into docs/images. Every point is a process of its own, because the peak of the resident memory
-(ru_maxrss) is that of a process; the row "start" is one that only imports what a training imports.
-Training steps and inferences are those of dcabes2020's network and of FM-Net in three dimensions
-with a quarter of its filters; the first calls, which compile, are not counted. Cases are synthetic.
---one-thread is for a machine that is not idle: it counts the time that one thread computes, and
-leaves out the cores.
+into docs/images and prints the table of the cores. Every point is a process of its own, because the
+peak of the resident memory (ru_maxrss) is that of a process; the row "start" is one that only
+imports what a training imports. Training steps and inferences are those of dcabes2020's network and
+of FM-Net in three dimensions with a quarter of its filters; the first calls, which compile, are not
+counted. Cases are synthetic. --one-thread is for a machine that is not idle: it counts the time
+that one thread computes, and leaves out the cores.
 """
 
 import argparse
 import csv
 import importlib
+import itertools
 import json
 import os
 import resource
@@ -280,6 +281,17 @@ def draw(table: Path, folder: Path) -> None:
         chosen = [row for row in rows if row["curve"] == curve]
         if chosen:
             _draw(chosen, start, label, folder / f"growth_{curve}.png")
+    print_cores([row for row in rows if row["curve"] == "cores"])
+
+
+def print_cores(rows: list[dict[str, str]]) -> None:
+    """Seconds with one core and with more, as a table of the page."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["what"], []).append(float(row["seconds"]))
+    for what, seconds in found.items():
+        cells = (*(f"{value:.2f}" for value in seconds), f"{seconds[0] / seconds[-1]:.2f}")
+        print(f"| {what} | {' | '.join(cells)} |")
 
 
 def _draw(rows: list[dict[str, str]], start: float, label: str, path: Path) -> None:
@@ -297,17 +309,21 @@ def _draw(rows: list[dict[str, str]], start: float, label: str, path: Path) -> N
     def figure() -> Figure:
         drawn = Figure(figsize=(9, 3.8))
         time_axis, memory_axis = drawn.subplots(1, 2)
-        for (what, found), color, marker in zip(lines.items(), colors, "os^D"):
+        dashes = itertools.cycle(("solid", "dashed"))
+        for (what, found), color, marker, dash in zip(lines.items(), colors, "os^D", dashes):
             values, seconds, peaks = zip(*found)
-            style = {"color": color, "marker": marker, "markersize": 4}
+            style = {"color": color, "marker": marker, "markersize": 4, "linestyle": dash}
             time_axis.plot(values, seconds, label=what, **style)
             memory_axis.plot(values, peaks, **style)
         memory_axis.axhline(start, color="black", linestyle="dotted", linewidth=1)
-        memory_axis.text(values[0], start, "start of a process", va="bottom", fontsize=8)
+        note = "TensorFlow imported, nothing else"
+        memory_axis.text(values[-1], start, note, va="bottom", ha="right", fontsize=8)
         ticks = sorted({value for found in lines.values() for value, *_ in found})
-        for axis, unit in ((time_axis, "time, s"), (memory_axis, "peak memory, GiB")):
-            axis.set(xscale="log", yscale="log", xlabel=label, ylabel=unit)
+        for axis, unit, base in ((time_axis, "time, s", 10), (memory_axis, "peak memory, GiB", 2)):
+            axis.set(xlabel=label, ylabel=unit, xscale="log")
+            axis.set_yscale("log", base=base)
             axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axis.yaxis.set_major_formatter("{x:g}")
             axis.minorticks_off()
             axis.grid()
         drawn.legend(loc="outside lower center", ncols=2)

@@ -7,11 +7,14 @@ medians of slices per second over the rounds, and of the rounds' ratios. Exit co
 missed: batches with masks through tf.data, mirrored and normalized, at 35 % or more of the rate of
 plainly copying the raw windows of their images into a buffer that is used again, and at 100 times
 or more of nibabel.get_fdata() per slice. The copy that does not zero the buffer leaves the batch
-before in the margins; it is the memory's speed, not a batch, and is shown only. --one-thread is for
-a machine that is not idle: it counts the time that the process computes, not that it waits.
+before in the margins; it is the memory's speed, not a batch, and is shown only. Batches that are
+held lie in main memory, as those of tf.data do; a batch that is dropped at once stays in the cache.
+--one-thread is for a machine that is not idle: it counts the time that the process computes, not
+that it waits.
 """
 
 import argparse
+import collections
 import dataclasses
 import functools
 import itertools
@@ -36,6 +39,7 @@ from keras_medseg.phantoms import brats as phantom
 
 COPY, IMAGES = "raw int16 copy", "SliceBatches.batch, no masks"
 COPY_ONLY = "raw int16 copy, margins stale"
+IN_USE = 3  # batches of tf_dataset while a further one is made: one that is used, two read ahead
 Clock = Callable[[], float]
 NIBABEL = "nibabel get_fdata() per slice"
 TF_DATA = "tf_dataset"
@@ -50,15 +54,18 @@ def raw_window(case: StoredCase, z: int, size: tuple[int, int, int], out: np.nda
         out[max(-x, 0) :, max(-y, 0) :][: part.shape[0], : part.shape[1]] = part
 
 
-def raw_batches(batches: SliceBatches, epochs: range, *, zeroed: bool = True) -> Iterator[int]:
-    """The slices of SliceBatches in the same order, as stored, always into the same memory."""
+def raw_batches(
+    batches: SliceBatches, epochs: range, *, zeroed: bool = True, places: int = 1
+) -> Iterator[int]:
+    """The slices of SliceBatches in the same order, as stored, into one or more batches in turn."""
     cases = [batches.store.cases[id] for id in sorted(batches.case_ids)]
     (width, height, depth), channels = batches.window, cases[0].image.shape[3]
-    raw = np.zeros((batches.batch_size, width, height, channels), cases[0].image.dtype)
+    shape = (places, batches.batch_size, width, height, channels)
+    turns = itertools.cycle(np.zeros(shape, cases[0].image.dtype))
     for epoch in epochs:
         order = batches.order(epoch)
         for first in range(0, len(order), batches.batch_size):
-            chosen = order[first : first + batches.batch_size].tolist()
+            chosen, raw = order[first : first + batches.batch_size].tolist(), next(turns)
             for row, index in enumerate(chosen):
                 if zeroed:
                     raw[row].fill(0)
@@ -72,13 +79,22 @@ def plain_batches(batches: SliceBatches, epochs: range) -> Iterator[int]:
             yield len(batches.batch(epoch, step)[0])
 
 
+def held_batches(batches: SliceBatches, epochs: range) -> Iterator[int]:
+    """As many batches in memory at a time as tf.data holds, without tf.data."""
+    held: collections.deque = collections.deque(maxlen=IN_USE)
+    for epoch in epochs:
+        for step in range(batches.steps_per_epoch):
+            held.append(batches.batch(epoch, step))
+            yield len(held[-1][0])
+
+
 def image_batches(batches: SliceBatches, epochs: range) -> Iterator[int]:
     """Without masks, as the raw copy is."""
     return plain_batches(dataclasses.replace(batches, targets=()), epochs)
 
 
-def tf_batches(batches: SliceBatches, epochs: range) -> Iterator[int]:
-    for x, _ in tf_dataset(batches, epochs):
+def tf_batches(batches: SliceBatches, epochs: range, readers: int = 1) -> Iterator[int]:
+    for x, _ in tf_dataset(batches, epochs, readers=readers):
         yield int(x.shape[0])
 
 
@@ -116,10 +132,13 @@ def measure(
     ways = {
         COPY: raw_batches,
         COPY_ONLY: functools.partial(raw_batches, zeroed=False),
+        "raw int16 copy, three held": functools.partial(raw_batches, places=IN_USE + 1),
         IMAGES: image_batches,
         "SliceBatches.batch": plain_batches,
+        "SliceBatches.batch, three held": held_batches,
         "py_dataset": py_batches,
         TF_DATA: tf_batches,
+        "tf_dataset, two readers": functools.partial(tf_batches, readers=2),
         NIBABEL: nifti_slices(cases),
     }
     epochs = range(arguments.batches // batches.steps_per_epoch + 2)

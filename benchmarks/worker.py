@@ -6,7 +6,7 @@ Imported by the benchmarks that compare two environments, which cannot be in one
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,7 @@ class Worker:
         self.process.wait()
 
 
-def in_turns(askers: Sequence[Any], number: int) -> list[float]:
-    """Call functions in an order that changes with the number of the round."""
-    order = range(len(askers)) if number % 2 else range(len(askers) - 1, -1, -1)
-    answers = dict(sorted((which, askers[which]()) for which in order))
-    return list(answers.values())
+def in_turns(askers: Sequence[Callable[[], Any]], number: int) -> list[Any]:
+    """The answers of some functions, called forwards in odd rounds and backwards in even ones."""
+    step = 1 if number % 2 else -1
+    return [ask() for ask in askers[::step]][::step]

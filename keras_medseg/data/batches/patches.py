@@ -90,9 +90,10 @@ class PatchBatches(CaseBatches):
         if self.augment:
             options |= augment_volumes.occurring(self._options, parameters, self.patch)
         flip = (False, False, False)
-        if "zoom" not in options and options.pop("flips", None):
+        if "flips" in options and "zoom" not in options:
             # Nothing but a zoom comes before it, so voxels are put where they will be at once.
             flip = augment_volumes.flips(parameters[0])
+            del options["flips"]
         case = self._cases[index]
         volumes.read_box(case, start, self._scalings[index], x, flip=flip)
         if self.targets:

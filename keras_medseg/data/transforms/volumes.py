@@ -197,12 +197,12 @@ def read_targets(
     if meeting is None:
         return
     stored, inside = meeting
-    labels = everything[stored]
+    labels = everything[stored][_steps(flip)]
     for k, codes in enumerate(targets):
         mask = labels == codes[0]
         for code in codes[1:]:
             mask |= labels == code
-        out[(*inside, k)][_steps(flip)][mask] = 1
+        out[(*inside, k)] = mask
 
 
 def read_box(
