@@ -19,19 +19,20 @@ import time
 from pathlib import Path
 
 
-def make_run(folder: Path) -> None:
-    """A run folder of dcabes2020 with untrained networks."""
+def make_run(folder: Path, chosen=None) -> None:
+    """A run folder with untrained networks of a recipe, by default of dcabes2020's own."""
     from experiments.dcabes2020.recipe import RECIPE
     from keras_medseg import registry
     from keras_medseg.runs.run_folder import RunFolder, Variant
 
+    chosen = chosen or RECIPE
     run = RunFolder(folder)
-    run.create(RECIPE, {"main": Variant(RECIPE, "main", {})}, {})
-    for targets in RECIPE.model.targets:
+    run.create(chosen, {"main": Variant(chosen, "main", {})}, {})
+    for targets in chosen.model.targets:
         place = run.training("main", targets)
         place.mkdir(parents=True)
-        options = dict(RECIPE.model.options)
-        registry.build(RECIPE.model.name, input_shape=(176, 176, 4), **options).save(
+        shape = (*chosen.data.input_size, len(chosen.data.modalities))
+        registry.build(chosen.model.name, input_shape=shape, **chosen.model.options).save(
             place / "model.keras"
         )
 

@@ -13,18 +13,17 @@ not idle: it counts the time that one thread computes, not that it waits.
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from worker import Worker, in_turns
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
 METRICS = {"Dice, HD95": ("dice", "hd95_mm"),
            "Dice, HD95, ASSD, NSD": ("dice", "hd95_mm", "assd_mm", "nsd")}  # fmt: skip
@@ -81,35 +80,6 @@ def serve(side: str, clock: Callable[[], float]) -> None:
         print(json.dumps([clock() - start, values]), flush=True)
 
 
-class Worker:
-    """A process with one of the two sides."""
-
-    def __init__(self, side: str, python: str, one_thread: bool) -> None:
-        command = [python, "-W", "ignore", __file__, "--serve", side]
-        environment = dict(os.environ)
-        if one_thread:
-            command.append("--one-thread")
-            environment |= dict.fromkeys(THREADS, "1")
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-
-    def ask(self, **request: str) -> tuple[float, list[float]]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{request}: the process ended, expected an answer.")
-        return json.loads(line)
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def predictions(truth: np.ndarray) -> dict[str, np.ndarray]:
     """Two predictions of a case, in the order of its axes in memory."""
     from scipy import ndimage
@@ -149,10 +119,8 @@ def row(workers: list[Worker], case: str, metrics: str, rounds: int) -> list[str
     values = np.array([worker.ask(**request)[1] for worker in workers])  # the first call imports
     seconds = []
     for number in range(rounds):
-        times = [0.0, 0.0]
-        for which in (0, 1) if number % 2 else (1, 0):
-            times[which] = workers[which].ask(**request)[0]
-        seconds.append(times)
+        answers = in_turns([partial(worker.ask, **request) for worker in workers], number)
+        seconds.append([answer[0] for answer in answers])
     medians = [f"{1000 * statistics.median(side):.0f}" for side in zip(*seconds)]
     ratio = statistics.median(other / own for own, other in seconds)
     return [*medians, f"{ratio:.1f}", f"{np.abs(values[0] - values[1]).max():.1g}"]
@@ -170,7 +138,7 @@ def main() -> None:
         serve(arguments.serve, time.process_time if arguments.one_thread else time.perf_counter)
         return
     workers = [
-        Worker(side, python, arguments.one_thread)
+        Worker(python, __file__, "--serve", side, one_thread=arguments.one_thread)
         for side, python in (("ours", sys.executable), ("monai", arguments.monai_python))
     ]
     print("| case | prediction | metrics | ours | MONAI | ratio | difference |")

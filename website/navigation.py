@@ -17,6 +17,7 @@ SECTIONS = {
         "export.md",
         "terminal.md",
         "scaling.md",
+        "growth.md",
     ),
     "Data": ("data.md", "brats.md", "datasets/README.md"),
     "Papers": ("papers/index.md",),

@@ -28,8 +28,8 @@ def regions(patch: pytest.MonkeyPatch) -> None:
     """The channels in the order in which they are painted over each other, the smallest first."""
     read = volumes.read_box_targets
 
-    def reversed_order(case: Any, start: Any, codes: Any, out: np.ndarray) -> None:
-        read(case, start, list(codes)[::-1], out)
+    def reversed_order(case: Any, start: Any, codes: Any, out: Any, **options: Any) -> None:
+        read(case, start, list(codes)[::-1], out, **options)
 
     substitute(patch, read, reversed_order)
 

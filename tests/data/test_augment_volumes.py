@@ -121,6 +121,40 @@ def test_occurring_names_what_changes_a_sample(name):
     assert augment_volumes.occurring(ALL, _parameters(), PATCH) == {}
 
 
+# One crop in slabs
+
+
+def _bits(array):
+    return np.ascontiguousarray(array).view(np.uint32)
+
+
+@pytest.mark.parametrize("patch", [PATCH, (5, 7, 9)])
+@pytest.mark.parametrize(
+    "names", [*((name,) for name in DEFAULTS), ("zoom", "flips"), (*DEFAULTS,)]
+)
+def test_a_crop_in_slabs_has_the_same_bits(monkeypatch, names, patch):
+    """Slabs of one plane or three, one of them smaller; 5 x 7 x 9 voxels are an odd number."""
+    options = {name: ALWAYS[name] for name in names}
+    for slab, channels in ((1, 1), (200, 2)):
+        monkeypatch.setattr(augment_volumes, "_SLAB", slab)
+        parameters = augment_volumes.draw_parameters(5, 1, 1, options, patch)
+        parameters[0, 3:6] = "flips" in names
+        x, y = _image(patch, channels=channels), _labels(patch)
+        x[:, 1], x[:, 2] = 0.0, -0.0  # as the background of a normalized case
+        image = augment_image(np, x, parameters, options)
+        targets = augment_targets(np, y, parameters, options)
+        augment_volumes.augment_crop(x[0], y[0], parameters, options)
+        np.testing.assert_array_equal(_bits(x), _bits(image))
+        np.testing.assert_array_equal(_bits(y), _bits(targets))
+
+
+def test_a_crop_in_slabs_may_have_no_targets():
+    x, y = _image()[0], np.empty((*PATCH, 0), np.float32)
+    before = x.copy()
+    augment_volumes.augment_crop(x, y, _parameters(extent_x=8, flip_y=1), ALL)
+    assert not np.array_equal(x, before)
+
+
 # What is done, against others
 
 

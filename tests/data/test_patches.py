@@ -269,6 +269,23 @@ def test_augmentation_is_that_of_the_parameters(made):
     assert changed
 
 
+@pytest.mark.parametrize("others", [(), ("noise",), ("zoom",)])
+@pytest.mark.parametrize("patch", [(4, 3, 4), (8, 7, 6)])
+def test_crops_that_are_read_mirrored_are_those_that_are_mirrored_afterwards(made, others, patch):
+    """Boxes of 5x5x5: a crop inside, and one that is padded by an odd number of voxels."""
+    names = {name: {"probability": 1.0} for name in ("flips", *others)}
+    plain = replace(made, patch=patch, augmentation=names, normalization="min_max", augment=False)
+    options = augment_volumes.with_defaults(names)
+    for step in range(3):
+        (crops, parameters), targets = plain.batch(1, step)
+        x, y = replace(plain, augment=True).batch(1, step)
+        expected = augment_volumes.augment_image(np, crops, parameters, options)
+        np.testing.assert_array_equal(x, expected)
+        expected = augment_volumes.augment_targets(np, targets, parameters, options)
+        np.testing.assert_array_equal(y, expected)
+        assert not np.array_equal(x, crops)
+
+
 def test_parameters_belong_to_the_case(made):
     raw = replace(made, augmentation=AUGMENTATION, augment=False)
     rows = np.concatenate([raw.batch(1, step)[0][1] for step in range(3)])

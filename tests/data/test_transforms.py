@@ -249,15 +249,16 @@ def test_only_the_named_normalizations_exist():
 # Parts of the stored box, for crops in three dimensions
 
 
-def _box(case, start, size, normalization="none"):
+def _box(case, start, size, normalization="none", flip=(False, False, False)):
     out = np.full((*size, case.image.shape[3]), np.nan, np.float32)
-    volumes.read_box(case, start, volumes.scaling(case.statistics, normalization), out)
+    scaling = volumes.scaling(case.statistics, normalization)
+    volumes.read_box(case, start, scaling, out, flip=flip)
     return out
 
 
-def _box_targets(case, start, size, targets):
+def _box_targets(case, start, size, targets, flip=(False, False, False)):
     out = np.full((*size, len(targets)), np.nan, np.float32)
-    volumes.read_box_targets(case, start, targets, out)
+    volumes.read_box_targets(case, start, targets, out, flip=flip)
     return out
 
 
@@ -293,6 +294,21 @@ def test_part_of_the_box_lies_in_zeros(stored, start, size):
     np.testing.assert_array_equal(found[..., 0], (codes == 1) | (codes == 3))
     np.testing.assert_array_equal(found[..., 1], codes == 2)
     np.testing.assert_array_equal(found[..., 2], codes == 0)
+
+
+@pytest.mark.parametrize("flip", [(True, False, False), (False, True, True), (True, True, True)])
+@pytest.mark.parametrize("at_once", [1, 2**16])
+def test_part_of_the_box_is_mirrored_with_its_padding(stored, monkeypatch, flip, at_once):
+    """Whatever the number of planes that are read at once."""
+    case, start, size = _boxed(stored)[0], (-2, 1, -3), (5, 3, 6)
+    straight = _box(case, start, size, "min_max")
+    targets = _box_targets(case, start, size, [(1, 3), (0,)])
+    monkeypatch.setattr(volumes, "_AT_ONCE", at_once)
+    axes = [axis for axis in range(3) if flip[axis]]
+    found = _box(case, start, size, "min_max", flip)
+    np.testing.assert_array_equal(found, np.flip(straight, axes))
+    found = _box_targets(case, start, size, [(1, 3), (0,)], flip)
+    np.testing.assert_array_equal(found, np.flip(targets, axes))
 
 
 def test_part_of_the_box_is_normalized_before_it_is_padded(stored):

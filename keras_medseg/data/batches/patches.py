@@ -75,19 +75,30 @@ class PatchBatches(CaseBatches):
         chosen = self._chosen(epoch, step)
         x = SHARED.array((len(chosen), *self.patch, len(self._scalings[0].channels)))
         y = SHARED.array((len(chosen), *self.patch, len(self.targets)))
-        for row, index in enumerate(chosen.tolist()):
-            case, start = self._cases[index], self.start(epoch, index)
-            volumes.read_box(case, start, self._scalings[index], x[row])
-            if self.targets:
-                volumes.read_box_targets(case, start, self._codes, y[row])
         drawn = augment_volumes.draw_parameters(
             self.seed, epoch, self.samples, self._options, self.patch
-        )
-        if not self.augment:
-            return (x, drawn[chosen]), y
+        )[chosen]
         for row, index in enumerate(chosen.tolist()):
-            self._augment(x[row : row + 1], y[row : row + 1], drawn[index : index + 1])
-        return x, y
+            self._read(x[row], y[row], index, self.start(epoch, index), drawn[row : row + 1])
+        return (x, y) if self.augment else ((x, drawn), y)
+
+    def _read(
+        self, x: np.ndarray, y: np.ndarray, index: int, start: Index, parameters: np.ndarray
+    ) -> None:
+        """Fill x (X, Y, Z, C) and y (X, Y, Z, targets) with a crop of case `index`."""
+        options: dict[str, Any] = {}
+        if self.augment:
+            options |= augment_volumes.occurring(self._options, parameters, self.patch)
+        flip = (False, False, False)
+        if "flips" in options and "zoom" not in options:
+            # Nothing but a zoom comes before it, so voxels are put where they will be at once.
+            flip = augment_volumes.flips(parameters[0])
+            del options["flips"]
+        case = self._cases[index]
+        volumes.read_box(case, start, self._scalings[index], x, flip=flip)
+        if self.targets:
+            volumes.read_box_targets(case, start, self._codes, y, flip=flip)
+        augment_volumes.augment_crop(x, y, parameters, options)
 
     def start(self, epoch: int, index: int) -> Index:
         """First voxel (x, y, z) of the crop of case `index`, counted from that of the box."""
@@ -104,14 +115,6 @@ class PatchBatches(CaseBatches):
                 self._objects[index] = find_objects(case)
             roi = _picked(self._objects[index], uniform[1:3]) or roi
         return place_crop(full, self.patch, roi, uniform[3:])
-
-    def _augment(self, x: np.ndarray, y: np.ndarray, parameters: np.ndarray) -> None:
-        """Augment one sample in place."""
-        options = augment_volumes.occurring(self._options, parameters, self.patch)
-        if options:
-            x[...] = augment_volumes.augment_image(np, x, parameters, options)
-        if options and self.targets:
-            y[...] = augment_volumes.augment_targets(np, y, parameters, options)
 
     @cached_property
     def _objects(self) -> dict[int, list[list[Box]]]:

@@ -9,11 +9,13 @@ The random decisions about a sample are a few numbers that follow from (seed, ep
 draws them. The augmentations themselves are written once, with functions that NumPy and keras.ops
 have under the same names: the argument `ops` is `numpy` in the input pipeline and `keras.ops` in
 the training step, and both give the same values up to the rounding of float32. An augmentation that
-was not drawn for a sample leaves its bits unchanged, so the pipeline may skip it.
+was not drawn for a sample leaves its bits unchanged, so the pipeline may skip it. Nor do they
+depend on how many voxels are computed at once, so the pipeline takes slabs that stay in the
+processor's cache (`augment_crop`).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -38,6 +40,7 @@ COLUMNS = (
     *("extent_x", "extent_y", "extent_z", "flip_x", "flip_y", "flip_z"),
     *("noise_sigma", "noise_key_a", "noise_key_b", "blur_sigma", "brightness", "contrast"),
 )
+_SLAB = 2**16  # values computed at once: 256 KB, so that intermediate results stay in the cache
 _CUBIC_STEPS = 32  # of DALI's table of the cubic kernel, for each voxel: 129 values from -2 to 2
 # Augmentation -> the columns in which a sample with it differs from a sample without it.
 DECIDE = {
@@ -119,6 +122,12 @@ def occurring(options: Options, parameters: np.ndarray, patch: tuple[int, int, i
     return {name: given for name, given in options.items() if name in names}
 
 
+def flips(parameters: np.ndarray) -> tuple[bool, bool, bool]:
+    """Whether to mirror a sample along x, y and z, of its row (len(COLUMNS),) of parameters."""
+    x, y, z = (bool(parameters[COLUMNS.index(f"flip_{axis}")]) for axis in "xyz")
+    return x, y, z
+
+
 def augment_image(ops: ModuleType, x: Any, parameters: Any, options: Options) -> Any:
     """Augment crops as their rows of `parameters` say.
 
@@ -168,6 +177,36 @@ def augment_targets(ops: ModuleType, y: Any, parameters: Any, options: Options) 
     return y
 
 
+def augment_crop(x: np.ndarray, y: np.ndarray, parameters: np.ndarray, options: Options) -> None:
+    """Augment one crop and its targets in place: the same bits as `augment_image`, sooner.
+
+    Intermediate results of a whole crop would go through main memory dozens of times, so what is
+    done along one axis is done for a slab across it at a time.
+
+    Args:
+        x: one crop (X, Y, Z, C) float32, without gaps in memory, of finite numbers.
+        y: its targets (X, Y, Z, R) float32; R may be 0.
+        parameters: (1, len(COLUMNS)) of `draw_parameters`.
+        options: as in `augment_image`.
+    """
+    given = dict(zip(COLUMNS, parameters[0]))
+    if "zoom" in options or "flips" in options:
+        _resample_slabs(x, parameters, cubic="zoom" in options)
+        _resample_slabs(y, parameters, cubic=False)
+    if "noise" in options:
+        _add_noise(x, parameters, given["noise_sigma"])
+    if "blur" in options:
+        _blur_slabs(x, parameters, math.ceil(3 * options["blur"]["sigma_voxels"][1]))
+    if "brightness" in options:
+        x *= given["brightness"]
+    if "contrast" in options:
+        low, high = x.min(), x.max()
+        for part in _slabs(x, 2):
+            part *= given["contrast"]
+            np.maximum(part, low, out=part)
+            np.minimum(part, high, out=part)
+
+
 def _check(where: str, option: str, value: Any) -> None:
     if option == "probability":
         fits, expected = 0 <= value <= 1, "0 to 1"
@@ -200,25 +239,45 @@ def _resample(ops: ModuleType, x: Any, parameters: Any, axis: int, *, cubic: boo
     float32 to the ten bits of TF32. Indices are computed in integers, so that every backend reads
     the same voxels.
     """
-    size, name = x.shape[axis], "xyz"[axis - 1]
-    extent = ops.array(_column(parameters, f"extent_{name}"), dtype="int32")
-    flip = ops.array(_column(parameters, f"flip_{name}"), dtype="int32")
-    place = ops.arange(size, dtype="int32")[None]
-    place = flip * (size - 1) + (1 - 2 * flip) * place
-    first = (size - extent + 1) // 2
-    # Voxel centers: the source of place p lies at ((2 p + 1) extent - size) / (2 size).
+    size = x.shape[axis]
     if not cubic:
-        return _gather(ops, x, first + (2 * place + 1) * extent // (2 * size), axis)
+        return _gather(ops, x, _nearest(ops, size, parameters, axis), axis)
+    shape = [-1, 1, 1, 1, 1]
+    shape[axis] = size
+    total = 0.0
+    for index, weight in zip(*_cubic(ops, size, parameters, axis)):
+        total = total + ops.reshape(weight, shape) * _gather(ops, x, index, axis)
+    return total
+
+
+def _nearest(ops: ModuleType, size: int, parameters: Any, axis: int) -> Any:
+    """(N, size) the voxel that each place along an axis is taken from."""
+    place, extent, first = _places(ops, size, parameters, axis)
+    return first + (2 * place + 1) * extent // (2 * size)
+
+
+def _cubic(ops: ModuleType, size: int, parameters: Any, axis: int) -> tuple[list[Any], list[Any]]:
+    """The four voxels that each place along an axis is made of, and their weights: (N, size)."""
+    place, extent, first = _places(ops, size, parameters, axis)
     doubled = (2 * place + 1) * extent - size
     below = doubled // (2 * size)
     t = ops.array(doubled - below * 2 * size, dtype="float32") / (2 * size)
-    total = 0.0
-    for offset, weight in zip((-1, 0, 1, 2), _cubic_weights(ops, t)):
-        index = first + ops.minimum(ops.maximum(below + offset, 0), extent - 1)
-        shape = [-1, 1, 1, 1, 1]
-        shape[axis] = size
-        total = total + ops.reshape(weight, shape) * _gather(ops, x, index, axis)
-    return total
+    voxels = (below + offset for offset in (-1, 0, 1, 2))
+    indices = [first + ops.minimum(ops.maximum(voxel, 0), extent - 1) for voxel in voxels]
+    return indices, _cubic_weights(ops, t)
+
+
+def _places(ops: ModuleType, size: int, parameters: Any, axis: int) -> tuple[Any, Any, Any]:
+    """Places (N, size) along an axis, mirrored if so drawn; extent and first voxel of the source.
+
+    The source of place p lies at ((2 p + 1) extent - size) / (2 size), counted from the first
+    voxel: centers are mapped to centers.
+    """
+    name = "xyz"[axis - 1]
+    extent = ops.array(_column(parameters, f"extent_{name}"), dtype="int32")
+    flip = ops.array(_column(parameters, f"flip_{name}"), dtype="int32")
+    place = ops.arange(size, dtype="int32")[None]
+    return flip * (size - 1) + (1 - 2 * flip) * place, extent, (size - extent + 1) // 2
 
 
 def _cubic_weights(ops: ModuleType, t: Any) -> list[Any]:
@@ -261,18 +320,33 @@ def _normal(ops: ModuleType, x: Any, parameters: Any) -> Any:
     shape = tuple(x.shape)[1:]
     count = math.prod(shape)
     half = (count + 1) // 2
+    pairs = ops.concatenate(_normal_pairs(ops, parameters, half, 0, half), axis=1)
+    return ops.reshape(pairs[:, :count], (-1, *shape))
+
+
+def _normal_pairs(
+    ops: ModuleType, parameters: Any, half: int, first: int, end: int
+) -> tuple[Any, Any]:
+    """The numbers of voxels `first` to `end` - 1, and of those `half` further on, (N, count)."""
+    words = [_words(ops, parameters, first + start, end + start) for start in (0, half)]
+    # 24 bits are exact in float32; the logarithm must not see 0.
+    low, high = (
+        ops.array(ops.right_shift(word, ops.array(8, dtype="uint32")), dtype="float32")
+        for word in words
+    )
+    radius = ops.sqrt(-2.0 * ops.log((low + 1.0) * 2.0**-24))
+    angle = high * (2 * math.pi * 2.0**-24)
+    return radius * ops.cos(angle), radius * ops.sin(angle)
+
+
+def _words(ops: ModuleType, parameters: Any, first: int, end: int) -> Any:
+    """32 random bits (N, end - first) for each of these voxels."""
     key_a, key_b = (
         ops.array(_column(parameters, name), dtype="uint32")
         for name in ("noise_key_a", "noise_key_b")
     )
-    voxel = ops.array(ops.arange(2 * half, dtype="int32"), dtype="uint32")[None]
-    words = _scramble(ops, _scramble(ops, ops.bitwise_xor(voxel, key_a)) + key_b)
-    # 24 bits are exact in float32; the logarithm must not see 0.
-    bits = ops.array(ops.right_shift(words, ops.array(8, dtype="uint32")), dtype="float32")
-    radius = ops.sqrt(-2.0 * ops.log((bits[:, :half] + 1.0) * 2.0**-24))
-    angle = bits[:, half:] * (2 * math.pi * 2.0**-24)
-    pairs = ops.concatenate([radius * ops.cos(angle), radius * ops.sin(angle)], axis=1)
-    return ops.reshape(pairs[:, :count], (-1, *shape))
+    voxel = ops.array(ops.arange(first, end, dtype="int32"), dtype="uint32")[None]
+    return _scramble(ops, _scramble(ops, ops.bitwise_xor(voxel, key_a)) + key_b)
 
 
 def _scramble(ops: ModuleType, words: Any) -> Any:
@@ -298,12 +372,75 @@ def _gaussian(ops: ModuleType, sigma: Any, radius: int) -> Any:
 def _convolve(ops: ModuleType, x: Any, weights: Any, axis: int) -> Any:
     """Convolve each sample along one axis with its own weights, mirrored at the border."""
     size, radius = x.shape[axis], weights.shape[1] // 2
-    period = max(2 * (size - 1), 1)
-    mirrored = np.abs(np.arange(-radius, size + radius)) % period
-    mirrored = np.minimum(mirrored, period - mirrored).astype(np.int32)
-    padded = ops.take(x, mirrored, axis=axis)
+    padded = ops.take(x, _mirrored(size, radius), axis=axis)
     total = 0.0
     for tap in range(2 * radius + 1):
         part = padded[(slice(None),) * axis + (slice(tap, tap + size),)]
         total = total + ops.reshape(weights[:, tap], (-1, 1, 1, 1, 1)) * part
     return total
+
+
+def _mirrored(size: int, radius: int) -> np.ndarray:
+    """(size + 2 radius,) the voxels of an axis with those beyond its ends, int32."""
+    period = max(2 * (size - 1), 1)
+    voxels = np.abs(np.arange(-radius, size + radius)) % period
+    return np.minimum(voxels, period - voxels).astype(np.int32)
+
+
+# One crop by NumPy, slab by slab
+
+
+def _slabs(x: np.ndarray, axis: int) -> Iterator[np.ndarray]:
+    """Parts of a crop (X, Y, Z, C) that have all of an axis."""
+    across = 1 if axis == 0 else 0
+    step = max(1, _SLAB * x.shape[across] // max(x.size, 1))
+    for first in range(0, x.shape[across], step):
+        yield x[:, first : first + step] if across else x[first : first + step]
+
+
+def _resample_slabs(x: np.ndarray, parameters: np.ndarray, *, cubic: bool) -> None:
+    for axis in range(3):
+        shape = [1, 1, 1, 1]
+        shape[axis] = size = x.shape[axis]
+        if not cubic:
+            [index] = _nearest(np, size, parameters, axis + 1)
+            for part in _slabs(x, axis):
+                part[...] = np.take(part, index, axis=axis)
+            continue
+        indices, weights = _cubic(np, size, parameters, axis + 1)
+        weights = [weight.reshape(shape) for weight in weights]
+        for part in _slabs(x, axis):
+            total = np.zeros(part.shape, part.dtype)
+            for [index], weight in zip(indices, weights):
+                taken = np.take(part, index, axis=axis)
+                taken *= weight
+                total += taken
+            part[...] = total
+
+
+def _add_noise(x: np.ndarray, parameters: np.ndarray, sigma: np.float32) -> None:
+    flat = x.reshape(-1)
+    half = (flat.size + 1) // 2
+    for first in range(0, half, _SLAB):
+        end = min(first + _SLAB, half)
+        for start, [numbers] in zip((0, half), _normal_pairs(np, parameters, half, first, end)):
+            part = flat[first + start : end + start]
+            part += (sigma * numbers)[: part.size]
+
+
+def _blur_slabs(x: np.ndarray, parameters: np.ndarray, radius: int) -> None:
+    [weights] = _gaussian(np, _column(parameters, "blur_sigma"), radius)
+    # A weight of 0 adds nothing, and most Gaussians end before the widest one.
+    reach = int(np.abs(np.flatnonzero(weights) - radius).max())
+    weights = weights[radius - reach : radius + reach + 1]
+    for axis in range(3):
+        size = x.shape[axis]
+        voxels = _mirrored(size, reach)
+        for part in _slabs(x, axis):
+            padded = np.take(part, voxels, axis=axis)
+            total, term = np.zeros(part.shape, part.dtype), np.empty(part.shape, part.dtype)
+            for tap, weight in enumerate(weights):
+                shifted = padded[(slice(None),) * axis + (slice(tap, tap + size),)]
+                np.multiply(shifted, weight, out=term)
+                total += term
+            part[...] = total
