@@ -1,11 +1,21 @@
 """The import of Keras by commands that need it."""
 
+import logging
 import os
 import re
 import sys
 import tempfile
 
 _BEFORE_LOGGING = re.compile(r"WARNING: All log messages before absl|I0000 ")
+
+
+def _of_interest(record: logging.LogRecord) -> bool:
+    """Not that a function is traced again and again.
+
+    TensorFlow counts the traces of all networks together, because they come from one line of Keras.
+    A command that predicts with five of them is warned, though each is traced once.
+    """
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def import_frameworks() -> None:
@@ -22,6 +32,7 @@ def import_frameworks() -> None:
     registry.check_versions()
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
         return
+    logging.getLogger("tensorflow").addFilter(_of_interest)
     sys.stderr.flush()
     shown = os.dup(2)
     with tempfile.TemporaryFile() as caught:

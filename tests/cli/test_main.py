@@ -56,6 +56,24 @@ def test_what_tensorflow_prints_when_it_is_imported_is_not_shown():
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
+def test_tracing_several_networks_is_no_warning():
+    """Of five networks that predict twice each, TensorFlow would warn at the last."""
+    script = (
+        "from keras_medseg.cli.keras_import import import_frameworks; import_frameworks()\n"
+        "import keras, numpy as np\n"
+        "for number in range(5):\n"
+        "    x = keras.Input((2,))\n"
+        "    network = keras.Model(x, keras.layers.Dense(1)(x))\n"
+        "    [network.predict_on_batch(np.zeros((1, 2), 'float32')) for _ in range(2)]\n"
+        "import logging; logging.getLogger('tensorflow').warning('another warning')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr.strip().splitlines()[-1].endswith("another warning")
+    assert "retracing" not in done.stderr
+
+
 def test_a_reader_that_has_enough_ends_a_command_quietly():
     done = subprocess.run(
         [sys.executable, "-c", "from keras_medseg import cli; cli.main(['completion', 'bash'])"],
