@@ -1,6 +1,7 @@
 """Goldens of the authors' implementations, and how workers divide the tests."""
 
 import json
+import signal
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,10 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 GOLDENS = Path(__file__).parent / "goldens"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job ignores Ctrl-C, and so would the processes that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Golden:

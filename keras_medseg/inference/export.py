@@ -10,7 +10,7 @@ from keras_medseg.errors import require_choice
 if TYPE_CHECKING:
     import keras
 
-TOLERANCE = 1e-4
+TOLERANCE = 3e-4
 
 
 def export(model: Path, out: Path, format: str = "savedmodel") -> str:
@@ -42,10 +42,10 @@ def export_network(network: "keras.Model", out: Path, format: str = "savedmodel"
     The largest difference must not exceed TOLERANCE times the largest magnitude of the original
     output. The tolerance is relative because the same rounding error is 150 times as large in
     logits that reach 150 as in probabilities. ONNX Runtime sums in another order than TensorFlow:
-    the difference is 3e-7 to 3e-6 in the narrow networks of tests/models/test_all_models.py, and
-    1e-5 in Swin-Unet, whose layer norms divide by small deviations; 1e-4 leaves room for deeper
-    networks. A batch norm with the epsilon of another framework (1e-3 instead of 1e-5, variance 1)
-    would differ by 5e-4.
+    the difference is 3e-7 to 3e-6 in the narrow networks of tests/models/test_all_models.py, 1e-5
+    in Swin-Unet, whose layer norms divide by small deviations, and 8e-6 to 1.7e-4 in OM-Net with
+    attention, whose normalization divides by small sums. A batch norm with the epsilon of another
+    framework (1e-3 instead of 1e-5, variance 1) would differ by 5e-4.
 
     Args:
         network: the network.

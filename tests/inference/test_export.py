@@ -42,12 +42,12 @@ def test_auxiliary_outputs_are_left_out(tmp_path, format):
 
 
 def test_the_difference_is_measured_in_parts_of_the_largest_output(model, tmp_path, exported_as):
-    """Of a thousand and more, 0.05 is within 1e-4 and 5 % is not."""
+    """Of a thousand and more, 0.05 is within the tolerance and 5 % is not."""
     exported_as(lambda batch: SCALE * batch + 0.05)
     line = export.export(model, tmp_path / "saved")
     assert "savedmodel, largest difference 0.05 where outputs reach" in line
     exported_as(lambda batch: SCALE * batch * 1.05)
-    with pytest.raises(ValueError, match=r"expected at most 0\.0001 times the largest output"):
+    with pytest.raises(ValueError, match=r"expected at most 0\.0003 times the largest output"):
         export.export(model, tmp_path / "saved")
 
 

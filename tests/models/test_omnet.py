@@ -197,6 +197,7 @@ def test_no_gradient_through_the_guiding_probabilities():
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModel is TensorFlow's")
 def test_guided_network_is_trained_saved_and_exported(tmp_path):
     """tests/models/test_all_models.py does the same with the default, which has no attention."""
+    keras.utils.set_random_seed(0)
     model = registry.build("omnet", attention="cga", activation="softmax", **SMALL)
     model.compile(keras.optimizers.SGD(0.01), ["mse"] * 3, jit_compile=True)
     x = noise(2, 8, 16, 8, 4)
