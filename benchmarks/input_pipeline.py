@@ -93,8 +93,8 @@ def image_batches(batches: SliceBatches, epochs: range) -> Iterator[int]:
     return plain_batches(dataclasses.replace(batches, targets=()), epochs)
 
 
-def tf_batches(batches: SliceBatches, epochs: range, readers: int = 1) -> Iterator[int]:
-    for x, _ in tf_dataset(batches, epochs, readers=readers):
+def tf_batches(batches: SliceBatches, epochs: range) -> Iterator[int]:
+    for x, _ in tf_dataset(batches, epochs):
         yield int(x.shape[0])
 
 
@@ -138,7 +138,6 @@ def measure(
         "SliceBatches.batch, three held": held_batches,
         "py_dataset": py_batches,
         TF_DATA: tf_batches,
-        "tf_dataset, two readers": functools.partial(tf_batches, readers=2),
         NIBABEL: nifti_slices(cases),
     }
     epochs = range(arguments.batches // batches.steps_per_epoch + 2)

@@ -178,11 +178,6 @@ def test_tf_dataset_gives_the_batches_of_its_epochs_in_order(made):
     assert int(dataset.cardinality()) == 8
 
 
-def test_two_readers_keep_the_order(made):
-    expected = _all(made, 0) + _all(made, 1)
-    assert _equal(list(tf_dataset(made, range(2), readers=2).as_numpy_iterator()), expected)
-
-
 def test_the_parts_of_a_batch_are_the_batch(made):
     """Four replicas share batches of 4, and a last one of 3, of which one has no sample."""
     parts = list(tf_dataset(made, range(2), parts=4).as_numpy_iterator())

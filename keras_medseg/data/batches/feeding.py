@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def tf_dataset(
-    batches: CaseBatches, epochs: Sequence[int] = range(1), *, parts: int = 1, readers: int = 1
+    batches: CaseBatches, epochs: Sequence[int] = range(1), *, parts: int = 1
 ) -> tf.data.Dataset:
     """All batches of `epochs` in order, the same in every run, read ahead on another thread.
 
@@ -28,9 +28,6 @@ def tf_dataset(
         parts: into which each batch is divided, one after the other, for the replicas of a
             tf.distribute strategy. They differ in size by one sample where it does not divide, and
             the first are empty where there are fewer samples than parts.
-        readers: threads that make batches. Their order is the same. More than one need as many idle
-            cores and `batches` that keep nothing from one batch to the next, as those of crops in
-            slices do.
     """
     import tensorflow as tf
 
@@ -57,7 +54,8 @@ def tf_dataset(
         return tf.data.Dataset.range(parts).map(part)
 
     numbers = tf.data.Dataset.range(len(epochs) * steps)
-    whole = numbers.map(load, num_parallel_calls=readers, deterministic=True)
+    # One reader: a second one makes both wait for the interpreter's lock.
+    whole = numbers.map(load, num_parallel_calls=1, deterministic=True)
     return (whole.flat_map(divide) if parts > 1 else whole).prefetch(2 * parts)
 
 
