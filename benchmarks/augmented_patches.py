@@ -92,11 +92,6 @@ def monai(store: Path, row: str) -> Batches:
             "label": torch.from_numpy(np.stack(regions).astype(np.float32)),
         }
 
-    def probability(name: str, otherwise: float) -> float:
-        chosen = ROWS[row]
-        return otherwise if chosen is None else float(name in chosen)
-
-    widths = {f"sigma_{axis}": (0.5, 1.5) for axis in "xyz"}
     transform = of_monai.Compose(
         [
             read,
@@ -113,27 +108,7 @@ def monai(store: Path, row: str) -> Batches:
                 bg_indices_key="label_bg_indices",
             ),
             of_monai.SelectItemsd(both),
-            of_monai.RandZoomd(
-                both,
-                prob=probability(ZOOM, 0.15),
-                min_zoom=1.0,
-                max_zoom=1 / 0.7,
-                mode=("trilinear", "nearest"),
-            ),
-            *(
-                of_monai.RandFlipd(both, prob=probability(FLIPS, 0.5), spatial_axis=axis)
-                for axis in range(3)
-            ),
-            of_monai.RandGaussianNoised(image, prob=probability(NOISE, 0.15), std=0.33),
-            of_monai.RandGaussianSmoothd(image, prob=probability(BLUR, 0.15), **widths),
-            of_monai.RandScaleIntensityd(image, factors=0.3, prob=probability(BRIGHTNESS, 0.15)),
-            of_monai.RandScaleIntensityFixedMeand(
-                image,
-                factors=(-0.35, 0.5),
-                fixed_mean=False,
-                preserve_range=True,
-                prob=probability(CONTRAST, 0.15),
-            ),
+            *monai_augmentation(row),
         ]
     )
     cached = monai.data.CacheDataset(
@@ -149,6 +124,42 @@ def monai(store: Path, row: str) -> Batches:
         return (batch["image"].numpy() for batch in loader)
 
     return batches
+
+
+def monai_augmentation(row: str) -> list[Any]:
+    """MONAI's transforms nearest to FM-Net's augmentation."""
+    import monai.transforms as of_monai
+
+    both, image = ("image", "label"), "image"
+    chosen = ROWS[row]
+
+    def probability(name: str, otherwise: float) -> float:
+        return otherwise if chosen is None else float(name in chosen)
+
+    widths = {f"sigma_{axis}": (0.5, 1.5) for axis in "xyz"}
+    return [
+        of_monai.RandZoomd(
+            both,
+            prob=probability(ZOOM, 0.15),
+            min_zoom=1.0,
+            max_zoom=1 / 0.7,
+            mode=("trilinear", "nearest"),
+        ),
+        *(
+            of_monai.RandFlipd(both, prob=probability(FLIPS, 0.5), spatial_axis=axis)
+            for axis in range(3)
+        ),
+        of_monai.RandGaussianNoised(image, prob=probability(NOISE, 0.15), std=0.33),
+        of_monai.RandGaussianSmoothd(image, prob=probability(BLUR, 0.15), **widths),
+        of_monai.RandScaleIntensityd(image, factors=0.3, prob=probability(BRIGHTNESS, 0.15)),
+        of_monai.RandScaleIntensityFixedMeand(
+            image,
+            factors=(-0.35, 0.5),
+            fixed_mean=False,
+            preserve_range=True,
+            prob=probability(CONTRAST, 0.15),
+        ),
+    ]
 
 
 SIDES = {"ours": ours, "monai": monai}

@@ -23,11 +23,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
+
+from worker import Worker
 
 PRECISIONS = ("float32", "bfloat16")
 STEPS = ("train", "infer")
-THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 # Networks whose own size takes more than 20 GB in a train step.
 SHAPES = {
     "cunet": (64, 96, 80, 4),
@@ -137,32 +137,16 @@ def serve(engine: str, clock: Callable[[], float]) -> None:
 TITLES = {"torch": "PyTorch", "compiled": "compiled"}
 
 
-class Worker:
+def start(engine: str, arguments: argparse.Namespace) -> Worker:
     """A process with one engine."""
-
-    def __init__(self, engine: str, torch_python: str, one_thread: bool) -> None:
-        python = sys.executable if engine == "keras" else torch_python
-        command = [python, __file__, "--serve", engine]
-        backend = "tensorflow" if engine == "keras" else "torch"
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": backend}
-        if one_thread:
-            command.append("--one-thread")
-            environment |= dict.fromkeys(THREADS, "1")
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-
-    def ask(self, **request) -> float:
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{request}: the process ended, expected an answer.")
-        return json.loads(line)
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
+    ours = engine == "keras"
+    return Worker(
+        sys.executable if ours else arguments.torch_python,
+        __file__,
+        *("--serve", engine),
+        one_thread=arguments.one_thread,
+        backend="tensorflow" if ours else "torch",
+    )
 
 
 def measure(workers: list[Worker], rounds: int, **network) -> Iterator[list[list[float]]]:
@@ -262,7 +246,7 @@ def main() -> None:
     for name, shape in sizes(arguments.only, arguments.quick).items():
         batch = 1 if arguments.quick else BATCHES.get(name, 1)
         for precision in PRECISIONS:
-            workers = [Worker(engine, arguments.torch_python, one_thread) for engine in engines]
+            workers = [start(engine, arguments) for engine in engines]
             network = {"name": name, "shape": shape, "batch": batch, "precision": precision}
             network["norms"] = not arguments.without_norms
             seconds = list(measure(workers, arguments.rounds, **network))
@@ -272,5 +256,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     main()

@@ -10,13 +10,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREADS = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+    *("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
+)
 
 
 class Worker:
     """A script in an interpreter of its own; a line of JSON for each request and each answer."""
 
-    def __init__(self, python: str, script: str, *options: str, one_thread: bool) -> None:
+    def __init__(
+        self, python: str, script: str, *options: str, one_thread: bool, backend: str = ""
+    ) -> None:
         """Start the script with `options`, and with --one-thread if so asked.
 
         Args:
@@ -24,10 +29,13 @@ class Worker:
             script: the file.
             options: of its command line.
             one_thread: whether libraries compute on one thread.
+            backend: of Keras; without one, the default.
         """
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
         paths = [str(Path(script).resolve().parents[1]), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        if backend:
+            environment["KERAS_BACKEND"] = backend
         command = [python, "-W", "ignore", script, *options]
         if one_thread:
             command.append("--one-thread")
