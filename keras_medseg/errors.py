@@ -31,8 +31,15 @@ def as_one(
     where: Path | str, errors: Sequence[DataError], *, found: str, expected: str, remedy: str
 ) -> DataError:
     """One error with a line for each of several, below the sentence on all of them."""
-    listed = "\n  ".join(map(str, errors))
-    return DataError(where, found=found, expected=expected, remedy=f"{remedy}\n  {listed}")
+    lines = "\n  ".join(map(str, errors))
+    return DataError(where, found=found, expected=expected, remedy=f"{remedy}\n  {lines}")
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def require_choice(what: str, value: object, known: Iterable[str]) -> None:

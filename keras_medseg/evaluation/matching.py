@@ -17,7 +17,7 @@ A name may contain several ids, as case_1_2 contains case_1: the longest counts.
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from keras_medseg.data import checks
 from keras_medseg.data.cases import Case
 from keras_medseg.data.formats import foreign, image_files
 from keras_medseg.data.fractions import MAPS
-from keras_medseg.errors import DataError
+from keras_medseg.errors import DataError, listed
 
 WORDS = frozenset(
     (
@@ -153,13 +153,6 @@ def words_of(name: str) -> Words:
 def _folded(name: str) -> str:
     """A name in lower case, its accents joined to their letters: a Mac's archives part them."""
     return unicodedata.normalize("NFC", name).casefold()
-
-
-def listed(names: Iterable[str], most: int = 20) -> str:
-    """The first names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 class _Index:

@@ -14,7 +14,7 @@ from keras_medseg.data import checks
 from keras_medseg.data.cases import Case
 from keras_medseg.data.datasets.base import Dataset
 from keras_medseg.data.decoding import decode_all
-from keras_medseg.errors import DataError, as_one, require_choice
+from keras_medseg.errors import DataError, as_one, listed, require_choice
 from keras_medseg.evaluation import matching
 from keras_medseg.evaluation.metrics import METRICS
 from keras_medseg.evaluation.scores import Rules, score_labels
@@ -126,7 +126,7 @@ def with_groups(cases: Sequence[Case], path: Path) -> list[Case]:
     groups = dict(zip(table["case"], table["group"]))
     absent = [case.id for case in cases if not groups.get(case.id)]
     found = " and ".join(
-        f"{what} {matching.listed(names)}"
+        f"{what} {listed(names)}"
         for what, names in (("no group of", absent), ("several rows of", dict.fromkeys(twice)))
         if names
     )
@@ -230,7 +230,7 @@ def _complete(
         for name, found in matched.items():
             if found.missing:
                 text = f"{name}: no label map of {len(found.missing)} of {len(cases)} cases, "
-                remarks.append(f"{text}left out for all: {matching.listed(found.missing)}.")
+                remarks.append(f"{text}left out for all: {listed(found.missing)}.")
             errors += found.errors
         cases = [case for case in cases if case.id not in lacking]
     else:
@@ -239,8 +239,8 @@ def _complete(
     for name, found in matched.items():
         if found.surplus:
             files = checks.plural(len(found.surplus), "file")
-            listed = matching.listed(path.name for path in found.surplus)
-            remarks.append(f"{name}: {files} of no case, not scored: {listed}.")
+            paths = listed(path.name for path in found.surplus)
+            remarks.append(f"{name}: {files} of no case, not scored: {paths}.")
     return list(cases), errors, remarks
 
 

@@ -15,8 +15,7 @@ import pandas as pd
 
 from keras_medseg.data import split_files
 from keras_medseg.data.store import Store
-from keras_medseg.errors import DataError
-from keras_medseg.evaluation.matching import listed
+from keras_medseg.errors import DataError, listed
 from keras_medseg.recipe import Changes
 from keras_medseg.runs import steps
 from keras_medseg.runs.run_folder import FURTHER, RunFolder
