@@ -188,6 +188,12 @@ def test_the_parts_of_a_batch_are_the_batch(made):
             np.testing.assert_array_equal(np.concatenate(own), array)
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_an_iterator_is_deleted_without_waiting_for_a_tuner(made, parts):
+    """Its thread sleeps for 0.01 s x a power of two; a validation of seconds waited 20 for it."""
+    assert tf_dataset(made, parts=parts).options().autotune.enabled is False
+
+
 def test_tensors_keep_their_values_while_later_batches_are_made(made):
     tensors = list(tf_dataset(made, range(3)))
     expected = [batch for epoch in range(3) for batch in _all(made, epoch)]

@@ -56,7 +56,12 @@ def tf_dataset(
     numbers = tf.data.Dataset.range(len(epochs) * steps)
     # One reader: a second one makes both wait for the interpreter's lock.
     whole = numbers.map(load, num_parallel_calls=1, deterministic=True)
-    return (whole.flat_map(divide) if parts > 1 else whole).prefetch(2 * parts)
+    options = tf.data.Options()
+    # Nothing here is tuned, and an iterator that is tuned may keep Keras waiting when it is deleted
+    # after a validation: until the tuning thread wakes, up to 20 seconds later.
+    options.autotune.enabled = False
+    divided = whole.flat_map(divide) if parts > 1 else whole
+    return divided.prefetch(2 * parts).with_options(options)
 
 
 def py_dataset(batches: CaseBatches, epoch: int = 0) -> keras.utils.PyDataset:
