@@ -33,8 +33,16 @@ SHAPES = {
     "cunet": (64, 96, 80, 4),
     "fmnet": (64, 64, 64, 4),
     "nvidia_unet": (128, 64, 64, 5),
+    "pspnet": (473, 473, 3),
 }
-BATCHES = {"integrated_attention_cnn": 8, "mtds_r2unet": 8, "residual_attention_unet": 8}
+# PyTorch's batch norm refuses the one value a channel that pooling leaves of a single image.
+BATCHES = {
+    "deeplabv3plus": 2,
+    "integrated_attention_cnn": 8,
+    "mtds_r2unet": 8,
+    "pspnet": 2,
+    "residual_attention_unet": 8,
+}
 
 
 def keras_steps(
@@ -82,6 +90,7 @@ def torch_steps(
 
     from keras_medseg import registry
 
+    torch.set_flush_denormal(True)  # as TensorFlow does; before the threads that inherit it
     if not norms:
         leave_out_norms()
     keras.config.set_dtype_policy("float32")  # bfloat16 is autocast's affair here

@@ -138,6 +138,20 @@ def test_the_kernel_is_used_under_every_policy(shape):
     assert "FusedBatchNormV3" not in operations("float64", True)  # the kernel knows none
 
 
+@pytest.mark.parametrize(("channels", "inside"), [(16, "bfloat16"), (24, "float32")])
+@on_tensorflow
+def test_the_kernel_gets_float32_where_it_is_slow_in_bfloat16(channels, inside):
+    import tensorflow as tf
+
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = network((4, 4, channels))
+    step = tf.function(lambda x: model(x, training=True))
+    graph = step.get_concrete_function(tf.TensorSpec((None, 4, 4, channels))).graph
+    [kernel] = [found for found in graph.get_operations() if found.type == "FusedBatchNormV3"]
+    assert kernel.get_attr("T").name == inside
+    assert graph.outputs[0].dtype.name == "bfloat16"
+
+
 def network(shape: tuple[int | None, ...], framework=frameworks.PYTORCH) -> keras.Model:
     image = keras.Input(shape)
     return keras.Model(image, batch_norm(image, framework=framework, name="norm"))
