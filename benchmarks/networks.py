@@ -226,7 +226,8 @@ def has_torch(python: str) -> bool:
     return not subprocess.run([python, "-c", "import torch, keras"], capture_output=True).returncode
 
 
-def main() -> None:
+def main() -> int:
+    """Exit code: 1 if a network could not be measured; the others were."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--one-thread", action="store_true", help="for a machine that is not idle")
@@ -240,7 +241,7 @@ def main() -> None:
     one_thread = arguments.one_thread
     if arguments.serve:
         serve(arguments.serve, time.process_time if one_thread else time.perf_counter)
-        return
+        return 0
     engines = ["keras"]
     if has_torch(arguments.torch_python):
         engines += ["torch", "compiled"] if arguments.compile else ["torch"]
@@ -252,17 +253,25 @@ def main() -> None:
     heads = ["network", "input", "precision", "train", *others, "inference", *others]
     print(table_line(heads))
     print(table_line(["---"] * len(heads)), flush=True)
+    failed = []
     for name, shape in sizes(arguments.only, arguments.quick).items():
         batch = 1 if arguments.quick else BATCHES.get(name, 1)
         for precision in PRECISIONS:
             workers = [start(engine, arguments) for engine in engines]
             network = {"name": name, "shape": shape, "batch": batch, "precision": precision}
             network["norms"] = not arguments.without_norms
-            seconds = list(measure(workers, arguments.rounds, **network))
-            print(row(name, shape, batch, precision, seconds), flush=True)
+            try:
+                seconds = list(measure(workers, arguments.rounds, **network))
+            except RuntimeError as error:  # the hour of the other networks is not lost by it
+                failed.append(f"{name} in {precision}: {error}")
+            else:
+                print(row(name, shape, batch, precision, seconds), flush=True)
             for worker in workers:
                 worker.close()
+    for line in failed:
+        print(line, file=sys.stderr)
+    return int(bool(failed))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,12 +1,16 @@
 """Train step and inference with the package's batch norm beside Keras' own, in one process.
 
     python benchmarks/norms.py [--rounds 9] [--batch 8] [--only NAME ...] [--one-thread]
+    python benchmarks/norms.py --kernel [--rounds 9]
 
 Each network at its paper's size, in float32 and in mixed_bfloat16; Adam on the mean squared error.
 Both networks have the same weights and take turns within a round, in changing order, so what else
 the machine does falls on both. Shown are medians of milliseconds over the rounds, and of the
 rounds' ratios, ours / Keras'. --one-thread is for a machine that is not idle: it counts the time
 that one thread computes, not that it waits.
+
+--kernel shows why BatchNorm computes some maps of bfloat16 in float32: one thread's time for
+TensorFlow's fused kernel alone, by the number of channels.
 """
 
 import argparse
@@ -27,6 +31,8 @@ NETWORKS = {
     "unet": 1,
 }
 STEPS = ("train", "infer")
+MAP_SIZE = (1, 512, 480)
+CHANNELS = (4, 8, 12, 16, 20, 24, 30, 32, 40, 48, 64)
 
 
 def steps_of(name: str, batch: int, precision: str, *, ours: bool) -> dict[str, Callable]:
@@ -59,16 +65,61 @@ def steps_of(name: str, batch: int, precision: str, *, ours: bool) -> dict[str, 
     }
 
 
-def measure(pair: list[Callable], rounds: int, clock: Callable[[], float]) -> list[list[float]]:
-    """Seconds of both in each round; the first two calls of each pay for compiling."""
-    for step in pair * 2:
+def kernel_steps(channels: int, kept: str, computed: str) -> dict[str, Callable]:
+    """The fused kernel on a map kept in one type and computed in another, with casts between."""
+    import tensorflow as tf
+
+    x = tf.cast(tf.random.normal((*MAP_SIZE, channels)), kept)
+    ones, zeros = tf.ones(channels), tf.zeros(channels)
+
+    def norm(x: tf.Tensor, training: bool) -> tf.Tensor:
+        y, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=tf.cast(x, computed),
+            scale=ones,
+            offset=zeros,
+            mean=zeros,
+            variance=ones,
+            epsilon=1e-3,
+            is_training=training,
+        )
+        return tf.cast(y, kept)
+
+    @tf.function
+    def train() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = norm(x, training=True)
+        return tape.gradient(y, x, y)
+
+    return {"train": train, "infer": tf.function(lambda: norm(x, training=False))}
+
+
+def kernel_table(rounds: int) -> None:
+    """Milliseconds of float32, bfloat16, and bfloat16 through float32, by channels."""
+    print("| channels | step | float32 | bfloat16 | through float32 | bfloat16 / float32 |")
+    print("|--:|---|--:|--:|--:|--:|", flush=True)
+    types = (("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "float32"))
+    for channels in CHANNELS:
+        sides = [kernel_steps(channels, kept, computed) for kept, computed in types]
+        for step in STEPS:
+            seconds = measure([side[step] for side in sides], rounds, time.process_time)
+            wide, narrow, through = (1000 * statistics.median(side) for side in zip(*seconds))
+            ratio = statistics.median(second / first for first, second, _ in seconds)
+            row = f"{channels} | {step} | {wide:.1f} | {narrow:.1f} | {through:.1f} | {ratio:.1f}"
+            print(f"| {row} |", flush=True)
+
+
+def measure(steps: list[Callable], rounds: int, clock: Callable[[], float]) -> list[list[float]]:
+    """Seconds of all steps in each round; the first two calls of each pay for compiling."""
+    for step in steps * 2:
         step()
+    order = list(range(len(steps)))
     seconds = []
     for number in range(rounds):
-        times = [0.0, 0.0]
-        for which in (0, 1) if number % 2 else (1, 0):
+        times = [0.0] * len(steps)
+        for which in order if number % 2 else order[::-1]:
             start = clock()
-            pair[which]()
+            steps[which]()
             times[which] = clock() - start
         seconds.append(times)
     return seconds
@@ -87,10 +138,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--only", nargs="+", default=list(NETWORKS), metavar="NAME")
     parser.add_argument("--one-thread", action="store_true", help="for a machine that is not idle")
+    parser.add_argument("--kernel", action="store_true", help="the kernel alone, by channels")
     arguments = parser.parse_args()
-    if arguments.one_thread:
+    if arguments.one_thread or arguments.kernel:
         os.environ |= dict.fromkeys(THREADS, "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if arguments.kernel:
+        kernel_table(arguments.rounds)
+        return
     clock = time.process_time if arguments.one_thread else time.perf_counter
     print("| network | batch | precision | train | Keras' | ratio | inference | Keras' | ratio |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)

@@ -97,11 +97,13 @@ def test_the_measured_runs_of_all_papers_are_compared_with_the_free_memory(monke
     assert [(run["paper"], run["memory_gb"]) for run in facts["papers"]] == [
         (paper, result.memory_gb) for paper, result in results
     ]
-    fits = {run["data"]: run["fits"] for run in facts["papers"] if run["paper"] != "dcabes2020"}
-    assert fits["CVC-ClinicDB"]  # 1.1 GB
-    [brains] = [run for run in facts["papers"] if run["paper"] == "dcabes2020"]
-    assert not brains["fits"]  # 2.6 GB
-    assert "dcabes2020, synthetic brains: 15 min of CPU time, 2.6 GB on two CPU cores - not" in err
+    assert {run["fits"] for run in facts["papers"]} == {True, False}
+    for run, (paper, result) in zip(facts["papers"], results):
+        assert run["fits"] == (result.memory_gb <= 1.6)
+        line = (
+            f"{paper}, {result.data}: {result.time}, {result.memory_gb:g} GB on {result.device} - "
+        )
+        assert f"{line}{'enough' if run['fits'] else 'not enough'}\n" in err
     assert {str(Path.cwd())} < {*facts["disk"]}
 
 
