@@ -1,12 +1,15 @@
 """What only this paper needs."""
 
+import json
 import runpy
 from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
+from experiments.fmnet2023 import overfit
 from experiments.fmnet2023.figures import absence_figures, curve_figures, paper_figures
 from experiments.fmnet2023.further_scores import (
     absence,
@@ -483,3 +486,25 @@ def test_noise_is_blurred_with_the_image():
         expected = np.tensordot(line / line.sum(), moved, 1)
     np.testing.assert_allclose(found[0, ..., 0], expected, atol=1e-5)
     assert found.std() < 0.5 * noise.std()
+
+
+@pytest.mark.slow
+def test_the_training_on_one_case_is_scored_on_its_crops_and_as_a_whole(data, tmp_path, capsys):
+    case = data.training[0]
+    small = ["--set", "data.patch=32,32,32", "--set", "model.options.filters=2", "--epochs", "2"]
+    cases = str(data.store.folder.parent)
+    run = [cases, "--case", case, "--out", str(tmp_path), *small]
+    assert overfit.main(run) == 1, "so few steps learn nothing"
+    facts = json.loads((tmp_path / "overfit.json").read_text())
+    log = pd.read_csv(tmp_path / "log.csv")
+    assert facts["steps"] == len(log) * overfit.STEPS == 16
+    for region in ("WT", "TC", "ET"):
+        assert facts["crops"][region] == pytest.approx(log[f"dice_{region}"].iloc[-1], abs=1e-4)
+        assert 0 <= facts["whole_case"][region] <= 1
+    assert (tmp_path / "overfit.png").stat().st_size > 10_000
+    weights = (tmp_path / "model.keras").read_bytes()
+    assert overfit.main(run) == 1  # finished before: nothing is trained again
+    assert (tmp_path / "model.keras").read_bytes() == weights
+    with pytest.raises(SystemExit):
+        overfit.main([cases, "--case", "nobody", "--out", str(tmp_path), *small])
+    assert "--case: found nobody, expected the id of a case" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from experiments.gradients import gradients_at_start
-from experiments.iacnn import arms, by_sequence, cropping
+from experiments.iacnn import arms, by_sequence, cropping, leak
 from experiments.iacnn.recipe import AS_PRINTED, EXPERIMENTS, RECIPE
 from keras_medseg import phantoms, recipe, registry
 from keras_medseg.data import splits
@@ -293,3 +293,35 @@ def test_what_cropping_costs_an_object_by_hand():
     lines = cropping.table([mask, np.zeros((512, 1024), bool)]).splitlines()
     assert lines[0].startswith("1 objects")
     assert lines[-2:] == ["| crop | 25.0 | 100.0 | 25 |", "| cut | 75.0 | 100.0 | 75 |"]
+
+
+def test_what_a_split_by_frame_adds_by_hand():
+    """Sequences a and b were held out whole; frames 1, 4 and 5 of a, b and c by the other split."""
+    by_sequence = pd.DataFrame(
+        {"case": ["1", "2", "3", "4"], "group": list("aaab"), "dice": [0.4, 0.5, 0.6, 0.8]}
+    )
+    by_frame = pd.DataFrame(
+        {"case": ["1", "4", "5"], "group": list("abc"), "dice": [0.8, 0.9, 0.7]}
+    )
+    every, both = leak.leak(by_sequence, by_frame).to_dict("records")
+    # Means 2.3 / 4 and 2.4 / 3; frames 1 and 4 alone: 0.6 and 0.85.
+    assert every["difference"] == pytest.approx(0.8 - 0.575)
+    assert (every["frames"], both["frames"]) == ("4 and 3", "2")
+    assert both["difference"] == pytest.approx(0.25)
+    # Two sequences drawn have the mean 0.5, 0.575 or 0.8 (a quarter, a half, a quarter), three
+    # frames 0.7 or 0.9 once in 27 draws each: 1/108 for both extremes is less than 2.5 %. Next come
+    # two frames of one and one of the middle, three times as often: 2.2 / 3 - 0.8, 2.6 / 3 - 0.5.
+    assert (every["low"], every["high"]) == pytest.approx((2.2 / 3 - 0.8, 2.6 / 3 - 0.5))
+    # The pairs differ by 0.4 and 0.1.
+    assert (both["low"], both["high"]) == pytest.approx((0.1, 0.4))
+    assert "| in both | 2 | 60.0 | 85.0 | +25.0 (+10.0 to +40.0) |" in leak.table_text(
+        leak.leak(by_sequence, by_frame)
+    )
+
+
+def test_a_leak_wants_frames_that_both_runs_scored():
+    one, other = (
+        pd.DataFrame({"case": [name], "group": ["a"], "dice": [0.5]}) for name in ("1", "2")
+    )
+    with pytest.raises(ValueError, match="found no frame that the other run scored"):
+        leak.leak(one, other)
