@@ -4,8 +4,8 @@
         [--torch-python PATH] [--compile]
 
 Each network at its paper's size, float32 and bfloat16 (Keras' mixed_bfloat16, PyTorch's autocast);
-Adam on the mean squared error. The papers' small networks get batches of eight, the others one
-image. Each engine is a process of its own; they take turns within a round, so what else the machine
+Adam on the mean squared error. Small networks get batches of two to eight, the others one image.
+Each engine is a process of its own; they take turns within a round, so what else the machine
 does falls on both. Shown are medians of milliseconds over the rounds, and of the rounds' ratios,
 ours / PyTorch. --quick takes small sizes. --one-thread is
 for a machine that is not idle: it counts the time that one thread computes, not that it waits.
@@ -35,13 +35,20 @@ SHAPES = {
     "nvidia_unet": (128, 64, 64, 5),
     "pspnet": (473, 473, 3),
 }
-# PyTorch's batch norm refuses the one value a channel that pooling leaves of a single image.
+# PyTorch's batch norm refuses the one value a channel that pooling leaves of a single image. And
+# for one small map (channels x first two sizes up to 20,480) PyTorch takes a convolution in float32
+# of its own, three times as slow as oneDNN's: networks of small patches are measured in batches.
 BATCHES = {
     "deeplabv3plus": 2,
+    "deepmedic": 2,
+    "frunet": 8,
     "integrated_attention_cnn": 8,
+    "mc_fusionnet": 4,
     "mtds_r2unet": 8,
+    "omnet": 4,
     "pspnet": 2,
     "residual_attention_unet": 8,
+    "unetpp": 8,
 }
 
 
