@@ -25,7 +25,7 @@ help:
 	@echo "make tables      write the README's tables again"
 	@echo "make notebooks   execute the notebooks again"
 	@echo "make docs        the documentation site, in build/site"
-	@echo "make benchmarks [TORCH=python] [MONAI=python]  every ratio of benchmarks/README.md, in two hours or so"
+	@echo "make benchmarks  the tables of benchmarks/README.md, in two hours or so (ARGS=--torch-python=...)"
 	@echo "make wheel       the package as a wheel and as source, in dist (REPOSITORY=address for its links)"
 	@echo "make install     only the virtual environment in $(VENV)"
 
@@ -80,16 +80,8 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	$(BIN)/python -m website.check build/site
 
-# TORCH is an interpreter with PyTorch and Keras, MONAI one with MONAI: they are not installed here. A
-# table whose goal is missed does not keep the next from being measured.
-BENCHMARKS := "networks.py --rounds 9 $(if $(TORCH),--torch-python $(TORCH))" \
-	"convolution.py $(if $(TORCH),--torch-python $(TORCH))" \
-	"norms.py" "predict_case.py" "predict_case.py --precision mixed_bfloat16" \
-	"scoring.py $(if $(MONAI),--monai-python $(MONAI))" "input_pipeline.py" \
-	"augmented_patches.py $(if $(MONAI),--monai-python $(MONAI))"
-
 benchmarks: $(READY)
-	@for script in $(BENCHMARKS); do echo; echo "benchmarks/$$script"; echo; $(BIN)/python benchmarks/$$script; done
+	$(BIN)/python benchmarks/all.py $(ARGS)
 
 # The wheel is made of the source distribution, in a folder of its own, so that build/ of earlier days is
 # not in it. REPOSITORY is where links of README lead on a registry; without it they become words.

@@ -3,12 +3,12 @@
     python benchmarks/networks.py [--quick] [--one-thread] [--only NAME ...] [--without-norms]
         [--torch-python PATH] [--compile]
 
-Each network at its paper's size, float32 and bfloat16 (Keras' mixed_bfloat16, PyTorch's autocast);
-Adam on the mean squared error. Small networks get batches of two to eight, the others one image.
-Each engine is a process of its own; they take turns within a round, so what else the machine
-does falls on both. Shown are medians of milliseconds over the rounds, and of the rounds' ratios,
-ours / PyTorch. --quick takes small sizes. --one-thread is
-for a machine that is not idle: it counts the time that one thread computes, not that it waits.
+Each network at its paper's size or as much of it as memory holds (`SHAPES`), float32 and bfloat16
+(Keras' mixed_bfloat16, PyTorch's autocast); Adam on the mean squared error of one image or of the
+batch in `BATCHES`. Each engine is a process of its own; they take turns within a round, in changing
+order, so what else the machine does falls on both. Shown are medians of milliseconds over the
+rounds, and of the rounds' ratios, ours / PyTorch. --quick takes small sizes. --one-thread is for a
+machine that is not idle: it counts the time that one thread computes, not that it waits.
 --without-norms leaves batch and instance norms out of both engines, to see what they take.
 --compile adds torch.compile as a third engine, with its ratio; it needs a C++ compiler.
 """
@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from worker import Worker
+from worker import Worker, in_turns
 
 PRECISIONS = ("float32", "bfloat16")
 STEPS = ("train", "infer")
@@ -35,9 +35,11 @@ SHAPES = {
     "nvidia_unet": (128, 64, 64, 5),
     "pspnet": (473, 473, 3),
 }
-# PyTorch's batch norm refuses the one value a channel that pooling leaves of a single image. And
-# for one small map (channels x first two sizes up to 20,480) PyTorch takes a convolution in float32
-# of its own, three times as slow as oneDNN's: networks of small patches are measured in batches.
+# Of three reasons. The papers' small networks are trained on batches. PyTorch's batch norm refuses
+# the one value a channel that pooling leaves of a single image (deeplabv3plus, pspnet). And for one
+# small map (3x3 kernels; channels x first two sizes up to 20,480) PyTorch takes a convolution in
+# float32 of its own, three times as slow as oneDNN's (deepmedic, frunet, mc_fusionnet, omnet,
+# unetpp).
 BATCHES = {
     "deeplabv3plus": 2,
     "deepmedic": 2,
@@ -174,7 +176,8 @@ def measure(workers: list[Worker], rounds: int, **network) -> Iterator[list[list
         for worker in workers:
             worker.ask(step=step)
             worker.ask(step=step)
-        yield [[worker.ask(step=step) for worker in workers] for _ in range(rounds)]
+        asked = [partial(worker.ask, step=step) for worker in workers]
+        yield [in_turns(asked, number) for number in range(rounds)]
 
 
 def sizes(only: list[str], quick: bool) -> dict[str, tuple[int, ...]]:
@@ -269,7 +272,7 @@ def main() -> int:
             network["norms"] = not arguments.without_norms
             try:
                 seconds = list(measure(workers, arguments.rounds, **network))
-            except RuntimeError as error:  # the hour of the other networks is not lost by it
+            except (RuntimeError, OSError, ValueError) as error:  # the others are still measured
                 failed.append(f"{name} in {precision}: {error}")
             else:
                 print(row(name, shape, batch, precision, seconds), flush=True)

@@ -96,17 +96,17 @@ def kernel_steps(channels: int, kept: str, computed: str) -> dict[str, Callable]
 
 def kernel_table(rounds: int) -> None:
     """Milliseconds of float32, bfloat16, and bfloat16 through float32, by channels."""
-    print("| channels | step | float32 | bfloat16 | through float32 | bfloat16 / float32 |")
-    print("|--:|---|--:|--:|--:|--:|", flush=True)
+    sides = "float32 | bfloat16 | through float32"
+    print(f"| channels | train: {sides} | inference: {sides} |")
+    print(f"|{'--:|' * 7}", flush=True)
     types = (("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "float32"))
     for channels in CHANNELS:
-        sides = [kernel_steps(channels, kept, computed) for kept, computed in types]
+        ways = [kernel_steps(channels, kept, computed) for kept, computed in types]
+        row = [str(channels)]
         for step in STEPS:
-            seconds = measure([side[step] for side in sides], rounds, time.process_time)
-            wide, narrow, through = (1000 * statistics.median(side) for side in zip(*seconds))
-            ratio = statistics.median(second / first for first, second, _ in seconds)
-            row = f"{channels} | {step} | {wide:.1f} | {narrow:.1f} | {through:.1f} | {ratio:.1f}"
-            print(f"| {row} |", flush=True)
+            seconds = measure([way[step] for way in ways], rounds, time.process_time)
+            row += [f"{1000 * statistics.median(side):.1f}" for side in zip(*seconds)]
+        print(f"| {' | '.join(row)} |", flush=True)
 
 
 def measure(steps: list[Callable], rounds: int, clock: Callable[[], float]) -> list[list[float]]:

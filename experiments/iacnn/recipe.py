@@ -149,6 +149,8 @@ PROFILES = with_comparison(
             {"iacnn": {}, "printed": AS_PRINTED, "unet": SAME_WIDTHS},
             (("unet", "iacnn"), ("printed", "iacnn")),
         ),
+        # With data.split=random: what frames of the same sequences add (leak.py).
+        "cpu-leak": Profile(CPU_LONG, {"iacnn": {}}),
         "arms": Profile({}, ARMS, AGAINST_OWN),
         "short-arms": Profile(SHORT_ARMS, ARMS, AGAINST_OWN),
     },

@@ -14,11 +14,12 @@ from experiments.iacnn.recipe import AS_PRINTED, EXPERIMENTS, RECIPE
 from keras_medseg import phantoms, recipe, registry
 from keras_medseg.data import splits
 from keras_medseg.data.datasets import image_folders
+from keras_medseg.errors import DataError
 from keras_medseg.phantoms.endoscopy import endoscopy_case
 from keras_medseg.phantoms.images import write_images
 from keras_medseg.reporting.tables import read_published
 from keras_medseg.runs import experiment, report, steps
-from keras_medseg.runs.run_folder import RunFolder
+from keras_medseg.runs.run_folder import RunFolder, Variant
 from keras_medseg.tasks import task_of
 from keras_medseg.training import fit
 
@@ -295,33 +296,59 @@ def test_what_cropping_costs_an_object_by_hand():
     assert lines[-2:] == ["| crop | 25.0 | 100.0 | 25 |", "| cut | 75.0 | 100.0 | 75 |"]
 
 
+def scores_of(frames):
+    """{case: (sequence, Dice)} as rows of scores.csv."""
+    rows = [(case, group, dice) for case, (group, dice) in frames.items()]
+    return pd.DataFrame(rows, columns=["case", "group", "dice"])
+
+
 def test_what_a_split_by_frame_adds_by_hand():
-    """Sequences a and b were held out whole; frames 1, 4 and 5 of a, b and c by the other split."""
-    by_sequence = pd.DataFrame(
-        {"case": ["1", "2", "3", "4"], "group": list("aaab"), "dice": [0.4, 0.5, 0.6, 0.8]}
-    )
-    by_frame = pd.DataFrame(
-        {"case": ["1", "4", "5"], "group": list("abc"), "dice": [0.8, 0.9, 0.7]}
-    )
-    every, both = leak.leak(by_sequence, by_frame).to_dict("records")
-    # Means 2.3 / 4 and 2.4 / 3; frames 1 and 4 alone: 0.6 and 0.85.
-    assert every["difference"] == pytest.approx(0.8 - 0.575)
-    assert (every["frames"], both["frames"]) == ("4 and 3", "2")
-    assert both["difference"] == pytest.approx(0.25)
-    # Two sequences drawn have the mean 0.5, 0.575 or 0.8 (a quarter, a half, a quarter), three
-    # frames 0.7 or 0.9 once in 27 draws each: 1/108 for both extremes is less than 2.5 %. Next come
-    # two frames of one and one of the middle, three times as often: 2.2 / 3 - 0.8, 2.6 / 3 - 0.5.
-    assert (every["low"], every["high"]) == pytest.approx((2.2 / 3 - 0.8, 2.6 / 3 - 0.5))
-    # The pairs differ by 0.4 and 0.1.
-    assert (both["low"], both["high"]) == pytest.approx((0.1, 0.4))
-    assert "| in both | 2 | 60.0 | 85.0 | +25.0 (+10.0 to +40.0) |" in leak.table_text(
-        leak.leak(by_sequence, by_frame)
-    )
+    """Sequences a and b were held out whole; by frame, two of a, one of b and one of c."""
+    by_sequence = scores_of({"1": ("a", 0.4), "2": ("a", 0.5), "3": ("a", 0.6), "4": ("b", 0.8)})
+    by_frame = scores_of({"1": ("a", 0.8), "2": ("a", 0.6), "4": ("b", 0.9), "5": ("c", 0.7)})
+    table = leak.leak(by_sequence, by_frame)
+    every, both = table.to_dict("records")
+    assert (every["frames"], both["frames"]) == ("4 and 4", "3")
+    assert every["difference"] == pytest.approx(3.0 / 4 - 2.3 / 4)
+    assert both["difference"] == pytest.approx(2.3 / 3 - 1.7 / 3)
+    # The held-out sequences are drawn for both runs at once, c each time: a twice, a and b, or b
+    # twice, which a quarter, a half and a quarter of the draws are.
+    draws = [3.5 / 5 - 3.0 / 6, 3.0 / 4 - 2.3 / 4, 2.5 / 3 - 1.6 / 2]
+    assert (every["low"], every["high"]) == pytest.approx((min(draws), max(draws)))
+    # The pairs of a differ by 0.4 and 0.1, that of b by 0.1. Drawn with their sequences: 0.25 of a
+    # alone, 0.2, or 0.1 of b alone. Drawn singly, three of the first would be common: 0.4.
+    assert (both["low"], both["high"]) == pytest.approx((0.1, 0.25))
+    assert "| in both | 3 | 56.7 | 76.7 | +20.0 (+10.0 to +25.0) |" in leak.table_text(table)
 
 
-def test_a_leak_wants_frames_that_both_runs_scored():
-    one, other = (
-        pd.DataFrame({"case": [name], "group": ["a"], "dice": [0.5]}) for name in ("1", "2")
-    )
+def test_a_leak_wants_one_score_a_frame_and_frames_that_both_runs_scored():
+    one, other = (scores_of({name: ("a", 0.5)}) for name in ("1", "2"))
     with pytest.raises(ValueError, match="found no frame that the other run scored"):
         leak.leak(one, other)
+    with pytest.raises(ValueError, match="found a case twice, expected one variant, one region"):
+        leak.leak(pd.concat([one, one]), one)
+    rows = leak.leak(one, one)
+    assert rows[["low", "high"]].isna().all(axis=None), "one sequence has no interval"
+
+
+def test_the_runs_of_a_leak_differ_in_the_split_alone(tmp_path, capsys):
+    frames = scores_of({"1": ("a", 0.4), "2": ("b", 0.6)})
+    changes = {
+        "group": {},
+        "random": {"data.split": "random"},
+        "longer": {"data.split": "random", "train.epochs": 1000},
+    }
+    for name, change in changes.items():
+        chosen = recipe.override(RECIPE, change)
+        run = RunFolder(tmp_path / name)
+        run.create(chosen, {"iacnn": Variant(chosen, "iacnn")}, {})
+        frames.assign(variant="iacnn", region="tumour").to_csv(run.scores_file, index=False)
+    group, random, longer = (str(tmp_path / name) for name in changes)
+    assert leak.main([group, random]) == 0
+    assert "| all | 2 and 2 | 50.0 | 50.0 | +0.0 (+0.0 to +0.0) |" in capsys.readouterr().out
+    with pytest.raises(DataError, match=r"found a run with data\.split=random"):
+        leak.main([random, group])
+    with pytest.raises(DataError, match=r"also differs in train\.epochs"):
+        leak.main([group, longer])
+    with pytest.raises(ValueError, match="--variant: found 'unet', expected"):
+        leak.main([group, random, "--variant", "unet"])
