@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from keras_medseg import recipe
@@ -43,6 +44,7 @@ KEPT = ["variant", "case", "seed", "group", "region", METRIC]
 """Columns of the scores that are kept; a run whose cases have no groups lacks `group`."""
 SCORES, TABLE, FIGURE = "scores.csv", "sensitivity.csv", "sensitivity.png"
 RECIPE, PROVENANCE = "recipe.json", "provenance.json"
+NOTHING = "found nothing in so few steps"
 REMEDY = "Give --publish RUN with a finished run of --out RUN."
 
 
@@ -73,7 +75,8 @@ def differences(readings: Readings, scores: pd.DataFrame) -> pd.DataFrame:
         One row per alternative, the largest gain first: variant, entries, ours, other, dice_ours
         and dice_other (means over cases and seeds), difference (other - ours), low and high (its
         95 % interval, by bootstrap of seeds and of cases or their groups), spread_ours and
-        spread_other (standard deviation between the means of the seeds), p (see
+        spread_other (standard deviation between the means of the seeds), found_nothing (whether the
+        alternative's Dice is 0, or 1 where nothing is to be found, in every case and seed), p (see
         `statistics.compare`), p_holm (for the number of alternatives) and verdict.
 
     Raises:
@@ -97,6 +100,7 @@ def differences(readings: Readings, scores: pd.DataFrame) -> pd.DataFrame:
                 "high": POINTS * found["high"],
                 "spread_ours": POINTS * spread[readings.own],
                 "spread_other": POINTS * spread[name],
+                "found_nothing": scores.loc[scores["variant"] == name, METRIC].isin((0, 1)).all(),
                 "p": found["p"],
             }
         )
@@ -107,6 +111,8 @@ def differences(readings: Readings, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _verdict(row: dict) -> str:
+    if row["found_nothing"]:
+        return NOTHING
     if row["low"] == row["high"] == 0:
         return "the same scores"
     if row["p_holm"] < LEVEL:
@@ -144,7 +150,8 @@ def page(paper: str, readings: Readings, kept: Kept, table: pd.DataFrame) -> str
     """The page of a paper's sensitivity in Markdown."""
     training, validation, scored = kept.cases
     seeds = kept.scores["seed"].nunique()
-    least, most = table["difference"].min(), table["difference"].max()
+    others = table.loc[~table["found_nothing"], "difference"]
+    least, most = others.min(), others.max()
     reasons = "\n".join(
         f"| [`{name}`](../../ledger.toml) | {why} |" for name, why in readings.not_varied.items()
     )
@@ -167,7 +174,9 @@ The Dice is the mean over the cases and seeds, ± the standard deviation between
 seeds. The interval of a difference is of a bootstrap of seeds and cases (video sequences or
 patients, where several cases share one); p is of a t test that knows both variances, corrected for
 the {len(table)} alternatives. "No difference seen" is no proof of equality: the interval says what
-is still possible. The differences go from {least:+.1f} to {most:+.1f} points.
+is still possible. "Found nothing" says how fast a network learns here, and nothing else: no map of
+any seed has a pixel of {readings.region} right. The other differences go from {least:+.1f} to
+{most:+.1f} points.
 
 ![Differences in Dice]({FIGURE})
 
@@ -245,6 +254,7 @@ def write_page(paper: str, readings: Readings, folder: Path) -> None:
     table = differences(readings, kept.scores)
     write_atomic(folder / TABLE, table.round(4).to_csv(index=False).encode())
     drawn = table.rename(columns={"variant": "name", "difference": "value"})
+    drawn["name"] += np.where(drawn["found_nothing"], " (found nothing)", "")
     label = "difference in Dice from the recipe's reading (percentage points)"
     figure = charts.forest(drawn.assign(region=readings.region), label, zero=True)
     style.save(figure, folder / FIGURE)

@@ -150,6 +150,14 @@ def test_differences_by_hand():
     }
 
 
+def test_an_alternative_that_found_nothing_in_any_case_and_seed_is_called_so():
+    """Case c has nothing to find: an empty map is right there."""
+    dice = {**DICE, "noise": ([0, 0, 1], [0, 0, 1], [0, 0, 1]), "worse": (0, 0, [0, 0.01, 1])}
+    verdicts = sensitivity.differences(READINGS, example(**dice)).set_index("variant")["verdict"]
+    assert verdicts["noise"] == "found nothing in so few steps"
+    assert verdicts["worse"].startswith("undecided")
+
+
 def test_a_variant_without_scores_is_named():
     scores = example(**DICE)
     with pytest.raises(ValueError, match="noise"):
