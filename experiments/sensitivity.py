@@ -150,8 +150,6 @@ def page(paper: str, readings: Readings, kept: Kept, table: pd.DataFrame) -> str
     """The page of a paper's sensitivity in Markdown."""
     training, validation, scored = kept.cases
     seeds = kept.scores["seed"].nunique()
-    others = table.loc[~table["found_nothing"], "difference"]
-    least, most = others.min(), others.max()
     reasons = "\n".join(
         f"| [`{name}`](../../ledger.toml) | {why} |" for name, why in readings.not_varied.items()
     )
@@ -174,9 +172,7 @@ The Dice is the mean over the cases and seeds, ± the standard deviation between
 seeds. The interval of a difference is of a bootstrap of seeds and cases (video sequences or
 patients, where several cases share one); p is of a t test that knows both variances, corrected for
 the {len(table)} alternatives. "No difference seen" is no proof of equality: the interval says what
-is still possible. "Found nothing" says how fast a network learns here, and nothing else: no map of
-any seed has a pixel of {readings.region} right. The other differences go from {least:+.1f} to
-{most:+.1f} points.
+is still possible. {_range(readings, table)}
 
 ![Differences in Dice]({FIGURE})
 
@@ -198,6 +194,18 @@ commands]({PROVENANCE}).
 |---|---|
 {reasons}
 """
+
+
+def _range(readings: Readings, table: pd.DataFrame) -> str:
+    nothing = table["found_nothing"]
+    differences = table.loc[~nothing, "difference"]
+    limits = f"differences go from {differences.min():+.1f} to {differences.max():+.1f} points."
+    if not nothing.any():
+        return f"The\n{limits}"
+    return (
+        '"Found nothing" says how fast a network learns here, and nothing else: no map of\n'
+        f"any seed has a pixel of {readings.region} right. The other {limits}"
+    )
 
 
 def _settings(paper: str, small: recipe.Recipe) -> str:
