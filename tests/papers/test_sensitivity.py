@@ -209,6 +209,19 @@ def test_published_pages_are_those_of_their_scores(paper):
     assert (folder / "README.md").read_text() == sensitivity.page(paper, readings, kept, table)
 
 
+@pytest.mark.parametrize("paper", PUBLISHED)
+def test_published_scores_are_of_the_readings_that_are_declared(paper):
+    """All of them, three seeds each, by the command that the page names; files decide the rest."""
+    kept = sensitivity.read_kept(FOLDER / paper / "results" / "sensitivity")
+    assert {*kept.scores["variant"]} == {*readings_of(paper).profile.variants}
+    assert (kept.scores.groupby("variant")["seed"].nunique() == sensitivity.SEEDS).all()
+    assert kept.command.startswith(f"python -m experiments.sensitivity {paper} --out ")
+    changed = recipe.differences(small_recipe(paper), kept.recipe)
+    assert {
+        name for name in changed if not name.startswith(("data.classes", "data.options"))
+    } == set()
+
+
 @pytest.mark.slow
 def test_a_tiny_run_goes_from_readings_to_a_table(tmp_path, capsys):
     readings = readings_of("iacnn")
