@@ -118,25 +118,23 @@ def _verdict(row: dict) -> str:
     if row["p_holm"] < LEVEL:
         return f"moves the result by {row['difference']:+.1f}"
     if row["low"] > 0 or row["high"] < 0:
-        return "undecided: the interval leaves out 0, the corrected p does not"
+        return "undecided"
     return "no difference seen"
 
 
 def table_text(table: pd.DataFrame) -> str:
     """The table of `differences` in Markdown, with links into the ledger."""
     lines = [
-        "| entry | variant | recipe's reading | alternative | Dice %, recipe's "
-        "| Dice %, alternative | difference (95 %) | p, by Holm | verdict |",
-        "|---|---|---|---|--:|--:|--:|--:|---|",
+        "| entry: variant | recipe's reading | alternative | Dice % | difference (95 %) "
+        "| p, by Holm | verdict |",
+        "|---|---|---|--:|--:|--:|---|",
     ]
     for row in table.to_dict("records"):
         entries = ", ".join(f"[`{name}`](../../ledger.toml)" for name in row["entries"].split())
         cells = (
-            entries,
-            row["variant"],
+            f"{entries}: {row['variant'].replace('_', ' ')}",
             row["ours"],
             row["other"],
-            f"{row['dice_ours']:.1f} ± {row['spread_ours']:.1f}",
             f"{row['dice_other']:.1f} ± {row['spread_other']:.1f}",
             f"{row['difference']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})",
             f"{row['p_holm']:.2g}",
@@ -153,12 +151,14 @@ def page(paper: str, readings: Readings, kept: Kept, table: pd.DataFrame) -> str
     reasons = "\n".join(
         f"| [`{name}`](../../ledger.toml) | {why} |" for name, why in readings.not_varied.items()
     )
+    own = table.iloc[0]
     intro = (
         "Each reading that the [ledger](../../ledger.toml) calls chosen and that the code can "
         "change, changed alone. "
         f"Synthetic cases: {training} for training, {validation} for validation, "
         f"{scored} scored, by the Dice of {readings.region}; {seeds} seeds on one split. "
-        f"{readings.why_small}"
+        f"{readings.why_small} The recipe's readings have a Dice of {own['dice_ours']:.1f} ± "
+        f"{own['spread_ours']:.1f} %."
     )
     return f"""# {paper}: how far the open readings move the result
 
@@ -168,11 +168,7 @@ def page(paper: str, readings: Readings, kept: Kept, table: pd.DataFrame) -> str
 
 {table_text(table)}
 
-The Dice is the mean over the cases and seeds, ± the standard deviation between the means of the
-seeds. The interval of a difference is of a bootstrap of seeds and cases (video sequences or
-patients, where several cases share one); p is of a t test that knows both variances, corrected for
-the {len(table)} alternatives. "No difference seen" is no proof of equality: the interval says what
-is still possible. {_range(readings, table)}
+{textwrap.fill(_legend(readings, table), 110)}
 
 ![Differences in Dice]({FIGURE})
 
@@ -196,16 +192,26 @@ commands]({PROVENANCE}).
 """
 
 
-def _range(readings: Readings, table: pd.DataFrame) -> str:
+def _legend(readings: Readings, table: pd.DataFrame) -> str:
     nothing = table["found_nothing"]
     differences = table.loc[~nothing, "difference"]
-    limits = f"differences go from {differences.min():+.1f} to {differences.max():+.1f} points."
-    if not nothing.any():
-        return f"The\n{limits}"
-    return (
-        '"Found nothing" says how fast a network learns here, and nothing else: no map of\n'
-        f"any seed has a pixel of {readings.region} right. The other {limits}"
+    legend = (
+        "The Dice is the mean over the cases and seeds, ± the standard deviation between the means "
+        "of the seeds. The interval of a difference is of a bootstrap of seeds and cases (video "
+        "sequences or patients, where several cases share one); p is of a t test that knows both "
+        f"variances, corrected for the {len(table)} alternatives. 'No difference seen' is no proof "
+        "of equality: the interval says what is still possible. 'Undecided': the interval leaves "
+        "out 0, the corrected p does not. "
     )
+    which = "differences"
+    if nothing.any():
+        which = "other differences"
+        legend += (
+            "'Found nothing' says how fast a network learns here, and nothing else: no map of any "
+            f"seed has a pixel of {readings.region} right. "
+        )
+    least, most = differences.min(), differences.max()
+    return f"{legend}The {which} go from {least:+.1f} to {most:+.1f} points."
 
 
 def _settings(paper: str, small: recipe.Recipe) -> str:
