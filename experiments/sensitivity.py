@@ -137,7 +137,7 @@ def table_text(table: pd.DataFrame) -> str:
             row["other"],
             f"{row['dice_other']:.1f} ± {row['spread_other']:.1f}",
             f"{row['difference']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})",
-            f"{row['p_holm']:.2g}",
+            f"{row['p_holm']:.3g}",
             row["verdict"],
         )
         lines.append(f"| {' | '.join(cells)} |")
