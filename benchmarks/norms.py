@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from worker import in_turns
+
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 PRECISIONS = ("float32", "mixed_bfloat16")
 # Batch sizes; None is that of the command line.
@@ -113,16 +115,14 @@ def measure(steps: list[Callable], rounds: int, clock: Callable[[], float]) -> l
     """Seconds of all steps in each round; the first two calls of each pay for compiling."""
     for step in steps * 2:
         step()
-    order = list(range(len(steps)))
-    seconds = []
-    for number in range(rounds):
-        times = [0.0] * len(steps)
-        for which in order if number % 2 else order[::-1]:
-            start = clock()
-            steps[which]()
-            times[which] = clock() - start
-        seconds.append(times)
-    return seconds
+
+    def timed(step: Callable) -> float:
+        start = clock()
+        step()
+        return clock() - start
+
+    asked = [partial(timed, step) for step in steps]
+    return [in_turns(asked, number) for number in range(rounds)]
 
 
 def cells(seconds: list[list[float]]) -> list[str]:
