@@ -186,14 +186,19 @@ def test_tensorflow_does_not_matter_on_another_backend(monkeypatch):
     registry.check_versions()
 
 
-def test_speed_table_has_all_networks_in_both_precisions_and_its_text_counts_them():
-    """The first table of the page, which is printed by benchmarks/networks.py."""
+def test_speed_table_has_networks_in_both_precisions_and_its_text_counts_them():
+    """The first table of the page, printed by benchmarks/networks.py, which takes hours.
+
+    So a new network may wait for its row (CONTRIBUTING.md), but a row may not wait for its pair.
+    """
     page = (ROOT / "benchmarks" / "README.md").read_text()
     table = page.partition("\n| network | input | precision |")[2].partition("\n\n")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
     precisions = ("float32", "bfloat16")
-    names = registry.list_models()
+    names = [row[0] for row in rows[::2]]
+    assert set(names) <= set(registry.list_models())
     assert [(row[0], row[2]) for row in rows] == [(n, p) for n in names for p in precisions]
+    assert names == sorted(set(names))
     # Less than 0.3 of PyTorch's time is an artifact that the page names and does not count.
     counts = [
         sum(0.3 < float(row[column]) <= 1 for row in rows if row[2] == precision)
