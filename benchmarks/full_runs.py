@@ -21,6 +21,7 @@ from keras_medseg import recipe
 from keras_medseg.recipe import Images, Patches, Recipe, Slices
 from keras_medseg.runs import papers
 from keras_medseg.runs.experiment import Experiment
+from keras_medseg.runs.run_folder import trained_as
 
 FORWARDS = 3  # of a training step: the output, the gradients of the inputs, those of the weights
 # Dense peaks in 10^12 floating-point operations a second, a multiply-add being two: of FP32 without
@@ -120,14 +121,17 @@ def cost(chosen: Recipe, cases: int, share: float) -> Cost:
 
 
 def costs(paper: str, experiment: Experiment, share: float) -> tuple[str, Cost, Cost]:
-    """The name of the first variant of the profile `paper`, its cost, and the cost of all."""
+    """The name of the first variant of the profile `paper`, its cost, and the cost of all.
+
+    Of one seed each. A variant that changes nothing but the prediction has another one's networks.
+    """
     profile = experiment.profiles["paper"]
     base = recipe.override(experiment.recipe, profile.changes)
     cases = LABELLED.get(paper, experiment.reference.cases)
-    each = [
-        cost(recipe.override(base, changes), cases, share) for changes in profile.variants.values()
-    ]
-    return next(iter(profile.variants)), each[0], sum(each[1:], each[0])
+    variants = {name: recipe.override(base, v) for name, v in profile.variants.items()}
+    trained = [name for name, source in trained_as(variants).items() if name == source]
+    each = [cost(variants[name], cases, share) for name in trained]
+    return trained[0], each[0], sum(each[1:], each[0])
 
 
 def line(name: str, found: Cost) -> str:

@@ -18,10 +18,10 @@ OPEN_READINGS = Readings(
         "train.learning_rate": 1e-3,
     },
     why_small=(
-        "These are the patients and the window of the profile heads: the brain reaches beyond the "
-        "window, and tumor there is missed by all. The rate is ten times that of the paper, and "
-        "every fourth slice is trained on. With 8 filters the ratio of 16 leaves SE one hidden "
-        "unit on the upper levels."
+        "Patients are as large as those of the profile heads, and the window is that one: the "
+        "brain reaches beyond it, and tumor there is missed by all. The rate is ten times that of "
+        "the paper, and every fourth slice is trained on. With 8 filters the ratio of 16 leaves "
+        "SE one hidden unit on the upper levels."
     ),
     alternatives={
         "flips_x": Alternative(
