@@ -244,7 +244,7 @@ def make_cases(folder: Path, count: int) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """All points, as lines while they are measured, then as a file."""
+    """All points, as lines while they are measured, then in the file, which keeps other curves."""
     grids = GRIDS | (QUICK if arguments.quick else {})
     wanted = {*arguments.only, "start"} - ({"cores"} if arguments.one_thread else set())
     rows = []
@@ -258,10 +258,19 @@ def measure(arguments: argparse.Namespace) -> None:
             if request["curve"] in wanted:
                 rows.append(measured(common | request))
                 print(" ".join(f"{value:>12}" for value in rows[-1].values()), flush=True)
+    there = read_rows(arguments.table) if arguments.table.exists() else []
+    rows += [row for row in there if row["curve"] not in wanted]
+    rows.sort(key=lambda row: ["start", *GRIDS].index(row["curve"]))
     with arguments.table.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def read_rows(table: Path) -> list[dict[str, str]]:
+    """The points of a table, as text."""
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 # The figures
@@ -269,8 +278,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
 def draw(table: Path, folder: Path) -> None:
     """One figure for each curve: seconds and memory, both on logarithmic axes."""
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(table)
     [start] = (float(row["peak_gib"]) for row in rows if row["curve"] == "start")
     axes = {
         "batch": f"images in a batch, {TWO}, 176 x 176 pixels",
@@ -350,6 +358,8 @@ def main() -> None:
         serve(json.loads(arguments.serve))
     elif arguments.draw:
         draw(arguments.table, arguments.images)
+    elif arguments.quick and arguments.table == TABLE:
+        parser.error("--quick: found the table of the page, expected --table FILE for a trial.")
     else:
         measure(arguments)
 

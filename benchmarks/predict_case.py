@@ -5,13 +5,11 @@
 The networks are dcabes2020's with new weights, which take as long as trained ones; the cases are
 synthetic, 240x240x155 voxels in four files each. In every round the cases are predicted from their
 files to their label maps, and the networks alone see as many batches of zeros. Shown are the
-medians of seconds per case and of the rounds' ratios, and the peak memory after the first case and
-after the last, which shows whether it grows with the number of cases.
+medians of seconds per case and of the rounds' ratios, and the peak memory after each round.
 """
 
 import argparse
 import os
-import resource
 import statistics
 import sys
 import tempfile
@@ -60,6 +58,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     from keras_medseg import phantoms
+    from keras_medseg.runs import provenance
     from keras_medseg.runs.members import members
     from keras_medseg.runs.predict_folder import Options, predict_with, prepared
 
@@ -76,7 +75,7 @@ def main() -> None:
             start = time.perf_counter()
             predict_with(all_members, work / "cases", work / f"out{number}", options)
             rows.append(((time.perf_counter() - start) / arguments.cases, alone))
-            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+            peaks.append(provenance.peak_memory_gb()["peak_memory_gb_main"])
         whole, alone = (statistics.median(side) for side in zip(*rows))
         ratio = statistics.median(case / networks for case, networks in rows)
         print(f"{arguments.rounds} rounds of {arguments.cases} cases, {arguments.precision}")

@@ -31,7 +31,7 @@ def attention_figure(
     maps = attention_maps.attention_maps(run.network(variant, targets), prepared[0])
     drawn = images.attention_grid(case.pixels, maps, case.mask > 0)
     path = style.save(drawn, run.figure("attention"))
-    return [ReportFigure(title, f"Median validation image, {name}. {caption}", path)]
+    return [ReportFigure(title, f"Median {cohort.scored_side} image, {name}. {caption}", path)]
 
 
 def comparison_figure(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
@@ -49,7 +49,7 @@ def comparison_figure(run: RunFolder, cohort: Cohort) -> list[ReportFigure]:
         masks = {variant: _mask(run, variant, name) for variant in variants}
         cases[f"{which}: {name}"] = (case.pixels, case.mask > 0, masks)
     path = style.save(images.mask_grid(cases), run.figure("networks"))
-    caption = f"Best, median and worst validation image of the variant {variants[0]}."
+    caption = f"Best, median and worst {cohort.scored_side} image of the variant {variants[0]}."
     return [ReportFigure("Masks of all networks", caption, path)]
 
 

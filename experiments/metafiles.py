@@ -62,7 +62,8 @@ def read_results(paper: str) -> list[Result]:
     path = HOME / paper / "metafile.toml"
     if not path.exists():
         return []
-    return [_result(path, entry) for entry in read_file(path, tomllib.loads, _REMEDY)["results"]]
+    entries = read_file(path, tomllib.loads, _REMEDY).get("results", [])
+    return [_result(path, entry) for entry in entries]
 
 
 def published_values(paper: str, result: Result) -> dict[str, str]:
@@ -130,7 +131,12 @@ def _result(path: Path, entry: dict[str, Any]) -> Result:
     known = [part.name for part in fields(Result)]
     for name in entry:
         require_choice(f"{path}: entry", name, known)
+    published = tuple(entry.get("published", ()))
+    if len(published) not in (0, 3):
+        found = f"published = {list(published)}"
+        expected = "[table, row, variant]"
+        raise DataError(path, found=found, expected=expected, remedy=_REMEDY)
     try:
-        return Result(**{**entry, "published": tuple(entry.get("published", ()))})
+        return Result(**{**entry, "published": published})
     except TypeError as error:
         raise DataError(path, found=str(error), expected="all entries", remedy=_REMEDY) from error

@@ -41,7 +41,7 @@ POINTS = 100
 """Of a Dice of 1: tables are in percent, differences in percentage points."""
 LEVEL = 1 - statistics.CONFIDENCE
 KEPT = ["variant", "case", "seed", "group", "region", METRIC]
-"""Columns of the scores that are kept; a run whose cases have no groups lacks `group`."""
+"""Columns of the scores that are kept."""
 SCORES, TABLE, FIGURE = "scores.csv", "sensitivity.csv", "sensitivity.png"
 RECIPE, PROVENANCE = "recipe.json", "provenance.json"
 NOTHING = "found nothing in so few steps"
@@ -244,9 +244,16 @@ def keep(run: RunFolder, readings: Readings, folder: Path) -> None:
     """Copy from a finished run what the page is made of.
 
     Raises:
-        DataError: the run is not finished, or is none of these readings.
+        DataError: the run is not finished, has one seed alone, or is none of these readings.
     """
     scores = run.scores()
+    if "seed" not in scores:
+        raise DataError(
+            run.scores_file,
+            found="one training of each network",
+            expected="several seeds, which are the sample",
+            remedy=REMEDY,
+        )
     expected, found = sorted(readings.profile.variants), sorted(set(scores["variant"]))
     if found != expected:
         raise DataError(
@@ -256,8 +263,7 @@ def keep(run: RunFolder, readings: Readings, folder: Path) -> None:
             remedy=REMEDY,
         )
     scores = scores[scores["region"] == readings.region]
-    columns = [name for name in KEPT if name in scores]
-    write_atomic(folder / SCORES, scores[columns].to_csv(index=False).encode())
+    write_atomic(folder / SCORES, scores[KEPT].to_csv(index=False).encode())
     write_atomic(folder / RECIPE, recipe.to_json(run.recipe).encode())
     write_json(folder / PROVENANCE, run.provenance())
 

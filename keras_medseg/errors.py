@@ -42,6 +42,11 @@ def listed(names: Iterable[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + more
 
 
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: "1 case", "2 cases"."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
 def require_choice(what: str, value: object, known: Iterable[str]) -> None:
     """Check that `value` is one of `known`.
 

@@ -1,5 +1,6 @@
 """Read files with errors that say what to do, and write them atomically."""
 
+import hashlib
 import io
 import json
 import logging
@@ -41,6 +42,12 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def sha256_of(path: Path) -> str:
+    """The checksum of a file, which is read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_file(path: Path, *, expected: str = "a file", remedy: str) -> None:

@@ -34,7 +34,6 @@ class FrameworkDefaults:
         symmetric_padding: whether a 3x3 convolution of stride 2 pads both sides of an even size;
             if not, it pads (0, 1) as "same" does.
         plateau_factor: factor of the learning rate on a plateau.
-        plateau_patience: epochs without progress that count as a plateau.
         norm_average: one of NORM_AVERAGES, how the moving mean and variance are averaged.
     """
 
@@ -47,7 +46,6 @@ class FrameworkDefaults:
     upsampling: str
     symmetric_padding: bool
     plateau_factor: float
-    plateau_patience: int
     norm_average: str = "exponential"
 
     def kernel(self, fan_in: int) -> keras.Initializer:
@@ -73,7 +71,6 @@ KERAS_2_2 = FrameworkDefaults(
     upsampling="nearest",
     symmetric_padding=False,
     plateau_factor=0.1,
-    plateau_patience=10,
 )
 
 # TensorFlow 2: tf.keras.layers.Conv2D, BatchNormalization (fused: the unbiased variance),
@@ -95,7 +92,6 @@ PYTORCH = FrameworkDefaults(
     upsampling="nearest",
     symmetric_padding=True,
     plateau_factor=0.1,
-    plateau_patience=10,
 )
 
 FRAMEWORKS = {defaults.name: defaults for defaults in (KERAS_2_2, TENSORFLOW_2, PYTORCH)}

@@ -177,13 +177,13 @@ def output(patch: pytest.MonkeyPatch) -> None:
 def merging(patch: pytest.MonkeyPatch) -> None:
     """What is called a network's own map is the merged one."""
 
-    def merged(task: Any, networks: Any, case: Any) -> slices.Scored:
-        predicted = task.predict(networks, case)
+    def merged(task: Any, maps: Any, case: Any) -> slices.Scored:
+        predicted = task.label_map(maps, case)
         rows = task.score(predicted, case)
         alone = [{"region": row["region"], "dice_alone": row["dice"]} for row in rows]
         return slices.Scored(predicted, rows, alone)
 
-    patch.setattr(slices.SliceTask, "predict_and_score", merged)
+    patch.setattr(slices.SliceTask, "score_maps", merged)
 
 
 @_mutation

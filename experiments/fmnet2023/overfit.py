@@ -72,7 +72,9 @@ def crop_dice(network: keras.Model, batches: CaseBatches, epoch: int) -> dict[st
         found, wanted = np.asarray(network.predict_on_batch(x)) > 1 / 2, truth > 1 / 2
         common.append(np.sum(found & wanted, axis=axes))
         both.append(np.sum(found, axis=axes) + np.sum(wanted, axis=axes))
-    dice = 2 * np.sum(common, axis=0) / np.sum(both, axis=0)
+    total = np.sum(both, axis=0)
+    # A region that neither the case nor the answer has is right.
+    dice = np.where(total, 2 * np.sum(common, axis=0) / np.maximum(total, 1), 1.0)
     return {name: round(float(value), 4) for (name, _), value in zip(batches.targets, dice)}
 
 

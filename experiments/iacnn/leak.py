@@ -69,10 +69,6 @@ def leak(by_sequence: pd.DataFrame, by_frame: pd.DataFrame) -> pd.DataFrame:
 
 def _by_case(scores: pd.DataFrame) -> pd.DataFrame:
     """case -> group and Dice."""
-    if scores["case"].duplicated().any():
-        raise ValueError(
-            "scores: found a case twice, expected one variant, one region and one seed."
-        )
     named = scores.assign(group=statistics.groups_of(scores))
     return named.set_index("case")[["group", METRIC]]
 
@@ -121,7 +117,7 @@ def scores_of(folder: Path, variant: str, split: str) -> tuple[pd.DataFrame, rec
     """Scores and recipe of a variant of a run.
 
     Raises:
-        DataError: the run has another split.
+        DataError: the run has another split, or several seeds.
         ValueError: it has no such variant.
     """
     run = RunFolder(folder)
@@ -136,7 +132,15 @@ def scores_of(folder: Path, variant: str, split: str) -> tuple[pd.DataFrame, rec
             remedy="Give the run by sequence first, then that by frame.",
         )
     scores = run.scores()
-    return scores[scores["variant"] == variant], chosen
+    scores = scores[scores["variant"] == variant]
+    if scores["case"].duplicated().any():
+        raise DataError(
+            folder,
+            found="several trainings of a variant, each with its own seed",
+            expected="one",
+            remedy=f"Give the folder of one of them, such as {folder / 'seed0'}.",
+        )
+    return scores, chosen
 
 
 def main(argv: Sequence[str] | None = None) -> int:

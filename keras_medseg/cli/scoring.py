@@ -19,7 +19,7 @@ _REMARKS_SHOWN = 12
 def score(arguments: argparse.Namespace) -> Answer:
     """Score folders of label maps, of any program, against the cases' annotations."""
     from keras_medseg import cluster
-    from keras_medseg.data.checks import plural
+    from keras_medseg.errors import plural
     from keras_medseg.evaluation import comparison, score_folder
     from keras_medseg.reporting import score_report
 

@@ -98,6 +98,8 @@ _ALSO_FILES = {
     ("evaluate", "run"),
     ("score", "folders"),
     ("install", "source"),
+    ("export", "source"),
+    ("train", "recipe"),
     ("train", "init"),
 }
 """Arguments that may be a path or something else."""

@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from keras_medseg.data.cases import Case, CaseArrays
-from keras_medseg.errors import DataError
+from keras_medseg.errors import DataError, plural
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, case id) after each case."""
@@ -312,11 +312,6 @@ def listing(folder: Path, limit: int) -> list[str]:
         if len(lines) > limit:
             return [*lines[: limit - 1], "  ..."]
     return lines if len(lines) > 1 else [*lines, "  (empty)"]
-
-
-def plural(count: int, noun: str) -> str:
-    """A count with its noun: "1 case", "2 cases"."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def _duplicates(groups: Iterable[list[tuple[Case, Path]]], elements: str) -> list[Problem]:

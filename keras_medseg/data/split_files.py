@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from keras_medseg.data.cases import Case
-from keras_medseg.data.checks import plural
 from keras_medseg.data.formats import foreign
 from keras_medseg.data.formats.manifest import TEST, TRAINING, VALIDATION
 from keras_medseg.data.splits import Split, assign
-from keras_medseg.errors import DataError
+from keras_medseg.errors import DataError, listed, plural
 from keras_medseg.files import read_file, write_json
 
 NAME = "splits_final.json"
@@ -69,12 +68,11 @@ def check_names(path: Path, cases: Sequence[Case], ignored: Collection[str] = ()
     unknown = sorted(named - known - {*ignored})
     if not unknown:
         return
-    listed = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
     endings = {id: foreign.without_ending(id) for id in unknown}
     remedy = "Fetch these cases, or make a split of those that are there."
     if all(id in known for id in endings.values()):
         remedy = f"Write the ids without the ending of a file: {endings[unknown[0]]}."
-    found = f"{plural(len(unknown), 'case')} that only the split has ({listed})"
+    found = f"{plural(len(unknown), 'case')} that only the split has ({listed(unknown, most=3)})"
     raise DataError(path, found=found, expected="the cases of the data", remedy=remedy)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_medseg.data.cases import Case
 from keras_medseg.data.formats.manifest import TEST, TRAINING, VALIDATION
-from keras_medseg.errors import DataError, require_choice
+from keras_medseg.errors import DataError, listed, plural, require_choice
 
 WAYS = ("group", "random")
 
@@ -239,12 +239,18 @@ def assign(where: Path | str, sides: Mapping[str, str], cases: Sequence[Case]) -
         ("data", sorted(set(ids) - set(sides))),
     ):
         if missing:
-            text = f"{len(missing)} cases that only the {found} has ({', '.join(missing[:3])}, ...)"
+            names = listed(missing, most=3)
+            text = f"{plural(len(missing), 'case')} that only the {found} has ({names})"
             remedy = "Fetch the missing cases, or make a split of those that are there."
             raise DataError(where, found=text, expected="the same cases", remedy=remedy)
     training = tuple(case for case in cases if sides[case.id] == TRAINING)
     validation = tuple(case for case in cases if sides[case.id] == VALIDATION)
-    if not training or not validation:
-        found, remedy = "all cases on one side", f"Name both {TRAINING} and {VALIDATION}."
-        raise DataError(where, found=found, expected="cases on both", remedy=remedy)
+    for side, there in ((TRAINING, training), (VALIDATION, validation)):
+        if not there:
+            raise DataError(
+                where,
+                found=f"no case on the side {side}",
+                expected=f"cases on the sides {TRAINING} and {VALIDATION}",
+                remedy="Name both.",
+            )
     return Split(training, validation, tuple(case for case in cases if sides[case.id] == TEST))

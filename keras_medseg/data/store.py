@@ -33,7 +33,14 @@ from keras_medseg.data.cases import Case, CaseArrays, lps_spacing_mm
 from keras_medseg.data.cropping import crop
 from keras_medseg.data.decoding import decode_all, refuse_unguarded_script
 from keras_medseg.errors import DataError
-from keras_medseg.files import is_file, locked, read_bytes, write_atomic
+from keras_medseg.files import (
+    is_file,
+    is_file_name,
+    locked,
+    read_bytes,
+    sha256_of,
+    write_atomic,
+)
 
 FORMAT = 5
 """Of a store; docs/versions.md says when it changes."""
@@ -455,7 +462,7 @@ def _check_ids(cases: Sequence[Case]) -> None:
         raise ValueError("cases: found none, expected at least one.")
     ids = [case.id for case in cases]
     for id in ids:
-        if not id or id.startswith(".") or Path(id).name != id:
+        if not is_file_name(id):
             raise ValueError(f"case id: found {id!r}, expected a plain file name.")
     if len(set(ids)) < len(ids):
         twice = sorted({id for id in ids if ids.count(id) > 1})
@@ -544,11 +551,6 @@ def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 # Verification
 
 
@@ -579,7 +581,7 @@ def _damage(folder: Path, entry: _Entry, *, hashed: bool = True) -> str | None:
             return f"{name}: missing"
         if (size := path.stat().st_size) != expected["bytes"]:
             return f"{name}: {size} bytes instead of {expected['bytes']}"
-        if hashed and _sha256(path) != expected["sha256"]:
+        if hashed and sha256_of(path) != expected["sha256"]:
             return f"{name}: wrong sha256"
     return None
 

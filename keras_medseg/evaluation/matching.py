@@ -25,7 +25,7 @@ from keras_medseg.data import checks
 from keras_medseg.data.cases import Case
 from keras_medseg.data.formats import foreign, image_files
 from keras_medseg.data.fractions import MAPS
-from keras_medseg.errors import DataError, listed
+from keras_medseg.errors import DataError, listed, plural
 
 WORDS = frozenset(
     (
@@ -120,11 +120,11 @@ def problems(folder: Path, matched: Matched, cases: int) -> list[DataError]:
     """What keeps a folder from being scored: cases without a label map, and doubtful names."""
     if not matched.missing:
         return matched.errors
-    text = f"no label map of {len(matched.missing)} of {checks.plural(cases, 'case')}"
+    text = f"no label map of {len(matched.missing)} of {plural(cases, 'case')}"
     text += f": {listed(matched.missing)}"
     near = [path.name for path in matched.surplus]
     if near:
-        text += f", but {checks.plural(len(near), 'file')} of no case: {listed(near)}"
+        text += f", but {plural(len(near), 'file')} of no case: {listed(near)}"
     if matched.unread:
         text += f", and {foreign.counted(matched.unread)}"
     remedy = "Rename each label map to the id of its case." if near else "Predict these cases."

@@ -10,11 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from keras_medseg.cluster import Cluster
-from keras_medseg.data import checks
 from keras_medseg.data.cases import Case
 from keras_medseg.data.datasets.base import Dataset
 from keras_medseg.data.decoding import decode_all
-from keras_medseg.errors import DataError, as_one, listed, require_choice
+from keras_medseg.errors import DataError, as_one, listed, plural, require_choice
 from keras_medseg.evaluation import matching
 from keras_medseg.evaluation.metrics import METRICS
 from keras_medseg.evaluation.scores import Rules, score_labels
@@ -238,7 +237,7 @@ def _complete(
             errors += matching.problems(folders[name], found, len(cases))
     for name, found in matched.items():
         if found.surplus:
-            files = checks.plural(len(found.surplus), "file")
+            files = plural(len(found.surplus), "file")
             paths = listed(path.name for path in found.surplus)
             remarks.append(f"{name}: {files} of no case, not scored: {paths}.")
     return list(cases), errors, remarks

@@ -148,15 +148,14 @@ def bn_relu_conv(
     *,
     framework: FrameworkDefaults,
     name: str,
-    strides: int = 1,
 ) -> keras.KerasTensor:
     """Batch norm, ReLU, then convolution with bias: the order of pre-activation.
 
-    (N, H, W, C) -> (N, H / strides, W / strides, filters), likewise (N, X, Y, Z, C).
+    (N, H, W, C) -> (N, H, W, filters), likewise (N, X, Y, Z, C).
     """
     x = batch_norm(x, framework=framework, name=f"{name}_bn")
     x = layers.ReLU(name=f"{name}_relu")(x)
-    return conv(x, filters, kernel_size, framework=framework, name=name, strides=strides)
+    return conv(x, filters, kernel_size, framework=framework, name=name)
 
 
 def conv_in_leaky(

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from packaging.requirements import Requirement
 
-from keras_medseg.data.checks import plural
+from keras_medseg.errors import plural
 from keras_medseg.files import read_file
 from keras_medseg.runs import papers
 
@@ -214,6 +214,7 @@ _ANYWHERE = re.compile(r"make reproduce-|python -m experiments ")
 def _papers(free_gb: float) -> list[dict[str, Any]]:
     """The measured runs of all papers at hand, each with whether its memory is free here."""
     names = ("data", "command", "configuration", "time", "memory_gb", "device")
+    remedy = "Install the package again."
     return [
         {
             "paper": path.parent.name,
@@ -222,5 +223,5 @@ def _papers(free_gb: float) -> list[dict[str, Any]]:
             "fits": result["memory_gb"] <= free_gb,
         }
         for path in sorted(papers.FOLDER.glob("*/metafile.toml"))
-        for result in read_file(path, tomllib.loads, "Install the package again.")["results"]
+        for result in read_file(path, tomllib.loads, remedy).get("results", [])
     ]

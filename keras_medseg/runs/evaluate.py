@@ -9,9 +9,8 @@ from typing import Any
 import pandas as pd
 
 from keras_medseg.data.cases import Case
-from keras_medseg.data.checks import plural
 from keras_medseg.data.store import StoredCase
-from keras_medseg.errors import DataError, as_one
+from keras_medseg.errors import DataError, as_one, plural
 from keras_medseg.evaluation.generalization import IN_DOMAIN, comparable_metrics, generalization
 from keras_medseg.files import is_file_name, parse_csv, read_file, write_atomic, write_json
 from keras_medseg.phantoms.folder import is_phantom
@@ -247,7 +246,7 @@ def _score_case(found: _Evaluation, name: str, case: Case) -> str | None:
         stored = StoredCase.from_arrays(case, task.reader(case))
         if stored.voxels_sha256 in found.known:
             return found.known[stored.voxels_sha256]
-        scored = task.predict_and_score(member.networks, stored)
+        scored = task.score_maps(task.probabilities(member.networks, stored), stored)
         place = found.out / "predictions" / name
         place = place if len(found.all_members) == 1 else place / str(number)
         task.write(place / f"{case.id}{task.dataset.suffix}", scored.prediction, stored)

@@ -15,7 +15,7 @@ from keras_medseg.cluster import Cluster
 from keras_medseg.data import split_files, store
 from keras_medseg.files import locked
 from keras_medseg.progress import progress_bar
-from keras_medseg.recipe import Changes, Recipe
+from keras_medseg.recipe import Changes, Images, Recipe
 from keras_medseg.reporting.report import ReportFigure
 from keras_medseg.reporting.tables import Reference, TableSpec
 from keras_medseg.runs import (
@@ -311,7 +311,16 @@ def _training(profile: Profile, base: Recipe, part: Part) -> _Training:
 
 
 def _with_ensembles(profile: Profile, variants: Mapping[str, Variant]) -> dict[str, Variant]:
-    """The variants, and behind them the ensembles of a profile."""
+    """The variants, and behind them the ensembles of a profile.
+
+    Raises:
+        ValueError: the ensemble is of images, which are scored before they get their own size back.
+    """
+    for name, members in profile.ensembles.items():
+        if isinstance(variants[members[0]].recipe.data, Images):
+            raise ValueError(
+                f"ensembles: found {name} of variants with images, expected volumes or slices."
+            )
     return {
         **variants,
         **{

@@ -1,6 +1,5 @@
 """Weights by name: a folder of the user with those that were installed, and how they get there."""
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -13,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from keras_medseg.errors import DataError
-from keras_medseg.files import locked, require_file
+from keras_medseg.files import locked, require_file, sha256_of
 from keras_medseg.runs import packages
 
 HOME = "KERAS_MEDSEG_HOME"
@@ -211,8 +210,7 @@ def _require_sha256(archive: Path, sha256: str) -> None:
     require_file(archive, expected="an archive of weights", remedy="Give its path.")
     if not sha256:
         return
-    with open(archive, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(archive)
     if digest != sha256.lower():
         remedy = "It is damaged, or not the archive that was meant: do not use it."
         raise DataError(archive, found=f"sha256 {digest}", expected=sha256, remedy=remedy)

@@ -19,7 +19,7 @@ import keras
 
 from keras_medseg import __version__, registry
 from keras_medseg.errors import DataError, require_choice
-from keras_medseg.files import is_file_name, read_bytes, require_file, write_atomic
+from keras_medseg.files import is_file_name, read_bytes, require_file, sha256_of, write_atomic
 from keras_medseg.runs.members import Member, members
 from keras_medseg.runs.run_folder import RunFolder, Variant
 
@@ -164,8 +164,7 @@ def _require_files(folder: Path, listed: Mapping[str, Any]) -> None:
             folder / name, found=f"{found} of this name", expected=expected, remedy=AGAIN
         )
     for name, facts in listed.items():
-        with open(folder / name, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(folder / name)
         if digest != facts["sha256"]:
             found, expected = f"sha256 {digest}", str(facts["sha256"])
             raise DataError(folder / name, found=found, expected=expected, remedy=AGAIN)

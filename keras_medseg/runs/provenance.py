@@ -133,12 +133,29 @@ def _machine() -> dict[str, Any]:
 
 def devices() -> list[str]:
     """Names of the devices that the backend sees: its GPUs, otherwise "CPU"."""
-    if keras.backend.backend() != "tensorflow":
-        return keras.distribution.list_devices()
+    found = _SEEN[keras.backend.backend()]()
+    return [name for name in found if not name.startswith("cpu")] or ["CPU"]
+
+
+def _seen_by_tensorflow() -> list[str]:
     import tensorflow as tf  # noqa: PLC0415 - not installed beside other backends
 
     details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
-    return [gpu.get("device_name", "GPU") for gpu in details] or ["CPU"]
+    return [gpu.get("device_name", "GPU") for gpu in details]
+
+
+def _seen_by_torch() -> list[str]:
+    import torch  # noqa: PLC0415 - not installed beside other backends
+
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+
+
+_SEEN = {
+    "tensorflow": _seen_by_tensorflow,
+    "jax": lambda: keras.distribution.list_devices(),
+    "torch": _seen_by_torch,
+}
+"""Backend -> what it calls its devices."""
 
 
 def _versions() -> dict[str, str]:

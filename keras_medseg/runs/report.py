@@ -155,7 +155,7 @@ def protocol_notes(run: RunFolder, done: Finished) -> list[str]:
         notes.append(
             f"Every network was trained {len(done.seeds)} times on the same split, with the seeds "
             f"{seeds}. Means are over all of them; each training has its own folder, and its own "
-            f"report by `keras-medseg report {run.path.name}/{done.parts[0].path.name}`."
+            f"report by `keras-medseg report {run.path / done.parts[0].path.name}`."
         )
     return notes
 

@@ -106,11 +106,11 @@ class RunFolder:
         return self.path / "training" / f"{variant}-{'+'.join(targets)}"
 
     def predictions(self, variant: str) -> Path:
-        """Folder of the label maps of a variant's validation cases."""
+        """Folder of the label maps of a variant's scored cases."""
         return self.path / "predictions" / variant
 
     def prediction(self, variant: str, case_id: str) -> Path:
-        """The label map of one validation case."""
+        """The label map of one scored case."""
         suffix = self.variant(variant).task.dataset.suffix
         return self.predictions(variant) / f"{case_id}{suffix}"
 
@@ -306,7 +306,8 @@ class RunFolder:
         # The version comes first: the recipe of another version may not be readable.
         facts = {
             name: (asked.get(name), earlier.get(name))
-            for name in dict.fromkeys([*asked, "parts"])
+            # "parts" and "test" are there only if a run has them.
+            for name in dict.fromkeys([*asked, "parts", "test"])
             if not _agree(name, asked.get(name), earlier.get(name))
         }
         same_version = "keras_medseg" not in facts

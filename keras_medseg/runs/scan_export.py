@@ -5,7 +5,6 @@ has the form of a MONAI bundle's metadata.json, and under the key "keras_medseg"
 package says. docs/export.md describes it.
 """
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +20,7 @@ from keras_medseg import __version__, recipe
 from keras_medseg.data.cases import Case, CaseArrays
 from keras_medseg.data.store import StoredCase
 from keras_medseg.errors import DataError, require_choice
-from keras_medseg.files import write_atomic, write_json
+from keras_medseg.files import sha256_of, write_atomic, write_json
 from keras_medseg.inference import graph_functions, scan_plan
 from keras_medseg.inference.export import TOLERANCE
 from keras_medseg.inference.outputs import main_output
@@ -243,10 +242,8 @@ def _manifest(member: Member) -> Mapping[str, Any]:
 def _checksums(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         name = path.relative_to(folder).as_posix()
-        found[name] = {"bytes": path.stat().st_size, "sha256": digest}
+        found[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     return found
 
 

@@ -343,7 +343,8 @@ def score_variant(run: RunFolder, name: str, cohort: Cohort) -> pd.DataFrame:
     with progress_bar(f"predicting {name}") as progress:
         for number, case_id in enumerate(left, 1):
             case = cohort.store.cases[case_id]
-            _keep(run, cohort, case, {name: task.predict_and_score(networks, case)})
+            maps = task.probabilities(networks, case)
+            _keep(run, cohort, case, {name: task.score_maps(maps, case)})
             progress(number, len(left), case_id)
     return _scores_of(run, name, cohort)
 
@@ -363,15 +364,13 @@ def score_ensemble(run: RunFolder, name: str, cohort: Cohort) -> pd.DataFrame:
             found = {}
             for member, task in tasks.items():
                 maps = task.probabilities(networks[member], case)
-                predicted = task.label_map(maps, case)
-                found[member] = Scored(predicted, task.score(predicted, case))
+                found[member] = task.score_maps(maps, case)
                 for region, values in maps.items():
                     sums[region] = sums.get(region, 0) + values
             task = run.variant(name).task
             means = {region: total / np.float32(len(tasks)) for region, total in sums.items()}
             # As `members.pool`: bringing maps to another grid and averaging them commute.
-            predicted = task.label_map(task.on_own_grid(means, case), case)
-            found[name] = Scored(predicted, task.score(predicted, case))
+            found[name] = task.score_maps(task.on_own_grid(means, case), case)
             _keep(run, cohort, case, found)
             progress(number, len(left), case_id)
     return _scores_of(run, name, cohort)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_medseg.errors import require_choice
-from keras_medseg.files import read_file, write_json
+from keras_medseg.files import locked, read_file, write_json
 from keras_medseg.training.events import EPOCH, FINISHED, STARTED, Event, Listener
 
 RECORD = "tracking.json"
@@ -138,14 +138,17 @@ def _name(out: Path, event: Event) -> str:
 def _id(out: Path, tracked_by: str, event: Event, begin: Callable[[str], str]) -> str:
     """The tracker's id of the run of an event, from tracking.json; a new one by `begin`."""
     path, name = out / RECORD, _name(out, event)
-    known: dict[str, dict[str, str]] = {}
-    if path.exists():
-        known = read_file(path, _parse, "Delete it; the tracker then shows the rest as new runs.")
-    ids = known.setdefault(tracked_by, {})
-    if name not in ids:
-        ids[name] = begin(name)
-        write_json(path, known)
-    return ids[name]
+    # Folds may be trained side by side, each by a process that holds the lock of its own fold.
+    with locked(out / ".tracking", f"writes {RECORD}"):
+        known: dict[str, dict[str, str]] = {}
+        if path.exists():
+            remedy = "Delete it; the tracker then shows the rest as new runs."
+            known = read_file(path, _parse, remedy)
+        ids = known.setdefault(tracked_by, {})
+        if name not in ids:
+            ids[name] = begin(name)
+            write_json(path, known)
+        return ids[name]
 
 
 def _parse(text: str) -> dict[str, dict[str, str]]:

@@ -268,9 +268,9 @@ class Task(ABC):
     def score(self, prediction: Any, case: StoredCase) -> list[dict[str, Any]]:
         """One row of scores for each region that the recipe trains for."""
 
-    def predict_and_score(self, networks: Networks, case: StoredCase) -> "Scored":
-        """Predict a case and score it."""
-        predicted = self.predict(networks, case)
+    def score_maps(self, maps: Mapping[str, np.ndarray], case: StoredCase) -> "Scored":
+        """Score the prediction that follows from probabilities, given as to `label_map`."""
+        predicted = self.label_map(maps, case)
         return Scored(predicted, self.score(predicted, case))
 
     @abstractmethod

@@ -22,7 +22,7 @@ from keras_medseg.inference.flips import mirrored_mean
 from keras_medseg.inference.outputs import THRESHOLD, by_region, check_maps, most_likely
 from keras_medseg.recipe import Images
 from keras_medseg.reporting.figures import images as figures
-from keras_medseg.tasks.base import Maps, Networks, Targets, Task
+from keras_medseg.tasks.base import Maps, Networks, Scored, Targets, Task
 
 FURTHER_METRICS = (
     "cross_entropy", "mae", "mae_mask", "brier", "ece", "mean_dice", "mean_iou", "weighted_f",
@@ -171,6 +171,10 @@ class ImageTask(Task):
     ) -> np.ndarray:
         labels = most_likely(maps, self.dataset.regions, threshold=threshold)
         return resize.restore(labels, case.source_shape[:2], self.settings.fit)[..., None]
+
+    def score_maps(self, maps: Mapping[str, np.ndarray], case: StoredCase) -> Scored:
+        """Score probabilities at the size of the network's input."""
+        return Scored(maps, self.score(maps, case))
 
     def write(self, path: Path, prediction: Mapping[str, np.ndarray], case: StoredCase) -> None:
         """Write the label map at the size of the network's input, at which it is scored."""

@@ -1,6 +1,6 @@
 """The task for volumes in slices: 2-D networks see axial slices of a center window."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -83,14 +83,13 @@ class SliceTask(VolumeTask):
             after=after,
         )
 
-    def predict_and_score(self, networks: Networks, case: StoredCase) -> Scored:
-        """Predict a case and score it.
+    def score_maps(self, maps: Mapping[str, np.ndarray], case: StoredCase) -> Scored:
+        """Score the prediction that follows from probabilities, given as to `label_map`.
 
         Where regions are nested, the further rows have `dice_alone`: the Dice of the voxels where
         the region's own network has a probability above 1/2, before the maps are merged and
         postprocessed.
         """
-        maps = self.probabilities(networks, case)
         predicted = self.label_map(maps, case)
         truth, further = case.own_labels(), []
         for region, found in maps.items() if self.dataset.nesting else ():

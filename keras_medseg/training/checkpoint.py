@@ -83,8 +83,14 @@ def load(folder: Path, epoch: int) -> tuple[dict[str, np.ndarray], dict[str, Any
 
 def _archives(folder: Path) -> list[Path]:
     """Archives with a checksum file, newest first."""
-    paths = sorted(folder.glob("epoch_*.npz"), reverse=True)
+    paths = sorted(folder.glob("epoch_*.npz"), key=_epoch, reverse=True)
     return [path for path in paths if path.with_name(path.name + ".sha256").exists()]
+
+
+def _epoch(path: Path) -> int:
+    """By number, not by name: epoch_10000 comes after epoch_9999."""
+    number = path.stem.removeprefix("epoch_")
+    return int(number) if number.isdecimal() else -1
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -88,7 +88,7 @@ class Devices:
     def feed(self, batches: CaseBatches, epochs: Sequence[int]) -> Any:
         """The batches of `epochs`, one after the other, for `fit` in the scope."""
         if keras.backend.backend() != "tensorflow":
-            return py_dataset(batches, epochs[0])
+            return py_dataset(batches, epochs)
         if self.strategy is None:
             return tf_dataset(batches, epochs)
         return self.strategy.distribute_datasets_from_function(

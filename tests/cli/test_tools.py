@@ -44,6 +44,8 @@ def test_bash_completes_commands_options_names_and_files(tmp_path, capsys):
     assert complete(script, tmp_path, "phantom", "x", "--layout", "kn") >= {"knee"}
     assert complete(script, tmp_path, "check", "ca") == {"cases"}
     assert complete(script, tmp_path, "predict", "ca") == {"cases"}
+    assert complete(script, tmp_path, "export", "ca") == {"cases"}
+    assert complete(script, tmp_path, "train", "x", "--recipe", "ca") >= {"cases"}
 
 
 @pytest.mark.parametrize("shell", ["zsh", "tcsh"])

@@ -331,7 +331,7 @@ class TestWhatLiesOnDisk:
             _write_pairs(tmp_path), "image,mask,split\nimages/a.png,masks/a.png,training\n"
         )
         listing = IMAGES.find(tmp_path)
-        with pytest.raises(DataError, match="all cases on one side"):
+        with pytest.raises(DataError, match="no case on the side validation"):
             splits.assign(tmp_path, listing.sides, listing.cases)
 
     def test_stray_files_are_warned_of_and_hidden_ones_passed_over(self, tmp_path):

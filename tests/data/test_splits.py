@@ -94,9 +94,14 @@ def test_assign():
 @pytest.mark.parametrize(
     ("sides", "verdict"),
     [
-        ({"0": "training", "1": "validation", "x": "training"}, r"that only the split has \(x"),
-        ({"0": "validation"}, r"that only the data has \(1"),
-        ({"0": "training", "1": "training"}, "all cases on one side"),
+        (
+            {"0": "training", "1": "validation", "x": "training"},
+            r"1 case that only the split has \(x\)",
+        ),
+        ({"0": "validation"}, r"1 case that only the data has \(1"),
+        ({"0": "training", "1": "training"}, "no case on the side validation"),
+        ({"0": "training", "1": "test"}, "no case on the side validation"),
+        ({"0": "validation", "1": "test"}, "no case on the side training"),
     ],
 )
 def test_assign_to_other_cases_or_to_one_side(sides, verdict):

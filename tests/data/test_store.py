@@ -648,7 +648,7 @@ def test_a_store_that_was_just_verified_is_opened_by_its_fingerprint(tmp_path, m
 
     cases = toy_cases.write_cases(tmp_path / "source", 2)
     made = store.prepare(cases, toy_cases.read, tmp_path / "store", workers=1)
-    with mock.patch.object(store, "_sha256", side_effect=AssertionError):
+    with mock.patch.object(store, "sha256_of", side_effect=AssertionError):
         opened = store.open_store(made.folder, verified=made.fingerprint)
         assert opened.fingerprint == made.fingerprint
         with pytest.raises(DataError, match="found fingerprint"):

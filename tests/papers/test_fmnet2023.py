@@ -517,14 +517,18 @@ def test_the_dice_of_crops_by_hand():
             return x
 
     class Batches:
-        targets = (("WT", (1, 2, 4)), ("TC", (1, 4)))
+        targets = (("WT", (1, 2, 4)), ("TC", (1, 4)), ("ET", (4,)))
         steps_per_epoch = 2
 
         def batch(self, epoch, step):
             assert epoch == 5
-            x = np.array([[[[0.9, 0.2], [0.4, 0.7]]], [[[0.6, 0.5], [0.8, 0.1]]]])[step]
-            y = np.array([[[[1, 0], [1, 1]]], [[[1, 0], [1, 0]]]])[step]
+            x = np.array(
+                [[[[0.9, 0.2, 0.1], [0.4, 0.7, 0.4]]], [[[0.6, 0.5, 0.0], [0.8, 0.1, 0.3]]]]
+            )[step]
+            y = np.array([[[[1, 0, 0], [1, 1, 0]]], [[[1, 0, 0], [1, 0, 0]]]])[step]
             return x[None], y[None].astype(np.float32)
 
-    # WT: found 3 of 4, all right: 6 / 7. TC: one found, and right: a probability of 1/2 is not.
-    assert overfit.crop_dice(Network(), Batches(), 5) == {"WT": round(6 / 7, 4), "TC": 1.0}
+    # WT: found 3 of 4, all right: 6 / 7. TC: one found, and right: a probability of 1/2 is not. The
+    # case has no ET, and none is found: nothing is wrong.
+    found = overfit.crop_dice(Network(), Batches(), 5)
+    assert found == {"WT": round(6 / 7, 4), "TC": 1.0, "ET": 1.0}

@@ -321,12 +321,10 @@ def test_what_a_split_by_frame_adds_by_hand():
     assert "| in both | 3 | 56.7 | 76.7 | +20.0 (+10.0 to +25.0) |" in leak.table_text(table)
 
 
-def test_a_leak_wants_one_score_a_frame_and_frames_that_both_runs_scored():
+def test_a_leak_wants_frames_that_both_runs_scored():
     one, other = (scores_of({name: ("a", 0.5)}) for name in ("1", "2"))
     with pytest.raises(ValueError, match="found no frame that the other run scored"):
         leak.leak(one, other)
-    with pytest.raises(ValueError, match="found a case twice, expected one variant, one region"):
-        leak.leak(pd.concat([one, one]), one)
     rows = leak.leak(one, one)
     assert rows[["low", "high"]].isna().all(axis=None), "one sequence has no interval"
 
@@ -352,3 +350,7 @@ def test_the_runs_of_a_leak_differ_in_the_split_alone(tmp_path, capsys):
         leak.main([group, longer])
     with pytest.raises(ValueError, match="--variant: found 'unet', expected"):
         leak.main([group, random, "--variant", "unet"])
+    scores = pd.read_csv(tmp_path / "group" / "scores.csv")
+    pd.concat([scores, scores]).to_csv(tmp_path / "group" / "scores.csv", index=False)
+    with pytest.raises(DataError, match=r"several trainings .* Give .*group/seed0"):
+        leak.main([group, random])

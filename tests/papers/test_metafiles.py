@@ -6,6 +6,7 @@ import re
 import pytest
 
 from experiments import metafiles
+from keras_medseg.errors import DataError
 from keras_medseg.runs import papers
 
 RESULTS = [(paper, result) for paper in papers.names() for result in metafiles.read_results(paper)]
@@ -92,6 +93,11 @@ why_other = ""
     (folder / "metafile.toml").write_text(entries.replace("why_other", "why"))
     with pytest.raises(ValueError, match=r"entry: found 'why', expected .*why_other"):
         metafiles.read_results("paper")
+    (folder / "metafile.toml").write_text(entries.replace('"Ours", ""]', '"Ours"]'))
+    with pytest.raises(DataError, match=r"found published = \['Table 1', 'Ours'\], expected \[tab"):
+        metafiles.read_results("paper")
+    (folder / "metafile.toml").write_text("")
+    assert metafiles.read_results("paper") == []
     (folder / "metafile.toml").write_text(entries.replace('why_other = ""', ""))
     with pytest.raises(ValueError, match="missing 1 required positional argument: 'why_other'"):
         metafiles.read_results("paper")

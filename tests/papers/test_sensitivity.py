@@ -166,7 +166,7 @@ def test_a_variant_without_scores_is_named():
 
 def test_a_page_is_made_of_what_is_kept_of_a_run(tmp_path):
     run = RunFolder(tmp_path / "run")
-    run.write_scores(example(**DICE))
+    run.write_scores(example(**DICE).assign(group=lambda rows: rows["case"]))
     (run.path / "recipe.json").write_text(recipe.to_json(small_recipe("mtds2021")))
     facts = {
         "training_cases": 7,
@@ -195,6 +195,9 @@ def test_a_run_of_other_readings_is_not_kept(tmp_path):
     run = RunFolder(tmp_path / "run")
     run.write_scores(example(own=(0.5, 0.5)))
     with pytest.raises(DataError, match="found the variants own, expected hint, noise, own"):
+        sensitivity.keep(run, READINGS, tmp_path / "kept")
+    run.write_scores(example(**DICE).drop(columns="seed"))
+    with pytest.raises(DataError, match="found one training of each network, expected several se"):
         sensitivity.keep(run, READINGS, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
 

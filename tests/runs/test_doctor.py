@@ -1,5 +1,6 @@
 """The examination of a machine, with parts that are missing on purpose."""
 
+import importlib.util
 import json
 import os
 import re
@@ -84,6 +85,20 @@ def test_a_machine_without_its_backend_is_examined_too():
     assert (done.returncode, done.stderr) == (1, "")
     assert "machine    " in done.stdout
     assert re.search("missing    backend tensorflow: found the error .*tensorflow", done.stdout)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_a_backend_without_gpus_has_a_processor(backend):
+    """In a process of its own, because a backend is chosen when Keras is imported."""
+    if not importlib.util.find_spec(backend):
+        pytest.skip(f"{backend} is not installed")
+    code = "from keras_medseg.runs import provenance; print(provenance.devices())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == "['CPU']", done.stderr
 
 
 def test_the_measured_runs_of_all_papers_are_compared_with_the_free_memory(monkeypatch, capsys):

@@ -138,6 +138,14 @@ def test_a_run_trains_the_variants_and_scores_ensembles_behind_them(monkeypatch)
     assert Run.variants["d"].trained_as == "b"
 
 
+def test_an_ensemble_of_images_is_refused():
+    data = recipe.Images("image_folders", (8, 8), {"lesion": ()}, "mean_std", 0.2)
+    images = Variant(dataclasses.replace(CHOSEN, data=data), "a")
+    profile = experiment.Profile({}, {}, ensembles={"d": ("a",)})
+    with pytest.raises(ValueError, match="ensembles: found d of variants with images, expected"):
+        experiment._with_ensembles(profile, {"a": images})
+
+
 def test_a_variant_with_its_own_sections_shares_what_is_of_the_run():
     others = {"data": recipe.Patches("brats", (4, 4, 4), "none", 0.5, 0.9), "train": CHOSEN.train}
     profile = experiment.Profile({}, {"other": {**others, "train.epochs": 7}})

@@ -32,7 +32,7 @@ SHAPE = (60, 60, 39)
 NAMES = ["variant", "case", "group", "region"]
 
 
-def begin(path, cohort, recipes, base=RECIPE):
+def begin(path, cohort, recipes, base=RECIPE, **further):
     """A run folder of these recipes, as `experiment.run` makes it."""
     run = RunFolder(path)
     facts = {
@@ -40,6 +40,7 @@ def begin(path, cohort, recipes, base=RECIPE):
         "fingerprint": cohort.store.fingerprint,
         "training": list(cohort.training),
         "validation": list(cohort.validation),
+        **further,
     }
     run.create(base, steps.fit_variants(recipes, cohort), facts)
     return run
@@ -370,6 +371,9 @@ def test_a_run_folder_belongs_to_one_recipe_and_one_set_of_cases(finished, tmp_p
     swapped = replace(cohort, training=cohort.validation, validation=cohort.training)
     with pytest.raises(DataError, match="run with training = "):
         begin(tmp_path, swapped, recipes)
+    tested = begin(tmp_path / "tested", cohort, recipes, test=["a"])
+    with pytest.raises(DataError, match=r"run with test = \['a'\], expected None"):
+        begin(tested.path, cohort, recipes)
     other = replace(cohort, store=SimpleNamespace(fingerprint="0" * 64))
     with pytest.raises(DataError, match=f"expected '{'0' * 64}'"):
         begin(tmp_path, other, recipes)

@@ -2,11 +2,14 @@
 
 import json
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from keras_medseg import cli
+from keras_medseg.runs import tracking
 from keras_medseg.runs.tracking import NAMES, tracker
 from keras_medseg.training.events import EPOCH, FINISHED, STARTED, Event
 
@@ -139,6 +142,25 @@ def test_a_resumed_run_goes_on_in_the_same_run_of_its_tracker(name, fake, tmp_pa
     (out / "tracking.json").write_text("[]")
     with pytest.warns(UserWarning, match=r"tracking.json: .*list, not names and ids"):
         tracker(name, out)(Event(STARTED, network, 0, 2))
+
+
+def test_folds_side_by_side_keep_their_own_runs(tmp_path):
+    """Each process reads, begins and writes while the other one waits."""
+    asked = []
+
+    def begin(name):
+        asked.append(name)
+        time.sleep(0.2)
+        return f"id of {name}"
+
+    events = [Event(STARTED, tmp_path / f"fold{k}/training/main-WT", 0, 2) for k in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        found = [
+            *pool.map(lambda event: tracking._id(tmp_path, "mlflow", event, begin), events * 2)
+        ]
+    names = [f"{tmp_path.name}/fold{k}/main-WT" for k in (0, 1)]
+    assert sorted(asked) == names
+    assert found == [f"id of {name}" for name in names] * 2
 
 
 def test_a_tracker_that_fails_does_not_stop_a_training(fake, tmp_path, monkeypatch):

@@ -173,7 +173,7 @@ def test_the_map_of_each_network_is_scored_alone_beside_the_merged_one(tmp_path)
         )
     )
     networks = {("WT",): FirstChannel(), ("TC",): Constant(0.75)}
-    scored = chosen.predict_and_score(networks, case)
+    scored = chosen.score_maps(chosen.probabilities(networks, case), case)
     np.testing.assert_array_equal(scored.prediction, labels)
     assert [(row["region"], row["dice"]) for row in scored.rows] == [("WT", 1.0), ("TC", 1.0)]
     assert all("dice_alone" not in row for row in scored.rows)
@@ -182,7 +182,8 @@ def test_the_map_of_each_network_is_scored_alone_beside_the_merged_one(tmp_path)
         {"region": "TC", "dice_alone": pytest.approx(2 * 48 / (48 + 96))},
     ]
     # A probability of 1/2 is not above it.
-    half = chosen.predict_and_score({**networks, ("TC",): Constant(0.5)}, case)
+    maps = chosen.probabilities({**networks, ("TC",): Constant(0.5)}, case)
+    half = chosen.score_maps(maps, case)
     assert half.further[1]["dice_alone"] == 0
 
 

@@ -20,6 +20,13 @@ def test_the_newest_checkpoint_comes_back_and_older_ones_go(folder):
     assert sorted(p.name for p in folder.glob("*.npz")) == ["epoch_0002.npz", "epoch_0003.npz"]
 
 
+def test_epochs_are_ordered_by_their_numbers_not_by_their_names(tmp_path):
+    for epoch in (9999, 10000, 10001):
+        checkpoint.save(tmp_path, epoch, {"w": np.zeros(1)}, {})
+    assert checkpoint.load_latest(tmp_path)[1]["epoch"] == 10001
+    assert checkpoint.load(tmp_path, 10000)[1]["epoch"] == 10000
+
+
 def test_nothing_yet_is_none(tmp_path):
     assert checkpoint.load_latest(tmp_path) is None
 

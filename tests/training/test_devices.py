@@ -28,6 +28,28 @@ CASES = {
 }
 
 
+def test_other_backends_are_fed_the_epochs_that_were_asked_for(monkeypatch):
+    """Validation sees the batches of epoch 0 every time, also where they are drawn by epoch."""
+
+    class Batches:
+        steps_per_epoch = 1
+
+        def batch(self, epoch, step):
+            return epoch
+
+    def fed(epochs):
+        data = devices.ONE.feed(Batches(), epochs)
+        found = []
+        for _ in epochs:
+            found.append(data[0])
+            data.on_epoch_end()
+        return found
+
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert fed([0, 0, 0]) == [0, 0, 0]
+    assert fed(range(2, 5)) == [2, 3, 4]
+
+
 def of_python(backend: str, script: Path, *arguments: str, expected: int = 0) -> None:
     if not importlib.util.find_spec(backend):
         pytest.skip(f"{backend} is not installed")

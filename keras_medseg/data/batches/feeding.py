@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,8 +65,13 @@ def tf_dataset(
     return divided.prefetch(2 * parts).with_options(options)
 
 
-def py_dataset(batches: CaseBatches, epoch: int = 0) -> keras.utils.PyDataset:
-    """The batches of `epoch`, and of the next epoch after every `on_epoch_end`."""
+def py_dataset(batches: CaseBatches, epochs: Iterable[int] | None = None) -> keras.utils.PyDataset:
+    """The batches of the first of `epochs`, and of the next one after every `on_epoch_end`.
+
+    Args:
+        batches: of which every one is read once in an epoch.
+        epochs: their numbers, in order, the last one for ever; by default 0, 1, 2 and so on.
+    """
     import keras
 
     class Dataset(keras.utils.PyDataset):
@@ -73,7 +79,8 @@ def py_dataset(batches: CaseBatches, epoch: int = 0) -> keras.utils.PyDataset:
 
         def __init__(self) -> None:
             super().__init__()
-            self.epoch = epoch
+            self.numbers = iter(epochs) if epochs is not None else itertools.count()
+            self.epoch = next(self.numbers)
 
         def __len__(self) -> int:
             return batches.steps_per_epoch
@@ -82,6 +89,6 @@ def py_dataset(batches: CaseBatches, epoch: int = 0) -> keras.utils.PyDataset:
             return batches.batch(self.epoch, step)
 
         def on_epoch_end(self) -> None:
-            self.epoch += 1
+            self.epoch = next(self.numbers, self.epoch)
 
     return Dataset()

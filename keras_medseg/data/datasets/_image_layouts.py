@@ -20,7 +20,7 @@ from keras_medseg.data.cases import Case
 from keras_medseg.data.datasets import _polyps
 from keras_medseg.data.formats import foreign, image_files
 from keras_medseg.data.formats.manifest import TEST, TRAINING, VALIDATION, read_manifest
-from keras_medseg.errors import DataError
+from keras_medseg.errors import DataError, plural
 from keras_medseg.files import read_file
 
 CVC, ISIC, IMAGES, PH2, HAM = "CVC-ClinicDB", "ISIC2018", "images", "PH2", "HAM10000"
@@ -657,7 +657,7 @@ def passed_over(scan: Scan) -> str:
     """One line on the files among the images that are not read."""
     found = f"{foreign.counted(scan.unread)} among the images, such as {scan.unread[0].name}"
     expected = f"names ending in {', '.join(image_files.SUFFIXES)}"
-    cost = f"up to {checks.plural(len(scan.unread), 'case')} may be missing"
+    cost = f"up to {plural(len(scan.unread), 'case')} may be missing"
     listed = f"`keras-medseg check {scan.folder}` names them."
     return f"{scan.folder}: found {found}, expected {expected}; {cost}. {listed}"
 
@@ -681,7 +681,7 @@ def trees(scan: Scan) -> str:
         listed = [*folders.items()]
         for folder, count in listed[:_MOST_FOLDERS]:
             home = os.path.relpath(folder, scan.folder) if scan.folder.is_dir() else folder
-            right.append(f"{home}/: {checks.plural(count, role.removesuffix('s'))}")
+            right.append(f"{home}/: {plural(count, role.removesuffix('s'))}")
         if len(listed) > _MOST_FOLDERS:
             right.append(f"and {len(listed) - _MOST_FOLDERS} more folders of {role}")
     return checks.side_by_side(zip_longest(left, right, fillvalue=""))

@@ -12,8 +12,10 @@ from keras_medseg.data import checks
 from keras_medseg.data.cases import Case
 from keras_medseg.data.formats import description, foreign
 from keras_medseg.data.formats.description import CASES_CSV, DATASET_JSON, Description
+from keras_medseg.data.formats.foreign import nifti_stem
 from keras_medseg.data.formats.manifest import TEST, TRAINING, VALIDATION, read_rows
 from keras_medseg.errors import DataError
+from keras_medseg.files import is_file, is_file_name
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 _PARTS = (("imagesTr", "labelsTr"), ("imagesTs", "labelsTs"))
@@ -80,8 +82,8 @@ def _end(scan: Scan, folder: Path) -> None:
     counts = Counter(case.id.casefold() for case in scan.cases)
     for case in scan.cases:
         found = f"the case {case.id!r} twice, or in other capitals"
-        if counts[case.id.casefold()] > 1 or not _is_id(case.id):
-            found = found if _is_id(case.id) else f"the case {case.id!r}"
+        if counts[case.id.casefold()] > 1 or not is_file_name(case.id):
+            found = found if is_file_name(case.id) else f"the case {case.id!r}"
             expected, remedy = "a name of its own that a file can have", "Rename it."
             scan.errors.append(DataError(folder, found=found, expected=expected, remedy=remedy))
 
@@ -93,7 +95,7 @@ def _add_described(scan: Scan, folder: Path, described: Description, *, labelled
         _add_dataset_entries(scan, path, described, content["dataset"])
         return
     listed = _listed(path, content, "training")
-    if any(_is_file(folder / image) for image, _ in listed):
+    if any(is_file(folder / image) for image, _ in listed):
         _add_listed(scan, path, described, listed)
         if not labelled:
             tests = [(image, None) for image, _ in _listed(path, content, "test")]
@@ -130,7 +132,7 @@ def _add_listed(
     folder = path.parent
     for image, label in listed:
         with scan.collecting():
-            id = _stem(Path(image).name) or Path(image).name
+            id = nifti_stem(Path(image).name) or Path(image).name
             case = _case_of_paths(path, id, [image], label)
             scan.cases.append(replace(case, dataset=described.name))
     known = {folder / image for image, _ in listed}
@@ -171,7 +173,7 @@ def _add_files(scan: Scan, images: Path, labels: Path | None, described: Descrip
     """Cases of nnU-Net: x_0000.nii.gz, x_0001.nii.gz, ... and the labels x.nii.gz."""
     channels: dict[str, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for path in _volumes_in(scan, images):
-        stem = _stem(path.name) or ""
+        stem = nifti_stem(path.name) or ""
         if match := _CHANNEL.fullmatch(stem):
             channels[match[1]][int(match[2])].append(path)
         elif labels is None and len(described.channels) == 1:
@@ -181,7 +183,7 @@ def _add_files(scan: Scan, images: Path, labels: Path | None, described: Descrip
             scan.remark(path, f"found a name without channel, {expected}. It is ignored.")
     maps: dict[str, list[Path]] = defaultdict(list)
     for path in _volumes_in(scan, labels) if labels is not None and labels.is_dir() else ():
-        maps[_stem(path.name) or ""].append(path)
+        maps[nifti_stem(path.name) or ""].append(path)
     required = labels is not None and (bool(maps) or labels.name == _PARTS[0][1])
     for id, files in channels.items():
         with scan.collecting():
@@ -227,7 +229,7 @@ def _compare_with_list(
         scan.remark(path, f"found numTraining {count}, expected {labelled}, those in imagesTr.")
     if not listed:
         return
-    ids = {_stem(Path(image).name) for image in listed}
+    ids = {nifti_stem(Path(image).name) for image in listed}
     there = {case.id for case in scan.cases}
     wrong = {Path(error.where).name for error in scan.errors}
     for id in sorted(ids - there - wrong - {None}, key=str):
@@ -264,7 +266,7 @@ def _add_rows(scan: Scan, path: Path, described: Description, *, labelled: bool)
 
 def _row_case(path: Path, where: str, row: Mapping[str, str], described: Description) -> Case:
     id = row["id"].strip()
-    if not _is_id(id):
+    if not is_file_name(id):
         expected = "a name of its own that can be the name of a file"
         raise DataError(where, found=f"id {row['id']!r}", expected=expected, remedy=_MEND)
     _require_split(where, row)
@@ -352,40 +354,21 @@ def _file_of(folder: Path, name: str, where: str) -> Path:
         remedy = "Put the description above all its files, and name them from there."
         expected = "a file below its folder"
         raise DataError(where, found=f"the path {name!r:.80}", expected=expected, remedy=remedy)
-    if not _is_file(folder / name):
+    if not is_file(folder / name):
         expected, remedy = f"the file {folder / name!s:.300}", "Add it, or mend the entry."
         raise DataError(where, found="no such file", expected=expected, remedy=remedy)
     return folder / name
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or has a zero byte
-        return False
 
 
 def _volumes_in(scan: Scan, folder: Path) -> list[Path]:
     """The NIfTI files of a folder; other volumes and archives are remarked upon."""
     found = []
     for path in checks.entries(folder):
-        if path.is_file() and _stem(path.name) is not None:
+        if path.is_file() and nifti_stem(path.name) is not None:
             found.append(path)
         elif not foreign.is_text(path) and not path.is_dir():
             scan.remark(path, "found another file, expected .nii or .nii.gz. It is ignored.")
     return found
-
-
-def _stem(name: str) -> str | None:
-    for suffix in foreign.NIFTI:
-        if name.casefold().endswith(suffix):
-            return name[: -len(suffix)]
-    return None
-
-
-def _is_id(id: str) -> bool:
-    named = id.isprintable() and Path(id).name == id and "\\" not in id
-    return named and id != "" and not id.startswith(".")
 
 
 def _require_declared(where: Path | str, found: str, channel: str, described: Description) -> None:

@@ -44,8 +44,9 @@ from keras_medseg.data.datasets._brats_releases import (
 )
 from keras_medseg.data.datasets.base import GLIOMAS_2023, Codes, Dataset, LesionRule, Listing
 from keras_medseg.data.formats import foreign, nifti
+from keras_medseg.data.formats.foreign import nifti_stem
 from keras_medseg.data.store import MANIFEST, StoredCase
-from keras_medseg.errors import DataError, require_choice
+from keras_medseg.errors import DataError, plural, require_choice
 
 __all__ = (
     "BACKGROUND", "CYST", "EDEMA", "ENHANCING", "GROSS_TUMOR", "MODALITIES", "NECROTIC",
@@ -461,7 +462,7 @@ def _unread(folder: Path, known: set[str]) -> Iterator[_Unread]:
         known: ids of the cases that were found, in lower case.
     """
     for parent, inside in checks.walk(folder, MAX_DEPTH):
-        inside[:] = [path for path in inside if _stem(path.name) is None]
+        inside[:] = [path for path in inside if nifti_stem(path.name) is None]
         if any(path.name == MANIFEST for path in inside):
             continue  # a store
         files = [path for path in inside if not (path.is_dir() or foreign.is_text(path))]
@@ -492,12 +493,12 @@ def _passed_over(scan: _Scan) -> str:
         return ""
     names = ", ".join(lost[:4]) + (", ..." if len(lost) > 4 else "")
     files = [path for unread in scan.unread if unread.cases for path in unread.files]
-    found = f"{checks.plural(len(lost), 'case')} without NIfTI files ({names})"
+    found = f"{plural(len(lost), 'case')} without NIfTI files ({names})"
     if files:
         found += f": {foreign.counted(files)}"
     return (
         f"{scan.folder}: found {found}, expected .nii or .nii.gz. Passed over; "
-        f"{checks.plural(len(scan.cases), 'case')} can be read."
+        f"{plural(len(scan.cases), 'case')} can be read."
     )
 
 
@@ -513,20 +514,13 @@ def _unread_problem(unread: _Unread) -> Problem:
 def _nifti_files(folder: Path) -> Iterator[tuple[Path, str, Path]]:
     """(folder, name without suffix, path) of all NIfTI files at most MAX_DEPTH folders below."""
     for parent, inside in checks.walk(folder, MAX_DEPTH):
-        named = [(path, stem) for path in inside if (stem := _stem(path.name)) is not None]
-        inside[:] = [path for path in inside if _stem(path.name) is None]
+        named = [(path, stem) for path in inside if (stem := nifti_stem(path.name)) is not None]
+        inside[:] = [path for path in inside if nifti_stem(path.name) is None]
         for path, stem in named:
             # Some unpackers turn x_flair.nii.gz into a folder x_flair.nii with one file inside.
             unpacked = checks.entries(path) if path.is_dir() else []
-            files = [file for file in unpacked if _stem(file.name)]
+            files = [file for file in unpacked if nifti_stem(file.name)]
             yield parent, stem, files[0] if len(files) == 1 else path
-
-
-def _stem(name: str) -> str | None:
-    for suffix in foreign.NIFTI:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return None
 
 
 def _classify(
@@ -671,10 +665,12 @@ def _meaning(release: str) -> str:
 
 def _nothing_found(scan: _Scan) -> DataError:
     others = checks.files_below(scan.folder, MAX_DEPTH)
-    others = [path for path in others if not foreign.is_text(path) and _stem(path.name) is None]
+    others = [
+        path for path in others if not foreign.is_text(path) and nifti_stem(path.name) is None
+    ]
     return DataError(
         scan.folder,
-        found=checks.plural(len(scan.unknown), "NIfTI file")
+        found=plural(len(scan.unknown), "NIfTI file")
         + (f", {foreign.counted(others)}" if others else "")
         + " and no case with a name of BraTS",
         expected=f"cases of {', '.join(_LAYOUTS)} as .nii or .nii.gz, at most {MAX_DEPTH} folders "

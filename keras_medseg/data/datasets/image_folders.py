@@ -153,7 +153,8 @@ class ImageFolders(Dataset):
                 mask if other images of its folder have one.
 
         Returns:
-            The cases, and their sides if a manifest has the column split.
+            The cases, and their sides if the column split of a manifest or the layout of the
+                folders (train, val, test, or the polyp benchmark's) says them.
 
         Raises:
             DataError: nothing is recognized (the message shows the expected tree beside the one

@@ -45,7 +45,7 @@ from keras_medseg.data.datasets.base import Codes, Dataset, Listing
 from keras_medseg.data.formats import description, nifti
 from keras_medseg.data.formats.description import DATASET_JSON, Description
 from keras_medseg.data.store import StoredCase
-from keras_medseg.errors import DataError
+from keras_medseg.errors import DataError, plural
 
 _TREE = (
     "dataset.json",
@@ -226,7 +226,7 @@ class VolumeFolders(Dataset):
         )
         if odd:
             first = min(odd)
-            text = f"{odd[first]} So in {len(odd)} of {checks.plural(len(scan.cases), 'case')}."
+            text = f"{odd[first]} So in {len(odd)} of {plural(len(scan.cases), 'case')}."
             problems.append(Problem("-", first, text, "warning"))
         return CheckReport(folder, scan.cases, problems, trees)
 

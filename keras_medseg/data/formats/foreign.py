@@ -66,14 +66,22 @@ def is_text(path: Path) -> bool:
     return ending(path.name) in _TEXTS
 
 
-def counted(paths: Iterable[Path], most: int = 5) -> str:
+def nifti_stem(name: str) -> str | None:
+    """A file's name without the ending of NIfTI, or None if it has another one."""
+    for suffix in NIFTI:
+        if name.casefold().endswith(suffix):
+            return name[: -len(suffix)]
+    return None
+
+
+def counted(paths: Iterable[Path]) -> str:
     """'4 files .mgz, 1 file .tar': how many files have which ending, the most frequent first."""
     counts = Counter(ending(path.name) or "without an ending" for path in paths)
     listed = [
         f"{count} {'file' if count == 1 else 'files'} {name}"
-        for name, count in counts.most_common(most)
+        for name, count in counts.most_common(5)
     ]
-    return ", ".join(listed) + (", ..." if len(counts) > most else "")
+    return ", ".join(listed) + (", ..." if len(counts) > 5 else "")
 
 
 def remedies(paths: Iterable[Path], suffix: str = ".nii.gz") -> str:
