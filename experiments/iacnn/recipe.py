@@ -120,7 +120,8 @@ CPU = {
     "train.schedule_options": {"power": 0.9},
 }
 SAME_WIDTHS = BASELINES["unet"] | {"model.options.filters": 16}
-# Four times as long, at half of the time a step: with SA as printed beside the recipe's reading.
+# Four times as long, at half of the time a step. One network a run, because each takes an hour and
+# a half; by_sequence.py puts runs beside each other.
 CPU_LONG = CPU | {"train.epochs": 60, "train.precision": "mixed_bfloat16"}
 
 # What each module does, and what SA does as printed: its sums undivided, with and without the L2
@@ -144,13 +145,10 @@ PROFILES = with_comparison(
         "paper": Profile({}, {"iacnn": {}}),
         "quick": Profile(QUICK, {"iacnn": {}}),
         "cpu": Profile(CPU, {"iacnn": {}, "unet": SAME_WIDTHS}, (("unet", "iacnn"),)),
-        "cpu-long": Profile(
-            CPU_LONG,
-            {"iacnn": {}, "printed": AS_PRINTED, "unet": SAME_WIDTHS},
-            (("unet", "iacnn"), ("printed", "iacnn")),
-        ),
-        # With data.split=random: what frames of the same sequences add (leak.py).
-        "cpu-leak": Profile(CPU_LONG, {"iacnn": {}}),
+        # Also with data.split=random: what frames of the same sequences add (leak.py).
+        "cpu-long": Profile(CPU_LONG, {"iacnn": {}}),
+        "cpu-long-printed": Profile(CPU_LONG, {"printed": AS_PRINTED}),
+        "cpu-long-unet": Profile(CPU_LONG, {"unet": SAME_WIDTHS}),
         "arms": Profile({}, ARMS, AGAINST_OWN),
         "short-arms": Profile(SHORT_ARMS, ARMS, AGAINST_OWN),
     },
