@@ -1,6 +1,6 @@
 """The published scores on CVC-ClinicDB by sequence: `python -m experiments.iacnn.by_sequence`.
 
-The runs in results/ are older than the column group of scores.csv; splits/cvc.csv has the sequence
+Some runs in results/ are older than the column group of scores.csv; splits/cvc.csv has the sequence
 of each frame. Frames of a sequence are near-duplicates, so intervals and tests are over the six
 sequences that were held out, not over their 129 frames.
 """
@@ -14,27 +14,30 @@ from keras_medseg.files import parse_csv, read_file
 
 FOLDER = Path(__file__).parent
 OWN = "iacnn"
+RUNS = (("cvc-cpu",), ("cvc-six-networks",))
+"""Networks that are compared: those of one run, or of several that trained one each."""
 _MISSING = "It belongs to the repository."
 
 
-def by_sequence(run: str) -> pd.DataFrame:
-    """scores.csv of a published run with the column group, the sequence of the frame.
+def by_sequence(*runs: str) -> pd.DataFrame:
+    """scores.csv of published runs with the column group, the sequence of the frame.
 
     Args:
-        run: a folder of results/, such as "cvc-cpu".
+        runs: folders of results/, such as "cvc-cpu"; of several, each has other networks.
 
     Raises:
         DataError: a file is missing or damaged.
     """
-    scores = read_file(FOLDER / "results" / run / "scores.csv", parse_csv, _MISSING)
+    files = [FOLDER / "results" / run / "scores.csv" for run in runs]
+    scores = pd.concat([read_file(path, parse_csv, _MISSING) for path in files], ignore_index=True)
     frames = read_file(FOLDER / "splits" / "cvc.csv", parse_csv, _MISSING)
     sequences = frames.assign(case=frames["case"].astype(str)).set_index("case")["group"]
     return scores.assign(group=scores["case"].map(sequences))
 
 
-def tables(run: str) -> str:
+def tables(*runs: str) -> str:
     """Markdown: each network's Dice in %, and the paper's network against each of the others."""
-    scores = by_sequence(run)
+    scores = by_sequence(*runs)
     summary = statistics.summarize(scores, ["dice"])
     means = scores.groupby(["variant", "group"])["dice"].mean().unstack("variant")
     lines = [
@@ -68,9 +71,9 @@ def _percent(fraction: float, sign: str = "") -> str:
 
 
 def main() -> None:
-    """Print the tables of both published runs."""
-    for run in ("cvc-cpu", "cvc-six-networks"):
-        print(f"{run}\n\n{tables(run)}\n")
+    """Print the tables of the published runs."""
+    for runs in RUNS:
+        print(f"{', '.join(runs)}\n\n{tables(*runs)}\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How much a split by frame flatters a network: the same training on both splits of CVC-ClinicDB.
 
-    python -m experiments.iacnn.leak BY_SEQUENCE BY_FRAME [--variant iacnn]
+    python -m experiments.iacnn.leak BY_SEQUENCE BY_FRAME [--variant iacnn] [--figure PNG]
 
 The arguments are two run folders that differ in data.split: group and random. In the second, nearly
 every scored frame has neighbors of its own video sequence among the training frames. Two estimates:
@@ -18,10 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from keras_medseg import recipe
 from keras_medseg.errors import DataError, require_choice
 from keras_medseg.evaluation import statistics
+from keras_medseg.files import parse_csv, read_file
+from keras_medseg.reporting.figures import charts, style
 from keras_medseg.runs.run_folder import RunFolder
 
 OWN = "iacnn"
@@ -143,12 +146,26 @@ def scores_of(folder: Path, variant: str, split: str) -> tuple[pd.DataFrame, rec
     return scores, chosen
 
 
+def curves(folders: Sequence[Path], variant: str) -> Figure:
+    """The learning curves of a variant in both runs, side by side."""
+    logs = {}
+    for title, folder in zip(("split by sequence", "split by frame"), folders):
+        path = folder / "log.csv"
+        log = read_file(path, parse_csv, "The run is not finished; give its command again.")
+        for network, rows in log.groupby("network"):
+            trained, _, targets = str(network).rpartition("-")
+            if trained == variant:
+                logs[f"{title}-{targets}"] = rows
+    return charts.learning_curves(logs)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table of two runs."""
     parser = argparse.ArgumentParser(prog="python -m experiments.iacnn.leak")
     parser.add_argument("by_sequence", type=Path, help="a run with data.split=group")
     parser.add_argument("by_frame", type=Path, help="the same with data.split=random")
     parser.add_argument("--variant", default=OWN)
+    parser.add_argument("--figure", type=Path, help="file for the learning curves of both")
     arguments = parser.parse_args(argv)
     folders = (arguments.by_sequence, arguments.by_frame)
     (first, ours), (second, theirs) = (
@@ -162,6 +179,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             remedy="Train both with the same profile and --set.",
         )
     sys.stdout.write(f"{table_text(leak(first, second))}\n")
+    if arguments.figure:
+        style.save(curves(folders, arguments.variant), arguments.figure)
     return 0
 
 

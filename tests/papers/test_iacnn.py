@@ -259,11 +259,11 @@ def test_recipes_that_decode_alike_share_a_store_and_no_run_takes_that_of_anothe
     assert written[0] == written[2] != {}
 
 
-@pytest.mark.parametrize("run", ["cvc-cpu", "cvc-six-networks"])
-def test_the_published_scores_by_sequence_are_those_of_the_page(run):
+@pytest.mark.parametrize("runs", by_sequence.RUNS)
+def test_the_published_scores_by_sequence_are_those_of_the_page(runs):
     page = (FOLDER / "results" / "README.md").read_text()
-    assert by_sequence.tables(run) in page
-    scores = by_sequence.by_sequence(run)
+    assert by_sequence.tables(*runs) in page
+    scores = by_sequence.by_sequence(*runs)
     assert scores["group"].nunique() == 6
     sizes = scores.groupby("group")["case"].nunique()
     assert (sizes.sum(), sizes.min(), sizes.max()) == (129, 17, 25)
@@ -329,6 +329,13 @@ def test_a_leak_wants_frames_that_both_runs_scored():
     assert rows[["low", "high"]].isna().all(axis=None), "one sequence has no interval"
 
 
+def test_the_published_leak_is_that_of_the_kept_runs(capsys):
+    results = FOLDER / "results"
+    assert leak.main([str(results / name) for name in ("cvc-long", "cvc-long-by-frame")]) == 0
+    page = (results / "README.md").read_text()
+    assert capsys.readouterr().out in page
+
+
 def test_the_runs_of_a_leak_differ_in_the_split_alone(tmp_path, capsys):
     frames = scores_of({"1": ("a", 0.4), "2": ("b", 0.6)})
     changes = {
@@ -342,7 +349,14 @@ def test_the_runs_of_a_leak_differ_in_the_split_alone(tmp_path, capsys):
         run.create(chosen, {"iacnn": Variant(chosen, "iacnn")}, {})
         frames.assign(variant="iacnn", region="tumour").to_csv(run.scores_file, index=False)
     group, random, longer = (str(tmp_path / name) for name in changes)
-    assert leak.main([group, random]) == 0
+    rows = ("network,epoch,loss,val_loss", "iacnn-tumour,1,2,2", "other-tumour,1,9,9")
+    for name in changes:
+        (tmp_path / name / "log.csv").write_text("\n".join(rows))
+    assert leak.main([group, random, "--figure", str(tmp_path / "leak.png")]) == 0
+    assert (tmp_path / "leak.png").stat().st_size > 5000
+    figure = leak.curves([tmp_path / "group", tmp_path / "random"], "iacnn")
+    titles = [panel.get_title() for panel in figure.axes if panel.get_title()]
+    assert titles == ["split by sequence", "split by frame"]
     assert "| all | 2 and 2 | 50.0 | 50.0 | +0.0 (+0.0 to +0.0) |" in capsys.readouterr().out
     with pytest.raises(DataError, match=r"found a run with data\.split=random"):
         leak.main([random, group])
