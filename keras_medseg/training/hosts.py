@@ -4,7 +4,6 @@ Each is started with the same command but for its number. They meet at the coord
 process 0; it alone writes. All see the same folders under the same paths.
 """
 
-import atexit
 import os
 import signal
 import socket
@@ -77,11 +76,7 @@ class Hosts:
             heartbeat_timeout_seconds=_JAX_SECONDS,
             cluster_detection_method="deactivate",
         )
-        stop = threading.Event()
-        watch = threading.Thread(target=self._watch, args=(stop,), daemon=True)
-        watch.start()
-        # A thread that Python ends at its exit, while it is in JAX's code, aborts the process.
-        atexit.register(_end_watch, watch, stop)
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def meet(self, place: str) -> None:
         """Wait until all processes have come to this place, however long it takes."""
@@ -114,13 +109,13 @@ class Hosts:
             time.sleep(SILENT_SECONDS + 5)
             raise
 
-    def _watch(self, stop: threading.Event) -> None:
+    def _watch(self) -> None:
         """Give signs of life, look for those of the others, and end this process without them."""
         client, me = _client(), f"{socket.gethostname()}, process id {os.getpid()}"
         client.key_value_set(f"name/{self.process}", me)
         heard: dict[int, tuple[str | None, float]] = {}
         beat = 0
-        while not stop.is_set():
+        while True:
             client.key_value_set(f"alive/{self.process}", str(beat), allow_overwrite=True)
             for other in {*range(self.processes)} - {self.process}:
                 sign, now = _look(client, f"alive/{other}"), time.monotonic()
@@ -131,12 +126,7 @@ class Hosts:
                     name = _look(client, f"name/{other}") or "never seen"
                     _end(f"process {other} ({name}) gave no sign for {SILENT_SECONDS} s")
             beat += 1
-            stop.wait(1)
-
-
-def _end_watch(watch: threading.Thread, stop: threading.Event) -> None:
-    stop.set()
-    watch.join(timeout=5)
+            time.sleep(1)
 
 
 def supervise() -> int | None:

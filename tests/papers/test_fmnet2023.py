@@ -492,7 +492,9 @@ def test_the_training_on_one_case_is_scored_on_its_crops_and_as_a_whole(
     data, tmp_path, capsys, monkeypatch
 ):
     case = data.training[0]
-    small = ["--set", "data.patch=32,32,32", "--set", "model.options.filters=2", "--epochs", "2"]
+    # In mixed_bfloat16 it diverges on some processors (experiments/fmnet2023/README.md).
+    changes = ("data.patch=32,32,32", "model.options.filters=2", "train.precision=float32")
+    small = ["--epochs", "2", *(word for change in changes for word in ("--set", change))]
     cases = str(data.store.folder.parent)
     run = [cases, "--case", case, "--out", str(tmp_path), *small]
     assert overfit.main(run) == 1, "so few steps learn nothing"
