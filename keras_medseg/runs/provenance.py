@@ -152,7 +152,7 @@ def _seen_by_torch() -> list[str]:
 
 _SEEN = {
     "tensorflow": _seen_by_tensorflow,
-    "jax": lambda: keras.distribution.list_devices(),
+    "jax": keras.distribution.list_devices,
     "torch": _seen_by_torch,
 }
 """Backend -> what it calls its devices."""
