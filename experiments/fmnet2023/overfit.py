@@ -4,8 +4,7 @@
         [--set FIELD=VALUE ...]
 
 The recipe's network, loss, optimizer and learning rate on crops of 128x128x128 of one case, placed
-as in the recipe but not augmented, one crop a step, in mixed_bfloat16, which two CPU cores manage
-(on one processor its loss was NaN in small trials: README.md; --set train.precision=float32).
+as in the recipe but not augmented, one crop a step, in mixed_bfloat16, which two CPU cores manage.
 At the end the crops of the last epoch are scored, which the network has seen, and the whole case,
 predicted by windows. A high Dice of the crops shows that network, loss and optimizer can learn, and
 says nothing about other cases.

@@ -216,6 +216,8 @@ def compile_network(
         model, activation = _model_to_fit(
             network, (*targets, *chosen.model.auxiliary), losses.takes_logits(loss)
         )
+        with _naming("train.precision"):
+            _refuse_undefined_gradients(network)
         model = spread(model, devices)
         if wrap is not None:
             model = wrap(model)
@@ -253,6 +255,34 @@ def make_deterministic(seed: int) -> None:
         import tensorflow as tf  # noqa: PLC0415 - not installed beside other backends
 
         tf.config.experimental.enable_op_determinism()
+
+
+def _refuse_undefined_gradients(network: keras.Model) -> None:
+    """Refuse 3-D convolutions in bfloat16 whose weight gradients a CPU would leave unwritten.
+
+    oneDNN 3.7.3, the CPU library of TensorFlow 2.21, does not write all of them on processors with
+    AVX-512 but no AMX if a map is smaller than the kernel: what is left there is whatever memory
+    had. `python benchmarks/bfloat16_gradients.py` shows for which sizes.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf  # noqa: PLC0415 - not installed beside other backends
+
+    if tf.config.list_physical_devices("GPU"):
+        return
+    for layer in network.layers:
+        if not isinstance(layer, keras.layers.Conv3D) or layer.compute_dtype != "bfloat16":
+            continue
+        size = layer.input.shape[1:-1]
+        if max(layer.dilation_rate) == 1 and any(
+            found < kernel for found, kernel in zip(size, layer.kernel_size)
+        ):
+            kernel = "x".join(map(str, layer.kernel_size))
+            raise ValueError(
+                f"found mixed_bfloat16 and maps of {'x'.join(map(str, size))} voxels under the "
+                f"{kernel} kernel of {layer.name}, expected maps as large as the kernel: on a CPU "
+                f"parts of its gradient would be undefined. Use float32, or larger patches."
+            )
 
 
 def check_loss(chosen: recipe.Recipe, network: keras.Model, model: keras.Model) -> None:

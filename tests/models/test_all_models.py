@@ -227,13 +227,18 @@ def test_saved_model_reloads_bit_equal(model, tmp_path):
         np.testing.assert_array_equal(before, after)
 
 
-# The third policy, float32, is that of all other tests.
+# The third policy, float32, is that of all other tests. Without instructions for float16, CPUs sum
+# 3-D convolutions in it: ten times the error of rounding their result, as large as bfloat16's.
 @pytest.mark.parametrize(
-    ("policy", "tolerance"),
-    [("mixed_float16", 0.02), pytest.param("mixed_bfloat16", 0.1, marks=pytest.mark.slow)],
+    ("policy", "tolerances"),
+    [
+        ("mixed_float16", {2: 0.02, 3: 0.1}),
+        pytest.param("mixed_bfloat16", {2: 0.1, 3: 0.1}, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("name", MOSTLY_SLOW, indirect=True, scope="module")
-def test_precision_policy_keeps_output_float32(name, model, policy, tolerance):
+def test_precision_policy_keeps_output_float32(name, model, policy, tolerances):
+    tolerance = tolerances[registry.card(name).dimensions]
     keras.config.set_dtype_policy(policy)
     mixed = _small(name)
     mixed.set_weights(model.get_weights())

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -322,6 +323,41 @@ def test_a_network_without_probabilities_is_refused(monkeypatch):
     one = {**FROM_LOGITS, "model.auxiliary": (), "train.loss_options.output_weights": (1.0,)}
     with pytest.raises(ValueError, match=r"from_logits: .*ends in linear, expected one of sigmoid"):
         fit.compile_network(small_recipe(one), ("WT",), channels=2)
+
+
+def _compile_in_3d(monkeypatch, policy: str, depth: int, dilation: int = 1) -> None:
+    """A 3x3x3 convolution on maps of depth x 3 x 3."""
+
+    def network(name, input_shape, classes):
+        image = keras.Input((depth, 3, 3, 2))
+        options = {"padding": "same", "dilation_rate": dilation, "activation": "sigmoid"}
+        maps = keras.layers.Conv3D(classes, 3, **options, name="deepest")(image)
+        return keras.Model(image, keras.layers.Activation("linear", dtype="float32")(maps))
+
+    monkeypatch.setattr(registry, "build", network)
+    recipe = small_recipe({"model.options": {}, "train.precision": policy})
+    fit.compile_network(recipe, ("WT",), channels=2)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="oneDNN of TensorFlow")
+def test_maps_whose_gradients_a_cpu_leaves_undefined_in_bfloat16_are_refused(monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind="": [])
+    message = (
+        "train.precision: found mixed_bfloat16 and maps of 2x3x3 voxels under the 3x3x3 kernel of "
+        "deepest, expected maps as large as the kernel: on a CPU parts of its gradient would be "
+        "undefined. Use float32, or larger patches."
+    )
+    with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
+        _compile_in_3d(monkeypatch, "mixed_bfloat16", depth=2)
+    _compile_in_3d(monkeypatch, "mixed_bfloat16", depth=3)
+    _compile_in_3d(monkeypatch, "mixed_bfloat16", depth=2, dilation=2)
+    _compile_in_3d(monkeypatch, "float32", depth=2)
+    _compile_in_3d(monkeypatch, "mixed_float16", depth=2)
+    gpus = {"GPU": ["the first"]}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind="": gpus.get(kind, []))
+    _compile_in_3d(monkeypatch, "mixed_bfloat16", depth=2)
 
 
 def test_the_dice_of_an_epoch_is_pooled_over_its_pixels_and_main_channels():
