@@ -603,8 +603,9 @@ components, count = ndimage.label(before, structure=np.ones((3, 3, 3)))
 voxels = np.bincount(components.ravel())[1:]
 of_tumor = np.bincount(components[truth], minlength=count + 1)[1:]
 table = pd.DataFrame({"voxels": voxels, "of them tumor": of_tumor})
-table["% of the largest"] = 100 * table["voxels"] / voxels.max()
-table["verdict"] = np.where(voxels >= 0.1 * voxels.max(), "kept", "dropped")
+largest = voxels.max(initial=0)  # after one epoch, a network may find nothing
+table["% of the largest"] = 100 * table["voxels"] / largest
+table["verdict"] = np.where(voxels >= 0.1 * largest, "kept", "dropped")
 print(f"{name}: {count} components, the largest of them:")
 table.sort_values("voxels", ascending=False).head(6).reset_index(drop=True)
 
