@@ -6,10 +6,10 @@ Whether stdout is a terminal that can move its cursor decides (`in_place`); noth
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -143,18 +143,35 @@ def _rendered(status: Status, width: int) -> "RenderableType":
     return Group(row, line(status.detail))
 
 
+class Progress(Protocol):
+    """Shows how far a loop is."""
+
+    def __call__(self, done: int, total: int, name: str, share: float | None = None) -> None:
+        """Show it.
+
+        Args:
+            done: items that are done.
+            total: their number.
+            name: of the last one, or other words.
+            share: of the work that was left when the loop began, 0 to 1, if the items do not tell.
+        """
+
+
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A function of (done, total, name) that shows the progress of a loop over cases."""
+def progress_bar(title: str) -> Iterator[Progress]:
+    """The progress of a loop over cases or other items."""
     started = time.monotonic()
 
-    def progress(done: int, total: int, name: str) -> None:
+    def progress(done: int, total: int, name: str, share: float | None = None) -> None:
         elapsed = time.monotonic() - started
         if done == total:
             display.keep(Status(title, f"{done}/{total}", name, f"in {duration(elapsed)}", 1.0))
         elif display.due:
-            left = f"{duration(elapsed / max(done, 1) * (total - done))} left"
-            display.show(Status(title, f"{done}/{total}", name, left, done / total))
+            shown = done / total if share is None else share
+            # Before the first item is done nothing is known, and it takes as long as it has taken.
+            known = max(shown, 1 / total) if share is None else share
+            left = f"{duration(elapsed / known * (1 - shown))} left" if known else ""
+            display.show(Status(title, f"{done}/{total}", name, left, shown))
 
     with Display() as display:
         yield progress

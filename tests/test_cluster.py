@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -16,6 +17,7 @@ import pytest
 from keras_medseg import cli, cluster, recipe
 from keras_medseg.errors import DataError
 from keras_medseg.phantoms.brats import write_brats
+from keras_medseg.runs import spread_trainings
 
 from .recipes import small_recipe
 
@@ -183,3 +185,23 @@ def test_the_process_of_a_task_says_what_is_wrong(tmp_path):
         cluster.in_process((str(tmp_path), "main", "1"), module=module)
     with pytest.raises(RuntimeError, match=r"ended with exit code 1: AttributeError"):
         cluster.in_process((), module="keras_medseg.errors")
+
+
+def test_the_share_of_epochs_counts_from_where_the_command_began(tmp_path, monkeypatch):
+    """Two networks of four epochs: four of eight are done, so one more is a quarter of the rest."""
+    chosen = small_recipe({"model.targets": (("WT",), ("TC",)), "train.epochs": 4})
+    run = SimpleNamespace(
+        variant=lambda name: SimpleNamespace(recipe=chosen),
+        training=lambda name, targets: tmp_path / targets[0],
+    )
+    monkeypatch.setattr(spread_trainings, "RunFolder", lambda path: run)
+    tasks = [spread_trainings._Task("run", "main", "1"), spread_trainings._Task("run", "", "1")]
+    assert spread_trainings._Epochs(tasks[1:]).share is None, "scores have no epochs"
+    (tmp_path / "WT").mkdir()
+    log = tmp_path / "WT" / "log.csv"
+    log.write_text("epoch,loss\n" + "1,0.5\n" * 4)
+    found = spread_trainings._Epochs(tasks)
+    assert (str(found), found.share) == ("4/8 epochs", 0)
+    (tmp_path / "TC").mkdir()
+    (tmp_path / "TC" / "log.csv").write_text("epoch,loss\n1,0.5\n")
+    assert (str(found), found.share) == ("5/8 epochs", 0.25)

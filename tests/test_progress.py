@@ -57,6 +57,19 @@ def test_a_log_has_a_line_every_half_minute_and_one_at_the_end(clock, capsys):
     ]
 
 
+def test_the_time_left_follows_from_the_share_of_the_work_where_it_is_known(clock, capsys):
+    """A quarter of it takes 40 s: three quarters take 2 min, whatever the items say."""
+    with progress.progress_bar("trainings") as shown:
+        clock[0] += 40
+        shown(3, 4, "31/40 epochs", 0.25)
+        clock[0] += 40
+        shown(3, 4, "31/40 epochs", 0.0)
+    assert capsys.readouterr().out.splitlines() == [
+        "  trainings  3/4  31/40 epochs  2 min 00 s left",
+        "  trainings  3/4  31/40 epochs",
+    ]
+
+
 def test_a_terminal_has_a_bar_that_leaves_one_line(clock, monkeypatch):
     terminal = in_terminal(monkeypatch, 80)
     loop(clock, 20)

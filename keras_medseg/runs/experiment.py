@@ -253,7 +253,7 @@ def _run(
     with locked(outcome.path, "writes into this run folder"):
         verdicts, page = _report(experiment, outcome, cohorts[0].store)
     _tell_end(request, outcome)
-    used.meet("end")
+    used.part()
     print(f"{(request.out / 'table.md').read_text()}\nreport: {page}")
     return all(verdict["passed"] for verdict in verdicts)
 
@@ -501,7 +501,7 @@ def _follow(outcome: RunFolder, trainings: Sequence[_Training], used: Devices) -
     """What the processes after the first do: train with it, while it does all else."""
     for training in trainings:
         _train_variants(training.part.folder(outcome), training.part.cohort, used)
-    used.meet("end")
+    used.part()
     return True
 
 

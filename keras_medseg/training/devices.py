@@ -58,6 +58,11 @@ class Devices:
         if self.hosts is not None:
             self.hosts.meet(place)
 
+    def part(self) -> None:
+        """Wait until the other processes are done too, if there are some."""
+        if self.hosts is not None:
+            self.hosts.part()
+
     def agree(self, folder: Path, found: str) -> None:
         """Check that all processes found the same in a folder, which they share.
 

@@ -42,6 +42,8 @@ class Hosts:
     processes: int
     process: int
     _met: list[str] = field(default_factory=list, compare=False, repr=False)
+    _watching: list[threading.Thread] = field(default_factory=list, compare=False, repr=False)
+    _ended: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         host, _, port = self.coordinator.rpartition(":")
@@ -76,12 +78,23 @@ class Hosts:
             heartbeat_timeout_seconds=_JAX_SECONDS,
             cluster_detection_method="deactivate",
         )
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._watching.append(threading.Thread(target=self._watch, daemon=True))
+        self._watching[0].start()
 
     def meet(self, place: str) -> None:
         """Wait until all processes have come to this place, however long it takes."""
         self._met.append(place)
         _client().wait_at_barrier(f"{len(self._met)} {place}", _DAYS_MS)
+
+    def part(self) -> None:
+        """Wait until all processes are done, and stop watching them.
+
+        A watch that went on while Python ends would meet the client that JAX has closed, and abort.
+        """
+        self.meet("end")
+        self._ended.set()
+        for thread in self._watching:
+            thread.join()
 
     def agree(self, what: str, found: str) -> None:
         """Check that all processes found the same as process 0.
@@ -115,7 +128,7 @@ class Hosts:
         client.key_value_set(f"name/{self.process}", me)
         heard: dict[int, tuple[str | None, float]] = {}
         beat = 0
-        while True:
+        while not self._ended.is_set():
             client.key_value_set(f"alive/{self.process}", str(beat), allow_overwrite=True)
             for other in {*range(self.processes)} - {self.process}:
                 sign, now = _look(client, f"alive/{other}"), time.monotonic()
@@ -126,7 +139,7 @@ class Hosts:
                     name = _look(client, f"name/{other}") or "never seen"
                     _end(f"process {other} ({name}) gave no sign for {SILENT_SECONDS} s")
             beat += 1
-            time.sleep(1)
+            self._ended.wait(1)
 
 
 def supervise() -> int | None:
