@@ -22,6 +22,7 @@ TOOLS = {
     "mutations",
     "overfit",
     "phantom_weights",
+    "pieces",
     "sensitivity",
     "tables",
 }
