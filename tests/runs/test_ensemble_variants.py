@@ -7,6 +7,7 @@ import pytest
 
 from keras_medseg import recipe
 from keras_medseg.errors import DataError
+from keras_medseg.phantoms.brats import write_brats
 from keras_medseg.runs import experiment, steps
 from keras_medseg.runs.evaluate import evaluate
 from keras_medseg.runs.members import decode, members, pool
@@ -16,8 +17,10 @@ from keras_medseg.tasks import task_of
 from keras_medseg.training.devices import Devices
 
 from ..known_runs import PATCHES, constant, read_map, write_volumes
+from ..recipes import small_recipe
 
 CHOSEN = recipe.override(PATCHES, {"data.overlap": 0.0})
+CORE = (1, 3)  # the codes of a store, whatever the files have for enhancing tumor
 TOGETHER = ("low", "high", "highest")
 
 
@@ -62,6 +65,34 @@ def test_the_mean_decides_and_its_members_are_scored_with_it(run, cohort):
         truth = np.mean(cohort.store.cases[case].full_labels() > 0)
         assert scores["high", case] == pytest.approx(2 * truth / (1 + truth))
         assert scores["low", case] == scores["mean", case] == 0
+
+
+def test_the_maps_of_an_ensemble_of_slices_are_scored_alone_too(tmp_path):
+    """WT 0.2 and 0.9, TC 0.6 and 0.2: the means call the window whole tumor and no tumor core,
+    although one network of two calls it tumor core."""
+    write_brats(tmp_path / "source", cases=3, layout="BraTS2020", shape=(60, 60, 39))
+    chosen = small_recipe({"model.targets": (("WT",), ("TC",))})
+    cohort = steps.load_cohort(tmp_path / "source", tmp_path / "store", task_of(chosen))
+    run = RunFolder(tmp_path / "run")
+    variants = {name: Variant(chosen, name) for name in ("first", "second")}
+    variants["mean"] = Variant(chosen, "mean", members=("first", "second"))
+    run.create(chosen, variants, {"validation": []})
+    for name, answers in {"first": (0.2, 0.6), "second": (0.9, 0.2)}.items():
+        for region, answer in zip(("WT", "TC"), answers):
+            place = run.training(name, (region,))
+            place.mkdir(parents=True)
+            constant(answer).save(place / "model.keras")
+    steps.score_ensemble(run, "mean", cohort)
+    further = run.further_scores()
+    for case in cohort.validation:
+        truth = cohort.store.cases[case].full_labels()
+        middle = truth[6:54, 6:54, 7:31]  # 48 x 48 x 24 of 60 x 60 x 39, from (39 - 24) // 2 on
+        whole = 2 * np.sum(middle > 0) / (np.sum(truth > 0) + middle.size)
+        core = 2 * np.isin(middle, CORE).sum() / (np.isin(truth, CORE).sum() + middle.size)
+        rows = further[further["case"] == case]
+        found = rows.pivot(index="variant", columns="region", values="dice_alone")
+        assert found.loc["mean"].to_dict() == pytest.approx({"WT": whole, "TC": 0})
+        assert found.loc["first"].to_dict() == pytest.approx({"WT": 0, "TC": core})
 
 
 def test_what_is_scored_is_not_predicted_again(run, cohort, monkeypatch):
