@@ -14,6 +14,7 @@ TOOLS = {
     "by_sequence",
     "costs",
     "cropping",
+    "few_cases",
     "gradients",
     "heads",
     "leak",

@@ -168,7 +168,7 @@ def progress_bar(title: str) -> Iterator[Progress]:
             display.keep(Status(title, f"{done}/{total}", name, f"in {duration(elapsed)}", 1.0))
         elif display.due:
             shown = done / total if share is None else share
-            # Before the first item is done nothing is known, and it takes as long as it has taken.
+            # Without a share, the first item is assumed to take as long as has passed so far.
             known = max(shown, 1 / total) if share is None else share
             left = f"{duration(elapsed / known * (1 - shown))} left" if known else ""
             display.show(Status(title, f"{done}/{total}", name, left, shown))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -196,12 +197,34 @@ def test_the_share_of_epochs_counts_from_where_the_command_began(tmp_path, monke
     )
     monkeypatch.setattr(spread_trainings, "RunFolder", lambda path: run)
     tasks = [spread_trainings._Task("run", "main", "1"), spread_trainings._Task("run", "", "1")]
-    assert spread_trainings._Epochs(tasks[1:]).share is None, "scores have no epochs"
+    assert spread_trainings._Epochs(tasks[1:]).now() == ("", None), "scores have no epochs"
     (tmp_path / "WT").mkdir()
     log = tmp_path / "WT" / "log.csv"
     log.write_text("epoch,loss\n" + "1,0.5\n" * 4)
     found = spread_trainings._Epochs(tasks)
-    assert (str(found), found.share) == ("4/8 epochs", 0)
+    assert found.now() == ("4/8 epochs", 0)
     (tmp_path / "TC").mkdir()
     (tmp_path / "TC" / "log.csv").write_text("epoch,loss\n1,0.5\n")
-    assert (str(found), found.share) == ("5/8 epochs", 0.25)
+    assert found.now() == ("5/8 epochs", 0.25)
+    log.write_text("epoch,loss\n")  # all checkpoints but the first were damaged
+    assert found.now() == ("1/8 epochs", 0)
+
+
+def test_the_time_left_of_trainings_is_that_of_their_epochs(monkeypatch):
+    """And not that of the trainings: one of two was finished when the command began."""
+    shown, epochs = [], SimpleNamespace(now=lambda: ("5/8 epochs", 0.25))
+
+    def results(perform, tasks, networks, watch):
+        watch()
+        yield tasks[0], {}
+
+    monkeypatch.setattr(spread_trainings, "_Epochs", lambda tasks: epochs)
+    monkeypatch.setattr(
+        spread_trainings,
+        "progress_bar",
+        lambda title: nullcontext(lambda *what: shown.append(what)),
+    )
+    tasks = [spread_trainings._Task("run", "main", "1")]
+    given = SimpleNamespace(results=results, address="here")
+    spread_trainings._run(given, "trainings", tasks, {"run": []})
+    assert shown[0] == (0, 1, "5/8 epochs", 0.25)

@@ -67,7 +67,7 @@ def _run(cluster: Cluster, title: str, tasks: Sequence[_Task], records: Records)
     with progress_bar(title) as progress:
 
         def watch() -> None:
-            progress(done, len(tasks), str(epochs), epochs.share)
+            progress(done, len(tasks), *epochs.now())
 
         with closing(cluster.results(perform, tasks, networks=True, watch=watch)) as results:
             for done, (task, result) in enumerate(results, 1):
@@ -87,11 +87,7 @@ def _run(cluster: Cluster, title: str, tasks: Sequence[_Task], records: Records)
 
 
 class _Epochs:
-    """How many epochs of all trainings are done, as their logs on disk say.
-
-    Attributes:
-        share: of the epochs that were left at the beginning; None if there were none.
-    """
+    """How many epochs of all trainings are done, as their logs on disk say."""
 
     def __init__(self, tasks: Sequence[_Task]) -> None:
         self.logs: list[Path] = []
@@ -103,19 +99,19 @@ class _Epochs:
                 for targets in chosen.model.targets:
                     self.logs.append(run.training(task.variant, targets) / "log.csv")
                     self.total += chosen.train.epochs
-        self.before = self.done
+        self.before = self._done()
 
-    @property
-    def done(self) -> int:
+    def _done(self) -> int:
         return sum(len(log.read_bytes().splitlines()) - 1 for log in self.logs if log.exists())
 
-    @property
-    def share(self) -> float | None:
-        left = self.total - self.before
-        return (self.done - self.before) / left if left else None
-
-    def __str__(self) -> str:
-        return f"{self.done}/{self.total} epochs" if self.total else ""
+    def now(self) -> tuple[str, float | None]:
+        """Words, and the share of what was left when the command began; None if nothing was."""
+        if not self.total:
+            return "", None
+        done, left = self._done(), self.total - self.before
+        # A damaged checkpoint takes an epoch back.
+        share = max(done - self.before, 0) / left if left else None
+        return f"{done}/{self.total} epochs", share
 
 
 def main(folder: str, variant: str, asked: str, answer: str) -> None:

@@ -258,11 +258,12 @@ def make_deterministic(seed: int) -> None:
 
 
 def _refuse_undefined_gradients(network: keras.Model) -> None:
-    """Refuse 3-D convolutions in bfloat16 whose weight gradients a CPU would leave unwritten.
+    """Refuse 3-D convolutions in bfloat16 whose weight gradients some CPUs leave undefined.
 
     oneDNN 3.7.3, the CPU library of TensorFlow 2.21, does not write all of them on processors with
     AVX-512 but no AMX if a map is smaller than the kernel: what is left there is whatever memory
-    had. `python benchmarks/bfloat16_gradients.py` shows for which sizes.
+    had. `python benchmarks/bfloat16_gradients.py` shows for which sizes. Whether this processor is
+    one of them is not asked, so that a recipe runs everywhere or nowhere.
     """
     if keras.backend.backend() != "tensorflow":
         return
@@ -270,19 +271,22 @@ def _refuse_undefined_gradients(network: keras.Model) -> None:
 
     if tf.config.list_physical_devices("GPU"):
         return
-    for layer in network.layers:
+    # Those of Rematerialized too. The larger map of a transposed one, with stride 2, has at least
+    # two voxels, which is enough for the 3x3x3 kernels here.
+    for layer in network._flatten_layers():
         if not isinstance(layer, keras.layers.Conv3D) or layer.compute_dtype != "bfloat16":
             continue
-        size = layer.input.shape[1:-1]
-        if max(layer.dilation_rate) == 1 and any(
-            found < kernel for found, kernel in zip(size, layer.kernel_size)
-        ):
-            kernel = "x".join(map(str, layer.kernel_size))
-            raise ValueError(
-                f"found mixed_bfloat16 and maps of {'x'.join(map(str, size))} voxels under the "
-                f"{kernel} kernel of {layer.name}, expected maps as large as the kernel: on a CPU "
-                f"parts of its gradient would be undefined. Use float32, or larger patches."
-            )
+        if max(layer.dilation_rate) > 1:  # TensorFlow pads the maps, and convolves without dilation
+            continue
+        for node in layer._inbound_nodes:
+            size = node.input_tensors[0].shape[1:-1]
+            if any(found < kernel for found, kernel in zip(size, layer.kernel_size)):
+                kernel = "x".join(map(str, layer.kernel_size))
+                raise ValueError(
+                    f"found mixed_bfloat16 and maps of {'x'.join(map(str, size))} voxels under the "
+                    f"{kernel} kernel of {layer.name}, expected maps as large as the kernel: on "
+                    f"some CPUs its gradient would be undefined. Use float32, or larger patches."
+                )
 
 
 def check_loss(chosen: recipe.Recipe, network: keras.Model, model: keras.Model) -> None:

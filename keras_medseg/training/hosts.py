@@ -42,6 +42,7 @@ class Hosts:
     processes: int
     process: int
     _met: list[str] = field(default_factory=list, compare=False, repr=False)
+    # A list, because the class is frozen.
     _watching: list[threading.Thread] = field(default_factory=list, compare=False, repr=False)
     _ended: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
 

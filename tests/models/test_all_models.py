@@ -228,11 +228,12 @@ def test_saved_model_reloads_bit_equal(model, tmp_path):
 
 
 # The third policy, float32, is that of all other tests. Without instructions for float16, CPUs sum
-# 3-D convolutions in it: ten times the error of rounding their result, as large as bfloat16's.
+# 3-D convolutions in it: at 256 channels that has 13 times the error of rounding the result, and
+# these networks have up to 0.021, where bfloat16 has up to 0.034.
 @pytest.mark.parametrize(
     ("policy", "tolerances"),
     [
-        ("mixed_float16", {2: 0.02, 3: 0.1}),
+        ("mixed_float16", {2: 0.02, 3: 0.05}),
         pytest.param("mixed_bfloat16", {2: 0.1, 3: 0.1}, marks=pytest.mark.slow),
     ],
 )

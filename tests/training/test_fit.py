@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from keras_medseg import registry
+from keras_medseg.layers.rematerialization import rematerialized
 from keras_medseg.training import callbacks, fit, metrics
 
 from ..recipes import small_recipe
@@ -325,13 +326,20 @@ def test_a_network_without_probabilities_is_refused(monkeypatch):
         fit.compile_network(small_recipe(one), ("WT",), channels=2)
 
 
-def _compile_in_3d(monkeypatch, policy: str, depth: int, dilation: int = 1) -> None:
-    """A 3x3x3 convolution on maps of depth x 3 x 3."""
+def _compile_in_3d(
+    monkeypatch, policy: str, depth: int, dilation: int = 1, block: bool = False
+) -> None:
+    """A 3x3x3 convolution on maps of depth x 3 x 3, by itself or in a block that is recomputed."""
 
     def network(name, input_shape, classes):
         image = keras.Input((depth, 3, 3, 2))
         options = {"padding": "same", "dilation_rate": dilation, "activation": "sigmoid"}
-        maps = keras.layers.Conv3D(classes, 3, **options, name="deepest")(image)
+        convolution = keras.layers.Conv3D(classes, 3, **options, name="deepest")
+        maps = (
+            rematerialized(lambda x, name: convolution(x), image, name="block")
+            if block
+            else convolution(image)
+        )
         return keras.Model(image, keras.layers.Activation("linear", dtype="float32")(maps))
 
     monkeypatch.setattr(registry, "build", network)
@@ -346,11 +354,13 @@ def test_maps_whose_gradients_a_cpu_leaves_undefined_in_bfloat16_are_refused(mon
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind="": [])
     message = (
         "train.precision: found mixed_bfloat16 and maps of 2x3x3 voxels under the 3x3x3 kernel of "
-        "deepest, expected maps as large as the kernel: on a CPU parts of its gradient would be "
+        "deepest, expected maps as large as the kernel: on some CPUs its gradient would be "
         "undefined. Use float32, or larger patches."
     )
     with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
         _compile_in_3d(monkeypatch, "mixed_bfloat16", depth=2)
+    with pytest.raises(ValueError, match="kernel of deepest"):
+        _compile_in_3d(monkeypatch, "mixed_bfloat16", depth=2, block=True)
     _compile_in_3d(monkeypatch, "mixed_bfloat16", depth=3)
     _compile_in_3d(monkeypatch, "mixed_bfloat16", depth=2, dilation=2)
     _compile_in_3d(monkeypatch, "float32", depth=2)

@@ -6,8 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -107,6 +109,33 @@ def test_a_dead_process_ends_the_others_and_the_same_command_goes_on(
     apart = np.linalg.norm(weights_of(out) - weights_of(alone))
     assert apart < 1e-5 * np.linalg.norm(weights_of(alone))
     assert (out / "scores.csv").exists()
+
+
+def test_a_process_that_is_done_stops_watching_the_others(monkeypatch):
+    """It would meet the client that JAX has closed while Python ends, and abort."""
+    known, beats = {}, threading.Event()
+
+    def set_key(key, value, allow_overwrite=False):
+        known[key] = value
+        if key.startswith("alive"):
+            beats.set()
+
+    client = SimpleNamespace(
+        key_value_set=set_key,
+        key_value_try_get=lambda key: known[key],
+        wait_at_barrier=lambda name, timeout: known.setdefault("met", name),
+    )
+    initialize = SimpleNamespace(distributed=SimpleNamespace(initialize=lambda *_, **__: None))
+    monkeypatch.setitem(sys.modules, "jax", initialize)
+    monkeypatch.setattr(hosts, "_client", lambda: client)
+    alone = hosts.Hosts("host:1", 1, 0)
+    before = {*threading.enumerate()}
+    alone.join(None)
+    (watch,) = {*threading.enumerate()} - before
+    assert beats.wait(timeout=60)
+    alone.part()
+    assert known["met"] == "1 end"
+    assert not watch.is_alive()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,40 @@
+"""`python -m experiments.few_cases`, by hand."""
+
+import pandas as pd
+import pytest
+
+from experiments import few_cases
+
+ROWS = [
+    ("main", "b", "WT", 0.6),
+    ("other", "b", "WT", 0.5),
+    ("main", "a", "WT", 0.2),
+    ("other", "a", "WT", 0.4),
+    ("main", "c", "WT", 0.7),
+    ("other", "c", "WT", 0.3),
+    ("main", "a", "ET", 0.9),
+    ("main", "b", "ET", 0.9),
+    ("main", "c", "ET", 0.6),
+]
+SCORES = pd.DataFrame(ROWS, columns=["variant", "case", "region", "dice"])
+"""As in a run whose second variant predicts one region; its folds are in the order of the draw."""
+
+
+def test_an_interval_by_hand():
+    """1, 2, 3: standard deviation 1, and 4.303 is the 97.5 % quantile of t with two degrees."""
+    half = 4.302653 / 3**0.5
+    assert few_cases.t_interval([1, 2, 3]) == pytest.approx((2 - half, 2 + half))
+
+
+def test_every_case_and_difference_has_its_cell(tmp_path, capsys):
+    SCORES.to_csv(tmp_path / "scores.csv", index=False)
+    assert few_cases.main([str(tmp_path)]) == 0
+    # Standard deviations 26.458, 10, 30 and 17.321; 2.484 of each are half an interval.
+    assert capsys.readouterr().out.splitlines() == [
+        "| | region | a | b | c | mean (95 % by t) |",
+        "|---|---|--:|--:|--:|--:|",
+        "| main | WT | 20.0 | 60.0 | 70.0 | 50.0 (0.0 to 100.0) |",
+        "| other | WT | 40.0 | 50.0 | 30.0 | 40.0 (15.2 to 64.8) |",
+        "| main - other | WT | -20.0 | +10.0 | +40.0 | +10.0 (-64.5 to +84.5), p = 0.75 |",
+        "| main | ET | 90.0 | 90.0 | 60.0 | 80.0 (37.0 to 100.0) |",
+    ]
