@@ -1,16 +1,19 @@
 """How often intervals and tests over seeds and cases are right, by simulation.
 
-usage: python benchmarks/intervals.py [--repeats N]
+usage: python benchmarks/intervals.py [--repeats N] [--few]
 
 Differences between two variants are drawn with a true mean of 0: a normal part per case, one per
 seed, and a rest, with the deviations of points of Dice. An interval should contain 0 in 95 of 100
 experiments, and p should be below 0.05 in 5. For comparison: the interval over the cases of the
 first seed alone, and its Wilcoxon test, as a run with one seed reports them.
+
+With --few: normal scores of few cases and one seed, by the bootstrap and by Student's t.
 """
 
 import argparse
 
 import numpy as np
+from scipy import stats
 
 from keras_medseg.evaluation import statistics
 
@@ -38,10 +41,34 @@ def simulate(seeds: int, cases: int, repeats: int) -> dict[str, float]:
     return {name: 100 * count / repeats for name, count in counts.items()}
 
 
+def simulate_few(cases: int, repeats: int) -> dict[str, float]:
+    """Shares of the experiments whose interval contains the mean, in percent."""
+    rng = np.random.default_rng(cases)
+    counts = dict.fromkeys(("bootstrap", "t"), 0)
+    for _ in range(repeats):
+        values = rng.standard_normal(cases)
+        intervals = {
+            "bootstrap": statistics.bootstrap_interval(values),
+            "t": stats.t.interval(0.95, cases - 1, values.mean(), stats.sem(values)),
+        }
+        for name, (low, high) in intervals.items():
+            counts[name] += low <= 0 <= high
+    return {name: 100 * count / repeats for name, count in counts.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=1000)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--few", action="store_true", help="intervals of few cases alone")
+    arguments = parser.parse_args()
+    repeats = arguments.repeats
+    if arguments.few:
+        for cases in (3, 4, 6, 10, 20):
+            shown = "  ".join(
+                f"{name} {share:.1f}" for name, share in simulate_few(cases, repeats).items()
+            )
+            print(f"{cases} cases, {repeats} experiments, in %:  {shown}", flush=True)
+        return
     print(f"deviations: cases {OF_CASES}, seeds {OF_SEEDS}, rest {REST}; {repeats} experiments")
     for cases in (20, 43, 200):
         for seeds in (2, 3, 5, 10):

@@ -2,7 +2,7 @@
 
 For leave-one-out on a handful of cases: the Dice of each, their mean, and an interval by Student's
 t. The percentile bootstrap of the reports is too narrow for so few (docs/protocol.md); t is right
-for normal scores, which a Dice near 0 or 1 has not, and it ends at 0 and 100 here.
+for normal scores, which a Dice near 0 or 1 is not, and it ends at 0 and 100 here.
 """
 
 import argparse
@@ -23,8 +23,7 @@ from keras_medseg.files import parse_csv, read_file
 def t_interval(values: ArrayLike) -> tuple[float, float]:
     """The 95 % interval of the mean of (n,) values, n > 1, by Student's t."""
     values = np.asarray(values, float)
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return values.mean() - half, values.mean() + half
+    return stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
 
 
 def table(scores: pd.DataFrame) -> str:

@@ -1,9 +1,14 @@
 """`python -m experiments.few_cases`, by hand."""
 
+import json
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from experiments import few_cases
+
+FOLDER = Path(few_cases.__file__).parent
 
 ROWS = [
     ("main", "b", "WT", 0.6),
@@ -38,3 +43,13 @@ def test_every_case_and_difference_has_its_cell(tmp_path, capsys):
         "| main - other | WT | -20.0 | +10.0 | +40.0 | +10.0 (-64.5 to +84.5), p = 0.75 |",
         "| main | ET | 90.0 | 90.0 | 60.0 | 80.0 (37.0 to 100.0) |",
     ]
+
+
+@pytest.mark.parametrize("paper", ["dcabes2020"])
+def test_the_pages_have_the_table_of_the_kept_runs(paper):
+    folder = FOLDER / paper
+    scores = pd.read_csv(folder / "results" / "brats-leave-one-out" / "scores.csv")
+    assert few_cases.table(scores) in (folder / "README.md").read_text()
+    splits = json.loads((folder / "results/brats-leave-one-out/splits_final.json").read_text())
+    assert sorted(case for split in splits for case in split["val"]) == sorted(set(scores["case"]))
+    assert all({*split["train"], *split["val"]} == {*scores["case"]} for split in splits)
