@@ -356,11 +356,18 @@ def _write_tables(
 
 
 def _left_out(tables: Sequence[pd.DataFrame]) -> list[str]:
-    """Rows with cells that this profile does not measure, as "<table>, <row>: <regions>"."""
+    """Rows with cells that this profile does not measure, as "<table>, <row>: <regions>".
+
+    Where another metric of the region was measured in the row, its own metric is named too.
+    """
     rows: dict[str, list[str]] = {}
     for table in tables:
+        done = table[table["status"] == MEASURED]
+        measured = {*zip(done["row"], done["variant"], done["region"])}
         for line in table[table["status"] == NOT_RUN].to_dict("records"):
             title = f"{line['table']}, {_row_title(line['row'], line['variant'])}"
+            if (line["row"], line["variant"], line["region"]) in measured:
+                title += f", {line['metric']}"
             rows.setdefault(title, []).append(line["region"])
     found = {title: ", ".join(distinct(regions)) for title, regions in rows.items()}
     return [f"{title}: {regions}" if regions else title for title, regions in found.items()]

@@ -9,7 +9,7 @@ import pytest
 
 from keras_medseg.errors import DataError
 from keras_medseg.recipe import override
-from keras_medseg.reporting import viewer
+from keras_medseg.reporting import report, viewer
 from keras_medseg.reporting.figures import charts, style
 from keras_medseg.reporting.report import (
     Declaration,
@@ -249,6 +249,23 @@ def test_the_page_says_what_was_run_and_what_it_is_worth(tmp_path):
         "versions.keras 3.15.0",
     ):
         assert text in page.text, text
+
+
+def test_what_was_not_run_names_the_metric_where_another_was_measured():
+    """Not the row as a whole: its Dice under one recipe for all alone."""
+    lines = [
+        ("Ours", "", "WT", "dice", "measured"),
+        ("Ours", "", "WT", "Dice, one recipe", "not run in this profile"),
+        ("Ours", "", "TC", "Dice, one recipe", "not run in this profile"),
+        ("Theirs", "A", "WT", "dice", "not run in this profile"),
+        ("Theirs", "A", "WT", "Dice, one recipe", "not run in this profile"),
+    ]
+    table = pd.DataFrame(lines, columns=["row", "variant", "region", "metric", "status"])
+    assert report._left_out([table.assign(table="Table II")]) == [
+        "Table II, Ours, Dice, one recipe: WT",
+        "Table II, Ours: TC",
+        "Table II, Theirs, A: WT",
+    ]
 
 
 def test_paired_test_uses_the_shared_region_and_admits_what_three_cases_cannot_show(tmp_path):
