@@ -45,7 +45,7 @@ def test_every_case_and_difference_has_its_cell(tmp_path, capsys):
     ]
 
 
-@pytest.mark.parametrize("paper", ["dcabes2020"])
+@pytest.mark.parametrize("paper", ["dcabes2020", "mtds2021"])
 def test_the_pages_have_the_table_of_the_kept_runs(paper):
     folder = FOLDER / paper
     scores = pd.read_csv(folder / "results" / "brats-leave-one-out" / "scores.csv")

@@ -14,7 +14,7 @@ from keras_medseg.files import parse_csv, read_file
 
 FOLDER = Path(__file__).parent
 OWN = "iacnn"
-RUNS = (("cvc-cpu",), ("cvc-six-networks",), ("cvc-long", "cvc-long-printed"))
+RUNS = (("cvc-cpu",), ("cvc-six-networks",), ("cvc-long", "cvc-long-printed", "cvc-long-unet"))
 """Networks that are compared: those of one run, or of several that trained one each."""
 _MISSING = "It belongs to the repository."
 
