@@ -278,15 +278,14 @@ def _refuse_undefined_gradients(network: keras.Model) -> None:
             continue
         if max(layer.dilation_rate) > 1:  # TensorFlow pads the maps, and convolves without dilation
             continue
-        for node in layer._inbound_nodes:
-            size = node.input_tensors[0].shape[1:-1]
-            if any(found < kernel for found, kernel in zip(size, layer.kernel_size)):
-                kernel = "x".join(map(str, layer.kernel_size))
-                raise ValueError(
-                    f"found mixed_bfloat16 and maps of {'x'.join(map(str, size))} voxels under the "
-                    f"{kernel} kernel of {layer.name}, expected maps as large as the kernel: on "
-                    f"some CPUs its gradient would be undefined. Use float32, or larger patches."
-                )
+        size = layer.input.shape[1:-1]
+        if any(found < kernel for found, kernel in zip(size, layer.kernel_size)):
+            kernel = "x".join(map(str, layer.kernel_size))
+            raise ValueError(
+                f"found mixed_bfloat16 and maps of {'x'.join(map(str, size))} voxels under the "
+                f"{kernel} kernel of {layer.name}, expected maps as large as the kernel: on "
+                f"some CPUs its gradient would be undefined. Use float32, or larger patches."
+            )
 
 
 def check_loss(chosen: recipe.Recipe, network: keras.Model, model: keras.Model) -> None:
