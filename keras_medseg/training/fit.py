@@ -226,15 +226,21 @@ def compile_network(
         if train.precision == "mixed_float16":
             # Keras would add it by the policy of the model; that of AugmentedModel is float32.
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        metrics: list[keras.metrics.Metric] = [MainAccuracy(len(targets), activation)]
-        if "dice" in train.schedule_options.get("monitor", ""):
-            metrics.append(MainDice(len(targets), activation))
-        for channel, name in enumerate(targets):
-            metrics.append(RegionDice(channel, len(targets), activation, name=f"dice_{name}"))
-        model.compile(optimizer=optimizer, loss=loss, metrics=metrics)
+        model.compile(optimizer, loss, metrics=_metrics(train, targets, activation))
         # Before the first step: TensorFlow traces a step that creates variables twice.
         model.optimizer.build(model.trainable_variables)
     return network, model
+
+
+def _metrics(
+    train: recipe.Train, targets: tuple[str, ...], activation: str
+) -> list[keras.metrics.Metric]:
+    metrics: list[keras.metrics.Metric] = [MainAccuracy(len(targets), activation)]
+    if "dice" in train.schedule_options.get("monitor", ""):
+        metrics.append(MainDice(len(targets), activation))
+    for channel, name in enumerate(targets):
+        metrics.append(RegionDice(channel, len(targets), activation, name=f"dice_{name}"))
+    return metrics
 
 
 @contextmanager
