@@ -85,11 +85,10 @@ def curves(log: pd.DataFrame, regions: Sequence[str]) -> Figure:
     panel = figure.subplots()
     for region, color in style.region_colors(regions).items():
         panel.plot(log["epoch"], log[f"dice_{region}"], color=color, lw=1.6, label=region)
-    panel.axhline(ENOUGH, color="0.5", lw=0.8, ls=":")
     panel.set(
         xlabel=f"epoch ({CROPS} crops)", ylabel="soft Dice of the training crops", ylim=(0, 1)
     )
-    panel.legend(loc="lower right")
+    figure.legend(loc="outside right center", frameon=False)
     return figure
 
 

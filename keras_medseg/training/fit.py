@@ -269,7 +269,7 @@ def _refuse_undefined_gradients(network: keras.Model) -> None:
     oneDNN 3.7.3, the CPU library of TensorFlow 2.21, does not write all of them on processors with
     AVX-512 but no AMX if a map is smaller than the kernel: what is left there is whatever memory
     had. `python benchmarks/bfloat16_gradients.py` shows for which sizes. Whether this processor is
-    one of them is not asked, so that a recipe runs everywhere or nowhere.
+    one of them is not asked, so that a recipe runs on every CPU or on none.
     """
     if keras.backend.backend() != "tensorflow":
         return

@@ -1,11 +1,13 @@
 """What only this paper needs."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from experiments.fmnet2023 import overfit
@@ -508,6 +510,20 @@ def test_the_training_on_one_case_is_scored_on_its_crops_and_as_a_whole(
     with pytest.raises(SystemExit):
         overfit.main([cases, "--case", "nobody", "--out", str(tmp_path), *small])
     assert "--case: found nobody, expected the id of a case" in capsys.readouterr().err
+
+
+def test_the_page_has_the_numbers_of_the_kept_over_fit():
+    folder = ROOT / "experiments" / "fmnet2023"
+    page = re.sub(r"\s+", " ", (folder / "README.md").read_text())
+    facts = json.loads((folder / "results/overfit/overfit.json").read_text())
+    for part in ("crops", "whole_case"):
+        numbers = ", ".join(f"{region} {value:.2f}" for region, value in facts[part].items())
+        assert numbers in page
+    logs = [pd.read_csv(folder / f"results/overfit/{name}.csv") for name in ("log", "log-128")]
+    assert facts["steps"] == overfit.CROPS * len(logs[0]) == 480
+    assert f"{int(logs[0]['seconds'].sum() / 60)} min of training" in page
+    assert f"took {logs[1]['seconds'].item():.0f} s beside other work" in page
+    assert facts["command"] in page
 
 
 def test_the_dice_of_crops_by_hand():
