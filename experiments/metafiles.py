@@ -1,7 +1,9 @@
 """What each paper published and what was measured here: `experiments/<paper>/metafile.toml`.
 
-An entry `[[results]]` is one measured training. README's table of results is made from all of them
-(`make tables`); tests compare the numbers with the paper's own page and with published.csv.
+`text` says what we had of the paper and `real_data` on which real data it was trained so far, for
+README's table of papers. An entry `[[results]]` is one measured training. README's table of results
+is made from all of them (`make tables`); tests compare the numbers with the paper's own page and
+with published.csv.
 """
 
 import tomllib
@@ -15,6 +17,7 @@ from keras_medseg.files import parse_csv, read_file
 HOME = Path(__file__).parent
 LOST = "lost"
 """In the place of published cells that our text of the paper does not have."""
+NOT_SAID = "–"
 
 _REMEDY = "Mend it; experiments/metafiles.py says what the entries mean."
 
@@ -60,10 +63,17 @@ def read_results(paper: str) -> list[Result]:
         ValueError: an entry is unknown.
     """
     path = HOME / paper / "metafile.toml"
-    if not path.exists():
-        return []
-    entries = read_file(path, tomllib.loads, _REMEDY).get("results", [])
-    return [_result(path, entry) for entry in entries]
+    return [_result(path, entry) for entry in _read(path).get("results", [])]
+
+
+def read_state(paper: str) -> tuple[str, str]:
+    """What we had of the paper's text, and the real data that it was trained on so far."""
+    entries = _read(HOME / paper / "metafile.toml")
+    return entries.get("text", NOT_SAID), entries.get("real_data", NOT_SAID)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_file(path, tomllib.loads, _REMEDY) if path.exists() else {}
 
 
 def published_values(paper: str, result: Result) -> dict[str, str]:
@@ -108,7 +118,7 @@ def results_table(papers: list[str]) -> str:
                 f"[{paper}](experiments/{paper}/README.md)",
                 result.data,
                 result.score,
-                _cell(published_values(paper, result)) or "–",
+                _cell(published_values(paper, result)) or NOT_SAID,
                 _cell(result.measured),
                 result.why_other or "nothing",
                 result.configuration,

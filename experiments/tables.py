@@ -3,28 +3,41 @@
 import sys
 from pathlib import Path
 
+from keras_medseg import registry
 from keras_medseg.files import write_between
 from keras_medseg.reporting import model_table
 from keras_medseg.runs import papers
 
-from .metafiles import results_table
+from .metafiles import read_state, results_table
 
 README = Path(__file__).parents[1] / "README.md"
 MARKS = ("<!-- papers: make tables -->", "<!-- papers end -->")
+COMPARED = {
+    "golden": "same output for the same weights",
+    "count": "same number of parameters",
+    "rebuilt": "no code or count to compare with",
+}
 RESULTS = ("<!-- results: make tables -->", "<!-- results end -->")
 
 
 def papers_table() -> str:
     """The reproduced papers as a Markdown table, from what their recipes declare."""
-    lines = ["| paper | network | data | page |", "|---|---|---|---|"]
+    lines = [
+        "| paper | our text of it | network | compared with the original | its data | "
+        "trained on real data so far |",
+        "|---|---|---|---|---|---|",
+    ]
     for paper in papers.names():
         experiments = papers.recipe_module(paper).EXPERIMENTS.values()
         references = [experiment.reference for experiment in experiments]
         data = ", ".join(dict.fromkeys(reference.data for reference in references))
-        names = [experiment.recipe.model.name for experiment in experiments]
-        network = ", ".join(f"`{name}`" for name in dict.fromkeys(names))
-        page = f"[{_heading(paper)}](experiments/{paper}/README.md)"
-        lines.append(f"| `{paper}` | {network} | {data} | {page} |")
+        names = dict.fromkeys(experiment.recipe.model.name for experiment in experiments)
+        networks = ", ".join(f"`{name}`" for name in names)
+        compared = ", ".join(COMPARED[registry.card(name).parity] for name in names)
+        page = f"[{paper}](experiments/{paper}/README.md): {_heading(paper)}"
+        text, real_data = read_state(paper)
+        cells = (page, text, networks, compared, data, real_data)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

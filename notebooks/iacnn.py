@@ -237,10 +237,10 @@ for scale in iacnn.SCALES:
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# As printed, the module cannot use the network's lowest level under the printed optimizer; that is
-# a finding about the paper. Non-local networks divide by the number of terms, and so does the
-# recipe here (`spatial_scale="mean"`), which is a departure from equation (6) and listed as one.
-# The printed form is `spatial_scale="none"`.
+# As printed, the network loses its lowest level under the printed optimizer: so it was in every
+# training of ours that was looked at. That is a finding about the equations. Non-local networks
+# divide by the number of terms, and so does the recipe here (`spatial_scale="mean"`), which is
+# a departure from equation (6) and listed as one. The printed form is `spatial_scale="none"`.
 #
 # ### CA: channel attention
 #
@@ -534,8 +534,9 @@ temporary.cleanup()
 # make reproduce-iacnn DATASET=isic DATA=/path/to/ISIC2018
 # ```
 #
-# That is the paper's recipe, best done on a GPU. `PROFILE=cpu` is what two cores can do in an hour
-# or two. `python -m experiments iacnn --dataset cvc --data ... --compare` trains the five other
-# networks of the tables as well. `experiments/iacnn/results/` has the results and settings of a
-# first training on the real frames. The network alone is a Keras model:
+# That is the paper's recipe, best done on a GPU. `PROFILE=cpu` (15 epochs, two networks)
+# takes two cores about an hour, `PROFILE=cpu-long` (60 epochs) an hour and a half.
+# `python -m experiments iacnn --dataset cvc --data ... --compare` trains the five other networks of
+# the tables as well. `experiments/iacnn/results/` has the results and settings of
+# all trainings on the real frames so far. The network alone is a Keras model:
 # `keras_medseg.build("integrated_attention_cnn", input_shape=(256, 256, 3))`.

@@ -229,7 +229,7 @@ def test_the_version_stands_in_one_place():
 def test_formats_of_the_versions_page_are_those_of_the_code():
     from keras_medseg import recipe
     from keras_medseg.data import store
-    from keras_medseg.runs import packages, run_folder
+    from keras_medseg.runs import packages, run_folder, scan_export
 
     page = (ROOT / "docs/versions.md").read_text()
     shown = dict(re.findall(r"^\| ([a-z ]+) \| (\d+) \|", page, re.MULTILINE))
@@ -238,6 +238,7 @@ def test_formats_of_the_versions_page_are_those_of_the_code():
         "store": store.FORMAT,
         "run folder": run_folder.FORMAT,
         "packed weights": packages.FORMAT,
+        "exported graph": scan_export.FORMAT,
     }
 
 

@@ -1,6 +1,7 @@
 """House rules that no linter has."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import keras_medseg
+from keras_medseg.runs import papers
 
 PACKAGE = Path(keras_medseg.__file__).parent
 SOURCES = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "experiments").rglob("*.py")]
@@ -33,6 +35,13 @@ def test_the_top_level_shows_the_architecture():
     )
     for path in PACKAGE.rglob("__init__.py"):
         assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+@pytest.mark.parametrize("paper", papers.names())
+def test_every_json_of_a_published_run_can_be_read(paper):
+    """They are copies from which paths of the machine were cut by hand."""
+    for path in (PACKAGE.parent / "experiments" / paper).rglob("*.json"):
+        json.loads(path.read_text())
 
 
 def test_no_layer_takes_a_name_of_torchs_module():

@@ -46,14 +46,6 @@ class Scored:
     remarks: list[str]
 
 
-def score_folder(
-    predictions: Path, folder: Path, dataset: Dataset, regions: Sequence[str] = ()
-) -> pd.DataFrame:
-    """Score one folder of label maps against the cases in `folder`; see `score_folders`."""
-    cases = dataset.find_annotations(folder).cases
-    return score_folders({predictions.name: predictions}, cases, dataset, regions=regions).table
-
-
 def score_folders(
     folders: Mapping[str, Path],
     cases: Sequence[Case],

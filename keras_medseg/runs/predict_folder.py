@@ -110,23 +110,6 @@ class Part(NamedTuple):
 WHOLE = Part(1, 1)
 
 
-def predict_folder(
-    run: RunFolder,
-    folder: Path,
-    out: Path,
-    variant: str | None = None,
-    *,
-    overwrite: bool = False,
-) -> str:
-    """Predict with one variant of a run, by default the first; otherwise as `predict_with`.
-
-    Raises:
-        DataError: as `predict_with`; or the run is damaged.
-        ValueError: the run has no such variant.
-    """
-    return predict_with(members([run.path], variant), folder, out, overwrite=overwrite)
-
-
 def predict_with(
     all_members: Sequence[Member],
     folder: Path,

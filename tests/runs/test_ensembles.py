@@ -24,7 +24,7 @@ from keras_medseg.errors import DataError
 from keras_medseg.evaluation.matching import match
 from keras_medseg.runs import predict_folder as module
 from keras_medseg.runs.members import decode, entropy, members, pool
-from keras_medseg.runs.predict_folder import Options, Part, predict_folder, predict_with
+from keras_medseg.runs.predict_folder import Options, Part, predict_with
 from keras_medseg.runs.run_folder import RunFolder, Variant
 
 from ..known_runs import (
@@ -108,7 +108,7 @@ def tree(folder):
 def test_one_run_without_options_predicts_as_ever(heads, runs, tmp_path):
     """Thresholded slices of the window, from the voxels of the file alone; nothing else written."""
     folder, flairs = heads
-    done = predict_folder(RunFolder(runs / "next"), folder, tmp_path)
+    done = predict_with(members([runs / "next"]), folder, tmp_path)
     assert done.endswith("5 label maps of WT by the variant main")
     for number, flair in enumerate(flairs):
         found = read_map(tmp_path / f"BraTS2021_{number:05}.nii.gz")
@@ -119,7 +119,7 @@ def test_one_run_without_options_predicts_as_ever(heads, runs, tmp_path):
 
 def test_a_run_averaged_with_itself_is_that_run(heads, runs, tmp_path):
     run = runs / "next"
-    predict_folder(RunFolder(run), heads[0], tmp_path / "one")
+    predict_with(members([run]), heads[0], tmp_path / "one")
     predict_with(members([f"{run}:other", run, run]), heads[0], tmp_path / "three")
     one, three = tree(tmp_path / "one"), tree(tmp_path / "three")
     assert one.keys() == three.keys()
@@ -304,7 +304,7 @@ def test_resampled_volumes_meet_on_the_files_own_grid(heads, runs, tmp_path):
 def test_one_run_decides_on_the_grid_that_its_network_sees(heads, runs, tmp_path):
     """As its scores do: label maps are brought back, not probabilities."""
     [pixels] = write_images(tmp_path / "data", 1)
-    predict_folder(RunFolder(runs / "next_pixel"), tmp_path / "data", tmp_path / "images")
+    predict_with(members([runs / "next_pixel"]), tmp_path / "data", tmp_path / "images")
     seen = resize(pixels, (16, 24))[..., 0] / 255
     expected = restore(np.uint8(255) * (after(seen) > 0.5), (32, 40))
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "images/0.png")), expected)
@@ -490,12 +490,12 @@ def test_the_record_names_all_members_and_options(heads, runs, tmp_path):
 
 def test_a_record_from_before_there_were_ensembles_is_gone_on_with(heads, runs, tmp_path):
     run = RunFolder(runs / "next")
-    predict_folder(run, heads[0], tmp_path)
+    predict_with(members([run.path]), heads[0], tmp_path)
     record = json.loads((tmp_path / "predictions.json").read_text())
     del record["further_members"], record["asked"]
     (tmp_path / "predictions.json").write_text(json.dumps(record))
     (tmp_path / FIRST).unlink()
-    predict_folder(run, heads[0], tmp_path)
+    predict_with(members([run.path]), heads[0], tmp_path)
     assert (tmp_path / FIRST).exists()
     with pytest.raises(DataError, match="with another further_members"):
         predict_with(members([run.path, run.path]), heads[0], tmp_path)
@@ -505,7 +505,7 @@ def test_a_record_from_before_there_were_ensembles_is_gone_on_with(heads, runs, 
 def test_a_damaged_record_is_named(heads, runs, tmp_path, further):
     (tmp_path / "predictions.json").write_text(json.dumps({"further_members": further}))
     with pytest.raises(DataError, match=r"predictions\.json: found further_members = "):
-        predict_folder(RunFolder(runs / "next"), heads[0], tmp_path)
+        predict_with(members([runs / "next"]), heads[0], tmp_path)
 
 
 def test_overwriting_leaves_no_map_of_the_earlier_predictions(heads, runs, tmp_path):
@@ -571,7 +571,7 @@ def test_the_next_case_is_read_while_one_is_predicted(heads, runs, tmp_path, mon
 
     monkeypatch.setattr(module, "decode", watched)
     monkeypatch.setattr(module, "pool", predicting)
-    predict_folder(RunFolder(runs / "slices_75"), heads[0], tmp_path)
+    predict_with(members([runs / "slices_75"]), heads[0], tmp_path)
     assert len(read) == len({*read}) == 5
 
 
@@ -587,7 +587,7 @@ def test_a_label_map_that_cannot_be_written_concerns_its_case_alone(
 
     monkeypatch.setattr(module, "_write_case", failing)
     with pytest.raises(DataError, match=r"(?s)found 4 of 5 label maps.*00002: found a full disk"):
-        predict_folder(RunFolder(runs / "slices_75"), heads[0], tmp_path)
+        predict_with(members([runs / "slices_75"]), heads[0], tmp_path)
     assert len([*tmp_path.glob("*.nii.gz")]) == 4
 
 

@@ -15,12 +15,13 @@ from keras_medseg import recipe, registry
 from keras_medseg.data.datasets.brats import Brats
 from keras_medseg.data.formats import nifti
 from keras_medseg.errors import DataError
-from keras_medseg.evaluation.score_folder import score_folder
+from keras_medseg.evaluation.score_folder import score_folders
 from keras_medseg.inference import postprocess
 from keras_medseg.phantoms.brats import write_brats
 from keras_medseg.phantoms.folder import is_phantom
 from keras_medseg.runs import experiment, report, run_folder, steps
-from keras_medseg.runs.predict_folder import predict_folder
+from keras_medseg.runs.members import members
+from keras_medseg.runs.predict_folder import predict_with
 from keras_medseg.runs.run_folder import RunFolder, Variant
 from keras_medseg.tasks import task_of
 
@@ -44,6 +45,13 @@ def begin(path, cohort, recipes, base=RECIPE, **further):
     }
     run.create(base, steps.fit_variants(recipes, cohort), facts)
     return run
+
+
+def scored(predictions, folder, regions=()):
+    """Scores of one folder of label maps against the cases of another."""
+    cases = Brats().find_annotations(folder).cases
+    folders = {predictions.name: predictions}
+    return score_folders(folders, cases, Brats(), regions=regions).table
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +207,7 @@ def test_predictions_are_scored_again_from_their_files(finished, folder):
     (held_out / name).symlink_to(case)
     # It tells the patient, as it did when the run began.
     (held_out / "name_mapping.csv").symlink_to(next(folder.rglob("name_mapping.csv")))
-    again = score_folder(run.path / "predictions" / "main", held_out, Brats())
+    again = scored(run.path / "predictions" / "main", held_out)
     pd.testing.assert_frame_equal(again, scores, check_exact=True)
 
 
@@ -211,7 +219,7 @@ def test_unlabelled_cases_are_predicted(finished, folder, tmp_path):
     for path in case.glob("*"):
         if "seg" not in path.name:
             (unlabelled / path.name).write_bytes(path.read_bytes())
-    done = predict_folder(run, tmp_path / "new", tmp_path / "out")
+    done = predict_with(members([run.path]), tmp_path / "new", tmp_path / "out")
     assert done.endswith("1 label maps of WT+TC, ET by the variant main")
     one = nib.load(tmp_path / "out" / f"{case.name}.nii.gz")
     other = nib.load(run.path / "predictions" / "main" / f"{case.name}.nii.gz")
@@ -231,7 +239,7 @@ def test_a_variant_predicts_as_its_own_recipe_reads(finished, folder, tmp_path):
     (tmp_path / "copy").rename(tmp_path / "run" / "training")
     for trained in list((tmp_path / "run" / "training").iterdir()):
         trained.rename(trained.with_name(trained.name.replace("main", "thin-window")))
-    predict_folder(other, folder, tmp_path / "out")
+    predict_with(members([other.path]), folder, tmp_path / "out")
     name = f"{cohort.validation[0]}.nii.gz"
     found = np.asarray(nib.load(tmp_path / "out" / name).dataobj)
     usual = np.asarray(nib.load(run.path / "predictions" / "main" / name).dataobj)
@@ -250,7 +258,7 @@ def test_a_variant_without_networks_of_its_own_predicts_with_those_it_names(
     other = begin(tmp_path / "run", cohort, {"main": RECIPE, "cleaned": cleaned})
     shutil.copytree(run.path / "training", tmp_path / "run" / "training")
     assert other.variant("cleaned").trained_as == "main"
-    predict_folder(other, folder, tmp_path / "out", "cleaned")
+    predict_with(members([other.path], "cleaned"), folder, tmp_path / "out")
     name = f"{cohort.validation[0]}.nii.gz"
     case = cohort.store.cases[cohort.validation[0]]
     found = Brats().read_labels(tmp_path / "out" / name, case)
@@ -262,7 +270,7 @@ def test_a_network_that_is_missing_is_not_left_out(finished, folder, tmp_path):
     shutil.copytree(finished[0].path, tmp_path / "run")
     (tmp_path / "run" / "training" / "main-ET" / "model.keras").unlink()
     with pytest.raises(DataError, match=r"main-ET/model\.keras"):
-        predict_folder(RunFolder(tmp_path / "run"), folder, tmp_path / "out")
+        predict_with(members([tmp_path / "run"]), folder, tmp_path / "out")
 
 
 def test_a_case_that_cannot_be_read_does_not_keep_the_others_back(finished, folder, tmp_path):
@@ -272,11 +280,11 @@ def test_a_case_that_cannot_be_read_does_not_keep_the_others_back(finished, fold
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:-20])
     with pytest.raises(DataError, match=rf"(?s)3 of 4 label maps.*{damaged.name}"):
-        predict_folder(run, tmp_path / "new", tmp_path / "out")
+        predict_with(members([run.path]), tmp_path / "new", tmp_path / "out")
     written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.gz")}
     assert len(written) == 3
     damaged.write_bytes(whole)
-    predict_folder(run, tmp_path / "new", tmp_path / "out")
+    predict_with(members([run.path]), tmp_path / "new", tmp_path / "out")
     again = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.gz")}
     assert len(again) == 4
     assert {name: again[name] for name in written} == written
@@ -287,7 +295,7 @@ def test_a_case_without_a_modality_does_not_keep_the_others_back(finished, folde
     shutil.copytree(folder, tmp_path / "new")
     next((tmp_path / "new").rglob(f"{cohort.validation[0]}_t1ce.nii*")).unlink()
     with pytest.raises(DataError, match=rf"(?s)3 of 4 label maps.*no {cohort.validation[0]}_t1ce"):
-        predict_folder(run, tmp_path / "new", tmp_path / "out")
+        predict_with(members([run.path]), tmp_path / "new", tmp_path / "out")
     assert len([*(tmp_path / "out").glob("*.gz")]) == 3
 
 
@@ -297,7 +305,7 @@ def test_a_folder_of_other_predictions_is_refused_or_overwritten(finished, folde
     cleaned = small_recipe({**TARGETS, "predict.smallest_component": 1.0})
     other = begin(tmp_path / "run", cohort, {"main": RECIPE, "cleaned": cleaned})
     shutil.copytree(run.path / "training", tmp_path / "run" / "training")
-    predict_folder(run, folder, out)
+    predict_with(members([run.path]), folder, out)
     record = json.loads((out / "predictions.json").read_text())
     assert record["run"] == str(run.path.resolve())
     assert record["variant"] == "main"
@@ -305,17 +313,17 @@ def test_a_folder_of_other_predictions_is_refused_or_overwritten(finished, folde
     assert record["options"]["predict"]["smallest_component"] == 0.0
     assert len(record["cases"]) == 4
     before = (out / record["cases"][0]).stat().st_mtime_ns
-    predict_folder(other, folder, out, "main")  # equal weights and options
+    predict_with(members([other.path], "main"), folder, out)  # equal weights and options
     with pytest.raises(DataError, match=r"found label maps .* another variant, .*--overwrite"):
-        predict_folder(other, folder, out, "cleaned")
+        predict_with(members([other.path], "cleaned"), folder, out)
     assert (out / record["cases"][0]).stat().st_mtime_ns == before
     (out / "old.nii.gz").write_bytes(b"another tool's")
-    predict_folder(other, folder, out, "cleaned", overwrite=True)
+    predict_with(members([other.path], "cleaned"), folder, out, overwrite=True)
     assert (out / record["cases"][0]).stat().st_mtime_ns > before
     assert (out / "old.nii.gz").exists()
     (out / "predictions.json").unlink()
     with pytest.raises(DataError, match=r"and no predictions\.json that says how"):
-        predict_folder(run, folder, out)
+        predict_with(members([run.path]), folder, out)
 
 
 def test_a_network_that_was_not_trained_is_named(tmp_path):
@@ -350,9 +358,9 @@ def test_small_components_are_dropped_where_the_recipe_says_so(finished):
 def test_what_cannot_be_predicted_with_is_named(finished, folder, tmp_path):
     run = finished[0]
     with pytest.raises(ValueError, match=r"variant: found 'other', expected one of: main"):
-        predict_folder(run, folder, tmp_path, variant="other")
+        predict_with(members([run.path], "other"), folder, tmp_path)
     with pytest.raises(DataError, match=r"run\.json: found no file.*that a training wrote into"):
-        predict_folder(RunFolder(tmp_path), folder, tmp_path)
+        predict_with(members([tmp_path]), folder, tmp_path)
 
 
 def test_a_run_folder_belongs_to_one_recipe_and_one_set_of_cases(finished, tmp_path):
@@ -424,7 +432,7 @@ def test_a_prediction_on_another_grid_is_refused(finished, folder, tmp_path):
     cases = Brats().find(folder).cases
     (tmp_path / f"{cases[0].id}.nii.gz").rename(tmp_path / "first.nii.gz")
     with pytest.raises(DataError, match="found 4 problems") as caught:
-        score_folder(tmp_path, folder, Brats(), ("WT",))
+        scored(tmp_path, folder, ("WT",))
     first, *others = str(caught.value).splitlines()[1:]
     missing = f"no label map of 1 of 4 cases: {cases[0].id}, but 1 file of no case: first.nii.gz"
     assert missing in first
@@ -440,7 +448,7 @@ def test_label_maps_may_have_another_ending_of_their_kind(finished, folder, tmp_
     (tmp_path / "maps" / f"{name}.NII").write_bytes(gzip.decompress(written.read_bytes()))
     case = next(path for path in folder.rglob(name) if path.is_dir())
     shutil.copytree(case, tmp_path / "data" / name)
-    again = score_folder(tmp_path / "maps", tmp_path / "data", Brats())
+    again = scored(tmp_path / "maps", tmp_path / "data")
     assert again["dice"].tolist() == scores["dice"].tolist()
 
 
@@ -450,7 +458,7 @@ def test_prediction_does_not_read_the_segmentation(finished, folder, tmp_path):
     shutil.copytree(case, tmp_path / "new" / case.name)
     segmentation = next((tmp_path / "new").rglob("*seg.nii*"))
     segmentation.write_bytes(segmentation.read_bytes()[:100])
-    assert "1 label maps" in predict_folder(run, tmp_path / "new", tmp_path / "out")
+    assert "1 label maps" in predict_with(members([run.path]), tmp_path / "new", tmp_path / "out")
 
 
 def test_a_phantom_is_called_one_wherever_its_folder_is_entered(finished, folder, tmp_path):
@@ -533,7 +541,7 @@ def test_label_maps_are_scored_in_the_spacing_of_a_grid_with_other_axes(tmp_path
         nifti.write_volume(folder / f"{folder.name}_{role}.nii.gz", image, affine)
     nifti.write_volume(folder / f"{folder.name}_seg.nii.gz", truth, affine)
     nifti.write_volume(tmp_path / f"{folder.name}.nii.gz", found, affine)
-    table = score_folder(tmp_path, tmp_path / "data", Brats(), ("ET",))
+    table = scored(tmp_path, tmp_path / "data", ("ET",))
     assert table["hd95_mm"].tolist() == [pytest.approx(4.0)]
 
 
