@@ -24,6 +24,7 @@ TOOLS = {
     "overfit",
     "phantom_weights",
     "pieces",
+    "publish",
     "sensitivity",
     "tables",
 }

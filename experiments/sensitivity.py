@@ -31,6 +31,7 @@ from keras_medseg.reporting.figures import charts, style
 from keras_medseg.runs import experiment, papers
 from keras_medseg.runs.run_folder import RunFolder, read_recipe
 
+from .publish import without_folders
 from .readings import Readings
 
 HOME = Path(__file__).parent
@@ -265,7 +266,7 @@ def keep(run: RunFolder, readings: Readings, folder: Path) -> None:
     scores = scores[scores["region"] == readings.region]
     write_atomic(folder / SCORES, scores[KEPT].to_csv(index=False).encode())
     write_atomic(folder / RECIPE, recipe.to_json(run.recipe).encode())
-    write_json(folder / PROVENANCE, run.provenance())
+    write_json(folder / PROVENANCE, without_folders(run.provenance()))
 
 
 def write_page(paper: str, readings: Readings, folder: Path) -> None:
