@@ -18,8 +18,16 @@ from keras_medseg.errors import DataError
 from keras_medseg.files import read_file, write_atomic, write_json
 from keras_medseg.runs.run_folder import RunFolder
 
-NEEDED = ("provenance.json", "recipe.json", "run.json", "log.csv", "networks.csv", "scores.csv")
-NEEDED += ("table.csv", "table.md")
+NEEDED = (
+    "provenance.json",
+    "recipe.json",
+    "run.json",
+    "log.csv",
+    "networks.csv",
+    "scores.csv",
+    "table.csv",
+    "table.md",
+)
 FURTHER = ("further_scores.csv", "tests.csv", "splits_final.json")
 """Which only some runs have."""
 _FINISH = "Finish the run: give its command again."
