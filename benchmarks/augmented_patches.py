@@ -47,16 +47,15 @@ Batches = Callable[[int], Iterator[Any]]
 
 def ours(store: Path, row: str) -> Batches:
     """Batches of `PatchBatches` through tf.data."""
-    from experiments.fmnet2023.recipe import AUGMENTATION
     from keras_medseg.data.batches.feeding import tf_dataset
     from keras_medseg.data.batches.patches import PatchBatches
     from keras_medseg.data.store import open_store
+    from keras_medseg.runs import papers
 
     chosen = ROWS[row]
+    every = papers.recipe_module("fmnet2023").AUGMENTATION
     augmentation = (
-        AUGMENTATION
-        if chosen is None
-        else {name: AUGMENTATION[name] | {"probability": 1.0} for name in chosen}
+        every if chosen is None else {name: every[name] | {"probability": 1.0} for name in chosen}
     )
     opened = open_store(store)
     batches = PatchBatches(

@@ -40,12 +40,12 @@ def main() -> None:
 
 def measured(phase, arguments: argparse.Namespace) -> None:
     """Run a phase and print what this process has held at most."""
-    from experiments.fmnet2023.recipe import RECIPE
     from keras_medseg import recipe
-    from keras_medseg.runs import steps
+    from keras_medseg.runs import papers, steps
     from keras_medseg.tasks import task_of
 
-    chosen = recipe.override(RECIPE, CHANGES | recipe.parse_assignments(arguments.set))
+    changes = CHANGES | recipe.parse_assignments(arguments.set)
+    chosen = recipe.override(papers.recipe_module("fmnet2023").RECIPE, changes)
     task = task_of(chosen)
     phase(task, steps.load_cohort(arguments.data, arguments.out / "store", task), arguments)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIB

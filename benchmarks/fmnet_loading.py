@@ -78,14 +78,15 @@ def configuration(name: str, *, patch: int, filters: int, batch: int):
         filters: of the first level.
         batch: crops in a batch.
     """
-    from experiments.fmnet2023.recipe import RECIPE, UNET
     from keras_medseg import recipe
+    from keras_medseg.runs import papers
 
+    paper = papers.recipe_module("fmnet2023")
     precision, on_device = CONFIGURATIONS[name]
     return recipe.override(
-        RECIPE,
+        paper.RECIPE,
         {
-            **UNET,
+            **paper.UNET,
             "model.options.filters": filters,
             "data.patch": (patch,) * 3,
             "data.augment_on_device": on_device,

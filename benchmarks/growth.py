@@ -231,16 +231,17 @@ def make_cases(folder: Path, count: int) -> None:
     """
     from predict_case import make_run
 
-    from experiments.dcabes2020.recipe import RECIPE
     from keras_medseg import recipe
     from keras_medseg.phantoms.brats import write_brats
+    from keras_medseg.runs import papers
 
     write_brats(folder / "cases", cases=count, shape=CASE)
     (folder / "maps").mkdir()
     for path in (folder / "cases").rglob("*_seg.nii.gz"):
         os.link(path, folder / "maps" / path.name.replace("_seg", ""))
     small = {"data.window": (96, 96, 64), "model.options.filters": 8}
-    make_run(folder / "run", recipe.override(RECIPE, small))
+    chosen = recipe.override(papers.recipe_module("dcabes2020").RECIPE, small)
+    make_run(folder / "run", chosen)
 
 
 def measure(arguments: argparse.Namespace) -> None:

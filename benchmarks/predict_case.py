@@ -19,11 +19,11 @@ from pathlib import Path
 
 def make_run(folder: Path, chosen=None) -> None:
     """A run folder with untrained networks of a recipe, by default of dcabes2020's own."""
-    from experiments.dcabes2020.recipe import RECIPE
     from keras_medseg import registry
+    from keras_medseg.runs import papers
     from keras_medseg.runs.run_folder import RunFolder, Variant
 
-    chosen = chosen or RECIPE
+    chosen = chosen or papers.recipe_module("dcabes2020").RECIPE
     run = RunFolder(folder)
     run.create(chosen, {"main": Variant(chosen, "main", {})}, {})
     for targets in chosen.model.targets:

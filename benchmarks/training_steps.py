@@ -17,9 +17,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from experiments.dcabes2020.recipe import EXPERIMENT, RECIPE
 from keras_medseg import recipe
+from keras_medseg.runs import papers
 from keras_medseg.training import fit
+
+PAPER = papers.recipe_module("dcabes2020")
 
 
 def main() -> None:
@@ -30,13 +32,13 @@ def main() -> None:
     arguments = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    shape = (arguments.batch, *RECIPE.data.input_size)
+    shape = (arguments.batch, *PAPER.RECIPE.data.input_size)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((*shape, 4)).astype("float32")
     y = (rng.random((*shape, 1)) > 0.9).astype("float32")
     print(f"{'network':24}{'parameters':>12}{'CPU seconds a slice':>22}")
-    for name, changes in EXPERIMENT.profiles["paper-compare"].variants.items():
-        chosen = recipe.override(RECIPE, changes)
+    for name, changes in PAPER.EXPERIMENT.profiles["paper-compare"].variants.items():
+        chosen = recipe.override(PAPER.RECIPE, changes)
         network, model = fit.compile_network(chosen, ("WT",), channels=4)
         model.train_on_batch(x, y)  # compiles
         times = []

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from keras_medseg.errors import DataError
 from keras_medseg.evaluation import statistics
 from keras_medseg.files import parse_csv, read_file
 
@@ -23,6 +24,8 @@ from keras_medseg.files import parse_csv, read_file
 def t_interval(values: ArrayLike) -> tuple[float, float]:
     """The 95 % interval of the mean of (n,) values, n > 1, by Student's t."""
     values = np.asarray(values, float)
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])
     return stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
 
 
@@ -61,6 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="with scores.csv")
     for run in parser.parse_args(argv).runs:
         scores = read_file(run / "scores.csv", parse_csv, "Give the folder of a finished run.")
+        if "seed" in scores or scores["case"].nunique() < 2:
+            raise DataError(
+                run / "scores.csv",
+                found="several seeds" if "seed" in scores else "one case",
+                expected="one training of each network, and two cases or more",
+                remedy="Give the folder of one seed, or more cases.",
+            )
         sys.stdout.write(f"{table(scores)}\n")
     return 0
 

@@ -53,20 +53,23 @@ COLUMNS = (
 def run_for(command: Sequence[str], minutes: float) -> int:
     """Exit code of a command, or AGAIN if its time was over: after `minutes`, or by SIGTERM."""
     received = []
+    child = None
 
     def pass_on(number: int, _: object) -> None:
         received.append(number)
-        child.send_signal(signal.SIGINT)
+        if child:
+            child.send_signal(signal.SIGINT)
 
-    # In a session of its own it gets Ctrl-C from here alone, and once. A handler is set before it
-    # starts, because a shell that starts us in the background has Ctrl-C ignored, for it as well.
+    # In a session of its own it gets Ctrl-C from here alone. A handler is set before it starts,
+    # because a shell that starts us in the background has Ctrl-C ignored, for it as well.
     before = [
         (number, signal.signal(number, pass_on)) for number in (signal.SIGINT, signal.SIGTERM)
     ]
     try:
         child = subprocess.Popen(command, start_new_session=True)
         try:
-            code = child.wait(timeout=60 * minutes)
+            # What was received while it started has not reached it.
+            code = _interrupt(child) if received else child.wait(timeout=60 * minutes)
         except subprocess.TimeoutExpired:
             received.append(signal.SIGALRM)
             code = _interrupt(child)
@@ -171,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if before and made(run) == before:
         sys.stderr.write(
             f"--minutes: found {arguments.minutes:g}, in which {run} got nothing new, expected "
-            "enough for an epoch of the largest network.\n"
+            "enough for an epoch of the largest network, or for the report.\n"
         )
         return 1
     sys.stdout.write("Not done: the same command goes on from here.\n")

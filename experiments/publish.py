@@ -10,12 +10,12 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from keras_medseg.errors import DataError
-from keras_medseg.files import read_file, write_atomic, write_json
+from keras_medseg.files import read_file, write_atomic
 from keras_medseg.runs.run_folder import RunFolder
 
 NEEDED = (
@@ -47,20 +47,27 @@ def publish(run: Path, folder: Path, figures: Sequence[str] = ()) -> None:
     run_folder = RunFolder(run)
     names = [*NEEDED, *(name for name in FURTHER if (run / name).exists())]
     names += [f"variants/{name}.json" for name in run_folder.variants]
-    texts = {name: read_file(run / name, str, _FINISH) for name in names}
+    texts = {name: read_file(run / name, _kept_text(name), _FINISH) for name in names}
     pictures = [run_folder.figure(Path(name).stem) for name in figures]
     for picture in pictures:
         if not picture.exists():
             have = ", ".join(sorted(path.name for path in picture.parent.glob("*.png")))
             remedy = f"Choose among {have}." if have else _FINISH
             raise DataError(picture, found="no file", expected="a figure", remedy=remedy)
+    shutil.rmtree(folder / "variants", ignore_errors=True)
+    for name in {*FURTHER} - texts.keys():
+        (folder / name).unlink(missing_ok=True)
     for name, text in texts.items():
-        if name.endswith(".json"):
-            write_json(folder / name, without_folders(json.loads(text)))
-        else:
-            write_atomic(folder / name, text.encode())
+        write_atomic(folder / name, text.encode())
     for picture in pictures:
         shutil.copyfile(picture, folder / picture.name)
+
+
+def _kept_text(name: str) -> Callable[[str], str]:
+    """What is written for what is read."""
+    if not name.endswith(".json"):
+        return str
+    return lambda text: json.dumps(without_folders(json.loads(text)), indent=2) + "\n"
 
 
 def without_folders(content: Any) -> Any:
@@ -85,7 +92,9 @@ def _command(text: str) -> str:
 
 
 def _last_part(text: str) -> str:
-    return Path(text).name if text.startswith("/") else text
+    """Of a path, which stands in quotes where a value of `--set` is kept as Python writes it."""
+    bare = text.strip("'\"")
+    return text.replace(bare, Path(bare).name) if bare.startswith("/") else text
 
 
 def main(argv: Sequence[str] | None = None) -> int:

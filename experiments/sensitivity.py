@@ -101,7 +101,7 @@ def differences(readings: Readings, scores: pd.DataFrame) -> pd.DataFrame:
                 "high": POINTS * found["high"],
                 "spread_ours": POINTS * spread[readings.own],
                 "spread_other": POINTS * spread[name],
-                "found_nothing": scores.loc[scores["variant"] == name, METRIC].isin((0, 1)).all(),
+                "found_nothing": _found_nothing(scores.loc[scores["variant"] == name, METRIC]),
                 "p": found["p"],
             }
         )
@@ -109,6 +109,11 @@ def differences(readings: Readings, scores: pd.DataFrame) -> pd.DataFrame:
     table["p_holm"] = statistics.holm(table["p"])
     table["verdict"] = [_verdict(row) for row in table.to_dict("records")]
     return table.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
+
+
+def _found_nothing(dice: pd.Series) -> bool:
+    """Whether no case with the region has a pixel right; a case without it has a Dice of 0 or 1."""
+    return bool(dice.isin((0, 1)).all() and (dice == 0).any())
 
 
 def _verdict(row: dict) -> str:
@@ -211,6 +216,8 @@ def _legend(readings: Readings, table: pd.DataFrame) -> str:
             "'Found nothing' says how fast a network learns here, and nothing else: no map of any "
             f"seed has a pixel of {readings.region} right. "
         )
+    if differences.empty:
+        return legend.rstrip()
     least, most = differences.min(), differences.max()
     return f"{legend}The {which} go from {least:+.1f} to {most:+.1f} points."
 
@@ -228,11 +235,10 @@ def read_kept(folder: Path) -> Kept:
         DataError: a file is missing or damaged.
     """
     facts = read_file(folder / PROVENANCE, json.loads, REMEDY)
-    commands = dict.fromkeys(entry["command"] for entry in facts["commands"])
     return Kept(
         read_file(folder / SCORES, parse_csv, REMEDY),
         read_recipe(folder / RECIPE),
-        list(commands)[-1],
+        facts["commands"][-1]["command"],
         (
             facts["training_cases"],
             len(facts["validation_cases"]),
@@ -308,8 +314,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--out", type=Path, help="run folder: train, or go on")
     source.add_argument("--publish", type=Path, metavar="RUN", help="a finished run to keep")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--work", type=Path, default=Path("runs"))
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="of --out")
+    parser.add_argument("--work", type=Path, default=Path("runs"), help="of --out")
     arguments = parser.parse_args(argv)
     if arguments.seeds < 2:
         parser.error(f"--seeds: found {arguments.seeds}, expected 2 or more: they are the sample.")

@@ -164,6 +164,11 @@ def write_between(page: Path, marks: tuple[str, str], text: str) -> None:
     write_atomic(page, f"{before}{begin}\n\n{text}\n\n{end}{after}".encode())
 
 
+def json_rows(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Rows for JSON; NaN becomes null."""
+    return json.loads(table.to_json(orient="records", double_precision=15))
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write readable JSON atomically."""
     write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())

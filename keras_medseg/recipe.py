@@ -304,7 +304,7 @@ class Images(_Data):
         sound = all(type(code) in (int, str) for code in codes)
         self._require(sound, "classes", "gray values, or colors such as '#ff0000'")
         self._require(self.smoothing_px >= 0, "smoothing_px", "0 or more")
-        self._require(0 <= self.brightness <= 1, "brightness", "0 to 1")
+        self._require(0 <= self.brightness < 1, "brightness", "0 to less than 1")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments import few_cases
+from keras_medseg.errors import DataError
 
 FOLDER = Path(few_cases.__file__).parent
 
@@ -29,6 +30,20 @@ def test_an_interval_by_hand():
     """1, 2, 3: standard deviation 1, and 4.303 is the 97.5 % quantile of t with two degrees."""
     half = 4.302653 / 3**0.5
     assert few_cases.t_interval([1, 2, 3]) == pytest.approx((2 - half, 2 + half))
+
+
+def test_equal_scores_have_an_interval_without_width():
+    assert few_cases.t_interval([0.25, 0.25, 0.25]) == (0.25, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("scores", "found"),
+    [(SCORES.assign(seed=0), "several seeds"), (SCORES[SCORES["case"] == "a"], "one case")],
+)
+def test_what_has_no_interval_by_t_is_refused(tmp_path, scores, found):
+    scores.to_csv(tmp_path / "scores.csv", index=False)
+    with pytest.raises(DataError, match=rf"scores\.csv: found {found}, expected"):
+        few_cases.main([str(tmp_path)])
 
 
 def test_every_case_and_difference_has_its_cell(tmp_path, capsys):

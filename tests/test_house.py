@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import keras_medseg
+from experiments.publish import without_folders
 from keras_medseg.runs import papers
 
 PACKAGE = Path(keras_medseg.__file__).parent
@@ -39,9 +40,19 @@ def test_the_top_level_shows_the_architecture():
 
 @pytest.mark.parametrize("paper", papers.names())
 def test_every_json_of_a_published_run_can_be_read(paper):
-    """They are copies from which paths of the machine were cut by hand."""
+    """And has no path of the machine that it was made on."""
     for path in (PACKAGE.parent / "experiments" / paper).rglob("*.json"):
-        json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        assert without_folders(content) == content, path
+
+
+def test_benchmarks_run_as_scripts():
+    """`python benchmarks/NAME.py` does not look for `experiments` in the working folder."""
+    for path in (PACKAGE.parent / "benchmarks").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] == "experiments" for name in names), path
 
 
 def test_no_layer_takes_a_name_of_torchs_module():

@@ -69,6 +69,18 @@ def test_signals_reach_the_command(sent, ignored, code):
         signal.signal(signal.SIGINT, before)
 
 
+def test_a_signal_before_the_command_has_started_ends_it(monkeypatch):
+    start = subprocess.Popen
+
+    def late(*given, **options):
+        signal.raise_signal(signal.SIGTERM)
+        return start(*given, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", late)
+    monkeypatch.setattr(pieces, "GRACE_SECONDS", 40)
+    assert pieces.run_for([sys.executable, "-c", SLEEP], 5) == pieces.AGAIN
+
+
 @pytest.fixture
 def run(tmp_path):
     """A run folder with two folds, the second without an epoch yet."""

@@ -11,7 +11,12 @@ from keras_medseg.runs.run_folder import RunFolder, Variant
 from .recipes import small_recipe
 
 RECIPE = small_recipe()
-FACTS = {"data_folder": "/disk/CVC-ClinicDB", "store": "/disk/stores/CVC-1", "training": ["1"]}
+FACTS = {
+    "data_folder": "/disk/CVC-ClinicDB",
+    "store": "/disk/stores/CVC-1",
+    "training": ["1"],
+    "changes": {"train.init": "'/disk/w.zip'", "train.epochs": "2"},
+}
 COMMAND = "python -m experiments iacnn --data '/my disk/CVC' --out=/x/runs/a --set a.b=1/2 --work w"
 
 
@@ -46,8 +51,11 @@ def test_a_run_is_kept_without_the_paths_of_the_machine(finished, tmp_path):
     }
     facts = json.loads((kept / "run.json").read_text())
     assert {name: facts[name] for name in FACTS} == {
-        "data_folder": "CVC-ClinicDB", "store": "CVC-1", "training": ["1"],
-    }  # fmt: skip
+        "data_folder": "CVC-ClinicDB",
+        "store": "CVC-1",
+        "training": ["1"],
+        "changes": {"train.init": "'w.zip'", "train.epochs": "2"},
+    }
     assert (kept / "scores.csv").read_text() == "scores.csv,1\n"
     assert (kept / "dice.png").read_bytes() == b"PNG"
     assert {path.name for path in kept.iterdir()} == {*publish.NEEDED, "variants", "dice.png"}
@@ -58,6 +66,11 @@ def test_files_that_only_some_runs_have_are_kept_too(finished, tmp_path):
     (finished / "tests.csv").write_text("p\n")
     publish.publish(finished, tmp_path / "kept")
     assert (tmp_path / "kept" / "tests.csv").read_text() == "p\n"
+    (tmp_path / "kept" / "variants" / "old.json").write_text("{}")
+    (finished / "tests.csv").unlink()
+    publish.publish(finished, tmp_path / "kept")
+    kept = {path.name for path in (tmp_path / "kept").rglob("*.*")}
+    assert not {"tests.csv", "old.json"} & kept, "what the run does not have is no longer there"
 
 
 def test_nothing_is_kept_of_an_unfinished_run_or_without_its_figure(finished, tmp_path):
@@ -65,5 +78,8 @@ def test_nothing_is_kept_of_an_unfinished_run_or_without_its_figure(finished, tm
         publish.publish(finished, tmp_path / "kept", ["case_best.png"])
     (finished / "scores.csv").unlink()
     with pytest.raises(DataError, match=r"scores\.csv: found no file.*Finish the run"):
+        publish.publish(finished, tmp_path / "kept")
+    (finished / "provenance.json").write_text("{")
+    with pytest.raises(DataError, match=r"provenance\.json: found"):
         publish.publish(finished, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()

@@ -42,7 +42,7 @@ def crop_scores(run: RunFolder, cohort: Cohort) -> pd.DataFrame:
     rows = []
     for name, variant in run.variants.items():
         (targets,) = variant.recipe.model.targets
-        network = run.network(variant.trained_as, targets, auxiliary=True)
+        network = run.network(name, targets, auxiliary=True)
         if variant.recipe.model.options.get("dimensions") == 2:
             network = SliceBySlice(network)
         batches = validation_crops(cohort, variant, targets, as_in_training=True)

@@ -102,11 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     arguments = parser.parse_args(argv)
-    changes = {
-        **CHANGES,
-        "train.epochs": arguments.epochs,
-        **recipe.parse_assignments(arguments.set),
-    }
+    further = recipe.parse_assignments(arguments.set)
+    if odd := sorted({"train.epochs", "train.init"} & further.keys()):
+        parser.error(f"--set: found {', '.join(odd)}, expected --epochs, and random first weights.")
+    changes = {**CHANGES, "train.epochs": arguments.epochs, **further}
     task = task_of(recipe.override(RECIPE, changes))
     cases = [case for case in task.dataset.find(arguments.data).cases if case.id == arguments.case]
     if not cases:

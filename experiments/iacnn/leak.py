@@ -73,6 +73,8 @@ def leak(by_sequence: pd.DataFrame, by_frame: pd.DataFrame) -> pd.DataFrame:
 def _by_case(scores: pd.DataFrame) -> pd.DataFrame:
     """case -> group and Dice."""
     named = scores.assign(group=statistics.groups_of(scores))
+    if named["case"].duplicated().any():
+        raise ValueError("scores: found a case several times, expected each once.")
     return named.set_index("case")[["group", METRIC]]
 
 

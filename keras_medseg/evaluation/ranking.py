@@ -67,13 +67,12 @@ def case_ranks(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     return pd.concat(ranks).groupby(level="case").mean().loc[cases]
 
 
-def rank(scores: pd.DataFrame, metrics: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
+def rank(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """The ranking of all methods, with a bootstrap of the groups.
 
     Args:
         scores: as in `case_ranks`; with the column group, if cases have groups.
         metrics: what is ranked by.
-        seed: of the resampling.
 
     Returns:
         One row per variant, the best first: the columns variant, place (1 is the best; equal scores
@@ -91,7 +90,7 @@ def rank(scores: pd.DataFrame, metrics: Sequence[str], *, seed: int = 0) -> pd.D
     table = pd.DataFrame({"variant": ranks.columns, "place": _places(means), "score": means})
     names = ["low", "high", "place_low", "place_high", "first"]
     if len(counts) > 1:
-        drawn = _resampled_means(sums, counts, seed)
+        drawn = _resampled_means(sums, counts)
         places = _places(drawn)
         ends = [2.5, 97.5]
         columns = [
@@ -106,9 +105,7 @@ def rank(scores: pd.DataFrame, metrics: Sequence[str], *, seed: int = 0) -> pd.D
     return table.sort_values("score", kind="stable", ignore_index=True)
 
 
-def permutation_tests(
-    scores: pd.DataFrame, metrics: Sequence[str], *, seed: int = 0
-) -> pd.DataFrame:
+def permutation_tests(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """The pairwise permutation tests of the scores of `rank`.
 
     In every group the ranks of the two methods change places or not, with equal probability. Up to
@@ -118,7 +115,6 @@ def permutation_tests(
     Args:
         scores: as in `rank`.
         metrics: what is ranked by.
-        seed: of the permutations.
 
     Returns:
         One row per pair, in the order of the ranking: the columns better, worse, difference (of
@@ -138,7 +134,7 @@ def permutation_tests(
     observed = differences.sum(0)
     exact = len(counts) <= _EXACT_GROUPS
     total, above, beyond = 0, np.zeros(len(pairs)), np.zeros(len(pairs))
-    for signs in _signs(len(counts), exact=exact, seed=seed):
+    for signs in _signs(len(counts), exact=exact):
         permuted = signs @ differences
         total += len(signs)
         above += (permuted >= observed - 1e-12).sum(0)
@@ -172,14 +168,14 @@ def _places(means: np.ndarray) -> np.ndarray:
     return scipy.stats.rankdata(means, method="min", axis=-1).astype(int)
 
 
-def _resampled_means(sums: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
+def _resampled_means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """(resamples, variants) scores of as many groups, drawn with replacement."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     often = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=RESAMPLES)
     return np.round((often @ sums) / (often @ counts)[:, None], _DECIMALS)
 
 
-def _signs(groups: int, *, exact: bool, seed: int) -> Iterator[np.ndarray]:
+def _signs(groups: int, *, exact: bool) -> Iterator[np.ndarray]:
     """Batches (n, groups) of -1 (the two change places) and 1."""
     if exact:
         numbers = np.arange(2**groups)
@@ -187,6 +183,6 @@ def _signs(groups: int, *, exact: bool, seed: int) -> Iterator[np.ndarray]:
             bits = numbers[start : start + _BATCH, None] >> np.arange(groups)
             yield 1.0 - 2.0 * (bits & 1)
         return
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     for _ in range(PERMUTATIONS // _BATCH):
         yield rng.choice(np.array([-1.0, 1.0]), size=(_BATCH, groups))

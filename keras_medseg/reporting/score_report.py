@@ -1,6 +1,5 @@
 """The report on folders of label maps: CSV, JSON, and one self-contained page with a viewer."""
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from keras_medseg.evaluation import statistics
 from keras_medseg.evaluation.comparison import Comparison, cases_to_show, direction
 from keras_medseg.evaluation.metrics import metric_label
 from keras_medseg.evaluation.score_folder import Scored
-from keras_medseg.files import write_atomic, write_json
+from keras_medseg.files import json_rows, write_atomic, write_json
 from keras_medseg.reporting import pages, viewer
 from keras_medseg.reporting.figures import charts, images, style, volumes
 
@@ -94,8 +93,8 @@ def content(report: ScoreReport) -> dict[str, Any]:
     return {
         **_facts(report),
         "remarks": report.scored.remarks,
-        "scores": _records(report.scored.table),
-        **{name: _records(table) for name, table in _tables(report).items()},
+        "scores": json_rows(report.scored.table),
+        **{name: json_rows(table) for name, table in _tables(report).items()},
     }
 
 
@@ -261,11 +260,6 @@ def _facts(report: ScoreReport) -> dict[str, Any]:
         "metrics": list(scored.metrics),
         "rank_by": list(report.compared.rank_by),
     }
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows for JSON; NaN becomes null."""
-    return json.loads(table.to_json(orient="records", double_precision=15))
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

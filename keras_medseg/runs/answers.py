@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from keras_medseg.evaluation.statistics import summarize
-from keras_medseg.files import read_file
+from keras_medseg.files import json_rows, read_file
 from keras_medseg.runs.predict_folder import RECORD
 from keras_medseg.runs.run_folder import RunFolder
 from keras_medseg.training.events import FINISHED, Event
@@ -56,7 +55,7 @@ def _means(run: RunFolder) -> list[dict[str, Any]]:
     scores = run.scores()
     known = run.variant(run.run["variants"][0]).task.dataset.metrics
     whole = [name for name in known if name in scores and np.isfinite(scores[name]).all()]
-    return records(summarize(scores, whole)) if whole and len(scores) else []
+    return json_rows(summarize(scores, whole)) if whole and len(scores) else []
 
 
 def of_predictions(out: Path) -> dict[str, Any]:
@@ -78,8 +77,3 @@ def of_evaluation(out: Path, page: Path) -> dict[str, Any]:
         DataError: the folder has no evaluation.
     """
     return {"page": str(page), **read_file(out / "evaluation.json", json.loads, _AGAIN)}
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows for JSON; NaN becomes null."""
-    return json.loads(table.to_json(orient="records", double_precision=15))

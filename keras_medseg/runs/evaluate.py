@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from keras_medseg.data.cases import Case
-from keras_medseg.data.store import StoredCase
+from keras_medseg.data.store import StoredCase, reader_name
 from keras_medseg.errors import DataError, as_one, plural
 from keras_medseg.evaluation.generalization import IN_DOMAIN, comparable_metrics, generalization
 from keras_medseg.files import is_file_name, parse_csv, read_file, write_atomic, write_json
@@ -241,9 +241,13 @@ def _score_set(
 def _score_case(found: _Evaluation, name: str, case: Case) -> str | None:
     """Add the rows of a case; if the run has the same voxels, the id of its case, and no rows."""
     rows = []
+    decoded: dict[str, StoredCase] = {}  # a case is read once in each way
     for number, member in enumerate(found.all_members, 1):
         task = member.task
-        stored = StoredCase.from_arrays(case, task.reader(case))
+        reader = reader_name(task.reader)
+        if reader not in decoded:
+            decoded[reader] = StoredCase.from_arrays(case, task.reader(case))
+        stored = decoded[reader]
         if stored.voxels_sha256 in found.known:
             return found.known[stored.voxels_sha256]
         scored = task.score_maps(task.probabilities(member.networks, stored), stored)

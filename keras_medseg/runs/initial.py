@@ -121,9 +121,8 @@ def _opened(text: str, targets: tuple[str, ...]) -> Iterator[_Source]:
         member = found[0]
         known = member.chosen.recipe.model.targets
         nearest = max(known, key=lambda other: (other == targets, len({*other} & {*targets})))
-        trained_as = member.chosen.trained_as
-        network = member.run.network(trained_as, nearest, auxiliary=True)
-        file = member.run.training(trained_as, nearest) / "model.keras"
+        network = member.run.network(member.variant, nearest, auxiliary=True)
+        file = member.run.training(member.chosen.trained_as, nearest) / "model.keras"
         digest = hashlib.sha256(read_bytes(file, remedy="Train first.")).hexdigest()
         yield _Source(network, "+".join(nearest), digest, dict(member.run.run))
 

@@ -99,7 +99,7 @@ def _content(
         expected = "a name with the word phantom, because the run is on synthetic data"
         raise ValueError(f"--name: found {name!r}, expected {expected}.")
     whole = {
-        targets: run.network(chosen.trained_as, targets, auxiliary=True)
+        targets: run.network(variant, targets, auxiliary=True)
         for targets in chosen.recipe.model.targets
     }
     networks = {targets: main_output(network) for targets, network in whole.items()}

@@ -101,9 +101,9 @@ class RunFolder:
     def _variant_file(self, variant: str) -> Path:
         return self.path / "variants" / f"{variant}.json"
 
-    def training(self, variant: str, targets: tuple[str, ...]) -> Path:
+    def training(self, trained_as: str, targets: tuple[str, ...]) -> Path:
         """Folder of one network: its log, checkpoint and final model."""
-        return self.path / "training" / f"{variant}-{'+'.join(targets)}"
+        return self.path / "training" / f"{trained_as}-{'+'.join(targets)}"
 
     def predictions(self, variant: str) -> Path:
         """Folder of the label maps of a variant's scored cases."""
@@ -234,22 +234,28 @@ class RunFolder:
         return chosen
 
     def log(self, variant: str, targets: tuple[str, ...]) -> pd.DataFrame:
-        """log.csv of one network.
+        """log.csv of one network, which another variant may have trained.
 
         Raises:
             DataError: it is missing or damaged.
+            ValueError: as `trained_variant`.
         """
-        return read_file(self.training(variant, targets) / "log.csv", _numbers, _RUN_AGAIN)
+        place = self.training(self.trained_variant(variant).trained_as, targets)
+        return read_file(place / "log.csv", _numbers, _RUN_AGAIN)
 
     def network(
         self, variant: str, targets: tuple[str, ...], *, auxiliary: bool = False
     ) -> keras.Model:
         """One trained network, with its main output or, if `auxiliary`, with all outputs.
 
+        Another variant may have trained it.
+
         Raises:
             DataError: the network is not completely trained.
+            ValueError: as `trained_variant`.
         """
-        network = load_network(self.training(variant, targets) / "model.keras")
+        place = self.training(self.trained_variant(variant).trained_as, targets)
+        network = load_network(place / "model.keras")
         return network if auxiliary else main_output(network)
 
     def networks(self, variant: str) -> dict[tuple[str, ...], keras.Model]:
@@ -262,7 +268,7 @@ class RunFolder:
         chosen = self.trained_variant(variant)
         whole = chosen.task.needs_auxiliary
         return {
-            targets: self.network(chosen.trained_as, targets, auxiliary=whole)
+            targets: self.network(variant, targets, auxiliary=whole)
             for targets in chosen.recipe.model.targets
         }
 

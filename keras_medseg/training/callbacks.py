@@ -131,9 +131,13 @@ class Checkpoint(keras.callbacks.Callback):
             checkpoint.save(self.folder / "best", epoch + 1, weights, {})
         record = {"identity": self.identity, "log": self.log}
         checkpoint.save(self.folder / "checkpoint", epoch + 1, state, record)
-        table = pd.DataFrame(self.log).to_csv(index=False)
-        write_atomic(self.folder / "log.csv", table.encode())
+        write_log(self.folder, self.log)
         self.listener(epoch_of(self.folder, self.log, self.params["epochs"]))
+
+
+def write_log(folder: Path, log: list[dict]) -> None:
+    """Write `log.csv`, one row per finished epoch."""
+    write_atomic(folder / "log.csv", pd.DataFrame(log).to_csv(index=False).encode())
 
 
 def best_epoch(log: list[dict]) -> int:

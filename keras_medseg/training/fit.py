@@ -29,6 +29,7 @@ from keras_medseg.training.callbacks import (
     best_epoch,
     interrupted_between_steps,
     tensorboard,
+    write_log,
 )
 from keras_medseg.training.devices import ONE, Devices, spread
 from keras_medseg.training.events import STARTED, Event, Listener, epoch_of, nobody
@@ -99,7 +100,7 @@ def fit(
             best, _ = checkpoint.load(folder / "best", best_epoch(log))
             _assign("weights", model.weights, best)
     if devices.first:
-        _save_model(network, path)
+        _finish(network, log, path)
 
 
 def _identity(
@@ -396,7 +397,9 @@ def _difference(found: dict, expected: dict) -> str:
     return "" if same else "other targets or another split of the cases"
 
 
-def _save_model(model: keras.Model, path: Path) -> None:
+def _finish(model: keras.Model, log: list[dict], path: Path) -> None:
+    """Write the model, after the log, whose last row a process that died may not have written."""
+    write_log(path.parent, log)
     with tempfile.TemporaryDirectory() as scratch:
         model.save(Path(scratch) / path.name)
         write_atomic(path, (Path(scratch) / path.name).read_bytes())

@@ -512,6 +512,13 @@ def test_the_training_on_one_case_is_scored_on_its_crops_and_as_a_whole(
     assert "--case: found nobody, expected the id of a case" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("field", ["train.epochs=3", "train.init=weights.zip"])
+def test_the_training_on_one_case_has_its_epochs_and_first_weights_from_elsewhere(field, capsys):
+    with pytest.raises(SystemExit):
+        overfit.main(["folder", "--case", "a", "--out", "run", "--set", field])
+    assert f"--set: found {field.partition('=')[0]}, expected --epochs" in capsys.readouterr().err
+
+
 def test_the_page_has_the_numbers_of_the_kept_over_fit():
     folder = ROOT / "experiments" / "fmnet2023"
     page = re.sub(r"\s+", " ", (folder / "README.md").read_text())

@@ -327,6 +327,8 @@ def test_a_leak_wants_frames_that_both_runs_scored():
         leak.leak(one, other)
     rows = leak.leak(one, one)
     assert rows[["low", "high"]].isna().all(axis=None), "one sequence has no interval"
+    with pytest.raises(ValueError, match="found a case several times"):
+        leak.leak(one, pd.concat([one, one]))
 
 
 def test_the_published_leak_is_that_of_the_kept_runs(capsys):

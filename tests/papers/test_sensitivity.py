@@ -158,6 +158,16 @@ def test_an_alternative_that_found_nothing_in_any_case_and_seed_is_called_so():
     assert verdicts["worse"] == "undecided"
 
 
+def test_what_is_found_wholly_is_not_called_nothing():
+    dice = {**DICE, "noise": (1, 1, 1)}
+    table = sensitivity.differences(READINGS, example(**dice)).set_index("variant")
+    assert table.loc["noise", "verdict"] != "found nothing in so few steps"
+    every = {name: [0, 0, 0] for name in DICE} | {READINGS.own: DICE[READINGS.own]}
+    table = sensitivity.differences(READINGS, example(**every))
+    assert table["found_nothing"].all()
+    assert "nan" not in sensitivity._legend(READINGS, table)
+
+
 def test_a_variant_without_scores_is_named():
     scores = example(**DICE)
     with pytest.raises(ValueError, match="noise"):

@@ -258,6 +258,9 @@ def test_a_variant_without_networks_of_its_own_predicts_with_those_it_names(
     other = begin(tmp_path / "run", cohort, {"main": RECIPE, "cleaned": cleaned})
     shutil.copytree(run.path / "training", tmp_path / "run" / "training")
     assert other.variant("cleaned").trained_as == "main"
+    own, shared = (other.network(name, ("ET",)).get_weights() for name in ("main", "cleaned"))
+    assert all(np.array_equal(*pair) for pair in zip(own, shared, strict=True))
+    assert other.log("cleaned", ("ET",)).equals(run.log("main", ("ET",)))
     predict_with(members([other.path], "cleaned"), folder, tmp_path / "out")
     name = f"{cohort.validation[0]}.nii.gz"
     case = cohort.store.cases[cohort.validation[0]]
@@ -326,21 +329,23 @@ def test_a_folder_of_other_predictions_is_refused_or_overwritten(finished, folde
         predict_with(members([run.path]), folder, out)
 
 
-def test_a_network_that_was_not_trained_is_named(tmp_path):
+def test_a_network_that_was_not_trained_is_named(finished, tmp_path):
+    run = begin(tmp_path, finished[1], {"main": RECIPE})
     with pytest.raises(DataError, match=r"model\.keras.*Train first"):
-        RunFolder(tmp_path).network("main", ("WT",))
+        run.network("main", ("WT",))
 
 
-def test_a_network_is_loaded_with_its_main_output_or_with_all(tmp_path):
+def test_a_network_is_loaded_with_its_main_output_or_with_all(finished, tmp_path):
+    run = begin(tmp_path, finished[1], {"main": RECIPE})
     network = registry.build("mtds_r2unet", input_shape=(16, 16, 4), filters=4)
-    folder = RunFolder(tmp_path).training("main", ("WT",))
+    folder = run.training("main", ("WT",))
     folder.mkdir(parents=True)
     network.save(folder / "model.keras")
     x = np.random.default_rng(0).random((1, 16, 16, 4), "float32")
     whole, *auxiliary = network(x)
-    found = RunFolder(tmp_path).network("main", ("WT",))(x)
+    found = run.network("main", ("WT",))(x)
     np.testing.assert_array_equal(found, whole)
-    every = RunFolder(tmp_path).network("main", ("WT",), auxiliary=True)(x)
+    every = run.network("main", ("WT",), auxiliary=True)(x)
     assert len(every) == 1 + len(auxiliary) == 4
     np.testing.assert_array_equal(every[3], auxiliary[2])
 

@@ -1,8 +1,10 @@
 """Trains and scores a tiny network with Dropout and flips; the tests start it as a process.
 
-usage: run_tiny_training.py FOLDER [--devices N] [--die-at-step N | --die-after-best N]
+usage: run_tiny_training.py FOLDER [--devices N]
+           [--die-at-step N | --die-after-best N | --die-after-checkpoint N]
 
-SIGKILL at the N-th training step, or between the best weights and the checkpoint of epoch N.
+SIGKILL at the N-th training step, between the best weights and the checkpoint of epoch N, or
+between its checkpoint and the row of log.csv.
 """
 
 import argparse
@@ -142,6 +144,7 @@ def main() -> None:
     parser.add_argument("--devices", default="1")
     parser.add_argument("--die-at-step", type=int)
     parser.add_argument("--die-after-best", type=int)
+    parser.add_argument("--die-after-checkpoint", type=int)
     parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args()
     if arguments.die_at_step:
@@ -154,12 +157,13 @@ def main() -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         callbacks.Progress.on_train_batch_end = die
-    if arguments.die_after_best:
+    deadly = {("best", arguments.die_after_best), ("checkpoint", arguments.die_after_checkpoint)}
+    if arguments.die_after_best or arguments.die_after_checkpoint:
         save = checkpoint.save
 
         def save_and_die(folder, epoch, *rest):
             save(folder, epoch, *rest)
-            if (folder.name, epoch) == ("best", arguments.die_after_best):
+            if (folder.name, epoch) in deadly:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         checkpoint.save = save_and_die

@@ -171,6 +171,17 @@ def test_the_network_is_that_of_the_best_epoch(best_kept):
 
 
 @pytest.mark.slow
+def test_a_log_that_lacks_the_last_epoch_is_completed(unbroken, tmp_path):
+    """Killed between the last checkpoint and log.csv, there is nothing left to train."""
+    assert start(tmp_path, "--die-after-checkpoint", "4").returncode == -signal.SIGKILL
+    assert len(pd.read_csv(tmp_path / "training/main-WT/log.csv")) == 3
+    resumed = start(tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(pd.read_csv(tmp_path / "training/main-WT/log.csv")) == 4
+    assert_same_bits(unbroken, tmp_path)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("death", [("--die-at-step", "7"), ("--die-after-best", "2")])
 def test_resume_is_exact_where_the_best_weights_are_kept(best_kept, tmp_path, death):
     """Killed long after the best epoch, and in it: between the best weights and the checkpoint."""

@@ -13,6 +13,8 @@ SLICE_NORMALIZATIONS = (*NORMALIZATIONS, "window_min_max")
 
 _AT_ONCE = 2**16
 """Values that are computed at once: 256 KB, so that intermediate results stay in the cache."""
+_WIDTH = 2048
+"""Pixels for which scale and shift are repeated."""
 
 Index = tuple[int | slice, ...]
 
@@ -55,8 +57,8 @@ class Scaling:
     """Intensities as image * scale + shift, in float32.
 
     Attributes:
-        scale: (width * C,), the C values of a pixel, repeated.
-        shift: (width * C,), like `scale`.
+        scale: (_WIDTH * C,), the C values of a pixel, repeated.
+        shift: (_WIDTH * C,), like `scale`.
         masked: whether background, exactly 0 in the image, stays exactly 0.
         channels: indices of these C channels in the image, in this order.
     """
@@ -71,9 +73,8 @@ def scaling(
     statistics: Sequence[dict[str, float]],
     normalization: str,
     channels: tuple[int, ...] | None = None,
-    width: int = 2048,
 ) -> Scaling:
-    """How to normalize a case with these statistics, `width` pixels at a time.
+    """How to normalize a case with these statistics, `_WIDTH` pixels at a time.
 
     Args:
         statistics: of a `StoredCase`.
@@ -82,7 +83,6 @@ def scaling(
             background included, to [0, 1]. "none": the stored numbers. A channel with a single
             value becomes 0.
         channels: indices of the image channels to read, in this order; by default all.
-        width: number of pixels for which scale and shift are repeated.
 
     Raises:
         ValueError: unknown normalization, or channels that the image does not have.
@@ -93,7 +93,7 @@ def scaling(
     if not channels or not set(channels) <= set(everything):
         raise ValueError(f"channels: found {channels}, expected some of {everything}.")
     pairs = [_scale_and_shift(statistics[channel], normalization) for channel in channels]
-    scale, shift = (np.tile(np.array(values, np.float32), width) for values in zip(*pairs))
+    scale, shift = (np.tile(np.array(values, np.float32), _WIDTH) for values in zip(*pairs))
     return Scaling(scale, shift, normalization == "z_score", channels)
 
 
