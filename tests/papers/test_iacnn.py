@@ -269,6 +269,16 @@ def test_the_published_scores_by_sequence_are_those_of_the_page(runs):
     assert (sizes.sum(), sizes.min(), sizes.max()) == (129, 17, 25)
 
 
+def test_the_published_scores_by_frame_are_those_of_the_page():
+    page = (FOLDER / "results" / "README.md").read_text()
+    assert by_sequence.tables(*by_sequence.BY_FRAME) in page
+    scores = by_sequence.by_sequence(*by_sequence.BY_FRAME)
+    assert (scores["group"].nunique(), scores["case"].nunique()) == (28, 122)
+    means = scores.pivot_table(index="group", columns="variant", values="dice")
+    ahead = (means["iacnn"] > means["unet"]).sum()
+    assert f"| above 0 in {ahead} of 28 |" in page
+
+
 def test_a_network_against_another_by_sequence_by_hand():
     """Means of the sequences with pandas and scipy alone."""
     scores = pd.read_csv(
@@ -331,9 +341,11 @@ def test_a_leak_wants_frames_that_both_runs_scored():
         leak.leak(one, pd.concat([one, one]))
 
 
-def test_the_published_leak_is_that_of_the_kept_runs(capsys):
+@pytest.mark.parametrize(("run", "variant"), [("cvc-long", "iacnn"), ("cvc-long-unet", "unet")])
+def test_the_published_leak_is_that_of_the_kept_runs(run, variant, capsys):
     results = FOLDER / "results"
-    assert leak.main([str(results / name) for name in ("cvc-long", "cvc-long-by-frame")]) == 0
+    folders = (str(results / name) for name in (run, f"{run}-by-frame"))
+    assert leak.main([*folders, "--variant", variant]) == 0
     page = (results / "README.md").read_text()
     assert capsys.readouterr().out in page
 
