@@ -5,12 +5,14 @@
 
 The recipe's network, loss, optimizer and learning rate on crops of 128x128x128 of one case, placed
 as in the recipe but not augmented, one crop a step, in mixed_bfloat16, which two CPU cores manage.
-At the end the crops of the last epoch are scored, which the network has seen, and the whole case,
-predicted by windows. A high Dice of the crops shows that network, loss and optimizer can learn, and
-says nothing about other cases.
+As in the recipe, the weights of the epoch with the lowest validation loss are kept, here that of
+the crop in the center of the same case. With them the crops of that epoch are scored, which the
+network has seen, and the whole case, predicted by windows. A high Dice of the crops shows that
+network, loss and optimizer can learn, and says nothing about other cases.
 
 The same command goes on where an interrupted one stopped. RUN has log.csv (the mean soft Dice of
-the crops of each epoch, each measured before its step), overfit.png and overfit.json.
+the crops of each epoch, each measured before its step, and of the center crop), overfit.png and
+overfit.json.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from keras_medseg.inference.outputs import main_output
 from keras_medseg.reporting.figures import style
 from keras_medseg.tasks import Task, task_of
 from keras_medseg.training import fit
+from keras_medseg.training.callbacks import best_epoch
 
 from .recipe import RECIPE
 
@@ -44,7 +47,6 @@ CHANGES = {
     "data.augment_on_device": False,
     "train.batch_size": 1,
     "train.precision": "mixed_bfloat16",
-    "train.keep": "last",
 }
 
 
@@ -80,14 +82,15 @@ def crop_dice(network: keras.Model, batches: CaseBatches, epoch: int) -> dict[st
 
 @style.styled
 def curves(log: pd.DataFrame, regions: Sequence[str]) -> Figure:
-    """The soft Dice of the crops of each epoch, one line for each region."""
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    """The soft Dice of each region: thin of the crops of an epoch, thick of the center crop."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
     panel = figure.subplots()
     for region, color in style.region_colors(regions).items():
-        panel.plot(log["epoch"], log[f"dice_{region}"], color=color, lw=1.6, label=region)
-    panel.set(
-        xlabel=f"epoch ({CROPS} crops)", ylabel="soft Dice of the training crops", ylim=(0, 1)
-    )
+        panel.plot(log["epoch"], log[f"dice_{region}"], color=color, lw=0.8, alpha=0.45)
+        panel.plot(log["epoch"], log[f"val_dice_{region}"], color=color, lw=2, label=region)
+    panel.plot([], color="gray", lw=2, label="center crop")
+    panel.plot([], color="gray", lw=0.8, label="crops of the epoch")
+    panel.set(xlabel=f"epoch ({CROPS} crops)", ylabel="soft Dice", ylim=(0, 1))
     figure.legend(loc="outside right center", frameon=False)
     return figure
 
@@ -118,12 +121,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     style.save(curves(log, targets), arguments.out / "overfit.png")
     trained = keras.saving.load_model(arguments.out / "model.keras", compile=False)
     network, case = main_output(trained), decoded.cases[arguments.case]
+    kept = best_epoch(log.to_dict("records"))
     rows = task.score(task.predict({targets: network}, case), case)
     facts = {
         "command": shlex.join(["python", "-m", "experiments.fmnet2023.overfit", *argv]),
         "case": arguments.case,
         "steps": len(log) * batches.steps_per_epoch,
-        "crops": crop_dice(network, batches, len(log) - 1),
+        "kept_epoch": kept,
+        "crops": crop_dice(network, batches, kept - 1),
         "whole_case": {row["region"]: round(float(row["dice"]), 4) for row in rows},
         "data": decoded.fingerprint,
     }

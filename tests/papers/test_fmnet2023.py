@@ -501,6 +501,8 @@ def test_the_training_on_one_case_is_scored_on_its_crops_and_as_a_whole(
     assert overfit.main(run) == 1, "so few steps learn nothing"
     facts = json.loads((tmp_path / "overfit.json").read_text())
     assert facts["steps"] == 16
+    losses = pd.read_csv(tmp_path / "log.csv")["val_loss"]
+    assert facts["kept_epoch"] == losses.idxmin() + 1
     assert {*facts["crops"]} == {*facts["whole_case"]} == {"WT", "TC", "ET"}
     assert (tmp_path / "overfit.png").stat().st_size > 10_000
     weights = (tmp_path / "model.keras").read_bytes()
@@ -522,12 +524,16 @@ def test_the_training_on_one_case_has_its_epochs_and_first_weights_from_elsewher
 def test_the_page_has_the_numbers_of_the_kept_over_fit():
     folder = ROOT / "experiments" / "fmnet2023"
     page = re.sub(r"\s+", " ", (folder / "README.md").read_text())
-    facts = json.loads((folder / "results/overfit/overfit.json").read_text())
-    for part in ("crops", "whole_case"):
-        numbers = ", ".join(f"{region} {value:.2f}" for region, value in facts[part].items())
-        assert numbers in page
+    for name in ("overfit", "last-epoch"):
+        facts = json.loads((folder / f"results/overfit/{name}.json").read_text())
+        parts = (facts["crops"], facts["whole_case"])
+        cells = (
+            ", ".join(f"{region} {value:.2f}" for region, value in part.items()) for part in parts
+        )
+        assert f"[facts](results/overfit/{name}.json)) | {' | '.join(cells)} |" in page
     logs = [pd.read_csv(folder / f"results/overfit/{name}.csv") for name in ("log", "log-128")]
-    assert facts["steps"] == overfit.CROPS * len(logs[0]) == 480
+    assert facts["steps"] == overfit.CROPS * len(logs[0]) == 1200
+    assert logs[0]["val_loss"].idxmin() + 1 == 149
     assert f"{int(logs[0]['seconds'].sum() / 60)} min of training" in page
     assert f"took {logs[1]['seconds'].item():.0f} s beside other work" in page
     assert facts["command"] in page
