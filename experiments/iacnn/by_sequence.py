@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 OWN = "iacnn"
 RUNS = (("cvc-cpu",), ("cvc-six-networks",), ("cvc-long", "cvc-long-printed", "cvc-long-unet"))
 """Networks that are compared: those of one run, or of several that trained one each."""
-BY_FRAME = ("cvc-long-by-frame", "cvc-long-unet-by-frame")
+BY_FRAME = ("cvc-long-by-frame", "cvc-long-printed-by-frame", "cvc-long-unet-by-frame")
 """As the last of RUNS, with the split by frame."""
 _FEW = 10
 _MISSING = "It belongs to the repository."
