@@ -107,7 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     further = recipe.parse_assignments(arguments.set)
     if odd := sorted({"train.epochs", "train.init"} & further.keys()):
-        parser.error(f"--set: found {', '.join(odd)}, expected --epochs, and random first weights.")
+        parser.error(
+            f"--set: found {', '.join(odd)}, expected neither: --epochs is the number of epochs, "
+            "and the first weights are random."
+        )
     changes = {**CHANGES, "train.epochs": arguments.epochs, **further}
     task = task_of(recipe.override(RECIPE, changes))
     cases = [case for case in task.dataset.find(arguments.data).cases if case.id == arguments.case]

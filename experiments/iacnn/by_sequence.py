@@ -20,6 +20,7 @@ RUNS = (("cvc-cpu",), ("cvc-six-networks",), ("cvc-long", "cvc-long-printed", "c
 BY_FRAME = ("cvc-long-by-frame", "cvc-long-printed-by-frame", "cvc-long-unet-by-frame")
 """As the last of RUNS, with the split by frame."""
 _FEW = 10
+"""Sequences up to this number have their differences listed one by one."""
 _MISSING = "It belongs to the repository."
 
 
