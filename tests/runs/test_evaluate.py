@@ -133,11 +133,15 @@ def test_the_score_of_a_case_is_the_mean_over_all_trainings(place, tmp_path, mon
     """Of two, one of which finds nothing: Dice 0, as all cases have edema."""
     nothing = members([write_run(tmp_path / "nothing", constant(0.25)).path])
     monkeypatch.setattr(module, "members", lambda texts: (*members(texts), *nothing))
+    read, decode = [], module.StoredCase.from_arrays
+    watched = staticmethod(lambda case, arrays: read.append(case.id) or decode(case, arrays))
+    monkeypatch.setattr(module.StoredCase, "from_arrays", watched)
     run = shutil.copytree(place / "run", tmp_path / "run")
     one = pd.read_csv(run / "scores.csv").assign(seed=0)
     two = one.assign(seed=1, dice=one["dice"] / 2)
     pd.concat([one, two]).to_csv(run / "scores.csv", index=False)
     evaluate(str(run), {"far": place / "far"}, tmp_path / "out")
+    assert read == ["BraTS2021_00010", "BraTS2021_00011"], "once for both, which read alike"
     scores = pd.read_csv(tmp_path / "out/scores.csv").set_index(["dataset", "case"])["dice"]
     assert scores[IN_DOMAIN].to_dict() == pytest.approx({k: v * 0.75 for k, v in SCORES.items()})
     expected = {case: own_dice(flair) / 2 for case, flair in flairs(place / "far").items()}
